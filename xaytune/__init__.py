@@ -1,0 +1,1 @@
+"""xaytune: hyperparameter tuning of PyTorch trainers on Ray."""

@@ -1,0 +1,72 @@
+"""The history of a trial: a row for every optimizer step, in columns, packed where it is made.
+
+A history file is a row of Arrow IPC streams, one a chunk, each with the columns its steps had: appending
+costs the same however long the history is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Row", "append", "pack", "path_for", "read"]
+
+
+class Row(NamedTuple):
+    """A step that was trained: its place, and the metrics as they stood when it ended."""
+
+    epoch: int
+    step: int
+    global_step: int
+    metrics: Mapping[str, float]
+
+
+def path_for(sweep_dir: Path, trial: int) -> Path:
+    """Returns the path of a trial's history."""
+    return sweep_dir / "history" / f"{trial:05d}.arrows"
+
+
+def pack(rows: Sequence[Row]) -> bytes:
+    """Packs rows into a chunk. A metric that a row lacks is null there."""
+    import pyarrow as pa
+
+    places = {name: [getattr(row, name) for row in rows] for name in ("epoch", "step", "global_step")}
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    metrics = {name: pa.array([row.metrics.get(name) for row in rows], pa.float64()) for name in names}
+    table = pa.table({**{name: pa.array(values, pa.int64()) for name, values in places.items()}, **metrics})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def append(path: Path, chunk: bytes) -> None:
+    """Appends a packed chunk to a history file."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as file:
+        file.write(chunk)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Reads a history: a row a step, in the order of training; a half-written last chunk is dropped.
+
+    Returns:
+        Columns ``epoch``, ``step``, ``global_step`` and a float column for each metric. Empty if there is no
+        such file.
+    """
+    import pyarrow as pa
+
+    data = pack([]) + (path.read_bytes() if path.exists() else b"")
+    reader = pa.BufferReader(data)
+    tables = []
+    while reader.tell() < len(data):
+        try:
+            tables.append(pa.ipc.open_stream(reader).read_all())
+        except (pa.ArrowInvalid, OSError):
+            break
+    frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas()
+    return frame

@@ -1,0 +1,110 @@
+"""The journal of a sweep: one JSON object a line, appended as things happen, and never changed.
+
+Every line has ``event`` and ``t`` (unix seconds), and ``trial`` (the trial's number) where it speaks of one:
+
+==============  =====================================================================================
+event           fields
+==============  =====================================================================================
+``sweep``       ``state``: first ``running`` with ``name``, ``spec``, ``num_trials``, ``host``, ``pid``;
+                last ``completed``, ``interrupted`` or ``failed`` with ``reason``
+``trial``       ``config``, ``seed``
+``start``       ``node``, ``pid``
+``result``      at a decision point: ``epoch``, ``global_step``, ``metrics``, ``value``, ``best``
+``stop``        the trial was told to stop: ``reason``
+``checkpoint``  ``path``, ``global_step``
+``failure``     ``error``, ``traceback``
+``pause``       the trial is to be continued: ``reason``
+``end``         ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``epoch``,
+                ``global_step``, ``metrics``, ``best``
+==============  =====================================================================================
+
+A number that is not finite is ``null``. ``best`` is where the metric was best so far: ``value``, ``epoch``,
+``global_step``, ``metrics``; ``value`` of an ``end`` is the best value the metric reached.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FILE_NAME", "Event", "Journal", "JournalError", "read_events"]
+
+FILE_NAME = "journal.jsonl"
+Event = dict[str, Any]
+
+
+class JournalError(Exception):
+    """A journal cannot be read: it is missing, or damaged before its last line."""
+
+
+class Journal:
+    """Appends events to a journal. Each is one write: it is there whole, or is dropped by the reader.
+
+    Args:
+        path: The file; it is made if missing. A half-written last line is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_half_line(path)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
+        """Appends an event, and returns it as a reader will see it.
+
+        Raises:
+            OSError: The file system refused; the journal stays as it was.
+        """
+        subject = {} if trial is None else {"trial": trial}
+        entry = {"event": event, "t": round(time.time(), 3), **subject, **_finite(fields)}
+        line = json.dumps(entry, separators=(",", ":"), allow_nan=False, default=str)
+        os.write(self._file, line.encode() + b"\n")
+        return entry
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._file)
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Yields the events of a journal, oldest first; a half-written last line is dropped.
+
+    Raises:
+        JournalError: There is no such file, or a line before the last is no event.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise JournalError(f"{path}: the journal cannot be read: {error.strerror}") from None
+    *lines, _half_written = text.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or "event" not in event:
+            raise JournalError(f"{path}:{number}: not an event of a journal (got {line[:80]!r})")
+        yield event
+
+
+def _cut_half_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        text = file.read()
+        file.truncate(text.rfind(b"\n") + 1)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,102 @@
+"""Results: what a sweep found, read from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaytune.records import history
+from xaytune.records.journal import FILE_NAME, JournalError, read_events
+from xaytune.records.state import SweepState, TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Results", "find_sweep"]
+
+
+class Results:
+    """What a sweep found, or has found so far.
+
+    Args:
+        path: The sweep's folder.
+
+    Raises:
+        JournalError: It holds no journal, or a damaged one.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.sweep = SweepState(read_events(self.path / FILE_NAME))
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """The trials suggested so far, by number."""
+        return list(self.sweep.trials.values())
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial whose metric reached the best value; None while no trial reported it."""
+        return self.sweep.best
+
+    def history(self, trial: int) -> pd.DataFrame:
+        """Returns a row for every optimizer step that a trial trained, stopped and failed trials included.
+
+        Args:
+            trial: The trial's number.
+
+        Returns:
+            Columns ``epoch``, ``step``, ``global_step``, and the metrics as they stood after each step.
+
+        Raises:
+            KeyError: There is no such trial.
+        """
+        if trial not in self.sweep.trials:
+            raise KeyError(f"{self.sweep.name} has no trial {trial}; it has {len(self.sweep.trials)}, from 0")
+        return history.read(history.path_for(self.path, trial))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Returns a row a trial: its status, value, configuration (``config.*``) and metrics where it was best."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(trial) for trial in self.trials])
+
+
+def find_sweep(sweep: str, storage: Path) -> Path:
+    """Returns the folder of a sweep, given as a path or as a name under the storage folder.
+
+    Raises:
+        JournalError: Neither is there.
+    """
+    for folder in (Path(sweep), storage / sweep):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    known = sorted(path.parent.name for path in storage.glob(f"*/{FILE_NAME}"))
+    hint = f"there are: {', '.join(known)}" if known else "there are none"
+    raise JournalError(f"no sweep {sweep!r}, neither as a folder nor under {storage}/ ({hint})")
+
+
+def _flat(trial: TrialRecord) -> dict[str, Any]:
+    seconds = trial.ended - trial.started if trial.ended and trial.started else None
+    return {
+        "trial": trial.number,
+        "status": trial.status,
+        "value": trial.value,
+        "epochs": trial.epoch,
+        "steps": trial.global_step,
+        "seconds": seconds,
+        "stop_reason": trial.stop_reason,
+        "checkpoint": trial.checkpoint,
+        **{f"config.{name}": value for name, value in _dotted(trial.config).items()},
+        **(trial.best.metrics if trial.best is not None else {}),
+    }
+
+
+def _dotted(config: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": item for inner, item in _dotted(value).items()}
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,192 @@
+"""The state of a sweep, folded from its journal event by event: while it runs, and after."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xaytune.records.journal import Event
+
+__all__ = ["TRIAL_STATUSES", "Best", "SweepState", "TrialRecord", "TrialStatus"]
+
+TrialStatus = Literal["pending", "running", "paused", "completed", "stopped", "failed"]
+TRIAL_STATUSES: tuple[TrialStatus, ...] = ("pending", "running", "paused", "completed", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class Best:
+    """Where a trial's metric was best: its value there, and all metrics of that step."""
+
+    value: float
+    epoch: int
+    global_step: int
+    metrics: dict[str, float]
+
+
+@dataclass
+class TrialRecord:
+    """What is known of a trial.
+
+    Attributes:
+        number: From 0, in the order of suggestion.
+        config: What the recipe got.
+        seed: What its random generators began from.
+        status: Where it is in its life.
+        epoch: Epochs finished.
+        global_step: Optimizer steps done.
+        metrics: Latest metrics the driver was told of.
+        best: Where the metric was best; None while it was never reported.
+        stop_reason: Why it was told to stop, in words and numbers; None if it was not.
+        checkpoints: Paths by global step.
+        error: Traceback of its failure.
+        started: Unix seconds.
+        ended: Unix seconds.
+        results: Its ``result`` events: what it was worth at each decision point.
+    """
+
+    number: int
+    config: dict[str, Any]
+    seed: int
+    status: TrialStatus = "pending"
+    node: str | None = None
+    pid: int | None = None
+    epoch: int = 0
+    global_step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    stop_reason: str | None = None
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    error: str | None = None
+    started: float | None = None
+    ended: float | None = None
+    results: list[Event] = field(default_factory=list)
+
+    @property
+    def value(self) -> float | None:
+        """The best value that the sweep's metric reached."""
+        return self.best.value if self.best is not None else None
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Path of the checkpoint of the best step if there is one, else of the newest."""
+        if self.best is not None and self.best.global_step in self.checkpoints:
+            return self.checkpoints[self.best.global_step]
+        return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trial has ended, in whatever way."""
+        return self.status in ("completed", "stopped", "failed")
+
+
+class SweepState:
+    """The state of a sweep, as far as its events tell it.
+
+    Attributes:
+        name: The sweep's name.
+        spec: The spec, as plain data.
+        num_trials: Trials of the whole sweep.
+        state: ``running``, ``completed``, ``interrupted``, ``failed``; or ``lost`` if its driver is gone.
+        reason: Why the sweep failed or was interrupted.
+        trials: By number.
+    """
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.name = ""
+        self.spec: dict[str, Any] = {}
+        self.num_trials = 0
+        self.state = "running"
+        self.reason: str | None = None
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.trials: dict[int, TrialRecord] = {}
+        self._driver: tuple[str, int] | None = None
+        for event in events:
+            self.apply(event)
+        if self.state == "running" and self._driver is not None and not _alive(*self._driver):
+            self.state, self.reason = "lost", "the process that ran it is gone"
+
+    def apply(self, event: Event) -> None:
+        """Takes in the next event; one of a kind that this version does not know changes nothing."""
+        apply = getattr(self, f"_on_{event['event']}", None)
+        if apply is not None:
+            apply(event)
+
+    @property
+    def maximize(self) -> bool:
+        """Whether a larger value of the metric is better."""
+        return bool(self.spec["mode"] == "max")
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial whose metric reached the best value; the first of equals."""
+        reached = [trial for trial in self.trials.values() if trial.value is not None]
+        sign = -1 if self.maximize else 1
+        return min(reached, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
+
+    def counts(self) -> dict[str, int]:
+        """Trials by status; those that were not suggested yet are pending."""
+        counted = Counter(trial.status for trial in self.trials.values())
+        counted["pending"] += max(0, self.num_trials - len(self.trials))
+        return {status: counted[status] for status in TRIAL_STATUSES}
+
+    def _on_sweep(self, event: Event) -> None:
+        self.state, self.reason = event["state"], event.get("reason")
+        if self.state != "running":
+            self.ended = event["t"]
+            return
+        self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
+        self._driver = event["host"], event["pid"]
+        self.started, self.ended = event["t"], None
+
+    def _on_trial(self, event: Event) -> None:
+        self.trials[event["trial"]] = TrialRecord(event["trial"], event["config"], event["seed"])
+
+    def _on_start(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.status, trial.node, trial.pid = "running", event["node"], event["pid"]
+        trial.started = trial.started or event["t"]
+
+    def _on_result(self, event: Event) -> None:
+        self.trials[event["trial"]].results.append(event)
+        self._update_position(event)
+
+    def _update_position(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.epoch, trial.global_step, trial.metrics = event["epoch"], event["global_step"], event["metrics"]
+        if event["best"] is not None:
+            trial.best = Best(**event["best"])
+
+    def _on_stop(self, event: Event) -> None:
+        self.trials[event["trial"]].stop_reason = event["reason"]
+
+    def _on_checkpoint(self, event: Event) -> None:
+        self.trials[event["trial"]].checkpoints[event["global_step"]] = event["path"]
+
+    def _on_failure(self, event: Event) -> None:
+        self.trials[event["trial"]].error = event["traceback"]
+
+    def _on_pause(self, event: Event) -> None:
+        self.trials[event["trial"]].status = "paused"
+
+    def _on_end(self, event: Event) -> None:
+        self._update_position(event)
+        trial = self.trials[event["trial"]]
+        trial.status, trial.ended = event["status"], event["t"]
+
+
+def _alive(host: str, pid: int) -> bool:
+    """Whether a process runs; one on another host is taken to."""
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,164 @@
+"""The searcher: asks one of Optuna's samplers for configurations, and tells it how they did."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from xaytune.sweep.space import Categorical, Integer, Parameter
+from xaytune.sweep.spec import CmaesSpec, GpSpec, QmcSpec, SearchSpec, SweepSpec, TpeSpec
+
+__all__ = ["MissingExtraError", "Outcome", "Searcher", "Suggestion"]
+
+# How often a point that equals a running trial's is drawn anew before it is taken as it is.
+_REDRAWS = 20
+
+
+class MissingExtraError(Exception):
+    """An optional package that the sweep's search needs is not installed."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A configuration to try, and its number, from 0 in the order of asking."""
+
+    number: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial did.
+
+    Attributes:
+        status: ``completed``, ``stopped`` (early, by whatever verdict) or ``failed``.
+        value: The best finite value that its metric reached.
+        intermediate: The metric by time, at the trial's decision points.
+    """
+
+    status: Literal["completed", "stopped", "failed"]
+    value: float | None = None
+    intermediate: Mapping[int, float] = field(default_factory=dict)
+
+
+class Searcher:
+    """Suggests the configurations of a sweep.
+
+    Gridded parameters take each combination of their values in turn; the others come from the sampler.
+
+    Args:
+        spec: The sweep.
+
+    Raises:
+        MissingExtraError: The algorithm needs a package that is not installed.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        direction = "maximize" if spec.mode == "max" else "minimize"
+        self._study = optuna.create_study(sampler=_sampler(spec.search), direction=direction)
+        self._space = spec.space
+        self._grid = spec.grid_points()
+        self._asked = 0
+        self._running: dict[int, optuna.Trial] = {}
+
+    def ask(self) -> Suggestion:
+        """Returns the next configuration; not a running trial's again, unless the space is too small."""
+        point = self._grid[self._asked % len(self._grid)]
+        trial, config = self._draw(point)
+        for _ in range(_REDRAWS):
+            fixed = len(point) == len(trial.params)
+            if fixed or all(trial.params != running.params for running in self._running.values()):
+                break
+            self._study.tell(trial, state=TrialState.FAIL)
+            trial, config = self._draw(point)
+        suggestion = Suggestion(self._asked, config)
+        self._running[suggestion.number] = trial
+        self._asked += 1
+        return suggestion
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Tells how the trial of a suggestion did: stopped trials are pruned ones to the sampler."""
+        trial = self._running.pop(number)
+        for step, value in outcome.intermediate.items():
+            trial.report(value, step)
+        if outcome.status == "stopped":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif outcome.status == "completed" and outcome.value is not None:
+            self._study.tell(trial, outcome.value)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _draw(self, point: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
+        if point:
+            names = {parameter.name: parameter for parameter in self._space.parameters}
+            self._study.enqueue_trial({name: _encode(names[name], value) for name, value in point.items()})
+        trial = self._study.ask()
+        return trial, self._space.configure(lambda parameter: _suggest(trial, parameter))
+
+
+def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
+    name, domain = parameter.name, parameter.domain
+    if isinstance(domain, Categorical):
+        chosen = trial.suggest_categorical(name, [_encode(parameter, choice) for choice in domain.choices])
+        return next(choice for choice in domain.choices if _encode(parameter, choice) == chosen)
+    if isinstance(domain, Integer):
+        return trial.suggest_int(name, domain.low, domain.high - 1, log=domain.log)
+    return trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.q)
+
+
+def _encode(parameter: Parameter, value: Any) -> Any:
+    """The value as Optuna can store it: choices that are no scalars become their JSON text."""
+    if not isinstance(parameter.domain, Categorical):
+        return value
+    scalars = all(isinstance(c, (bool, int, float, str, type(None))) for c in parameter.domain.choices)
+    return value if scalars else json.dumps(value, default=repr, sort_keys=True)
+
+
+def _sampler(search: SearchSpec) -> BaseSampler:
+    if isinstance(search, (QmcSpec, GpSpec)):
+        _require("scipy", search.algorithm)
+    if isinstance(search, CmaesSpec):
+        _require("cmaes", search.algorithm)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if isinstance(search, QmcSpec):
+            return optuna.samplers.QMCSampler(
+                seed=search.seed, scramble=True, warn_independent_sampling=False
+            )
+        if isinstance(search, TpeSpec):
+            # The constant liar keeps parallel suggestions apart (Ginsbourger et al., 2010).
+            return optuna.samplers.TPESampler(
+                seed=search.seed,
+                n_startup_trials=search.n_startup_trials,
+                multivariate=search.multivariate,
+                constant_liar=True,
+            )
+        if isinstance(search, GpSpec):
+            return optuna.samplers.GPSampler(
+                seed=search.seed,
+                n_startup_trials=search.n_startup_trials,
+                warn_independent_sampling=False,
+            )
+        if isinstance(search, CmaesSpec):
+            return optuna.samplers.CmaEsSampler(
+                seed=search.seed,
+                n_startup_trials=search.n_startup_trials,
+                warn_independent_sampling=False,
+            )
+    return optuna.samplers.RandomSampler(seed=search.seed)
+
+
+def _require(package: str, algorithm: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(
+            f"search.algorithm {algorithm!r} needs the package {package!r}: pip install 'xaytune[search]'"
+        )

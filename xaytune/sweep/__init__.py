@@ -1,0 +1,1 @@
+"""What to run, as plain validated data: the search space, the spec, and its YAML. Knows no Ray and no torch."""

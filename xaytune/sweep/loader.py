@@ -1,0 +1,118 @@
+"""Reading a spec from YAML (1.2: ``1e-4`` is a number, ``no`` is a string), with the line of every problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from xaytune.sweep.errors import Path, Problem, SpecError
+from xaytune.sweep.spec import SweepSpec
+
+__all__ = ["load_spec", "parse_assignments"]
+
+
+def load_spec(file: FilePath | str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Reads and checks a spec.
+
+    Args:
+        file: A YAML file.
+        overrides: Values by dotted path, which replace those of the file.
+
+    Raises:
+        SpecError: With everything that is wrong, each with its line.
+    """
+    document = _read(FilePath(file))
+    raw = _plain(document)
+    for name, value in (overrides or {}).items():
+        _assign(raw, name, value)
+    try:
+        return SweepSpec.parse(raw)
+    except SpecError as error:
+        located = [
+            dataclasses.replace(problem, place=f"{file}:{line}" if (line := _line(document, problem.path)) else str(file))
+            for problem in error.problems
+        ]
+        raise SpecError(located) from None
+
+
+def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Reads ``a.b=VALUE`` options; a value is read as YAML is.
+
+    Raises:
+        SpecError: An assignment has no ``=``, no name, or a value that is no YAML.
+    """
+    values: dict[str, Any] = {}
+    problems = []
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            problems.append(Problem((), f"--set takes a.b=VALUE (got {assignment!r})"))
+            continue
+        try:
+            values[name] = _plain(YAML(typ="rt").load(text)) if text else ""
+        except YAMLError:
+            problems.append(Problem((), f"--set {name}: the value is not valid YAML (got {text!r})"))
+    if problems:
+        raise SpecError(problems)
+    return values
+
+
+def _read(file: FilePath) -> Any:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError([Problem((), "there is no such file", str(file))]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError([Problem((), f"cannot be read: {error}", str(file))]) from None
+    try:
+        return YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{file}:{mark.line + 1}" if mark is not None else str(file)
+        raise SpecError([Problem((), f"not valid YAML: {error.problem or error.context}", place)]) from None
+    except (YAMLError, ValueError) as error:
+        message = str(error).splitlines()[0]
+        raise SpecError([Problem((), f"not valid YAML: {message}", str(file))]) from None
+
+
+def _plain(value: Any) -> Any:
+    """The loaded document as plain python values."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _assign(raw: Any, name: str, value: Any) -> None:
+    *parents, leaf = name.split(".")
+    target = raw
+    for parent in parents:
+        if isinstance(target, dict):
+            target = target.setdefault(parent, {})
+    if not isinstance(target, dict):
+        raise SpecError([Problem((), f"--set {name}: there is nothing to set {leaf!r} in")])
+    target[leaf] = value
+
+
+def _line(document: Any, path: Path) -> int | None:
+    """The line of the deepest part of the path that the document has, from 1."""
+    line = None
+    for part in path:
+        if isinstance(document, CommentedMap) and part in document:
+            line = document.lc.key(part)[0] + 1
+        elif isinstance(document, CommentedSeq) and isinstance(part, int) and part < len(document):
+            line = document.lc.item(part)[0] + 1
+        else:
+            break
+        document = document[part]
+    return line

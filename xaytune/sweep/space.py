@@ -1,0 +1,354 @@
+"""The search space: which parameters there are, what values they take, and when they exist.
+
+A space is a mapping. A value is a domain, ``{loguniform: [1e-4, 0.3]}``, a constant, or a nested mapping.
+Names and bounds are Ray Tune's:
+
+=============  ============================  ==========================================================
+domain         arguments                     values
+=============  ============================  ==========================================================
+``uniform``    ``[low, high]``               floats from low to high
+``loguniform`` ``[low, high]``               floats, evenly over the logarithm
+``quniform``   ``[low, high, q]``            floats from low to high (included) in steps of q
+``randint``    ``[low, high]``               integers from low to high - 1
+``lograndint`` ``[low, high]``               integers from low to high - 1, evenly over the logarithm
+``choice``     ``[value, ...]``              one of the values
+``grid``       ``[value, ...]``              each of the values in turn: every sample is multiplied by it
+=============  ============================  ==========================================================
+
+``{uniform: [0.5, 0.99], when: {optimizer: sgd}}`` exists only in configurations whose ``optimizer`` is
+``sgd`` (or one of a list of values).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xaytune.sweep.errors import Path, Problem, SpecError, nearest
+
+__all__ = ["Categorical", "Domain", "Float", "Integer", "Parameter", "Space"]
+
+
+@dataclass(frozen=True)
+class Float:
+    """Floats from `low` to `high`, evenly over the logarithm if `log`, in steps of `q` if given."""
+
+    low: float
+    high: float
+    log: bool = False
+    q: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.log)
+        if self.q is not None:
+            if not 0 < self.q <= self.high - self.low:
+                raise ValueError(f"q must be above 0 and at most high - low (got {self.q})")
+            steps = (self.high - self.low) / self.q
+            if not math.isclose(steps, round(steps), rel_tol=1e-9):
+                raise ValueError(f"high - low must be a multiple of q (got {self.low}, {self.high}, {self.q})")
+
+    def values(self) -> list[float] | None:
+        """All values there are, if they can be counted."""
+        if self.q is None:
+            return None
+        return [self.low + i * self.q for i in range(round((self.high - self.low) / self.q) + 1)]
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Integers from `low` to `high` - 1, evenly over the logarithm if `log`."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.log)
+
+    def values(self) -> list[int]:
+        """All values there are."""
+        return list(range(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of the choices; with `grid`, each of them in turn."""
+
+    choices: tuple[Any, ...]
+    grid: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("needs at least one value (got an empty list)")
+        if any(choice in self.choices[:index] for index, choice in enumerate(self.choices)):
+            raise ValueError(f"holds a value twice (got {list(self.choices)})")
+
+    def values(self) -> list[Any]:
+        """All values there are."""
+        return list(self.choices)
+
+
+Domain = Float | Integer | Categorical
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the space: its dotted name, its domain, and the parents' values it exists for."""
+
+    name: str
+    domain: Domain
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """Tells whether the parameter exists where the parents have these values."""
+        return all(name in values and values[name] in allowed for name, allowed in self.when.items())
+
+
+class Space:
+    """A checked search space.
+
+    Attributes:
+        raw: The mapping that it was parsed from.
+        parameters: In an order in which parents come before what depends on them.
+        constants: Fixed values by dotted name.
+    """
+
+    def __init__(
+        self, raw: Mapping[str, Any], parameters: tuple[Parameter, ...], constants: Mapping[str, Any]
+    ) -> None:
+        self.raw = raw
+        self.parameters = parameters
+        self.constants = dict(constants)
+
+    @classmethod
+    def parse(cls, raw: Any) -> Space:
+        """Builds a space from a mapping.
+
+        Raises:
+            SpecError: With everything that is wrong, each problem's path beginning at the space.
+        """
+        parser = _Parser()
+        parser.walk(raw, ())
+        ordered = parser.finish()
+        if parser.problems:
+            raise SpecError(parser.problems)
+        return cls(raw, ordered, parser.constants)
+
+    def configure(self, suggest: Callable[[Parameter], Any]) -> dict[str, Any]:
+        """Builds a configuration.
+
+        Args:
+            suggest: Gives the value of a parameter; asked only for those that exist, parents first.
+
+        Returns:
+            The nested configuration, constants included.
+        """
+        values: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.active(values | self.constants):
+                values[parameter.name] = suggest(parameter)
+        return nest(self.constants | values)
+
+    def fix(self, values: Mapping[str, Any]) -> Space:
+        """Returns the space with these parameters, by dotted name, held at a value.
+
+        Raises:
+            SpecError: The space has no such parameter.
+        """
+        known = [*(parameter.name for parameter in self.parameters), *self.constants]
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise SpecError(
+                Problem((), f"the space has no parameter {name!r}; {nearest(name, known)}") for name in unknown
+            )
+        searched = tuple(parameter for parameter in self.parameters if parameter.name not in values)
+        return Space(self.raw, searched, self.constants | values)
+
+    def grid(self, parameters: tuple[Parameter, ...]) -> Iterator[dict[str, Any]]:
+        """Yields every combination of the values of these parameters, by name, in their order.
+
+        A parameter that does not exist in a combination is left out of it.
+        """
+        seen = []
+        for values in itertools.product(*(parameter.domain.values() or [] for parameter in parameters)):
+            point: dict[str, Any] = {}
+            for parameter, value in zip(parameters, values, strict=True):
+                if parameter.active(point | self.constants):
+                    point[parameter.name] = value
+            if point not in seen:
+                seen.append(point)
+                yield point
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns dotted names into nested dicts."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        target = nested
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[leaf] = value
+    return nested
+
+
+def _check_bounds(low: float, high: float, log: bool) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"bounds must be finite (got {low}, {high})")
+    if log and low <= 0:
+        raise ValueError(f"low must be above 0 on a logarithmic scale (got {low})")
+    if not low < high:
+        raise ValueError(f"low must be below high (got {low}, {high})")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"bounds must be numbers (got {value!r})")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"bounds must be integers (got {value!r})")
+    return value
+
+
+def _arguments(arguments: Any, names: str) -> list[Any]:
+    count = names.count(",") + 1
+    if not isinstance(arguments, (list, tuple)) or len(arguments) != count:
+        raise ValueError(f"takes [{names}] (got {arguments!r})")
+    return list(arguments)
+
+
+def _float(arguments: Any, log: bool = False) -> Float:
+    low, high = map(_number, _arguments(arguments, "low, high"))
+    return Float(low, high, log)
+
+
+def _quantized(arguments: Any) -> Float:
+    low, high, q = map(_number, _arguments(arguments, "low, high, q"))
+    return Float(low, high, q=q)
+
+
+def _int(arguments: Any, log: bool = False) -> Integer:
+    low, high = map(_integer, _arguments(arguments, "low, high"))
+    return Integer(low, high, log)
+
+
+def _categorical(arguments: Any, grid: bool = False) -> Categorical:
+    if not isinstance(arguments, (list, tuple)):
+        raise ValueError(f"takes a list of values (got {arguments!r})")
+    return Categorical(tuple(arguments), grid)
+
+
+_DOMAINS: dict[str, Callable[[Any], Domain]] = {
+    "uniform": _float,
+    "loguniform": lambda arguments: _float(arguments, log=True),
+    "quniform": _quantized,
+    "randint": _int,
+    "lograndint": lambda arguments: _int(arguments, log=True),
+    "choice": _categorical,
+    "grid": lambda arguments: _categorical(arguments, grid=True),
+}
+
+
+class _Parser:
+    """Collects parameters, constants and problems from a mapping."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.parameters: dict[str, Parameter] = {}
+        self.constants: dict[str, Any] = {}
+
+    def walk(self, raw: Any, path: Path) -> None:
+        if not isinstance(raw, Mapping):
+            self._problem(path, f"must map parameters to domains or constants (got {raw!r})")
+            return
+        for key, value in raw.items():
+            here = (*path, key)
+            if not isinstance(key, str) or not key or "." in key:
+                self._problem(here, f"a parameter's name must be a string without dots (got {key!r})")
+            elif not isinstance(value, Mapping):
+                self.constants[".".join(map(str, here))] = value
+            elif (domain := _domain_key(value)) is not None:
+                self._parameter(value, domain, here)
+            else:
+                self.walk(value, here)
+
+    def _parameter(self, raw: Mapping[str, Any], key: str, path: Path) -> None:
+        name = ".".join(map(str, path))
+        for extra in raw.keys() - {key, "when"}:
+            self._problem((*path, extra), f"a domain takes only 'when' beside {key!r} (got {extra!r})")
+        when = raw.get("when", {})
+        if not isinstance(when, Mapping) or ("when" in raw and not when):
+            self._problem((*path, "when"), f"must map parameters to the values they need (got {when!r})")
+            when = {}
+        if key not in _DOMAINS:
+            self._problem((*path, key), f"unknown domain {key!r}; {nearest(key, _DOMAINS)}")
+            return
+        try:
+            domain = _DOMAINS[key](raw[key])
+        except ValueError as error:
+            self._problem(path, f"{key}: {error}")
+            return
+        needs = {str(k): tuple(v) if isinstance(v, (list, tuple)) else (v,) for k, v in when.items()}
+        self.parameters[name] = Parameter(name, domain, needs)
+
+    def finish(self) -> tuple[Parameter, ...]:
+        """Checks the conditions against what they refer to, and orders the parameters, parents first."""
+        if not self.parameters and not self.problems:
+            self._problem((), "holds no parameter to search: give at least one a domain, such as {uniform: [0, 1]}")
+        broken = len(self.problems)
+        for parameter in self.parameters.values():
+            for parent, values in parameter.when.items():
+                self._check_condition(parameter.name, parent, values)
+        if len(self.problems) > broken:
+            return ()
+        ordered: dict[str, Parameter] = {}
+        waiting = dict(self.parameters)
+        while waiting:
+            ready = [p for p in waiting.values() if not any(parent in waiting for parent in p.when)]
+            if not ready:
+                names = ", ".join(waiting)
+                self._problem((), f"the conditions of {names} need each other: none of them can ever exist")
+                break
+            for parameter in ready:
+                ordered[parameter.name] = waiting.pop(parameter.name)
+        return tuple(ordered.values())
+
+    def _check_condition(self, name: str, parent: str, values: tuple[Any, ...]) -> None:
+        path = (*name.split("."), "when", parent)
+        if parent in self.constants:
+            possible = [self.constants[parent]]
+        elif parent not in self.parameters:
+            known = [*self.parameters, *self.constants]
+            self._problem(path, f"there is no parameter {parent!r}; {nearest(parent, known)}")
+            return
+        else:
+            domain = self.parameters[parent].domain
+            if not isinstance(domain, Categorical):
+                self._problem(path, "a condition needs a parameter with choice, grid or a constant value")
+                return
+            possible = domain.values()
+        for value in values:
+            if value not in possible:
+                shown = ", ".join(map(str, possible))
+                self._problem(path, f"{parent} never is {value!r}; it is one of: {shown}")
+
+    def _problem(self, path: Path, message: str) -> None:
+        self.problems.append(Problem(path, message))
+
+
+def _domain_key(value: Mapping[str, Any]) -> str | None:
+    """The key that makes a mapping a domain, also a misspelt one; None if it is a nested mapping."""
+    for key in value:
+        if key in _DOMAINS and (len(value) == 1 or "when" in value or isinstance(value[key], (list, tuple))):
+            return key
+    keys = [key for key in value if key != "when"]
+    if len(keys) != 1 or not isinstance(keys[0], str):
+        return None
+    looks_misspelt = isinstance(value[keys[0]], (list, tuple)) and "mean" in nearest(keys[0], _DOMAINS)
+    return keys[0] if "when" in value or looks_misspelt else None

@@ -1,0 +1,249 @@
+"""The spec of a sweep: every option there is, checked where it is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic_core import ErrorDetails
+
+from xaytune.sweep.errors import Path, Problem, SpecError, nearest
+from xaytune.sweep.space import Categorical, Parameter, Space
+
+__all__ = [
+    "AshaSpec",
+    "FifoSpec",
+    "MedianSpec",
+    "SchedulerSpec",
+    "SearchSpec",
+    "SweepSpec",
+    "TpeSpec",
+]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Search(_Options):
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class RandomSpec(_Search):
+    """Independent draws: the default, and hard to beat under ASHA."""
+
+    algorithm: Literal["random"] = "random"
+
+
+class GridSpec(_Search):
+    """Every combination of the values of a space that can be counted."""
+
+    algorithm: Literal["grid"]
+
+
+class QmcSpec(_Search):
+    """A scrambled Sobol sequence: draws that cover the space more evenly than random ones."""
+
+    algorithm: Literal["qmc"]
+
+
+class TpeSpec(_Search):
+    """Tree-structured Parzen estimator (Bergstra et al., 2011)."""
+
+    algorithm: Literal["tpe"]
+    n_startup_trials: int = Field(default=10, ge=0)
+    multivariate: bool = False
+
+
+class GpSpec(_Search):
+    """Bayesian optimisation with a Gaussian process."""
+
+    algorithm: Literal["gp"]
+    n_startup_trials: int = Field(default=10, ge=0)
+
+
+class CmaesSpec(_Search):
+    """Covariance matrix adaptation evolution strategy (Hansen, 2016); choices are drawn independently."""
+
+    algorithm: Literal["cmaes"]
+    n_startup_trials: int = Field(default=1, ge=0)
+
+
+SearchSpec = Annotated[
+    RandomSpec | GridSpec | QmcSpec | TpeSpec | GpSpec | CmaesSpec, Field(discriminator="algorithm")
+]
+
+
+class FifoSpec(_Options):
+    """Every trial trains to its end."""
+
+    algorithm: Literal["fifo"] = "fifo"
+
+
+class _EarlyStopping(_Options):
+    time_attr: Literal["epoch", "global_step"] = "epoch"
+    grace_period: int = Field(default=1, ge=1)
+
+
+class AshaSpec(_EarlyStopping):
+    """Asynchronous successive halving (Li et al., 2020): at each rung the best 1/`reduction_factor` go on."""
+
+    algorithm: Literal["asha"]
+    max_t: int = Field(default=100, ge=1)
+    reduction_factor: float = Field(default=4, gt=1)
+
+    @model_validator(mode="after")
+    def _first_rung_is_reached(self) -> AshaSpec:
+        if self.grace_period > self.max_t:
+            raise ValueError(
+                f"grace_period must be at most max_t (got grace_period {self.grace_period}, max_t {self.max_t})"
+            )
+        return self
+
+
+class MedianSpec(_EarlyStopping):
+    """Median stopping (Golovin et al., 2017): stops what is worse than the median of the other trials."""
+
+    algorithm: Literal["median"]
+    min_samples_required: int = Field(default=3, ge=1)
+
+
+SchedulerSpec = Annotated[FifoSpec | AshaSpec | MedianSpec, Field(discriminator="algorithm")]
+
+
+def _check_reference(value: Any) -> Any:
+    if not callable(value) and not (isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value)):
+        raise ValueError(f"must be 'module:function', or a function (got {value!r})")
+    return value
+
+
+Reference = Annotated[str | Callable[..., Any], WrapValidator(lambda value, _: _check_reference(value))]
+
+
+class SweepSpec(_Options):
+    """A sweep: what is trained, over which space, how it is searched, and which trials are stopped early.
+
+    Attributes:
+        recipe: ``"module:function"``, or the function: takes ``(config, trial)``, returns a TrainState.
+        metric: Name of the metric to optimise.
+        mode: Whether a ``"max"`` or a ``"min"`` is better.
+        space: The search space.
+        search: Which configuration comes next.
+        scheduler: Which trials are stopped early.
+        num_samples: Configurations to draw; a ``grid`` multiplies them.
+        max_concurrent_trials: Trials that run at once; by default as many as the cluster has room for.
+        resources_per_trial: What each trial reserves, ``cpu``, ``gpu`` and custom resources.
+        callbacks: ``"module:function"`` or functions; each is called once a trial with ``(trial, config)``.
+        stop_grace_s: Seconds that a trial has to end by itself after it was told to stop.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    recipe: Reference
+    metric: str = Field(min_length=1)
+    mode: Literal["max", "min"]
+    space: Space
+    search: SearchSpec = RandomSpec()
+    scheduler: SchedulerSpec = FifoSpec()
+    num_samples: int = Field(default=1, ge=1)
+    max_concurrent_trials: int | None = Field(default=None, ge=1)
+    resources_per_trial: dict[str, Annotated[float, Field(ge=0)]] = {"cpu": 1}
+    callbacks: list[Reference] = []
+    stop_grace_s: float = Field(default=60, gt=0)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> SweepSpec:
+        """Builds a spec from plain data.
+
+        Raises:
+            SpecError: With everything that is wrong.
+        """
+        if not isinstance(raw, Mapping):
+            raise SpecError([Problem((), f"a spec must map options to values (got {raw!r})")])
+        problems: list[Problem] = []
+        values: dict[str, Any] = {str(key): value for key, value in raw.items()}
+        if "space" in values:
+            try:
+                values["space"] = Space.parse(values["space"])
+            except SpecError as error:
+                problems += [problem.below("space") for problem in error.problems]
+                values["space"] = Space({}, (), {})
+        try:
+            spec = cls.model_validate(values)
+        except ValidationError as error:
+            problems += [_problem(details) for details in error.errors()]
+        else:
+            problems += _contradictions(spec)
+        if problems:
+            raise SpecError(problems)
+        return spec
+
+    @property
+    def gridded(self) -> tuple[Parameter, ...]:
+        """The parameters whose values are tried each in turn."""
+        everything = self.search.algorithm == "grid"
+        return tuple(p for p in self.space.parameters if everything or (isinstance(p.domain, Categorical) and p.domain.grid))
+
+    def grid_points(self) -> list[dict[str, Any]]:
+        """Every combination of the gridded parameters, by name; one empty combination if there are none."""
+        return list(self.space.grid(self.gridded))
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the whole sweep."""
+        return self.num_samples * len(self.grid_points())
+
+    def plain(self) -> dict[str, Any]:
+        """Returns the spec as data that JSON can hold; functions become references."""
+        data = self.model_dump(exclude={"space", "recipe", "callbacks"})
+        recipe, callbacks = reference_name(self.recipe), [reference_name(c) for c in self.callbacks]
+        return {"recipe": recipe, "space": self.space.raw, "callbacks": callbacks, **data}
+
+
+def reference_name(reference: Reference) -> str:
+    """Returns ``module:function`` for a function or a reference to one."""
+    if isinstance(reference, str):
+        return reference
+    return f"{reference.__module__}:{getattr(reference, '__qualname__', type(reference).__name__)}"
+
+
+def _contradictions(spec: SweepSpec) -> Iterator[Problem]:
+    if spec.search.algorithm == "grid":
+        for parameter in spec.space.parameters:
+            if parameter.domain.values() is None:
+                path = ("space", *parameter.name.split("."))
+                yield Problem(path, "grid search needs values that can be counted; give quniform, choice or grid")
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    """Words a problem that pydantic found: what was got, and the mend."""
+    kind, got, context = details["type"], details["input"], details.get("ctx", {})
+    # Pydantic puts the chosen member of a union into the path, where the file has no such key.
+    path = tuple(part for part in details["loc"] if part not in _ALGORITHMS)
+    if kind == "extra_forbidden":
+        *model, key = details["loc"]
+        return Problem(path, f"unknown option {key!r}; {nearest(key, _options_at(tuple(model)))}")
+    if kind == "missing":
+        return Problem(path, "is required")
+    if kind == "union_tag_invalid":
+        known = context["expected_tags"].replace("'", "").split(", ")
+        return Problem((*path, "algorithm"), f"unknown algorithm {context['tag']!r}; {nearest(context['tag'], known)}")
+    if kind == "union_tag_not_found":
+        return Problem(path, "needs an 'algorithm'")
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return Problem(path, message if kind == "value_error" else f"{message} (got {got!r})")
+
+
+def _options_at(location: Path) -> list[str]:
+    """The options there are at pydantic's location of a model: ``()``, or ``("search", "tpe")``."""
+    model = SweepSpec if not location else _ALGORITHMS[str(location[1])]
+    return list(model.model_fields)
+
+
+_ALGORITHMS: dict[str, type[_Options]] = {
+    model.model_fields["algorithm"].annotation.__args__[0]: model  # type: ignore[union-attr]
+    for union in (SearchSpec, SchedulerSpec)
+    for model in get_args(get_args(union)[0])
+}

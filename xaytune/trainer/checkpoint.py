@@ -1,0 +1,72 @@
+"""Checkpoint files: written atomically, verified when read, found again in their folder.
+
+A checkpoint is one file, ``step-00001234.pt``, that holds tensors and plain values only. ``torch.save``
+writes a zip archive, whose records carry checksums: a file that was cut short or damaged is noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["CheckpointError", "list_checkpoints", "load", "path_for", "save"]
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be read: it is missing, damaged, or not one of ours."""
+
+
+def path_for(folder: Path, global_step: int) -> Path:
+    """Returns the path of the checkpoint of a step."""
+    return folder / f"step-{global_step:08d}.pt"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a folder, oldest step first; none if there is no such folder."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def save(payload: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint: the file is there whole, or not at all.
+
+    Args:
+        payload: Tensors, numbers, strings and containers of them.
+        path: Where to write; missing folders are made, an existing file is replaced.
+
+    Raises:
+        OSError: The file system refused (full, read-only).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(payload, file)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU, without running any code it may contain.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path}: the checkpoint is damaged (checksum of {damaged})")
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(f"{path}: the checkpoint cannot be read: {error}") from error
+    if not isinstance(payload, dict):
+        raise CheckpointError(f"{path}: not a checkpoint (it holds a {type(payload).__name__})")
+    return payload

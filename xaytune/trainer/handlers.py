@@ -1,0 +1,138 @@
+"""Ready-made handlers. Each is called with the state at one event::
+
+    callbacks.on("eval_end")(EarlyStopping("eval_loss", mode="min", patience=3))
+    callbacks.on("step_end", every=500)(SaveCheckpoint(trainer))
+
+What a handler must remember beyond a resume it keeps in ``state.metrics``, which every checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.loop import Trainer
+
+__all__ = ["EarlyStopping", "GradientNorm", "LogMetrics", "NonFiniteGuard", "SaveCheckpoint", "Throughput"]
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyStopping:
+    """Stops a run whose metric no longer improves. For ``eval_end`` or ``epoch_end``.
+
+    The best value and the number of checks since are metrics themselves: ``best_<metric>`` and
+    ``checks_since_best_<metric>``.
+
+    Args:
+        metric: Name of the metric; a check without it counts for nothing.
+        mode: Whether a ``"min"`` or a ``"max"`` is better.
+        patience: Checks without an improvement after which the run is stopped.
+        min_delta: Smallest change that counts as an improvement.
+    """
+
+    def __init__(
+        self, metric: str, *, mode: Literal["min", "max"], patience: int, min_delta: float = 0.0
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode must be 'min' or 'max' (got {mode!r})")
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1 (got {patience})")
+        self._metric, self._mode, self._patience, self._min_delta = metric, mode, patience, min_delta
+
+    def __call__(self, state: TrainState) -> None:
+        if self._metric not in state.metrics:
+            return
+        value = float(state.metrics[self._metric])
+        best_name, checks_name = f"best_{self._metric}", f"checks_since_best_{self._metric}"
+        best = state.metrics.get(best_name)
+        if best is None or self._improvement(value, best) > self._min_delta:
+            state.metrics[best_name], state.metrics[checks_name] = value, 0
+            return
+        state.metrics[checks_name] += 1
+        if state.metrics[checks_name] >= self._patience:
+            state.stop_training()
+
+    def _improvement(self, value: float, best: float) -> float:
+        return best - value if self._mode == "min" else value - best
+
+
+class NonFiniteGuard:
+    """Stops a run whose metric is NaN or infinite. For ``step_end`` or ``eval_end``.
+
+    Reading a metric waits for the device: on a GPU register it with ``every=N``.
+    """
+
+    def __init__(self, metric: str = "loss") -> None:
+        self._metric = metric
+
+    def __call__(self, state: TrainState) -> None:
+        value = float(state.metrics.get(self._metric, 0.0))
+        if not math.isfinite(value):
+            logger.warning("%s is %s at step %d: stopping", self._metric, value, state.global_step)
+            state.stop_training()
+
+
+class Throughput:
+    """Measures ``steps_per_second`` between its calls. For ``step_end``."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int] | None = None
+
+    def __call__(self, state: TrainState) -> None:
+        now = time.perf_counter()
+        if self._last is not None and now > self._last[0]:
+            then, step = self._last
+            state.metrics["steps_per_second"] = (state.global_step - step) / (now - then)
+        self._last = now, state.global_step
+
+
+class GradientNorm:
+    """Measures the L2 norm of a module's gradients. For ``step_end``.
+
+    Args:
+        module: The module, for instance one layer; the whole model's norm a Trainer measures anyway.
+        name: Name of the metric.
+    """
+
+    def __init__(self, module: nn.Module, name: str = "grad_norm") -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, state: TrainState) -> None:
+        gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
+        state.metrics[self._name] = torch.nn.utils.get_total_norm(gradients)
+
+
+class LogMetrics:
+    """Logs metrics with python's logging, for instance the learning rate and the gradient's norm.
+
+    For any event, for instance ``callbacks.on("step_end", every=50)(LogMetrics("learning_rate", "grad_norm"))``.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names: Sequence[str] = names
+
+    def __call__(self, state: TrainState) -> None:
+        shown = ", ".join(f"{n} {_number(state.metrics[n])}" for n in self._names if n in state.metrics)
+        logger.info("step %d: %s", state.global_step, shown)
+
+
+class SaveCheckpoint:
+    """Writes a checkpoint of a Trainer. For ``step_end``, ``eval_end`` or ``epoch_end``, with ``every=N``."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def __call__(self, state: TrainState) -> None:
+        self._trainer.save_checkpoint()
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.6g}"

@@ -1,0 +1,133 @@
+"""Judges: Ray Tune's early-stopping schedulers, asked for a verdict and its reason in words and numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from xaytune.sweep.spec import AshaSpec, MedianSpec, SweepSpec
+from xaytune.tuning.report import DecisionPoints, Report, StopRequest
+
+__all__ = ["Judge", "judge_for"]
+
+# What a metric that is not finite counts as: worse than every other, and still a number to compute with.
+_WORST = 1e300
+
+
+class Judge:
+    """Asks one of Ray's schedulers about a trial.
+
+    Attributes:
+        points: When trials are to be judged.
+        scheduler: Ray's scheduler, which keeps what it saw of every trial.
+    """
+
+    def __init__(self, spec: SweepSpec, scheduler: TrialScheduler, points: DecisionPoints) -> None:
+        self.points = points
+        self.scheduler = scheduler
+        self._metric, self._maximize = spec.metric, spec.mode == "max"
+
+    def verdict(self, controller: Any, trial: TuneTrial, report: Report) -> StopRequest | None:
+        """Judges a report of a decision point: why the trial is to stop, or None if it is to go on."""
+        value, time = report.metrics[self._metric], self._time(report)
+        if not math.isfinite(value):
+            if report.due:
+                worst = -_WORST if self._maximize else _WORST
+                self.scheduler.on_trial_result(controller, trial, self._result(time, worst))
+            return StopRequest(f"diverged: {self._metric} is {value} at {self._at(time)}")
+        reason = self._reason(trial, time, value)
+        decision = self.scheduler.on_trial_result(controller, trial, self._result(time, value))
+        return reason if decision == TrialScheduler.STOP else None
+
+    def ended(self, controller: Any, trial: TuneTrial, report: Report) -> None:
+        """Takes in how a trial ended: a run that was finished at a decision point counts there."""
+        value = report.metrics.get(self._metric)
+        if report.due and report.status == "completed" and value is not None and math.isfinite(value):
+            self.scheduler.on_trial_complete(controller, trial, self._result(self._time(report), value))
+        else:
+            self.scheduler.on_trial_remove(controller, trial)
+
+    def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
+        """Words why the scheduler would stop the trial here; asked before the scheduler takes the value in."""
+        raise NotImplementedError
+
+    def _time(self, report: Report) -> int:
+        return report.epoch if self.points.time_attr == "epoch" else report.global_step
+
+    def _at(self, time: int) -> str:
+        return f"{'epoch' if self.points.time_attr == 'epoch' else 'step'} {time}"
+
+    def _result(self, time: int, value: float) -> dict[str, Any]:
+        return {self.points.time_attr: time, self._metric: value}
+
+
+class _FifoJudge(Judge):
+    def __init__(self, spec: SweepSpec) -> None:
+        super().__init__(spec, FIFOScheduler(), DecisionPoints("epoch", ()))
+
+
+class _AshaJudge(Judge):
+    def __init__(self, spec: SweepSpec, options: AshaSpec) -> None:
+        self._max_t = options.max_t
+        self._asha = AsyncHyperBandScheduler(
+            time_attr=options.time_attr,
+            metric=spec.metric,
+            mode=spec.mode,
+            max_t=options.max_t,
+            grace_period=options.grace_period,
+            reduction_factor=options.reduction_factor,
+        )
+        (self._bracket,) = self._asha._brackets
+        rungs = {math.ceil(rung) for rung, _ in self._bracket._rungs}
+        points = DecisionPoints(options.time_attr, tuple(sorted(rungs | {options.max_t})))
+        super().__init__(spec, self._asha, points)
+
+    def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
+        if time >= self._max_t:
+            return StopRequest(f"reached max_t at {self._at(time)}", status="completed")
+        rung, recorded = next((rung, seen) for rung, seen in self._bracket._rungs if rung <= time)
+        if not recorded:
+            return StopRequest("")  # the first at a rung is never stopped
+        cutoff = self._bracket.cutoff(recorded) * (1 if self._maximize else -1)
+        side = "below" if self._maximize else "above"
+        return StopRequest(
+            f"rung {math.ceil(rung)}: {value:.4g} is {side} the cut-off {cutoff:.4g} of {len(recorded)} trials"
+        )
+
+
+class _MedianJudge(Judge):
+    def __init__(self, spec: SweepSpec, options: MedianSpec) -> None:
+        self._median = MedianStoppingRule(
+            time_attr=options.time_attr,
+            metric=spec.metric,
+            mode=spec.mode,
+            grace_period=options.grace_period,
+            min_samples_required=options.min_samples_required,
+            # A pause would yield the actor to another trial; this rule is to stop trials only.
+            min_time_slice=math.inf,
+        )
+        super().__init__(spec, self._median, DecisionPoints(options.time_attr, None))
+
+    def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
+        others = [other for other in self._median._trials_beyond_time(time) if other is not trial]
+        means = [mean for other in others if np.isfinite(mean := self._median._running_mean(other, time))]
+        if not means:
+            return StopRequest("")  # too few to compare with: never stopped
+        side = "below" if self._maximize else "above"
+        return StopRequest(
+            f"{self._at(time)}: its best is {side} the median {np.median(means):.4g} "
+            f"of the running averages of {len(means)} trials"
+        )
+
+
+def judge_for(spec: SweepSpec) -> Judge:
+    """Returns the judge of a sweep's scheduler."""
+    if isinstance(spec.scheduler, AshaSpec):
+        return _AshaJudge(spec, spec.scheduler)
+    if isinstance(spec.scheduler, MedianSpec):
+        return _MedianJudge(spec, spec.scheduler)
+    return _FifoJudge(spec)

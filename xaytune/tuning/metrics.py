@@ -1,0 +1,64 @@
+"""Metrics as they are on the training thread, and as numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xaytune.records.history import Row
+
+__all__ = ["capture", "materialize", "numbers"]
+
+
+def capture(name: str, value: Any) -> Any:
+    """Takes a metric as it stands, without waiting for a device.
+
+    Returns:
+        A float; a tensor of its own where the value lies on an accelerator; None for what is no number.
+
+    Raises:
+        ValueError: The metric is a tensor with more than one element.
+    """
+    if isinstance(value, (float, int)):
+        return float(value)
+    if hasattr(value, "detach"):
+        if value.numel() != 1:
+            raise ValueError(f"a metric must be one number: {name!r} has the shape {tuple(value.shape)}")
+        if value.device.type == "cpu":
+            return float(value)
+        # A copy: the loop may go on to change the tensor in place.
+        return value.detach().clone().reshape(())
+    if hasattr(value, "dtype") and hasattr(value, "item"):
+        return float(value)
+    return None
+
+
+def materialize(rows: Sequence[Row]) -> list[Row]:
+    """Turns captured metrics into floats, waiting for the device once; what is no number is left out."""
+    waiting: dict[tuple[Any, Any], list[tuple[dict[str, float], str, Any]]] = defaultdict(list)
+    finished = []
+    for row in rows:
+        metrics: dict[str, float] = {}
+        for name, value in row.metrics.items():
+            if type(value) is float:
+                metrics[name] = value
+            elif value is not None:
+                metrics[name] = float("nan")  # keeps the place in the order of names
+                waiting[value.device, value.dtype].append((metrics, name, value))
+        finished.append(row._replace(metrics=metrics))
+    for (device, _), entries in waiting.items():
+        import torch
+
+        # The training thread may use a stream of its own: the copies must have been made.
+        torch.accelerator.synchronize(device)
+        values = torch.stack([tensor for _, _, tensor in entries]).tolist()
+        for (metrics, name, _), value in zip(entries, values, strict=True):
+            metrics[name] = float(value)
+    return finished
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics that are numbers, as floats; this waits for the device."""
+    captured = {name: capture(name, value) for name, value in metrics.items()}
+    return {name: float(value) for name, value in captured.items() if value is not None}

@@ -1,0 +1,75 @@
+"""Recipes and per-trial callbacks: finding what a reference names, and checking that it can be called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from xaytune.sweep.errors import Problem, SpecError, nearest
+from xaytune.sweep.spec import Reference, SweepSpec, reference_name
+
+__all__ = ["check_references", "resolve", "use_import_paths"]
+
+
+def use_import_paths(paths: Iterable[str]) -> None:
+    """Makes these folders importable, the first of them first."""
+    for path in reversed(list(paths)):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+
+
+def resolve(reference: Reference) -> Callable[..., Any]:
+    """Returns the function that a reference names.
+
+    Raises:
+        ValueError: Its module cannot be imported, or has no such function.
+    """
+    if not isinstance(reference, str):
+        return reference
+    module_name, _, path = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            functions = [key for key, value in vars(found).items() if inspect.isfunction(value)]
+            raise ValueError(f"{module_name} has no {path!r}; {nearest(name, functions)}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise ValueError(f"{reference} is not a function (it is a {type(found).__name__})")
+    function: Callable[..., Any] = found
+    return function
+
+
+def check_references(spec: SweepSpec) -> None:
+    """Checks that the recipe and the callbacks of a spec are there and take what they will be given.
+
+    Raises:
+        SpecError: With everything that is wrong.
+    """
+    problems = [*_problems("recipe", spec.recipe, ("config", "trial"))]
+    for index, callback in enumerate(spec.callbacks):
+        problems += _problems(f"callbacks.{index}", callback, ("trial", "config"))
+    if problems:
+        raise SpecError(problems)
+
+
+def _problems(option: str, reference: Reference, arguments: tuple[str, str]) -> Iterable[Problem]:
+    try:
+        function = resolve(reference)
+    except ValueError as error:
+        yield Problem((option,), str(error))
+        return
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # a builtin without a signature: calling it will tell
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        expected = ", ".join(arguments)
+        yield Problem((option,), f"{reference_name(reference)} must take ({expected}) (got {signature})")

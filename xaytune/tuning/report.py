@@ -1,0 +1,92 @@
+"""What a trial tells the driver, and what the driver gives a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xaytune.records.state import Best
+from xaytune.sweep.spec import Reference
+
+__all__ = ["Assignment", "DecisionPoints", "Report", "StopRequest", "Task"]
+
+
+@dataclass(frozen=True)
+class DecisionPoints:
+    """When a trial is judged.
+
+    Attributes:
+        time_attr: What time is counted in: finished epochs, or optimizer steps.
+        milestones: The times at which the scheduler judges, ascending; None judges every evaluation.
+    """
+
+    time_attr: Literal["epoch", "global_step"]
+    milestones: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all trials of a sweep."""
+
+    recipe: Reference
+    callbacks: tuple[Reference, ...]
+    metric: str
+    maximize: bool
+    points: DecisionPoints
+    sweep_dir: str
+    import_paths: tuple[str, ...]
+    cpus: float
+    heartbeat_s: float
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What is a trial's own: its number, its seed, and its configuration."""
+
+    number: int
+    seed: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """Why a trial is to stop, and the status it ends with; a ``paused`` one is continued later."""
+
+    reason: str
+    status: Literal["completed", "stopped", "paused"] = "stopped"
+
+
+@dataclass
+class Report:
+    """What a trial tells the driver.
+
+    Attributes:
+        kind: ``start`` (a process says where it is), ``heartbeat`` (training goes on), ``decision`` (training
+            waits for a verdict), ``end``.
+        due: Whether the scheduler judges here; a metric that is not finite is reported at any time.
+        node: Address of the trial's node.
+        pid: The trial's process.
+        epoch: Epochs finished.
+        global_step: Optimizer steps done.
+        metrics: Latest numbers.
+        best: Where the sweep's metric was best so far.
+        history: Packed rows of the steps since the last report.
+        checkpoints: Paths of the checkpoints written since the last report, by global step.
+        status: How it ended, in an ``end``.
+        reason: Why it ended, where there is more to say than that it was finished.
+        error: Traceback, in an ``end`` that failed.
+    """
+
+    kind: Literal["start", "heartbeat", "decision", "end"]
+    due: bool = False
+    node: str = ""
+    pid: int = 0
+    epoch: int = 0
+    global_step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    history: bytes | None = None
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    status: Literal["completed", "stopped", "paused", "failed"] | None = None
+    reason: str | None = None
+    error: str | None = None

@@ -1,0 +1,221 @@
+"""The reporter: the handlers that turn the events of a trial into history and decisions."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from xaytune.records import history
+from xaytune.records.history import Row
+from xaytune.records.state import Best
+from xaytune.trainer import checkpoint
+from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.tuning.metrics import capture, materialize, numbers
+from xaytune.tuning.report import DecisionPoints, Report, StopRequest
+
+__all__ = ["Reporter"]
+
+# So many rows at most are kept as python objects; packed they take a tenth of the memory.
+_MAX_ROWS = 16_384
+
+
+class Reporter:
+    """Keeps a row of every step in memory, and stops at decision points to ask for a verdict.
+
+    Its handlers run on the training thread, after all others of their event. Only :meth:`heartbeat` is called
+    from another thread, while training goes on.
+
+    Args:
+        metric: Name of the sweep's metric.
+        maximize: Whether a larger value is better.
+        points: When the trial is judged.
+        checkpoint_dir: Where the trial's checkpoints are written.
+        decide: Hands a report over and waits until training may go on.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        maximize: bool,
+        points: DecisionPoints,
+        checkpoint_dir: Path,
+        decide: Callable[[Report], None],
+    ) -> None:
+        self.stop_request: StopRequest | None = None
+        self.state: TrainState | None = None
+        self.ended = False
+        self._metric, self._maximize = metric, maximize
+        self._checkpoint_dir = checkpoint_dir
+        self._decide = decide
+        # Appending and popping are atomic: the hot path shares the rows with the main thread without a lock.
+        self._rows: deque[Row] = deque()
+        self._packed: list[bytes] = []
+        self._packing = threading.Lock()
+        self._checkpoints: dict[int, str] = {}
+        self._best: Best | None = None
+        self._epochs = 0
+        self._by_step = points.time_attr == "global_step"
+        self._milestones = None if points.milestones is None else deque(points.milestones)
+        self._judged_at = 0
+        self._measured_by_evaluation = False
+        self._fresh = False
+        self._before_evaluation: Any = None
+        self._latest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest packed row
+
+    def attach(self, callbacks: CallbackManager) -> None:
+        """Registers the handlers, after all others."""
+        callbacks.on("train_start", last=True)(self._on_train_start)
+        callbacks.on("step_end", last=True)(self._on_step_end)
+        callbacks.on("eval_start", last=True)(self._on_eval_start)
+        callbacks.on("eval_end", last=True)(self._on_eval_end)
+        callbacks.on("epoch_end", last=True)(self._on_epoch_end)
+        callbacks.on("checkpoint_saved", last=True)(self._on_checkpoint_saved)
+        callbacks.on("train_end", last=True)(self._on_train_end)
+
+    def heartbeat(self) -> Report:
+        """Returns a report of training that goes on. For the main thread."""
+        return self._report("heartbeat", None)
+
+    def last_report(self) -> Report:
+        """Returns the report of a run that is over."""
+        report = self._report("end", self.state)
+        report.due = self._due(report.global_step if self._by_step else report.epoch)
+        return report
+
+    # The hot path: nothing here leaves the process, takes a lock or waits for a device.
+    def _on_step_end(self, state: TrainState) -> None:
+        metrics = {k: v if type(v) is float else capture(k, v) for k, v in state.metrics.items()}
+        self._rows.append(Row(state.epoch, state.step, state.global_step, metrics))
+        self.state, self._fresh = state, False
+        if self.stop_request is not None:
+            state.stop_training()
+        elif self._by_step and self._milestones and state.global_step >= self._milestones[0]:
+            self._judge(state, state.global_step)
+        if len(self._rows) >= _MAX_ROWS:
+            with self._packing:
+                self._pack(keep=1)
+
+    def _on_train_start(self, state: TrainState) -> None:
+        self.state, self.ended, self._epochs = state, False, state.epoch
+        if self.stop_request is not None:
+            state.stop_training()
+
+    def _on_eval_start(self, state: TrainState) -> None:
+        self._before_evaluation = state.metrics.get(self._metric)
+
+    def _on_eval_end(self, state: TrainState) -> None:
+        self._update_last_row(state)
+        value = state.metrics.get(self._metric)
+        if value is not None and value is not self._before_evaluation:
+            self._measured_by_evaluation = True
+        self._fresh = self._measured_by_evaluation
+        self._judge(state, state.global_step if self._by_step else None)
+
+    def _on_epoch_end(self, state: TrainState) -> None:
+        self.state, self._epochs = state, state.epoch + 1
+        self._update_last_row(state)
+        if self.stop_request is not None:
+            state.stop_training()
+        elif not self._by_step:
+            self._judge(state, self._epochs)
+        elif self._milestones is None:
+            self._judge(state, state.global_step)
+
+    def _on_checkpoint_saved(self, state: TrainState) -> None:
+        written = checkpoint.list_checkpoints(self._checkpoint_dir)
+        if written:
+            self._checkpoints[state.global_step] = str(written[-1])
+
+    def _on_train_end(self, state: TrainState) -> None:
+        self.state, self.ended = state, True
+        self._update_last_row(state)
+
+    def _judge(self, state: TrainState, time: int | None) -> None:
+        """Asks for a verdict where one is due: at a time that is judged, or where the metric is not finite."""
+        if self._metric not in state.metrics or self._over(state):
+            return
+        if self._measured_by_evaluation and not self._fresh:
+            return
+        due = self._due(time)
+        if not due and math.isfinite(state.metrics[self._metric]):
+            return
+        self._fresh = False
+        report = self._report("decision", state)
+        report.due = due
+        self._decide(report)
+        if self.stop_request is not None:
+            state.stop_training()
+
+    def _due(self, time: int | None) -> bool:
+        """Tells whether a time is judged, once for each time."""
+        if time is None:
+            return False
+        if self._milestones is None:
+            due = time > self._judged_at
+            self._judged_at = time
+            return due
+        due = False
+        while self._milestones and self._milestones[0] <= time:
+            self._milestones.popleft()
+            due = True
+        return due
+
+    def _over(self, state: TrainState) -> bool:
+        """Whether the loop ends here anyway: the last report speaks of it then."""
+        return (
+            state.should_stop
+            or 0 < state.num_epochs <= self._epochs
+            or 0 < state.max_steps <= state.global_step
+        )
+
+    def _update_last_row(self, state: TrainState) -> None:
+        """Adds to the row of the last step what was measured after it."""
+        if self._rows and self._rows[-1].global_step == state.global_step:
+            metrics = {name: capture(name, value) for name, value in state.metrics.items()}
+            self._rows[-1] = self._rows[-1]._replace(metrics=metrics)
+
+    def _report(self, kind: Literal["heartbeat", "decision", "end"], state: TrainState | None) -> Report:
+        """Makes a report of the latest row or, where training stands still, of its state."""
+        # The last step's row stays until the next step: an evaluation may add to it.
+        with self._packing:
+            self._pack(keep=0 if kind == "end" else 1)
+            packed, self._packed = self._packed, []
+        metrics, global_step = self._latest
+        if state is not None:
+            metrics, global_step = numbers(state.metrics), state.global_step
+            self._consider(metrics, state.epoch, global_step)
+        checkpoints, self._checkpoints = self._checkpoints, {}
+        return Report(
+            kind=kind,
+            epoch=self._epochs,
+            global_step=global_step,
+            metrics=metrics,
+            best=self._best,
+            history=b"".join(packed) or None,
+            checkpoints=checkpoints,
+        )
+
+    def _pack(self, keep: int) -> None:
+        """Packs the rows but the last `keep`."""
+        rows = materialize([self._rows.popleft() for _ in range(len(self._rows) - keep)])
+        if not rows:
+            return
+        for row in rows:
+            self._consider(row.metrics, row.epoch, row.global_step)
+        self._packed.append(history.pack(rows))
+        self._latest = dict(rows[-1].metrics), rows[-1].global_step
+
+    def _consider(self, metrics: Mapping[str, float], epoch: int, global_step: int) -> None:
+        """Takes a value of the metric as the best, if it is."""
+        value = metrics.get(self._metric)
+        if value is None or not math.isfinite(value):
+            return
+        if self._best is not None:
+            better = value > self._best.value if self._maximize else value < self._best.value
+            if not better:
+                return
+        self._best = Best(value, epoch + 1, global_step, dict(metrics))

@@ -1,0 +1,129 @@
+"""The cooperative scheduler: a verdict to stop becomes a request that the trial follows through its own loop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+
+from xaytune.tuning.judges import Judge
+from xaytune.tuning.recorder import Recorder
+from xaytune.tuning.report import Assignment, Report, StopRequest
+
+__all__ = ["CooperativeScheduler", "assignment_of"]
+
+
+def assignment_of(trial: TuneTrial) -> Assignment:
+    """Returns what a trial of Tune was given to do."""
+    assignment: Assignment = trial.config["assignment"]
+    return assignment
+
+
+class CooperativeScheduler(TrialScheduler):  # type: ignore[misc]
+    """Wraps a judge for Ray Tune.
+
+    Tune is always told to continue. Where the judge says stop, the trial's actor is asked to: calls to an
+    actor from one caller run in order, so the request is there before the next ``train()`` begins, and no
+    further step is trained. The trial ends with a result that is ``done``.
+
+    Args:
+        judge: Decides which trials stop.
+        recorder: Takes down what happens.
+        stop_grace_s: Seconds that a trial has to end after it was asked to.
+    """
+
+    def __init__(self, judge: Judge, recorder: Recorder, stop_grace_s: float) -> None:
+        super().__init__()
+        self._judge = judge
+        self._recorder = recorder
+        self._stop_grace_s = stop_grace_s
+        self._deadlines: dict[TuneTrial, float] = {}
+        self._killed: set[TuneTrial] = set()
+        self._latest: dict[TuneTrial, Report] = {}
+        self._places: dict[Any, tuple[str, int]] = {}  # node and process of an actor, by its id
+
+    def started(self, trial: TuneTrial) -> None:
+        """A trial has got an actor: says where it runs, where the actor is known from a trial before."""
+        place = self._places.get(trial.temporary_state.ray_actor._actor_id)
+        if place is not None:
+            self._recorder.started(assignment_of(trial).number, *place)
+
+    def stop(self, trial: TuneTrial, request: StopRequest) -> None:
+        """Asks a running trial to end through its own loop."""
+        if trial in self._deadlines:
+            return
+        self._recorder.stop_requested(assignment_of(trial).number, request)
+        self._deadlines[trial] = time.monotonic() + self._stop_grace_s
+        trial.temporary_state.ray_actor.request_stop.remote(request)
+
+    def kill_overdue(self) -> None:
+        """Ends the processes of trials that were asked to stop and did not within the grace period."""
+        now = time.monotonic()
+        for trial, deadline in self._deadlines.items():
+            if now > deadline and trial not in self._killed:
+                self._killed.add(trial)
+                ray.kill(trial.temporary_state.ray_actor)
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Tune has queued a trial."""
+        self._judge.scheduler.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Tune has a result that is not the last: records it, and asks for a verdict where one is due."""
+        report = self._take(trial, result)
+        if report.kind == "decision":
+            request = self._judge.verdict(tune_controller, trial, report)
+            if request is not None:
+                self.stop(trial, request)
+        decision: str = TrialScheduler.CONTINUE
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """Tune has the last result of a trial."""
+        report = self._take(trial, result)
+        self._judge.ended(tune_controller, trial, report)
+        self._end(trial, report)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """The process of a trial is gone: it died, or it was killed because it did not stop."""
+        self._judge.scheduler.on_trial_remove(tune_controller, trial)
+        report = self._latest.get(trial, Report("end"))
+        if trial in self._killed:
+            report.status = "stopped"
+            report.reason = f"killed: it did not end within {self._stop_grace_s:g} s of being asked to stop"
+        else:
+            error = trial.get_error()
+            report.status, report.error = "failed", str(error)
+            report.reason = f"its process was lost: {type(error).__name__}"
+        self._end(trial, report)
+
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Tune has dropped a trial that never ran."""
+        self._judge.scheduler.on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """Leaves it to Tune, which starts trials in the order they came, without a search over all of them."""
+        return None
+
+    def debug_string(self) -> str:
+        """Returns a line for Tune's own output."""
+        text: str = self._judge.scheduler.debug_string()
+        return text
+
+    def _take(self, trial: TuneTrial, result: dict[str, Any]) -> Report:
+        report: Report = result["report"]
+        self._recorder.reported(assignment_of(trial).number, report)
+        self._places[trial.temporary_state.ray_actor._actor_id] = report.node, report.pid
+        # Tune keeps the last result of every trial: what was written down need not stay in memory.
+        report.history = None
+        self._latest[trial] = report
+        return report
+
+    def _end(self, trial: TuneTrial, report: Report) -> None:
+        self._recorder.ended(assignment_of(trial).number, report)
+        self._deadlines.pop(trial, None)
+        self._killed.discard(trial)
+        self._latest.pop(trial, None)

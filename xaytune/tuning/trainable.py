@@ -1,0 +1,76 @@
+"""The Ray side of a trial: an actor that Tune drives, reused for trial after trial."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ray
+from ray import tune
+
+from xaytune.tuning.recipe import use_import_paths
+from xaytune.tuning.report import Report, StopRequest, Task
+from xaytune.tuning.run import TrialRun
+
+__all__ = ["TrialActor", "trainable_for"]
+
+# An actor is given this long to unwind a recipe that is done with, before it is given up.
+_JOIN_S = 5.0
+
+
+class TrialActor(tune.Trainable):
+    """Runs one trial at a time. `step` returns when the trial has something to say."""
+
+    task: Task
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Recipes find their files where they find them without Ray: Tune is not to change the folder.
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+        super().__init__(*args, **kwargs)
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Prepares the process, and starts its first trial."""
+        use_import_paths(self.task.import_paths)
+        _limit_threads(self.task.cpus)
+        self._introduced = False
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Starts the next trial in this process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Waits for the trial's next report."""
+        if not self._introduced:
+            self._introduced = True
+            report = Report("start")
+        else:
+            report = self._run.next_report(self.task.heartbeat_s)
+        report.node, report.pid = ray.util.get_node_ip_address(), os.getpid()
+        return {"report": report, "done": report.kind == "end"}
+
+    def request_stop(self, request: StopRequest) -> None:
+        """Asks the trial to end through its own loop."""
+        self._run.request_stop(request)
+
+    def cleanup(self) -> None:
+        """Waits for a recipe that is ending."""
+        self._run.join(_JOIN_S)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        # Tune would send it back with every result.
+        self.config = {}
+        self._run = TrialRun(self.task, config["assignment"])
+        self._run.start()
+
+
+def trainable_for(task: Task) -> type[TrialActor]:
+    """Returns the trainable of a sweep."""
+    return type("Trial", (TrialActor,), {"task": task})
+
+
+def _limit_threads(cpus: float) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))
