@@ -87,4 +87,3 @@ def train(config: dict[str, Any], trial: Trial) -> TrainState:
 def train_cnn(config: dict[str, Any], trial: Trial) -> TrainState:
     """Trains a CNN: `channels`, `dropout`, `lr`, `optimizer` and, for sgd, `momentum`."""
     return fit(cnn(config["channels"], config["dropout"]), config, trial)
-

@@ -1,1 +1,35 @@
-"""xaytune: hyperparameter tuning of PyTorch trainers on Ray."""
+"""xaytune: hyperparameter tuning of PyTorch trainers on Ray.
+
+What is exported here is loaded when it is first used: ``import xaytune`` itself imports neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xaytune.records.results import Results
+    from xaytune.sweep.errors import SpecError
+    from xaytune.trainer.callbacks import CallbackManager, TrainState
+    from xaytune.trainer.loop import Trainer
+    from xaytune.tuning.sweep import Sweep
+    from xaytune.tuning.trial import Trial
+
+__all__ = ["CallbackManager", "Results", "SpecError", "Sweep", "TrainState", "Trainer", "Trial"]
+
+_HOMES = {
+    "CallbackManager": "xaytune.trainer.callbacks",
+    "Results": "xaytune.records.results",
+    "SpecError": "xaytune.sweep.errors",
+    "Sweep": "xaytune.tuning.sweep",
+    "TrainState": "xaytune.trainer.callbacks",
+    "Trainer": "xaytune.trainer.loop",
+    "Trial": "xaytune.tuning.trial",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'xaytune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,1 +1,1 @@
-""
+"""Commands: one thin function each."""

@@ -41,6 +41,7 @@ class TrialRecord:
         metrics: Latest metrics the driver was told of.
         best: Where the metric was best; None while it was never reported.
         stop_reason: Why it was told to stop, in words and numbers; None if it was not.
+        reason: Why it ended as it did, where there is more to say than that it was finished.
         checkpoints: Paths by global step.
         error: Traceback of its failure.
         started: Unix seconds.
@@ -59,6 +60,7 @@ class TrialRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     best: Best | None = None
     stop_reason: str | None = None
+    reason: str | None = None
     checkpoints: dict[int, str] = field(default_factory=dict)
     error: str | None = None
     started: float | None = None
@@ -76,6 +78,21 @@ class TrialRecord:
         if self.best is not None and self.best.global_step in self.checkpoints:
             return self.checkpoints[self.best.global_step]
         return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what makes the trial worth choosing, as data that JSON can hold."""
+        best = self.best
+        return {
+            "trial": self.number,
+            "status": self.status,
+            "value": self.value,
+            "epoch": best.epoch if best is not None else None,
+            "global_step": best.global_step if best is not None else None,
+            "config": self.config,
+            "metrics": best.metrics if best is not None else {},
+            "checkpoint": self.checkpoint,
+            "stop_reason": self.stop_reason,
+        }
 
     @property
     def finished(self) -> bool:
@@ -134,6 +151,22 @@ class SweepState:
         counted["pending"] += max(0, self.num_trials - len(self.trials))
         return {status: counted[status] for status in TRIAL_STATUSES}
 
+    def progress(self, trial: int, epoch: int, global_step: int, metrics: dict[str, float]) -> None:
+        """Takes in how far a running trial is: for who watches, not part of the record."""
+        record = self.trials[trial]
+        record.epoch, record.global_step, record.metrics = epoch, global_step, metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns how far the sweep is, as data that JSON can hold."""
+        best = self.best
+        return {
+            "sweep": self.name,
+            "state": self.state,
+            "reason": self.reason,
+            "trials": self.counts(),
+            "best": best.to_dict() if best is not None else None,
+        }
+
     def _on_sweep(self, event: Event) -> None:
         self.state, self.reason = event["state"], event.get("reason")
         if self.state != "running":
@@ -176,7 +209,7 @@ class SweepState:
     def _on_end(self, event: Event) -> None:
         self._update_position(event)
         trial = self.trials[event["trial"]]
-        trial.status, trial.ended = event["status"], event["t"]
+        trial.status, trial.reason, trial.ended = event["status"], event["reason"], event["t"]
 
 
 def _alive(host: str, pid: int) -> bool:

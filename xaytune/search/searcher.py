@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from xaytune.sweep.space import Categorical, Integer, Parameter
@@ -63,7 +64,7 @@ class Searcher:
 
     def __init__(self, spec: SweepSpec) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        direction = "maximize" if spec.mode == "max" else "minimize"
+        direction = StudyDirection.MAXIMIZE if spec.mode == "max" else StudyDirection.MINIMIZE
         self._study = optuna.create_study(sampler=_sampler(spec.search), direction=direction)
         self._space = spec.space
         self._grid = spec.grid_points()
@@ -131,9 +132,7 @@ def _sampler(search: SearchSpec) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if isinstance(search, QmcSpec):
-            return optuna.samplers.QMCSampler(
-                seed=search.seed, scramble=True, warn_independent_sampling=False
-            )
+            return optuna.samplers.QMCSampler(seed=search.seed, scramble=True, warn_independent_sampling=False)
         if isinstance(search, TpeSpec):
             # The constant liar keeps parallel suggestions apart (Ginsbourger et al., 2010).
             return optuna.samplers.TPESampler(

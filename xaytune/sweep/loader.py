@@ -34,11 +34,9 @@ def load_spec(file: FilePath | str, overrides: Mapping[str, Any] | None = None) 
     try:
         return SweepSpec.parse(raw)
     except SpecError as error:
-        located = [
-            dataclasses.replace(problem, place=f"{file}:{line}" if (line := _line(document, problem.path)) else str(file))
-            for problem in error.problems
-        ]
-        raise SpecError(located) from None
+        lines = {problem: _line(document, problem.path) for problem in error.problems}
+        places = {problem: f"{file}:{line}" if line else str(file) for problem, line in lines.items()}
+        raise SpecError(dataclasses.replace(p, place=place) for p, place in places.items()) from None
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:

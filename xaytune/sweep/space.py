@@ -25,7 +25,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 
@@ -40,6 +40,7 @@ class Float:
     high: float
     log: bool = False
     q: float | None = None
+    gridded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
@@ -64,6 +65,7 @@ class Integer:
     low: int
     high: int
     log: bool = False
+    gridded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
@@ -75,10 +77,10 @@ class Integer:
 
 @dataclass(frozen=True)
 class Categorical:
-    """One of the choices; with `grid`, each of them in turn."""
+    """One of the choices; if `gridded`, each of them in turn."""
 
     choices: tuple[Any, ...]
-    grid: bool = False
+    gridded: bool = False
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -150,7 +152,7 @@ class Space:
         for parameter in self.parameters:
             if parameter.active(values | self.constants):
                 values[parameter.name] = suggest(parameter)
-        return nest(self.constants | values)
+        return nest({**self.constants, **values})
 
     def fix(self, values: Mapping[str, Any]) -> Space:
         """Returns the space with these parameters, by dotted name, held at a value.
@@ -165,7 +167,7 @@ class Space:
                 Problem((), f"the space has no parameter {name!r}; {nearest(name, known)}") for name in unknown
             )
         searched = tuple(parameter for parameter in self.parameters if parameter.name not in values)
-        return Space(self.raw, searched, self.constants | values)
+        return Space(self.raw, searched, {**self.constants, **values})
 
     def grid(self, parameters: tuple[Parameter, ...]) -> Iterator[dict[str, Any]]:
         """Yields every combination of the values of these parameters, by name, in their order.
@@ -241,7 +243,7 @@ def _int(arguments: Any, log: bool = False) -> Integer:
 def _categorical(arguments: Any, grid: bool = False) -> Categorical:
     if not isinstance(arguments, (list, tuple)):
         raise ValueError(f"takes a list of values (got {arguments!r})")
-    return Categorical(tuple(arguments), grid)
+    return Categorical(tuple(arguments), gridded=grid)
 
 
 _DOMAINS: dict[str, Callable[[Any], Domain]] = {
@@ -300,7 +302,9 @@ class _Parser:
     def finish(self) -> tuple[Parameter, ...]:
         """Checks the conditions against what they refer to, and orders the parameters, parents first."""
         if not self.parameters and not self.problems:
-            self._problem((), "holds no parameter to search: give at least one a domain, such as {uniform: [0, 1]}")
+            self._problem(
+                (), "holds no parameter to search: give at least one a domain, such as {uniform: [0, 1]}"
+            )
         broken = len(self.problems)
         for parameter in self.parameters.values():
             for parent, values in parameter.when.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidato
 from pydantic_core import ErrorDetails
 
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
-from xaytune.sweep.space import Categorical, Parameter, Space
+from xaytune.sweep.space import Parameter, Space
 
 __all__ = [
     "AshaSpec",
@@ -93,6 +95,13 @@ class AshaSpec(_EarlyStopping):
     algorithm: Literal["asha"]
     max_t: int = Field(default=100, ge=1)
     reduction_factor: float = Field(default=4, gt=1)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The times at which trials are judged: ``grace_period * reduction_factor**k``, and `max_t` last."""
+        powers = (self.grace_period * self.reduction_factor**k for k in itertools.count())
+        rungs = {math.ceil(power) for power in itertools.takewhile(lambda power: power <= self.max_t, powers)}
+        return tuple(sorted(rungs | {self.max_t}))
 
     @model_validator(mode="after")
     def _first_rung_is_reached(self) -> AshaSpec:
@@ -184,7 +193,7 @@ class SweepSpec(_Options):
     def gridded(self) -> tuple[Parameter, ...]:
         """The parameters whose values are tried each in turn."""
         everything = self.search.algorithm == "grid"
-        return tuple(p for p in self.space.parameters if everything or (isinstance(p.domain, Categorical) and p.domain.grid))
+        return tuple(p for p in self.space.parameters if everything or p.domain.gridded)
 
     def grid_points(self) -> list[dict[str, Any]]:
         """Every combination of the gridded parameters, by name; one empty combination if there are none."""
@@ -229,7 +238,9 @@ def _problem(details: ErrorDetails) -> Problem:
         return Problem(path, "is required")
     if kind == "union_tag_invalid":
         known = context["expected_tags"].replace("'", "").split(", ")
-        return Problem((*path, "algorithm"), f"unknown algorithm {context['tag']!r}; {nearest(context['tag'], known)}")
+        return Problem(
+            (*path, "algorithm"), f"unknown algorithm {context['tag']!r}; {nearest(context['tag'], known)}"
+        )
     if kind == "union_tag_not_found":
         return Problem(path, "needs an 'algorithm'")
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -243,7 +254,7 @@ def _options_at(location: Path) -> list[str]:
 
 
 _ALGORITHMS: dict[str, type[_Options]] = {
-    model.model_fields["algorithm"].annotation.__args__[0]: model  # type: ignore[union-attr]
+    model.model_fields["algorithm"].annotation.__args__[0]: model
     for union in (SearchSpec, SchedulerSpec)
     for model in get_args(get_args(union)[0])
 }

@@ -140,9 +140,7 @@ class CallbackManager:
 def _check_event(event: str) -> None:
     if event not in EVENTS:
         near = difflib.get_close_matches(str(event), EVENTS, n=1, cutoff=0.0)
-        raise ValueError(
-            f"there is no event {event!r}; did you mean {near[0]!r}? Events: {', '.join(EVENTS)}"
-        )
+        raise ValueError(f"there is no event {event!r}; did you mean {near[0]!r}? Events: {', '.join(EVENTS)}")
 
 
 def _check_handler(event: Event, handler: Handler) -> None:

@@ -38,9 +38,7 @@ class EarlyStopping:
         min_delta: Smallest change that counts as an improvement.
     """
 
-    def __init__(
-        self, metric: str, *, mode: Literal["min", "max"], patience: int, min_delta: float = 0.0
-    ) -> None:
+    def __init__(self, metric: str, *, mode: Literal["min", "max"], patience: int, min_delta: float = 0.0) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode must be 'min' or 'max' (got {mode!r})")
         if patience < 1:
@@ -48,6 +46,7 @@ class EarlyStopping:
         self._metric, self._mode, self._patience, self._min_delta = metric, mode, patience, min_delta
 
     def __call__(self, state: TrainState) -> None:
+        """Checks the metric, and stops the run if it has not improved for too long."""
         if self._metric not in state.metrics:
             return
         value = float(state.metrics[self._metric])
@@ -74,6 +73,7 @@ class NonFiniteGuard:
         self._metric = metric
 
     def __call__(self, state: TrainState) -> None:
+        """Checks the metric, and stops the run if it is not finite."""
         value = float(state.metrics.get(self._metric, 0.0))
         if not math.isfinite(value):
             logger.warning("%s is %s at step %d: stopping", self._metric, value, state.global_step)
@@ -87,6 +87,7 @@ class Throughput:
         self._last: tuple[float, int] | None = None
 
     def __call__(self, state: TrainState) -> None:
+        """Measures the rate since the last call."""
         now = time.perf_counter()
         if self._last is not None and now > self._last[0]:
             then, step = self._last
@@ -106,6 +107,7 @@ class GradientNorm:
         self._module, self._name = module, name
 
     def __call__(self, state: TrainState) -> None:
+        """Measures the norm."""
         gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
         state.metrics[self._name] = torch.nn.utils.get_total_norm(gradients)
 
@@ -120,6 +122,7 @@ class LogMetrics:
         self._names: Sequence[str] = names
 
     def __call__(self, state: TrainState) -> None:
+        """Logs the metrics that there are."""
         shown = ", ".join(f"{n} {_number(state.metrics[n])}" for n in self._names if n in state.metrics)
         logger.info("step %d: %s", state.global_step, shown)
 
@@ -131,6 +134,7 @@ class SaveCheckpoint:
         self._trainer = trainer
 
     def __call__(self, state: TrainState) -> None:
+        """Writes a checkpoint."""
         self._trainer.save_checkpoint()
 
 

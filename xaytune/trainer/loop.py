@@ -116,9 +116,7 @@ class Trainer:
             eval_every == "epoch" or (isinstance(eval_every, int) and eval_every >= 1),
             f"eval_every must be 'epoch' or a number of steps (got {eval_every!r})",
         )
-        _require(
-            lr_interval in ("epoch", "step"), f"lr_interval must be 'epoch' or 'step' (got {lr_interval!r})"
-        )
+        _require(lr_interval in ("epoch", "step"), f"lr_interval must be 'epoch' or 'step' (got {lr_interval!r})")
         _require(
             clip_grad_norm is None or clip_grad_norm > 0,
             f"clip_grad_norm must be above 0 (got {clip_grad_norm})",

@@ -36,11 +36,9 @@ class Precision:
 
     def backward(self, loss: Tensor) -> None:
         """Runs the backward pass of a loss (0-d)."""
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
-    def step(
-        self, optimizer: torch.optim.Optimizer, model: nn.Module, clip_grad_norm: float | None
-    ) -> Tensor:
+    def step(self, optimizer: torch.optim.Optimizer, model: nn.Module, clip_grad_norm: float | None) -> Tensor:
         """Steps the optimizer and returns the norm of all gradients (0-d, on their device), before clipping."""
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)

@@ -19,11 +19,11 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from xaytune.records.results import Results
 from xaytune.search.searcher import Searcher
-from xaytune.sweep.errors import Problem, SpecError, nearest
-from xaytune.sweep.spec import SweepSpec, reference_name
+from xaytune.sweep.errors import SpecError
+from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning import resources
 from xaytune.tuning.judges import judge_for
-from xaytune.tuning.recipe import check_references, use_import_paths
+from xaytune.tuning.recipe import check_references, never_reported
 from xaytune.tuning.recorder import Listener, Recorder
 from xaytune.tuning.report import StopRequest, Task
 from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
@@ -63,8 +63,6 @@ def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
         MissingExtraError: Its search needs a package that is not installed.
     """
-    import_paths = (os.getcwd(),)
-    use_import_paths(import_paths)
     check_references(spec)
     searcher = Searcher(spec)
     with _ray(), _environment(_TUNE_ENVIRONMENT):
@@ -73,17 +71,8 @@ def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None
         # Else Tune starts one process at a time.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit)
         judge = judge_for(spec)
-        task = Task(
-            recipe=spec.recipe,
-            callbacks=tuple(spec.callbacks),
-            metric=spec.metric,
-            maximize=spec.mode == "max",
-            points=judge.points,
-            sweep_dir=str(sweep_dir.absolute()),
-            import_paths=import_paths,
-            cpus=spec.resources_per_trial.get("cpu", 1),
-            heartbeat_s=max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit),
-        )
+        heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
+        task = Task.of(spec, judge.points, sweep_dir, heartbeat_s)
         recorder = Recorder(sweep_dir, spec.metric, listener)
         with contextlib.closing(recorder):
             recorder.sweep(
@@ -130,7 +119,7 @@ def _tune(
         )
 
 
-class _Control(tune.Callback):  # type: ignore[misc]
+class _Control(tune.Callback):
     """Looks after a sweep while Tune runs it: interrupts, overdue stops, and what ends it early.
 
     Attributes:
@@ -190,16 +179,11 @@ class _Control(tune.Callback):  # type: ignore[misc]
         if self._winding_down is not None:
             self._scheduler.stop(trial, self._winding_down)
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has ended, and was recorded."""
         record = self._recorder.state.trials[assignment_of(trial).number]
-        metric = self._spec.metric
-        if record.status == "completed" and metric not in record.metrics and self.fatal is None:
-            reported = f"; {nearest(metric, record.metrics)}" if record.metrics else ": it reported no metric"
-            message = f"{metric!r} was never reported by {reference_name(self._spec.recipe)}{reported}"
-            self.fatal = SpecError([Problem(("metric",), message)])
+        if record.status == "completed" and self._spec.metric not in record.metrics and self.fatal is None:
+            self.fatal = SpecError([never_reported(self._spec, record.metrics)])
 
     def _wind_down(self, request: StopRequest, trials: list[TuneTrial]) -> None:
         """Starts no more trials, and asks those that run to end."""
@@ -216,8 +200,8 @@ def _ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
-    ray.init(logging_level=logging.ERROR, **local)
+    # A cluster that is there already has its own dashboard, or none.
+    ray.init(logging_level=logging.ERROR, include_dashboard=None if "RAY_ADDRESS" in os.environ else False)
     try:
         yield
     finally:

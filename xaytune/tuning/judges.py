@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+import sys
+from typing import Any, cast
 
 import numpy as np
 from ray.tune.experiment import Trial as TuneTrial
@@ -82,9 +83,7 @@ class _AshaJudge(Judge):
             reduction_factor=options.reduction_factor,
         )
         (self._bracket,) = self._asha._brackets
-        rungs = {math.ceil(rung) for rung, _ in self._bracket._rungs}
-        points = DecisionPoints(options.time_attr, tuple(sorted(rungs | {options.max_t})))
-        super().__init__(spec, self._asha, points)
+        super().__init__(spec, self._asha, DecisionPoints(options.time_attr, options.rungs))
 
     def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
         if time >= self._max_t:
@@ -92,7 +91,8 @@ class _AshaJudge(Judge):
         rung, recorded = next((rung, seen) for rung, seen in self._bracket._rungs if rung <= time)
         if not recorded:
             return StopRequest("")  # the first at a rung is never stopped
-        cutoff = self._bracket.cutoff(recorded) * (1 if self._maximize else -1)
+        # The bracket maximises: where less is better it keeps the values negated.
+        cutoff = cast("float", self._bracket.cutoff(recorded)) * (1 if self._maximize else -1)
         side = "below" if self._maximize else "above"
         return StopRequest(
             f"rung {math.ceil(rung)}: {value:.4g} is {side} the cut-off {cutoff:.4g} of {len(recorded)} trials"
@@ -108,7 +108,7 @@ class _MedianJudge(Judge):
             grace_period=options.grace_period,
             min_samples_required=options.min_samples_required,
             # A pause would yield the actor to another trial; this rule is to stop trials only.
-            min_time_slice=math.inf,
+            min_time_slice=sys.maxsize,
         )
         super().__init__(spec, self._median, DecisionPoints(options.time_attr, None))
 

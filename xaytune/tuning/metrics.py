@@ -40,7 +40,8 @@ def materialize(rows: Sequence[Row]) -> list[Row]:
     finished = []
     for row in rows:
         metrics: dict[str, float] = {}
-        for name, value in row.metrics.items():
+        captured: Mapping[str, Any] = row.metrics
+        for name, value in captured.items():
             if type(value) is float:
                 metrics[name] = value
             elif value is not None:

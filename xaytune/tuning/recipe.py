@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xaytune.sweep.errors import Problem, SpecError, nearest
 from xaytune.sweep.spec import Reference, SweepSpec, reference_name
 
-__all__ = ["check_references", "resolve", "use_import_paths"]
+__all__ = ["check_references", "never_reported", "resolve", "use_import_paths"]
 
 
 def use_import_paths(paths: Iterable[str]) -> None:
@@ -48,14 +49,28 @@ def resolve(reference: Reference) -> Callable[..., Any]:
 def check_references(spec: SweepSpec) -> None:
     """Checks that the recipe and the callbacks of a spec are there and take what they will be given.
 
+    Modules are looked for in the current folder first.
+
     Raises:
         SpecError: With everything that is wrong.
     """
+    use_import_paths([os.getcwd()])
     problems = [*_problems("recipe", spec.recipe, ("config", "trial"))]
     for index, callback in enumerate(spec.callbacks):
         problems += _problems(f"callbacks.{index}", callback, ("trial", "config"))
     if problems:
         raise SpecError(problems)
+
+
+def never_reported(spec: SweepSpec, metrics: Mapping[str, float]) -> Problem:
+    """Words that a trial was finished without the metric of its sweep.
+
+    Args:
+        spec: The sweep.
+        metrics: What the trial did report.
+    """
+    reported = f"; {nearest(spec.metric, metrics)}" if metrics else ": it reported no metric at all"
+    return Problem(("metric",), f"{reference_name(spec.recipe)} never reported {spec.metric!r}{reported}")
 
 
 def _problems(option: str, reference: Reference, arguments: tuple[str, str]) -> Iterable[Problem]:

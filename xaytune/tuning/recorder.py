@@ -52,6 +52,8 @@ class Recorder:
             history.append(history.path_for(self._sweep_dir, number), report.history)
         for global_step, path in report.checkpoints.items():
             self._write("checkpoint", number, path=path, global_step=global_step)
+        if report.kind == "heartbeat":
+            self.state.progress(number, report.epoch, report.global_step, report.metrics)
         if report.kind == "decision":
             value = report.metrics.get(self._metric)
             self._write("result", number, value=value, **_position(report))

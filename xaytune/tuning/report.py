@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from xaytune.records.state import Best
-from xaytune.sweep.spec import Reference
+from xaytune.sweep.spec import Reference, SweepSpec
 
 __all__ = ["Assignment", "DecisionPoints", "Report", "StopRequest", "Task"]
 
@@ -37,6 +39,21 @@ class Task:
     import_paths: tuple[str, ...]
     cpus: float
     heartbeat_s: float
+
+    @classmethod
+    def of(cls, spec: SweepSpec, points: DecisionPoints, sweep_dir: Path, heartbeat_s: float) -> Task:
+        """Returns the task of a sweep that is run from the current folder."""
+        return cls(
+            recipe=spec.recipe,
+            callbacks=tuple(spec.callbacks),
+            metric=spec.metric,
+            maximize=spec.mode == "max",
+            points=points,
+            sweep_dir=str(sweep_dir.absolute()),
+            import_paths=(os.getcwd(),),
+            cpus=spec.resources_per_trial.get("cpu", 1),
+            heartbeat_s=heartbeat_s,
+        )
 
 
 @dataclass(frozen=True)

@@ -167,9 +167,7 @@ class Reporter:
     def _over(self, state: TrainState) -> bool:
         """Whether the loop ends here anyway: the last report speaks of it then."""
         return (
-            state.should_stop
-            or 0 < state.num_epochs <= self._epochs
-            or 0 < state.max_steps <= state.global_step
+            state.should_stop or 0 < state.num_epochs <= self._epochs or 0 < state.max_steps <= state.global_step
         )
 
     def _update_last_row(self, state: TrainState) -> None:

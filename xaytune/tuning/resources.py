@@ -22,7 +22,7 @@ def bundle(resources: Mapping[str, float]) -> dict[str, float]:
 
 def placement(resources: Mapping[str, float]) -> PlacementGroupFactory:
     """Returns what Tune is to reserve for a trial."""
-    return PlacementGroupFactory([bundle(resources) or {"CPU": 0}])
+    return PlacementGroupFactory([bundle(resources) or {"CPU": 0.0}])
 
 
 def check_feasible(resources: Mapping[str, float]) -> None:
@@ -39,12 +39,17 @@ def check_feasible(resources: Mapping[str, float]) -> None:
     got = ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
     have = ", ".join(f"{name} {amount:g}" for name, amount in largest.items())
     raise SpecError(
-        [Problem(("resources_per_trial",), f"no node can ever run such a trial (got {got}; nodes have at most {have})")]
+        [
+            Problem(
+                ("resources_per_trial",),
+                f"no node can ever run such a trial (got {got}; nodes have at most {have})",
+            )
+        ]
     )
 
 
 def max_concurrent(resources: Mapping[str, float]) -> int:
     """Returns how many trials the cluster has room for, at least one."""
-    total = ray.cluster_resources()
+    total: Mapping[str, float] = ray.cluster_resources()
     needed = bundle(resources) or {"CPU": 1.0}
     return max(1, min(math.floor(total.get(name, 0) / amount) for name, amount in needed.items()))

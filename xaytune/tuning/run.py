@@ -1,4 +1,4 @@
-"""A trial's run: the recipe on a thread of its own, and the gate between it and the process's main thread."""
+"""A trial's run: the recipe with its handlers, and the gate between its thread and the process's main thread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from xaytune.trainer.callbacks import CallbackManager, TrainState
@@ -14,11 +15,105 @@ from xaytune.tuning.report import Assignment, Report, StopRequest, Task
 from xaytune.tuning.reporter import Reporter
 from xaytune.tuning.trial import Trial
 
-__all__ = ["TrialRun"]
+__all__ = ["RecipeRun", "ThreadedRun"]
 
 
-class TrialRun:
-    """Runs the recipe of one trial. All user code runs on its thread, in order.
+class RecipeRun:
+    """Runs the recipe of one trial on the calling thread.
+
+    Attributes:
+        callbacks: The trial's own handlers.
+        reporter: What turns its events into reports.
+
+    Args:
+        task: What all trials of the sweep share.
+        assignment: What is this trial's own.
+        decide: Gets the report of each decision point, and returns when training may go on.
+    """
+
+    def __init__(self, task: Task, assignment: Assignment, decide: Callable[[Report], None]) -> None:
+        self._task, self._assignment = task, assignment
+        checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
+        self.callbacks = CallbackManager()
+        self.reporter = Reporter(task.metric, task.maximize, task.points, checkpoint_dir, decide)
+        self._trial = Trial(
+            assignment.number,
+            assignment.config,
+            assignment.seed,
+            self.callbacks,
+            checkpoint_dir,
+            task.points,
+        )
+
+    def train(self) -> Report:
+        """Trains, and returns the last report.
+
+        However the recipe ends, ``train_end`` has been fired when this returns or raises.
+
+        Raises:
+            BaseException: Whatever the recipe or a handler raised.
+        """
+        try:
+            self._call_recipe()
+        except BaseException as raised:
+            self._fire_error(raised)
+            raise
+        return self._last_report()
+
+    def failed(self, error: str) -> Report:
+        """Returns the last report of a recipe that raised.
+
+        Args:
+            error: The traceback.
+        """
+        report = Report("end")
+        with contextlib.suppress(Exception):
+            report = self.reporter.last_report()
+        report.status, report.error, report.reason = "failed", error, error.strip().splitlines()[-1]
+        return report
+
+    def _call_recipe(self) -> None:
+        from xaytune.trainer.random_state import seed_everything
+
+        seed_everything(self._assignment.seed)
+        self.reporter.attach(self.callbacks)
+        for reference in self._task.callbacks:
+            resolve(reference)(self._trial, self._assignment.config)
+        returned = resolve(self._task.recipe)(self._assignment.config, self._trial)
+        if self.reporter.state is None and isinstance(returned, TrainState):
+            self.reporter.state = returned
+        self._fire_train_end()
+
+    def _fire_error(self, raised: BaseException) -> None:
+        """Ends a run that raised as a Trainer would have, where its own loop did not."""
+        state = self.reporter.state
+        if state is None or self.reporter.ended:
+            return
+        try:
+            if "error" not in state.metrics:
+                state.metrics["error"] = f"{type(raised).__name__}: {raised}"
+                self.callbacks.fire("error", state)
+        finally:
+            self._fire_train_end()
+
+    def _fire_train_end(self) -> None:
+        if self.reporter.state is not None and not self.reporter.ended:
+            self.callbacks.fire("train_end", self.reporter.state)
+
+    def _last_report(self) -> Report:
+        report = self.reporter.last_report()
+        request, state = self.reporter.stop_request, self.reporter.state
+        report.status = "completed"
+        if state is not None and state.should_stop:
+            if request is not None:
+                report.status, report.reason = request.status, request.reason
+            else:
+                report.reason = f"a callback stopped it at step {state.global_step}"
+        return report
+
+
+class ThreadedRun:
+    """Runs the recipe of one trial on a thread of its own; all user code runs there, in order.
 
     The methods are for the main thread.
 
@@ -28,18 +123,12 @@ class TrialRun:
     """
 
     def __init__(self, task: Task, assignment: Assignment) -> None:
-        self._task, self._assignment = task, assignment
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._verdict_given = threading.Semaphore(0)
         self._waiting = False
-        checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
-        self._callbacks = CallbackManager()
-        self._reporter = Reporter(task.metric, task.maximize, task.points, checkpoint_dir, self._wait_for_verdict)
-        self._trial = Trial(
-            assignment.number, assignment.config, assignment.seed, self._callbacks, checkpoint_dir, task.points
-        )
+        self._run = RecipeRun(task, assignment, self._wait_for_verdict)
         # A daemon: a recipe that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=f"trial-{assignment.number}", daemon=True)
+        self._thread = threading.Thread(target=self._train, name=f"trial-{assignment.number}", daemon=True)
 
     def start(self) -> None:
         """Starts the recipe."""
@@ -57,78 +146,30 @@ class TrialRun:
         try:
             report = self._reports.get(timeout=timeout)
         except queue.Empty:
-            return self._reporter.heartbeat()
+            return self._run.reporter.heartbeat()
         self._waiting = report.kind == "decision"
         return report
 
     def request_stop(self, request: StopRequest) -> None:
         """Asks the run to end through its own loop; the first request counts."""
-        if self._reporter.stop_request is None:
-            self._reporter.stop_request = request
+        if self._run.reporter.stop_request is None:
+            self._run.reporter.stop_request = request
 
-    def join(self, timeout: float) -> bool:
-        """Waits for the recipe's thread to end, and tells whether it has."""
+    def join(self, timeout: float) -> None:
+        """Waits for the recipe's thread to end.
+
+        Args:
+            timeout: Seconds.
+        """
         self._thread.join(timeout)
-        return not self._thread.is_alive()
 
     def _wait_for_verdict(self, report: Report) -> None:
         self._reports.put(report)
         self._verdict_given.acquire()
 
-    def _run(self) -> None:
-        try:
-            try:
-                self._train()
-            except BaseException as raised:
-                self._end_after(raised)
-                raise
-            report = self._finished()
-        except BaseException:
-            report = self._failed(traceback.format_exc())
-        self._reports.put(report)
-
     def _train(self) -> None:
-        from xaytune.trainer.random_state import seed_everything
-
-        seed_everything(self._assignment.seed)
-        self._reporter.attach(self._callbacks)
-        for reference in self._task.callbacks:
-            resolve(reference)(self._trial, self._assignment.config)
-        returned = resolve(self._task.recipe)(self._assignment.config, self._trial)
-        if self._reporter.state is None and isinstance(returned, TrainState):
-            self._reporter.state = returned
-        self._fire_train_end()
-
-    def _end_after(self, raised: BaseException) -> None:
-        """Ends a run that raised as a Trainer would have, where its own loop did not."""
-        state = self._reporter.state
-        if state is None or self._reporter.ended:
-            return
         try:
-            if "error" not in state.metrics:
-                state.metrics["error"] = f"{type(raised).__name__}: {raised}"
-                self._callbacks.fire("error", state)
-        finally:
-            self._fire_train_end()
-
-    def _fire_train_end(self) -> None:
-        if self._reporter.state is not None and not self._reporter.ended:
-            self._callbacks.fire("train_end", self._reporter.state)
-
-    def _finished(self) -> Report:
-        report = self._reporter.last_report()
-        request, state = self._reporter.stop_request, self._reporter.state
-        report.status = "completed"
-        if state is not None and state.should_stop:
-            if request is not None:
-                report.status, report.reason = request.status, request.reason
-            else:
-                report.reason = f"a callback stopped it at step {state.global_step}"
-        return report
-
-    def _failed(self, error: str) -> Report:
-        report = Report("end")
-        with contextlib.suppress(Exception):
-            report = self._reporter.last_report()
-        report.status, report.error, report.reason = "failed", error, error.strip().splitlines()[-1]
-        return report
+            report = self._run.train()
+        except BaseException:
+            report = self._run.failed(traceback.format_exc())
+        self._reports.put(report)

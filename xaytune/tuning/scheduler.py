@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
@@ -16,13 +17,21 @@ from xaytune.tuning.report import Assignment, Report, StopRequest
 __all__ = ["CooperativeScheduler", "assignment_of"]
 
 
+def actor_of(trial: TuneTrial) -> ActorHandle[Any]:
+    """Returns the actor that a running trial has."""
+    actor = trial.temporary_state.ray_actor
+    if actor is None:
+        raise RuntimeError(f"{trial} has no actor")
+    return actor
+
+
 def assignment_of(trial: TuneTrial) -> Assignment:
     """Returns what a trial of Tune was given to do."""
     assignment: Assignment = trial.config["assignment"]
     return assignment
 
 
-class CooperativeScheduler(TrialScheduler):  # type: ignore[misc]
+class CooperativeScheduler(TrialScheduler):
     """Wraps a judge for Ray Tune.
 
     Tune is always told to continue. Where the judge says stop, the trial's actor is asked to: calls to an
@@ -36,7 +45,7 @@ class CooperativeScheduler(TrialScheduler):  # type: ignore[misc]
     """
 
     def __init__(self, judge: Judge, recorder: Recorder, stop_grace_s: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._judge = judge
         self._recorder = recorder
         self._stop_grace_s = stop_grace_s
@@ -47,7 +56,7 @@ class CooperativeScheduler(TrialScheduler):  # type: ignore[misc]
 
     def started(self, trial: TuneTrial) -> None:
         """A trial has got an actor: says where it runs, where the actor is known from a trial before."""
-        place = self._places.get(trial.temporary_state.ray_actor._actor_id)
+        place = self._places.get(actor_of(trial)._actor_id)
         if place is not None:
             self._recorder.started(assignment_of(trial).number, *place)
 
@@ -57,7 +66,7 @@ class CooperativeScheduler(TrialScheduler):  # type: ignore[misc]
             return
         self._recorder.stop_requested(assignment_of(trial).number, request)
         self._deadlines[trial] = time.monotonic() + self._stop_grace_s
-        trial.temporary_state.ray_actor.request_stop.remote(request)
+        actor_of(trial).request_stop.remote(request)
 
     def kill_overdue(self) -> None:
         """Ends the processes of trials that were asked to stop and did not within the grace period."""
@@ -65,7 +74,7 @@ class CooperativeScheduler(TrialScheduler):  # type: ignore[misc]
         for trial, deadline in self._deadlines.items():
             if now > deadline and trial not in self._killed:
                 self._killed.add(trial)
-                ray.kill(trial.temporary_state.ray_actor)
+                ray.kill(actor_of(trial))
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Tune has queued a trial."""
@@ -116,7 +125,7 @@ class CooperativeScheduler(TrialScheduler):  # type: ignore[misc]
     def _take(self, trial: TuneTrial, result: dict[str, Any]) -> Report:
         report: Report = result["report"]
         self._recorder.reported(assignment_of(trial).number, report)
-        self._places[trial.temporary_state.ray_actor._actor_id] = report.node, report.pid
+        self._places[actor_of(trial)._actor_id] = report.node, report.pid
         # Tune keeps the last result of every trial: what was written down need not stay in memory.
         report.history = None
         self._latest[trial] = report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from ray.tune.search import Searcher as TuneSearcher
@@ -12,17 +11,12 @@ from xaytune.search.searcher import Outcome, Searcher
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.recorder import Recorder
 from xaytune.tuning.report import Assignment
+from xaytune.tuning.seeds import trial_seed
 
-__all__ = ["TrialSource", "trial_seed"]
-
-
-def trial_seed(sweep_seed: int, number: int) -> int:
-    """Returns the seed of a trial: the same for the same sweep and number, unlike its neighbours'."""
-    digest = hashlib.sha256(f"{sweep_seed}:{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+__all__ = ["TrialSource"]
 
 
-class TrialSource(TuneSearcher):  # type: ignore[misc]
+class TrialSource(TuneSearcher):
     """Suggests the trials of a sweep to Tune.
 
     Args:
@@ -59,9 +53,7 @@ class TrialSource(TuneSearcher):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the searcher hears of a trial once, when it has ended."""
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the searcher how a trial did, by what was recorded of it."""
         number = self._numbers.pop(trial_id)
         record = self._recorder.state.trials[number]

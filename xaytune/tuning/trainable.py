@@ -10,7 +10,7 @@ from ray import tune
 
 from xaytune.tuning.recipe import use_import_paths
 from xaytune.tuning.report import Report, StopRequest, Task
-from xaytune.tuning.run import TrialRun
+from xaytune.tuning.run import ThreadedRun
 
 __all__ = ["TrialActor", "trainable_for"]
 
@@ -61,7 +61,7 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         # Tune would send it back with every result.
         self.config = {}
-        self._run = TrialRun(self.task, config["assignment"])
+        self._run = ThreadedRun(self.task, config["assignment"])
         self._run.start()
 
 

@@ -1,0 +1,156 @@
+"""The command line: ``xaytune run``, ``try``, ``check``, ``status`` and ``best``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xaytune.records.journal import JournalError
+from xaytune.records.results import Results, find_sweep
+from xaytune.report import text
+from xaytune.sweep.errors import SpecError
+from xaytune.sweep.loader import load_spec, parse_assignments
+
+__all__ = ["main"]
+
+DONE, SWEEP_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class _Commands(click.Group):
+    """Turns what is wrong with the input into one message, and interrupts into their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SpecError, JournalError) as error:
+            click.echo(str(error), err=True)
+            ctx.exit(BAD_INPUT)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+_spec = click.argument("spec", type=click.Path(path_type=Path))
+_set = click.option("--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set a value; repeatable.")
+_sweep = click.argument("sweep")
+_storage = click.option(
+    "--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of sweeps."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="xaytune")
+def main() -> None:
+    """Tunes PyTorch trainers on Ray. Exit codes: 0 done, 1 the sweep failed, 2 bad input, 130 interrupted."""
+
+
+@main.command()
+@_spec
+@click.option("--name", help="Name of the sweep; by default the spec's, with a number where it is taken.")
+@_storage
+@click.option("--num-samples", type=int, help="Configurations to draw, instead of the spec's.")
+@_set
+@_json
+def run(
+    spec: Path,
+    name: str | None,
+    storage: Path,
+    num_samples: int | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Runs the sweep of a SPEC to its end."""
+    overrides = parse_assignments(assignments)
+    if num_samples is not None:
+        overrides["num_samples"] = num_samples
+    loaded = load_spec(spec, overrides)
+
+    from rich.console import Console
+
+    from xaytune.report.live import LiveView
+    from xaytune.tuning.driver import run_sweep
+    from xaytune.tuning.storage import new_sweep_dir
+
+    with contextlib.ExitStack() as stack:
+        if as_json:  # whatever trials print must not get between the lines of the JSON
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        view = stack.enter_context(LiveView(Console(stderr=as_json)))
+        results = run_sweep(loaded, new_sweep_dir(storage, name, spec.stem), view)
+    if as_json:
+        _print_json(results.sweep.to_dict())
+    sys.exit({"completed": DONE, "interrupted": INTERRUPTED}.get(results.sweep.state, SWEEP_FAILED))
+
+
+@main.command("try")
+@_spec
+@_set
+def try_(spec: Path, assignments: tuple[str, ...]) -> None:
+    """Trains one configuration of a SPEC in this process, without Ray.
+
+    --set sets parameters of the space; the others are drawn as for the sweep's first trial.
+    """
+    loaded = load_spec(spec)
+
+    from xaytune.tuning.local import try_configuration
+    from xaytune.tuning.recipe import never_reported
+
+    report = try_configuration(
+        loaded,
+        parse_assignments(assignments),
+        on_start=lambda config: click.echo(text.configuration(config)),
+        on_epoch_end=lambda state: click.echo(f"epoch {state.epoch + 1}: {text.metrics(state.metrics)}"),
+    )
+    if loaded.metric not in report.metrics:
+        raise SpecError([never_reported(loaded, report.metrics)])
+    value = report.best.value if report.best is not None else None
+    click.echo(f"{report.reason or 'completed'}: best {loaded.metric} {text.number(value)}")
+
+
+@main.command()
+@_spec
+@_set
+def check(spec: Path, assignments: tuple[str, ...]) -> None:
+    """Checks a SPEC without running it, and says what its sweep will do."""
+    loaded = load_spec(spec, parse_assignments(assignments))
+
+    from xaytune.tuning.recipe import check_references
+
+    check_references(loaded)
+    click.echo(text.plan(loaded))
+
+
+@main.command()
+@_sweep
+@_storage
+@_json
+def status(sweep: str, storage: Path, as_json: bool) -> None:
+    """Says how far a SWEEP is: a folder, or a name under the storage folder."""
+    results = Results(find_sweep(sweep, storage))
+    if as_json:
+        _print_json(results.sweep.to_dict())
+    else:
+        click.echo(text.summary(results.sweep))
+
+
+@main.command()
+@_sweep
+@_storage
+@_json
+def best(sweep: str, storage: Path, as_json: bool) -> None:
+    """Names the best trial of a SWEEP, its configuration and its checkpoint."""
+    found = Results(find_sweep(sweep, storage)).sweep
+    if found.best is None:
+        raise JournalError(f"{sweep}: no trial has reported {found.spec['metric']!r}")
+    if as_json:
+        _print_json(found.best.to_dict())
+    else:
+        click.echo(text.best(found))
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))

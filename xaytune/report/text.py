@@ -1,0 +1,103 @@
+"""Words for what is recorded: configurations, numbers, durations, and the summary of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xaytune.records.state import SweepState, TrialRecord
+from xaytune.sweep.spec import AshaSpec, SweepSpec
+
+__all__ = ["best", "configuration", "duration", "ending", "metrics", "number", "plan", "summary", "tally"]
+
+
+def number(value: float | None) -> str:
+    """Writes a number with four digits that count; a dash if there is none."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def configuration(config: Mapping[str, Any]) -> str:
+    """Writes a configuration in one line."""
+    shown = (f"{name} {number(value) if isinstance(value, float) else value}" for name, value in config.items())
+    return ", ".join(shown)
+
+
+def metrics(values: Mapping[str, Any]) -> str:
+    """Writes metrics in one line; what is no number as it is."""
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else number(float(value))}" for name, value in values.items()
+    )
+
+
+def duration(seconds: float) -> str:
+    """Writes a duration in its two largest units."""
+    whole = int(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def tally(sweep: SweepState) -> str:
+    """Writes how many trials are in each status, without those that no trial is in."""
+    return ", ".join(f"{count} {status}" for status, count in sweep.counts().items() if count)
+
+
+def ending(trial: TrialRecord, metric: str) -> str:
+    """Writes how a trial ended, in one line."""
+    reason = f": {trial.reason}" if trial.reason else ""
+    worth = f" ({metric} {number(trial.value)})" if trial.status != "failed" else ""
+    return f"trial {trial.number} {trial.status} at epoch {trial.epoch}{worth}{reason}"
+
+
+def best(sweep: SweepState) -> str:
+    """Writes the best trial of a sweep that has one: its value, its configuration and its checkpoint."""
+    trial = sweep.best
+    if trial is None or trial.best is None:
+        raise ValueError(f"{sweep.name} has no best trial yet")
+    value = f"{sweep.spec['metric']} {number(trial.value)}"
+    return "\n".join(
+        [
+            f"best: trial {trial.number}, {value} at epoch {trial.best.epoch}",
+            f"  config      {configuration(trial.config)}",
+            f"  checkpoint  {trial.checkpoint or '-'}",
+        ]
+    )
+
+
+def summary(sweep: SweepState) -> str:
+    """Writes what a sweep found: its state, its trials, the best of them, and why others failed."""
+    sweep.spec["metric"]
+    took = f" in {duration(sweep.ended - sweep.started)}" if sweep.ended and sweep.started else ""
+    lines = [f"{sweep.name}: {sweep.state}{took}, {sweep.num_trials} trials: {tally(sweep)}"]
+    if sweep.reason:
+        lines.append(f"  {sweep.reason}")
+    if sweep.best is not None:
+        lines.append(best(sweep))
+    failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]
+    if failed and failed[0].error:
+        numbers = ", ".join(str(trial.number) for trial in failed[:10]) + (", ..." if len(failed) > 10 else "")
+        lines.append(f"failed: trial{'s' if len(failed) > 1 else ''} {numbers}; the first with")
+        lines += [f"  {line}" for line in failed[0].error.rstrip().splitlines()[-6:]]
+    return "\n".join(lines)
+
+
+def plan(spec: SweepSpec) -> str:
+    """Writes what a sweep will do: its trials, their resources, when they are judged, and its cost at most."""
+    resources = ", ".join(f"{name} {amount:g}" for name, amount in spec.resources_per_trial.items())
+    at_once = spec.max_concurrent_trials or "as many as there is room for"
+    lines = [
+        f"trials      {spec.num_trials}, {at_once} at once; each reserves {resources or 'nothing'}",
+        f"search      {spec.search.algorithm}, seed {spec.search.seed}",
+        f"metric      {spec.metric}, {spec.mode}",
+    ]
+    scheduler = spec.scheduler
+    if not isinstance(scheduler, AshaSpec):
+        lines.append(f"scheduler   {scheduler.algorithm}")
+        lines.append("at most     what the recipe trains: the scheduler ends no trial at a set time")
+        return "\n".join(lines)
+    unit = "epochs" if scheduler.time_attr == "epoch" else "steps"
+    rungs = ", ".join(map(str, scheduler.rungs))
+    share = f"1/{scheduler.reduction_factor:g}"
+    lines.append(f"scheduler   asha: judged after {rungs} {unit}, about the best {share} go on each time")
+    lines.append(f"at most     {spec.num_trials * scheduler.max_t} {unit}, were no trial stopped early")
+    return "\n".join(lines)

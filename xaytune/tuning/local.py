@@ -1,0 +1,51 @@
+"""Trying one configuration in this process: no Ray, no thread, nothing between the recipe and a debugger."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from xaytune.search.searcher import Searcher
+from xaytune.sweep.spec import SweepSpec
+from xaytune.trainer.callbacks import TrainState
+from xaytune.tuning.recipe import check_references
+from xaytune.tuning.report import Assignment, DecisionPoints, Report, Task
+from xaytune.tuning.run import RecipeRun
+from xaytune.tuning.seeds import trial_seed
+
+__all__ = ["try_configuration"]
+
+
+def try_configuration(
+    spec: SweepSpec,
+    values: Mapping[str, Any],
+    on_start: Callable[[dict[str, Any]], None],
+    on_epoch_end: Callable[[TrainState], None],
+) -> Report:
+    """Trains one configuration of a sweep to its end. Its checkpoints are not kept.
+
+    Args:
+        spec: The sweep.
+        values: Parameters by dotted name; those not given are drawn, as for the sweep's first trial.
+        on_start: Called with the configuration.
+        on_epoch_end: Called after each epoch.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        SpecError: The space has no such parameter, or the recipe cannot be called.
+        Exception: Whatever the recipe raised.
+    """
+    check_references(spec)
+    fixed = spec.model_copy(update={"space": spec.space.fix(values)})
+    suggestion = Searcher(fixed).ask()
+    on_start(suggestion.config)
+    with tempfile.TemporaryDirectory(prefix="xaytune-try-") as scratch:
+        task = Task.of(spec, DecisionPoints("epoch", ()), Path(scratch), heartbeat_s=0)
+        assignment = Assignment(0, trial_seed(spec.search.seed, 0), suggestion.config)
+        run = RecipeRun(task, assignment, decide=lambda report: None)
+        run.callbacks.on("epoch_end", last=True)(on_epoch_end)
+        return run.train()

@@ -1,0 +1,101 @@
+"""Sweeps from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from xaytune.records.results import Results
+from xaytune.sweep.loader import load_spec
+from xaytune.sweep.spec import SweepSpec, reference_name
+from xaytune.tuning.driver import run_sweep
+from xaytune.tuning.ray_space import from_ray
+from xaytune.tuning.recorder import Listener
+from xaytune.tuning.storage import new_sweep_dir
+
+__all__ = ["Sweep"]
+
+
+class Sweep:
+    """A sweep, written in Python; see :class:`xaytune.sweep.spec.SweepSpec` for what the options mean.
+
+    Args:
+        recipe: Takes ``(config, trial)``, trains one configuration, and returns its TrainState; or the
+            ``"module:function"`` of such a function.
+        metric: Name of the metric to optimise.
+        mode: Whether a ``"max"`` or a ``"min"`` is better.
+        space: Domains as in a spec, ``{"lr": {"loguniform": [1e-4, 0.3]}}``, or Ray Tune's own objects.
+        search: Options of the search, ``{"algorithm": "tpe", "seed": 1}``.
+        scheduler: Options of the scheduler, ``{"algorithm": "asha", "max_t": 27}``.
+        num_samples: Configurations to draw.
+        max_concurrent_trials: Trials that run at once; by default as many as there is room for.
+        resources_per_trial: What each trial reserves.
+        callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
+        stop_grace_s: Seconds that a trial has to end by itself after it was told to stop.
+
+    Raises:
+        SpecError: With everything that is wrong.
+    """
+
+    def __init__(
+        self,
+        recipe: Callable[..., Any] | str,
+        *,
+        metric: str,
+        mode: Literal["max", "min"],
+        space: Mapping[str, Any],
+        search: Mapping[str, Any] | None = None,
+        scheduler: Mapping[str, Any] | None = None,
+        num_samples: int = 1,
+        max_concurrent_trials: int | None = None,
+        resources_per_trial: Mapping[str, float] | None = None,
+        callbacks: Sequence[Callable[..., Any] | str] = (),
+        stop_grace_s: float = 60,
+    ) -> None:
+        self.spec = SweepSpec.parse(
+            {
+                "recipe": recipe,
+                "metric": metric,
+                "mode": mode,
+                "space": from_ray(space),
+                "search": dict(search or {"algorithm": "random"}),
+                "scheduler": dict(scheduler or {"algorithm": "fifo"}),
+                "num_samples": num_samples,
+                "max_concurrent_trials": max_concurrent_trials,
+                "resources_per_trial": dict(resources_per_trial or {"cpu": 1}),
+                "callbacks": list(callbacks),
+                "stop_grace_s": stop_grace_s,
+            }
+        )
+
+    @classmethod
+    def from_yaml(cls, file: Path | str, overrides: Mapping[str, Any] | None = None) -> Sweep:
+        """Reads a sweep from a YAML file.
+
+        Args:
+            file: The file.
+            overrides: Values by dotted path, which replace those of the file.
+
+        Raises:
+            SpecError: With everything that is wrong, each with its line.
+        """
+        sweep = cls.__new__(cls)
+        sweep.spec = load_spec(file, overrides)
+        return sweep
+
+    def run(
+        self, *, name: str | None = None, storage: Path | str = "runs", listener: Listener | None = None
+    ) -> Results:
+        """Runs the sweep to its end, in the Ray that is initialised, or in one of its own.
+
+        Args:
+            name: Name of its folder; by default the recipe's, with a number if there is such a folder.
+            storage: Folder that the sweep's folder is made in.
+            listener: Called with the state of the sweep and each event of its journal.
+
+        Raises:
+            SpecError: The sweep cannot run as specified, or there is a sweep of that name.
+        """
+        default = reference_name(self.spec.recipe).partition(":")[2].replace(".<locals>", "")
+        return run_sweep(self.spec, new_sweep_dir(Path(storage), name, default), listener)
