@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from xaytune.trainer.callbacks import TrainState
-from xaytune.tuning.trial import Trial
+from xaytune import TrainState, Trial
 
 logger = logging.getLogger(__name__)
 

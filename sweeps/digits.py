@@ -12,9 +12,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.loop import Trainer
-from xaytune.tuning.trial import Trial
+from xaytune import Trainer, TrainState, Trial
 
 
 @cache

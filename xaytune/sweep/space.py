@@ -23,13 +23,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 
 __all__ = ["Categorical", "Domain", "Float", "Integer", "Parameter", "Space"]
+
+# A domain with more values than this is not one to try each value of.
+_MAX_COUNTED = 100_000
+# Beyond this the width of a range would overflow.
+_LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,14 @@ class Float:
             if not 0 < self.q <= self.high - self.low:
                 raise ValueError(f"q must be above 0 and at most high - low (got {self.q})")
             steps = (self.high - self.low) / self.q
-            if not math.isclose(steps, round(steps), rel_tol=1e-9):
+            if not math.isfinite(steps) or not math.isclose(steps, round(steps), rel_tol=1e-9):
                 raise ValueError(f"high - low must be a multiple of q (got {self.low}, {self.high}, {self.q})")
 
-    def values(self) -> list[float] | None:
-        """All values there are, if they can be counted."""
-        if self.q is None:
+    def values(self) -> Sequence[float] | None:
+        """All values there are; None if they are too many to be tried each."""
+        if self.q is None or (steps := round((self.high - self.low) / self.q)) >= _MAX_COUNTED:
             return None
-        return [self.low + i * self.q for i in range(round((self.high - self.low) / self.q) + 1)]
+        return [self.low + step * self.q for step in range(steps + 1)]
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,9 @@ class Integer:
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
 
-    def values(self) -> list[int]:
-        """All values there are."""
-        return list(range(self.low, self.high))
+    def values(self) -> Sequence[int] | None:
+        """All values there are; None if they are too many to be tried each."""
+        return range(self.low, self.high) if self.high - self.low <= _MAX_COUNTED else None
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,9 @@ class Categorical:
         if any(choice in self.choices[:index] for index, choice in enumerate(self.choices)):
             raise ValueError(f"holds a value twice (got {list(self.choices)})")
 
-    def values(self) -> list[Any]:
+    def values(self) -> Sequence[Any]:
         """All values there are."""
-        return list(self.choices)
+        return self.choices
 
 
 Domain = Float | Integer | Categorical
@@ -198,7 +203,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_bounds(low: float, high: float, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if max(abs(low), abs(high)) > _LARGEST or math.isnan(low) or math.isnan(high):
         raise ValueError(f"bounds must be finite (got {low}, {high})")
     if log and low <= 0:
         raise ValueError(f"low must be above 0 on a logarithmic scale (got {low})")
@@ -326,7 +331,7 @@ class _Parser:
     def _check_condition(self, name: str, parent: str, values: tuple[Any, ...]) -> None:
         path = (*name.split("."), "when", parent)
         if parent in self.constants:
-            possible = [self.constants[parent]]
+            possible: Sequence[Any] = [self.constants[parent]]
         elif parent not in self.parameters:
             known = [*self.parameters, *self.constants]
             self._problem(path, f"there is no parameter {parent!r}; {nearest(parent, known)}")

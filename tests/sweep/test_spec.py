@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import contextlib
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from xaytune.sweep.errors import SpecError
+from xaytune.sweep.loader import load_spec, parse_assignments
+from xaytune.sweep.spec import AshaSpec, SweepSpec, TpeSpec
+
+VALID: dict[str, Any] = {
+    "recipe": "sweeps.digits:train",
+    "metric": "eval_accuracy",
+    "mode": "max",
+    "space": {"lr": {"loguniform": [1e-4, 0.3]}},
+}
+
+
+def refused(file: Path, text: str) -> list[str]:
+    file.write_text(text)
+    with pytest.raises(SpecError) as raised:
+        load_spec(file)
+    return [str(problem).removeprefix(f"{file.parent}/") for problem in raised.value.problems]
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_cnn", "charlm"])
+def test_the_sweeps_of_the_project_are_valid(name: str) -> None:
+    assert load_spec(f"sweeps/{name}.yaml").num_trials >= 16
+
+
+def test_what_is_left_out_has_the_documented_defaults() -> None:
+    spec = SweepSpec.parse(VALID)
+    assert (spec.search.algorithm, spec.search.seed, spec.scheduler.algorithm) == ("random", 0, "fifo")
+    assert (spec.num_samples, spec.max_concurrent_trials, spec.resources_per_trial) == (1, None, {"cpu": 1})
+
+
+def test_yaml_is_read_as_version_1_2(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(
+        "recipe: a:b\nmetric: m\nmode: min\nspace: {lr: {loguniform: [1e-4, 3e-1]}, flag: {choice: [no, true]}}\n"
+    )
+    space = load_spec(file).space
+    assert space.raw == {"lr": {"loguniform": [0.0001, 0.3]}, "flag": {"choice": ["no", True]}}
+    assert all(type(bound) is float for bound in space.raw["lr"]["loguniform"])
+
+
+def test_every_problem_of_a_file_is_named_with_its_line_and_the_nearest_name(tmp_path: Path) -> None:
+    text = """\
+recipe: digits
+metrc: eval_accuracy
+mode: maximum
+space:
+  lr: {loguniform: [0, 1]}
+  momentum: {unifrom: [0, 1], when: {optimzer: sgd}}
+scheduler: {algorithm: asha, max_tt: 3,
+  grace_period: 0}
+search: {algorithm: tpee}
+num_samples: many
+callbacks: [a:b, 3]
+"""
+    assert refused(tmp_path / "s.yaml", text) == [
+        "s.yaml:5 space.lr: loguniform: low must be above 0 on a logarithmic scale (got 0)",
+        "s.yaml:6 space.momentum.unifrom: unknown domain 'unifrom'; did you mean 'uniform'?",
+        "s.yaml:1 recipe: must be 'module:function', or a function (got 'digits')",
+        "s.yaml metric: is required",
+        "s.yaml:3 mode: must be 'max' or 'min' (got 'maximum')",
+        "s.yaml:9 search.algorithm: unknown algorithm 'tpee'; did you mean 'tpe'?",
+        "s.yaml:8 scheduler.grace_period: must be greater than or equal to 1 (got 0)",
+        "s.yaml:7 scheduler.max_tt: unknown option 'max_tt'; did you mean 'max_t'?",
+        "s.yaml:10 num_samples: must be a valid integer (got 'many')",
+        "s.yaml:11 callbacks.1: must be 'module:function', or a function (got 3)",
+        "s.yaml:2 metrc: unknown option 'metrc'; did you mean 'metric'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "s.yaml:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("a: 1\na: 2\n", 's.yaml:2: not valid YAML: found duplicate key "a" with value "2" (original value: "1")'),
+        ("", "s.yaml: a spec must map options to values (got None)"),
+        ("- 1\n", "s.yaml: a spec must map options to values (got [1])"),
+    ],
+)
+def test_what_is_no_yaml_mapping_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    assert refused(tmp_path / "s.yaml", text)[0].startswith(message)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"missing\.yaml: there is no such file"):
+        load_spec(tmp_path / "missing.yaml")
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_spec(tmp_path)
+
+
+def test_set_replaces_values_of_the_file_and_reads_them_as_yaml() -> None:
+    spec = load_spec(
+        "sweeps/digits.yaml",
+        parse_assignments(
+            ("search.algorithm=tpe", "num_samples=3", "space.hidden=64", "space.lr={uniform: [0, 1]}")
+        ),
+    )
+    assert isinstance(spec.search, TpeSpec)
+    assert spec.num_samples == 3
+    assert spec.space.constants["hidden"] == 64
+    assert spec.space.raw["lr"] == {"uniform": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("lr", r"--set takes a.b=VALUE \(got 'lr'\)"),
+        ("=1", r"--set takes a.b=VALUE \(got '=1'\)"),
+        ("a=[1", "--set a: the value is not valid YAML"),
+    ],
+)
+def test_an_assignment_that_is_none_is_refused(assignment: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_assignments((assignment,))
+
+
+def test_setting_what_cannot_hold_a_value_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"--set metric\.name\.x"):
+        load_spec("sweeps/digits.yaml", {"metric.name.x": 1})
+
+
+def test_grid_search_needs_values_that_can_be_counted() -> None:
+    with pytest.raises(SpecError, match=r"space\.lr: grid search needs values that can be counted"):
+        SweepSpec.parse({**VALID, "search": {"algorithm": "grid"}})
+
+
+def test_a_grid_multiplies_the_samples() -> None:
+    space = {"a": {"grid": [1, 2, 3]}, "b": {"grid": [1, 2]}, "lr": {"uniform": [0, 1]}}
+    assert SweepSpec.parse({**VALID, "space": space, "num_samples": 5}).num_trials == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "rungs"),
+    [
+        ({"max_t": 27, "reduction_factor": 3}, (1, 3, 9, 27)),
+        ({"max_t": 20, "reduction_factor": 3}, (1, 3, 9, 20)),
+        ({"max_t": 10, "grace_period": 10}, (10,)),
+        ({"max_t": 16, "grace_period": 2, "reduction_factor": 2.5}, (2, 5, 13, 16)),
+        ({"max_t": 243, "reduction_factor": 3}, (1, 3, 9, 27, 81, 243)),
+    ],
+)
+def test_the_rungs_of_asha(options: dict[str, Any], rungs: tuple[int, ...]) -> None:
+    assert AshaSpec(algorithm="asha", **options).rungs == rungs
+
+
+def test_a_first_rung_beyond_max_t_is_refused() -> None:
+    with pytest.raises(SpecError, match="grace_period must be at most max_t"):
+        SweepSpec.parse({**VALID, "scheduler": {"algorithm": "asha", "grace_period": 5, "max_t": 3}})
+
+
+def test_a_spec_as_plain_data_parses_to_the_same_spec() -> None:
+    spec = load_spec("sweeps/charlm.yaml")
+    assert SweepSpec.parse(spec.plain()).plain() == spec.plain()
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [here, *(path for key, item in items for path in paths(item, (*here, key)))]
+
+
+DIGITS = YAML(typ="safe").load(Path("sweeps/digits.yaml").read_text())
+junk: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]) | st.just({"a": [1]})
+)
+
+
+@given(st.sampled_from(paths(DIGITS)[1:]), junk, st.sampled_from(["replace", "remove", "rename"]))
+def test_a_mutated_spec_is_valid_or_refused_never_a_traceback(path: tuple[Any, ...], value: Any, how: str) -> None:
+    spec = copy.deepcopy(DIGITS)
+    parent = spec
+    for key in path[:-1]:
+        parent = parent[key]
+    if how == "replace":
+        parent[path[-1]] = value
+    else:
+        removed = parent.pop(path[-1])
+        if how == "rename" and isinstance(parent, dict):
+            parent[str(value)] = removed
+    with contextlib.suppress(SpecError):
+        assert SweepSpec.parse(spec).num_trials >= 1

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.models import checkpoints, loader, make_trainer, weights
+from xaytune.trainer import checkpoint
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.handlers import SaveCheckpoint
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulated": {"accumulate": 2},
+    "evaluated": {"eval_loader": loader(shuffle=True)},
+    "half precision": {"precision": "fp16"},
+}
+
+
+def resumed_elsewhere(folder: Path, kind: str) -> torch.Tensor:
+    """The final weights of a run that another process takes up from the newest checkpoint of the folder."""
+    program = (
+        "import sys, torch\n"
+        "from tests.models import make_trainer, weights\n"
+        "from tests.trainer.test_checkpoints import OPTIONS, schedule\n"
+        "trainer = schedule(make_trainer(seed=99, checkpoint_dir=sys.argv[1], **OPTIONS[sys.argv[2]]))\n"
+        "trainer.fit()\n"
+        "torch.save(weights(trainer), sys.argv[1] + '/weights')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder), kind], check=True)
+    found: torch.Tensor = torch.load(folder / "weights")
+    return found
+
+
+def schedule(trainer: Any) -> Any:
+    trainer._lr_scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 1, gamma=0.5)
+    return trainer
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("steps", [1, 4, 6])
+def test_a_run_taken_up_in_a_new_process_ends_with_the_same_bits(tmp_path: Path, kind: str, steps: int) -> None:
+    straight = schedule(make_trainer(**OPTIONS[kind]))
+    straight.fit()
+
+    cut = schedule(make_trainer(checkpoint_dir=tmp_path, **OPTIONS[kind]))
+    cut.callbacks.on("step_end")(lambda state: state.global_step == steps and state.stop_training())
+    assert cut.fit().global_step == steps
+    assert torch.equal(resumed_elsewhere(tmp_path, kind), weights(straight))
+
+
+def test_a_run_taken_up_at_the_end_of_an_epoch_ends_with_the_same_bits(tmp_path: Path) -> None:
+    straight = schedule(make_trainer(eval_loader=loader()))
+    straight.fit()
+    cut = schedule(make_trainer(checkpoint_dir=tmp_path, eval_loader=loader()))
+    cut.callbacks.on("epoch_end")(TrainState.stop_training)
+    cut.fit()
+    assert torch.equal(resumed_elsewhere(tmp_path, "evaluated"), weights(straight))
+
+
+def test_a_resumed_run_starts_where_it_was_and_counts_on(tmp_path: Path) -> None:
+    cut = make_trainer(checkpoint_dir=tmp_path)
+    cut.callbacks.on("step_end")(lambda state: state.global_step == 8 and state.stop_training())
+    cut.fit()
+    again = make_trainer(checkpoint_dir=tmp_path)
+    starts: list[tuple[int, int, int]] = []
+    again.callbacks.on("train_start")(lambda state: starts.append((state.epoch, state.step, state.global_step)))
+    state = again.fit()
+    assert starts == [(1, 2, 8)]
+    assert (state.epoch, state.step, state.global_step) == (2, 6, 18)
+
+
+def test_a_finished_run_trains_no_step_more_when_it_is_run_again(tmp_path: Path) -> None:
+    first = make_trainer(checkpoint_dir=tmp_path)
+    first.fit()
+    again = make_trainer(checkpoint_dir=tmp_path)
+    assert again.fit().global_step == 18
+    assert torch.equal(weights(first), weights(again))
+
+
+def test_resume_false_starts_anew(tmp_path: Path) -> None:
+    make_trainer(checkpoint_dir=tmp_path).fit()
+    again = make_trainer(checkpoint_dir=tmp_path, resume=False)
+    starts: list[int] = []
+    again.callbacks.on("train_start")(lambda state: starts.append(state.global_step))
+    again.fit()
+    assert starts == [0]
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(checkpoint_dir=tmp_path)
+    trainer.callbacks.on("step_end", every=6)(SaveCheckpoint(trainer))
+    trainer.fit()
+    assert checkpoints(tmp_path) == [f"step-{n:08d}.pt" for n in (6, 12, 18)]
+    last, middle = tmp_path / "step-00000018.pt", tmp_path / "step-00000012.pt"
+    os.truncate(last, last.stat().st_size // 2)
+    data = bytearray(middle.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    middle.write_bytes(data)
+
+    again = make_trainer(checkpoint_dir=tmp_path)
+    starts: list[int] = []
+    again.callbacks.on("train_start")(lambda state: starts.append(state.global_step))
+    again.fit()
+    assert starts == [6]
+    assert torch.equal(weights(again), weights(trainer))
+    assert "step-00000018.pt" in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: Path) -> None:
+    make_trainer(checkpoint_dir=tmp_path).fit()
+    (tmp_path / "step-00000018.pt").write_bytes(b"")
+    with pytest.raises(checkpoint.CheckpointError, match=r"step-00000018\.pt"):
+        make_trainer(checkpoint_dir=tmp_path).fit()
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "step-00000001.pt"
+    torch.save({"model": pytest.raises}, path)
+    with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
+        checkpoint.load(path)
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_that_was_there(tmp_path: Path) -> None:
+    path = checkpoint.path_for(tmp_path, 1)
+    checkpoint.save({"value": 1}, path)
+    with pytest.raises(AttributeError):
+        checkpoint.save({"value": lambda: None}, path)
+    assert checkpoint.load(path) == {"value": 1}
+    assert checkpoints(tmp_path) == [path.name]

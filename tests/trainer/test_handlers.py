@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models import checkpoints, loader, make_trainer
+from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.trainer.handlers import (
+    EarlyStopping,
+    GradientNorm,
+    LogMetrics,
+    NonFiniteGuard,
+    SaveCheckpoint,
+    Throughput,
+)
+
+
+def evaluations(handler: EarlyStopping, values: list[float]) -> int:
+    """How many evaluations with these values a run gets to."""
+    state = TrainState()
+    for count, value in enumerate(values, start=1):
+        state.metrics["eval_loss"] = value
+        handler(state)
+        if state.should_stop:
+            return count
+    return len(values) + 1
+
+
+def test_early_stopping_waits_for_its_patience() -> None:
+    assert evaluations(EarlyStopping("eval_loss", mode="min", patience=2), [3, 2, 2.5, 1, 1, 1, 1]) == 6
+    assert evaluations(EarlyStopping("eval_loss", mode="max", patience=1), [1, 2, 3, 3]) == 4
+    assert evaluations(EarlyStopping("eval_loss", mode="min", patience=1, min_delta=0.5), [3, 2.8]) == 2
+
+
+def test_early_stopping_remembers_across_a_resume(tmp_path: Path) -> None:
+    def run(max_epochs: int) -> TrainState:
+        batches = loader(shuffle=False)
+        trainer = make_trainer(lr=0.0, num_epochs=max_epochs, eval_loader=batches, checkpoint_dir=tmp_path)
+        trainer.callbacks.on("eval_end")(EarlyStopping("eval_loss", mode="min", patience=3))
+        return trainer.fit()
+
+    assert not run(2).should_stop
+    state = run(10)
+    assert state.should_stop
+    assert state.epoch == 3  # the first evaluation is the best; three more follow, over both runs
+
+
+@pytest.mark.parametrize("options", [{"mode": "best", "patience": 1}, {"mode": "min", "patience": 0}])
+def test_early_stopping_refuses_what_makes_no_sense(options: Any) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        EarlyStopping("eval_loss", **options)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_guard_stops_a_run_that_is_not_finite(value: float) -> None:
+    state = TrainState(metrics={"loss": value})
+    NonFiniteGuard()(state)
+    assert state.should_stop
+
+
+def test_the_guard_lets_a_finite_run_go_on() -> None:
+    trainer = make_trainer()
+    trainer.callbacks.on("step_end")(NonFiniteGuard())
+    assert not trainer.fit().should_stop
+
+
+def test_throughput_is_a_metric_of_every_step_but_the_first() -> None:
+    trainer = make_trainer(num_epochs=1)
+    trainer.callbacks.on("step_end")(Throughput())
+    assert trainer.fit().metrics["steps_per_second"] > 0
+
+
+def test_the_gradient_norm_of_a_module() -> None:
+    trainer = make_trainer(num_epochs=1)
+    trainer.callbacks.on("step_end")(GradientNorm(trainer.model, "norm"))
+    metrics = trainer.fit().metrics
+    assert float(metrics["norm"]) == pytest.approx(float(metrics["grad_norm"]))
+
+
+def test_metrics_are_logged_where_they_are_there(caplog: pytest.LogCaptureFixture) -> None:
+    callbacks = CallbackManager()
+    callbacks.on("step_end", every=50)(LogMetrics("learning_rate", "missing"))
+    with caplog.at_level(logging.INFO):
+        for step in range(1, 101):
+            callbacks.fire("step_end", TrainState(global_step=step, metrics={"learning_rate": 0.125}))
+    assert caplog.messages == ["step 50: learning_rate 0.125", "step 100: learning_rate 0.125"]
+
+
+def test_a_checkpoint_every_n_steps(tmp_path: Path) -> None:
+    trainer = make_trainer(checkpoint_dir=tmp_path)
+    trainer.callbacks.on("step_end", every=7)(SaveCheckpoint(trainer))
+    trainer.fit()
+    assert checkpoints(tmp_path) == [f"step-{n:08d}.pt" for n in (7, 14, 18)]
