@@ -57,6 +57,7 @@ class CharLM(nn.Module):
         self.scores = nn.Linear(width, characters)
 
     def forward(self, indices: Tensor) -> Tensor:
+        """Scores the next character at every place."""
         time = indices.shape[1]
         embedded = self.characters(indices) + self.places(torch.arange(time, device=indices.device))
         mask = nn.Transformer.generate_square_subsequent_mask(time, device=indices.device)

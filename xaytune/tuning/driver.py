@@ -65,7 +65,7 @@ def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None
     """
     check_references(spec)
     searcher = Searcher(spec)
-    with _ray(), _environment(_TUNE_ENVIRONMENT):
+    with _ray(), _quiet_tune():
         resources.check_feasible(spec.resources_per_trial)
         limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
         # Else Tune starts one process at a time.
@@ -209,11 +209,15 @@ def _ray() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
+def _quiet_tune() -> Iterator[None]:
+    """Switches off what Tune writes, prints and logs by itself."""
+    environment, logger = dict(os.environ), logging.getLogger("ray.tune")
+    level = logger.level
+    os.environ.update(_TUNE_ENVIRONMENT)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        logger.setLevel(level)
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(environment)

@@ -42,7 +42,7 @@ def check_feasible(resources: Mapping[str, float]) -> None:
         [
             Problem(
                 ("resources_per_trial",),
-                f"no node can ever run such a trial (got {got}; nodes have at most {have})",
+                f"no node can ever run a trial (got {got}; nodes have at most {have})",
             )
         ]
     )

@@ -1,0 +1,229 @@
+"""The command line, each command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli
+from xaytune.records.journal import FILE_NAME, read_events
+from xaytune.records.results import Results
+
+SPEC = """\
+recipe: tests.recipes:{recipe}
+metric: score
+mode: max
+space: {{x: {{uniform: [0, 1]}}}}
+num_samples: {num_samples}
+"""
+
+
+def spec_file(folder: Path, recipe: str, num_samples: int = 2, more: str = "") -> str:
+    path = folder / f"{recipe}.yaml"
+    path.write_text(SPEC.format(recipe=recipe, num_samples=num_samples) + more)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def digits(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The digits sweep as the README runs it: its folder, and what it printed."""
+    storage = tmp_path_factory.mktemp("runs")
+    done = subprocess.run(
+        [sys.executable, "-m", "xaytune", "run", "sweeps/digits.yaml", "--storage", str(storage)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
+    )
+    return storage / "digits", done.stdout + done.stderr
+
+
+def test_the_digits_sweep_reaches_97_percent_and_stops_half_of_its_trials_early(digits: tuple[Path, str]) -> None:
+    results = Results(digits[0])
+    counts = results.sweep.counts()
+    assert results.best is not None
+    assert (results.best.value or 0) >= 0.97
+    assert counts["stopped"] >= 32
+    assert counts["completed"] + counts["stopped"] == 64
+    assert Path(str(results.best.checkpoint)).is_file()
+
+
+def test_every_digits_trial_has_one_end_and_a_row_for_every_step(digits: tuple[Path, str]) -> None:
+    ends = Counter(e["trial"] for e in read_events(digits[0] / FILE_NAME) if e["event"] == "end")
+    assert ends == dict.fromkeys(range(64), 1)
+    results = Results(digits[0])
+    for trial in results.trials:
+        assert results.history(trial.number)["global_step"].tolist() == list(range(1, trial.global_step + 1))
+        assert trial.global_step == 22 * trial.epoch
+
+
+def test_a_run_without_a_terminal_prints_a_few_plain_lines_that_name_the_best(digits: tuple[Path, str]) -> None:
+    lines = digits[1].splitlines()
+    assert lines[0] == "digits: 64 trials"
+    assert len(lines) < 30
+    assert "\x1b" not in digits[1]
+    assert any(line.startswith("digits: completed in ") for line in lines)
+    best = Results(digits[0]).best
+    assert best is not None
+    assert f"best: trial {best.number}, eval_accuracy {best.value:.4g}" in digits[1]
+    assert f"  checkpoint  {best.checkpoint}" in lines
+
+
+def test_status_and_best_tell_of_a_sweep_by_name(digits: tuple[Path, str], cli: Cli) -> None:
+    status = json.loads(cli("status", str(digits[0]), "--json").stdout)
+    assert (status["sweep"], status["state"]) == ("digits", "completed")
+    assert status["trials"].keys() == {"pending", "running", "paused", "completed", "stopped", "failed"}
+    best = json.loads(cli("best", str(digits[0]), "--json").stdout)
+    assert best == status["best"]
+    assert {"trial", "config", "metrics", "value", "checkpoint"} <= best.keys()
+    assert best["metrics"]["eval_accuracy"] == best["value"]
+    assert f"best: trial {best['trial']}" in cli("best", str(digits[0])).stdout
+    assert "digits: completed" in cli("status", str(digits[0])).stdout
+
+
+def test_run_takes_a_name_a_number_of_samples_and_settings_and_prints_json(tmp_path: Path, cli: Cli) -> None:
+    spec = spec_file(tmp_path, "curve", num_samples=50)
+    done = cli(
+        "run", spec, "--name", "mine", "--num-samples", "2", "--set", "space.x={choice: [0.5, 1]}", "--json"
+    )
+    assert done.returncode == 0
+    told = json.loads(done.stdout)
+    assert (told["sweep"], told["trials"]["completed"]) == ("mine", 2)
+    assert told["best"]["config"]["x"] == 1
+    assert "mine: completed" in done.stderr
+    again = cli("run", spec, "--name", "mine")
+    assert again.returncode == 2
+    assert "mine holds a sweep already" in again.stderr
+
+
+def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path, cli: Cli) -> None:
+    spec = spec_file(tmp_path, "fails_for_some", more="callbacks: [tests.recipes:break_at_step_5]\n")
+    done = cli("run", spec, "--set", "space.x={uniform: [0, 0.1]}")
+    assert done.returncode == 1
+    assert "RuntimeError: broken for " in done.stdout
+
+
+def test_ctrl_c_pauses_the_trials_through_their_loops_and_exits_with_130(tmp_path: Path, ray_folder: Path) -> None:
+    spec = spec_file(tmp_path, "waits", more="callbacks: [tests.recipes:note_events]\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xaytune", "run", spec, "--storage", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
+    )
+    journal = tmp_path / "waits" / FILE_NAME
+    while process.poll() is None:
+        started = journal.exists() and sum(e["event"] == "start" for e in read_events(journal))
+        if started == 2:
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    results = Results(tmp_path / "waits")
+    assert (results.sweep.state, results.sweep.counts()["paused"]) == ("interrupted", 2)
+    assert "waits: interrupted" in output
+    for trial in results.trials:
+        noted = (tmp_path / "waits" / "notes" / f"{trial.number}.txt").read_text().split()
+        assert noted[-2:] == ["checkpoint_saved", "train_end"]
+        assert noted.count("train_end") == 1
+        assert trial.checkpoint is not None
+        assert len(results.history(trial.number)) == noted.count("step_end")
+
+
+def test_try_trains_one_configuration_without_ray(tmp_path: Path) -> None:
+    spec = spec_file(tmp_path, "curve")
+    program = (
+        "import sys; sys.modules['ray'] = None; sys.argv[1:] = ['try', sys.argv[1], '--set', 'x=0.5']\n"
+        "from xaytune.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, spec], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "x 0.5"
+    assert lines[1] == "epoch 1: loss 0.25, score 0.25"
+    assert lines[-1] == "completed: best score 0.499"
+
+
+def test_try_shows_the_traceback_of_a_recipe_that_raises(tmp_path: Path, cli: Cli) -> None:
+    done = cli("try", spec_file(tmp_path, "fails_for_some"), "--set", "x=0.1")
+    assert done.returncode == 1
+    assert "RuntimeError: broken for 0" in done.stderr
+    assert "in fail" in done.stderr
+
+
+def test_check_says_what_a_sweep_will_do_without_running_it(cli: Cli) -> None:
+    done = cli("check", "sweeps/digits.yaml")
+    assert done.returncode == 0
+    assert "64" in done.stdout
+    assert "judged after 1, 3, 9, 27 epochs" in done.stdout
+    assert "cpu 1" in done.stdout
+    assert "1728 epochs" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "check", "try"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["recipe=tests.nowhere:train"], "recipe: tests.nowhere cannot be imported: ModuleNotFoundError"),
+        (["recipe=tests.recipes:two_arguments_short"], "must take (config, trial) (got ()"),
+        (["callbacks=[tests.recipes:curves]"], "did you mean 'curve'"),
+        (["space={}"], "space: holds no parameter to search"),
+        (["num_samples=none"], "num_samples: must be a valid integer (got 'none')"),
+        (["schedule=asha"], "schedule: unknown option 'schedule'; did you mean 'scheduler'"),
+    ],
+)
+def test_bad_input_gets_a_message_and_exit_code_2(
+    tmp_path: Path, cli: Cli, command: str, settings: list[str], message: str
+) -> None:
+    if command == "try":  # whose --set sets parameters: the spec itself is at fault
+        lines = "".join(f"{name}: {value}\n" for name, _, value in (s.partition("=") for s in settings))
+        base = "".join(
+            line for line in SPEC.format(recipe="curve", num_samples=2).splitlines(keepends=True)
+            if not any(line.startswith(s.partition("=")[0] + ":") for s in settings)
+        )  # fmt: skip
+        (tmp_path / "bad.yaml").write_text(base + lines)
+        done = cli(command, str(tmp_path / "bad.yaml"))
+    else:
+        done = cli(command, spec_file(tmp_path, "curve"), *(word for s in settings for word in ("--set", s)))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not list(tmp_path.glob(f"*/{FILE_NAME}"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "missing.yaml"], "missing.yaml: there is no such file"),
+        (["run", "LICENSE"], "LICENSE:"),
+        (["status", "nowhere"], "no sweep 'nowhere'"),
+        (["best", "nowhere"], "no sweep 'nowhere'"),
+        (["try", "sweeps/digits.yaml", "--set", "lrr=1"], "the space has no parameter 'lrr'; did you mean 'lr'"),
+        (["run"], "Missing argument 'SPEC'"),
+        (["fly"], "No such command 'fly'"),
+    ],
+)
+def test_arguments_that_make_no_sense_get_a_message_and_exit_code_2(
+    cli: Cli, arguments: list[str], message: str
+) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_resources_that_no_node_has_and_a_metric_never_reported_exit_with_2(tmp_path: Path, cli: Cli) -> None:
+    done = cli("run", spec_file(tmp_path, "curve"), "--set", "resources_per_trial.cpu=999")
+    assert done.returncode == 2
+    assert "no node can ever run a trial (got cpu 999;" in done.stderr
+    done = cli("run", spec_file(tmp_path, "reports_another_metric"))
+    assert done.returncode == 2
+    assert "never reported 'score'; did you mean 'scores'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,193 @@
+"""Recipes for the tests. Most are loops of their own, that only fire events."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.models import loader, make_trainer
+from xaytune.trainer import checkpoint
+from xaytune.trainer.callbacks import EVENTS, TrainState
+from xaytune.tuning.trial import Trial
+
+STEPS_PER_EPOCH = 4
+
+
+def notes(sweep_dir: Path, number: int) -> Path:
+    return sweep_dir / "notes" / f"{number}.txt"
+
+
+def note_events(trial: Trial, config: dict[str, Any]) -> None:
+    """Writes the name of each event that a trial fires to a file."""
+    path = notes(trial.checkpoint_dir.parents[1], trial.number)
+    path.parent.mkdir(exist_ok=True)
+    for event in EVENTS:
+
+        def note(state: TrainState, event: str = event) -> None:
+            with path.open("a") as file:
+                file.write(f"{event}\n")
+
+        trial.callbacks.on(event)(note)
+
+
+def score(config: dict[str, Any], epoch: int) -> float:
+    """A learning curve: rises with the epochs towards x."""
+    return float(config["x"]) * (1 - 0.5 ** (epoch + 1))
+
+
+def curve(config: dict[str, Any], trial: Trial) -> TrainState:
+    """A hand-written loop of nine epochs. It uses no Trainer, and fires its events itself."""
+    state = TrainState(num_epochs=9)
+    callbacks = trial.callbacks
+    callbacks.fire("train_start", state)
+    for epoch in range(9):
+        state.epoch = epoch
+        callbacks.fire("epoch_start", state)
+        for step in range(1, STEPS_PER_EPOCH + 1):
+            state.step = step
+            callbacks.fire("step_start", state)
+            state.global_step += 1
+            state.metrics["loss"] = 1 / state.global_step
+            callbacks.fire("step_end", state)
+            if state.should_stop:
+                break
+        state.metrics["score"] = score(config, state.epoch)
+        callbacks.fire("epoch_end", state)
+        if state.should_stop:
+            break
+    checkpoint.save({"x": config["x"]}, checkpoint.path_for(trial.checkpoint_dir, state.global_step))
+    callbacks.fire("checkpoint_saved", state)
+    callbacks.fire("train_end", state)
+    return state
+
+
+def trained(config: dict[str, Any], trial: Trial) -> TrainState:
+    """A Trainer on a tiny problem; its metric is `eval_accuracy`."""
+    return make_trainer(
+        lr=config["x"], seed=trial.seed, num_epochs=9, eval_loader=loader(shuffle=False), trial=trial
+    ).fit()
+
+
+def trained_by_steps(config: dict[str, Any], trial: Trial) -> TrainState:
+    """A Trainer that evaluates every fifth step, and where it is judged."""
+    return make_trainer(
+        lr=config["x"], seed=trial.seed, num_epochs=9, eval_loader=loader(shuffle=False), eval_every=5, trial=trial
+    ).fit()
+
+
+def fails_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Raises in its third step where x is below one half."""
+
+    @trial.callbacks.on("step_end")
+    def fail(state: TrainState) -> None:
+        if state.global_step == 3 and config["x"] < 0.5:
+            raise RuntimeError(f"broken for {trial.number}")
+
+    return curve(config, trial)
+
+
+def diverges_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its score is not a number after the second epoch where x is below one half."""
+
+    @trial.callbacks.on("epoch_end")
+    def diverge(state: TrainState) -> None:
+        if state.epoch == 1 and config["x"] < 0.5:
+            state.metrics["score"] = float("nan")
+
+    return curve(config, trial)
+
+
+def ignores_stops(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The first trial to be stopped goes on all the same."""
+    state = TrainState(num_epochs=9)
+    for epoch in range(9):
+        state.epoch = epoch
+        state.global_step += 1
+        trial.callbacks.fire("step_end", state)
+        state.metrics["score"] = score(config, state.epoch)
+        trial.callbacks.fire("epoch_end", state)
+        while state.should_stop:
+            time.sleep(0.1)
+    return state
+
+
+def reports_another_metric(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Never reports `score`."""
+    state = TrainState()
+    for _ in range(3):
+        state.global_step += 1
+        state.metrics["scores"] = 1.0
+        trial.callbacks.fire("step_end", state)
+    return state
+
+
+def two_arguments_short() -> None:
+    """No recipe: it takes nothing."""
+
+
+def documented(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The handlers of the callbacks' documentation, pasted unchanged."""
+    trainer = make_trainer(lr=0.1, num_epochs=100, trial=trial)
+    callbacks = trainer.callbacks
+    seen = trial.checkpoint_dir.parents[1] / "seen.txt"
+
+    def print(*words: object) -> None:
+        with seen.open("a") as file:
+            file.write(" ".join(map(str, words)) + "\n")
+
+    @callbacks.on("step_end")
+    def stop_at_low_loss(state: TrainState) -> None:
+        if state.metrics.get("loss", float("inf")) < 0.05:
+            state.stop_training()
+
+    @callbacks.on("step_end")
+    def log_gradients(state: TrainState) -> None:
+        if state.global_step % 50 == 0:
+            print(f"step {state.global_step}: grad_norm {state.metrics['grad_norm']:.3f}")
+
+    @callbacks.on("checkpoint_saved")
+    def notice(state: TrainState) -> None:
+        print(f"checkpoint saved at step {state.global_step}")
+
+    @callbacks.on("error")
+    def on_error(state: TrainState) -> None:
+        print(f"failed at step {state.global_step}: {state.metrics.get('error')}")
+
+    return trainer.fit()
+
+
+def draws(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its score is what python, numpy and torch draw first."""
+    import random
+
+    import numpy as np
+    import torch
+
+    state = TrainState(global_step=1)
+    state.metrics.update(score=random.random(), numpy=np.random.rand(), torch=torch.rand(()))
+    trial.callbacks.fire("step_end", state)
+    return state
+
+
+def waits(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Trains until it is told to stop."""
+    state = TrainState(metrics={"score": 1.0})
+    trial.callbacks.fire("train_start", state)
+    while not state.should_stop:
+        state.global_step += 1
+        trial.callbacks.fire("step_end", state)
+        time.sleep(0.01)
+    checkpoint.save({}, checkpoint.path_for(trial.checkpoint_dir, state.global_step))
+    trial.callbacks.fire("checkpoint_saved", state)
+    trial.callbacks.fire("train_end", state)
+    return state
+
+
+def break_at_step_5(trial: Trial, config: dict[str, Any]) -> None:
+    """Raises after the fifth step."""
+
+    @trial.callbacks.on("step_end")
+    def fail(state: TrainState) -> None:
+        if state.global_step == 5:
+            raise RuntimeError("step 5")

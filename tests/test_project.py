@@ -1,0 +1,69 @@
+"""What the project promises about itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import xaytune
+from xaytune.trainer.callbacks import EVENTS
+
+
+def test_imports_point_one_way() -> None:
+    done = subprocess.run(["lint-imports", "--no-cache"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["xaytune", "xaytune.cli.main", "xaytune.records.results", "xaytune.sweep.loader"]
+)
+def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
+    program = f"import sys, {module}; print(sorted({{'ray', 'torch'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_exported_names_are_these() -> None:
+    assert xaytune.__all__ == [
+        "CallbackManager",
+        "Results",
+        "SpecError",
+        "Sweep",
+        "TrainState",
+        "Trainer",
+        "Trial",
+    ]
+    assert all(getattr(xaytune, name).__name__ == name for name in xaytune.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Sweeps'"):
+        xaytune.Sweeps  # noqa: B018
+
+
+def test_the_cluster_file_is_valid_to_ray() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = YAML(typ="safe").load(Path("cluster.yaml").read_text())
+    validate_config(config)
+    validate_config(prepare_config(config))
+    start = " ".join(config["head_start_ray_commands"])
+    assert "RAY_AUTH_MODE=token" in start
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_the_readme_names_every_event_and_files_that_are_there() -> None:
+    readme = Path("README.md").read_text()
+    assert all(f"`{event}`" in readme for event in EVENTS)
+    named = re.findall(r"\b((?:sweeps|tests|xaytune)/[\w/]+\.(?:py|yaml))", readme)
+    assert named
+    assert all(Path(name).exists() for name in named)
+
+
+def test_the_tests_that_the_readme_names_are_there() -> None:
+    tests = "\n".join(path.read_text() for path in Path("tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", Path("README.md").read_text())
+    assert named
+    assert all(f"def {name}(" in tests for name in named)

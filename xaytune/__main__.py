@@ -1,0 +1,5 @@
+"""``python -m xaytune``: the command line."""
+
+from xaytune.cli.main import main
+
+main()
