@@ -47,7 +47,6 @@ def test_the_cluster_file_is_valid_to_ray() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = YAML(typ="safe").load(Path("cluster.yaml").read_text())
-    validate_config(config)
     validate_config(prepare_config(config))
     start = " ".join(config["head_start_ray_commands"])
     assert "RAY_AUTH_MODE=token" in start
