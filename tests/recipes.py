@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -138,7 +140,7 @@ def documented(config: dict[str, Any], trial: Trial) -> TrainState:
 
     @callbacks.on("step_end")
     def stop_at_low_loss(state: TrainState) -> None:
-        if state.metrics.get("loss", float("inf")) < 0.05:
+        if state.metrics.get("loss", float("inf")) < 0.02:
             state.stop_training()
 
     @callbacks.on("step_end")
@@ -191,3 +193,57 @@ def break_at_step_5(trial: Trial, config: dict[str, Any]) -> None:
     def fail(state: TrainState) -> None:
         if state.global_step == 5:
             raise RuntimeError("step 5")
+
+
+def stopped_early_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
+    """A callback ends it in its second step where x is below one half."""
+
+    @trial.callbacks.on("step_end")
+    def stop(state: TrainState) -> None:
+        if state.global_step == 2 and config["x"] < 0.5:
+            state.stop_training()
+
+    state = TrainState(num_epochs=9)
+    for epoch in range(9):
+        state.epoch = epoch
+        for _ in range(STEPS_PER_EPOCH):
+            state.global_step += 1
+            trial.callbacks.fire("step_end", state)
+            if state.should_stop:
+                return state
+        state.metrics["score"] = score(config, epoch)
+        trial.callbacks.fire("epoch_end", state)
+    return state
+
+
+def reports_words(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its score is no number."""
+    trial.callbacks.on("epoch_end")(lambda state: state.metrics.update(score="good"))
+    return curve(config, trial)
+
+
+def kills_itself_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its process is killed in the third step where x is below one half."""
+
+    @trial.callbacks.on("step_end")
+    def kill(state: TrainState) -> None:
+        if state.global_step == 3 and config["x"] < 0.5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return curve(config, trial)
+
+
+def breaks_at_its_end(config: dict[str, Any], trial: Trial) -> TrainState:
+    """A handler of train_end raises."""
+
+    @trial.callbacks.on("train_end")
+    def fail(state: TrainState) -> None:
+        raise RuntimeError("at the end")
+
+    return curve(config, trial)
+
+
+def trains_twice(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Fits two Trainers."""
+    trained({"x": 0.1}, trial)
+    return trained({"x": 0.1}, trial)

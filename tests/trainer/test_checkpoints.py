@@ -3,16 +3,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from tests.models import checkpoints, loader, make_trainer, weights
+from tests.models import checkpoints, dataset, loader, make_trainer, weights
 from xaytune.trainer import checkpoint
-from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
+from xaytune.trainer.loop import Trainer
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -26,9 +30,9 @@ def resumed_elsewhere(folder: Path, kind: str) -> torch.Tensor:
     """The final weights of a run that another process takes up from the newest checkpoint of the folder."""
     program = (
         "import sys, torch\n"
-        "from tests.models import make_trainer, weights\n"
-        "from tests.trainer.test_checkpoints import OPTIONS, schedule\n"
-        "trainer = schedule(make_trainer(seed=99, checkpoint_dir=sys.argv[1], **OPTIONS[sys.argv[2]]))\n"
+        "from tests.models import weights\n"
+        "from tests.trainer.test_checkpoints import OPTIONS, scheduled\n"
+        "trainer = scheduled(seed=99, checkpoint_dir=sys.argv[1], **OPTIONS[sys.argv[2]])\n"
         "trainer.fit()\n"
         "torch.save(weights(trainer), sys.argv[1] + '/weights')\n"
     )
@@ -37,27 +41,35 @@ def resumed_elsewhere(folder: Path, kind: str) -> torch.Tensor:
     return found
 
 
-def schedule(trainer: Any) -> Any:
-    trainer._lr_scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 1, gamma=0.5)
-    return trainer
+def flip_a_bit_of_a_tensor(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+        stored = archive.read(largest)
+    data = path.read_bytes()
+    at = data.index(stored) + len(stored) // 2
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def scheduled(**options: Any) -> Trainer:
+    return make_trainer(schedule=lambda optimizer: StepLR(optimizer, 1, gamma=0.5), **options)
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 @pytest.mark.parametrize("steps", [1, 4, 6])
 def test_a_run_taken_up_in_a_new_process_ends_with_the_same_bits(tmp_path: Path, kind: str, steps: int) -> None:
-    straight = schedule(make_trainer(**OPTIONS[kind]))
+    straight = scheduled(**OPTIONS[kind])
     straight.fit()
 
-    cut = schedule(make_trainer(checkpoint_dir=tmp_path, **OPTIONS[kind]))
+    cut = scheduled(checkpoint_dir=tmp_path, **OPTIONS[kind])
     cut.callbacks.on("step_end")(lambda state: state.global_step == steps and state.stop_training())
     assert cut.fit().global_step == steps
     assert torch.equal(resumed_elsewhere(tmp_path, kind), weights(straight))
 
 
 def test_a_run_taken_up_at_the_end_of_an_epoch_ends_with_the_same_bits(tmp_path: Path) -> None:
-    straight = schedule(make_trainer(eval_loader=loader()))
+    straight = scheduled(eval_loader=loader())
     straight.fit()
-    cut = schedule(make_trainer(checkpoint_dir=tmp_path, eval_loader=loader()))
+    cut = scheduled(checkpoint_dir=tmp_path, eval_loader=loader())
     cut.callbacks.on("epoch_end")(TrainState.stop_training)
     cut.fit()
     assert torch.equal(resumed_elsewhere(tmp_path, "evaluated"), weights(straight))
@@ -101,9 +113,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_is_used(
     assert checkpoints(tmp_path) == [f"step-{n:08d}.pt" for n in (6, 12, 18)]
     last, middle = tmp_path / "step-00000018.pt", tmp_path / "step-00000012.pt"
     os.truncate(last, last.stat().st_size // 2)
-    data = bytearray(middle.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    middle.write_bytes(data)
+    flip_a_bit_of_a_tensor(middle)
 
     again = make_trainer(checkpoint_dir=tmp_path)
     starts: list[int] = []
@@ -135,3 +145,52 @@ def test_a_save_that_fails_leaves_the_checkpoint_that_was_there(tmp_path: Path) 
         checkpoint.save({"value": lambda: None}, path)
     assert checkpoint.load(path) == {"value": 1}
     assert checkpoints(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("event", ["step_end", "eval_end", "epoch_end"])
+@pytest.mark.parametrize("eval_every", ["epoch", 5])
+@pytest.mark.parametrize("crash_at", [5, 6, 7, 10, 12])
+def test_a_run_that_crashed_goes_on_as_if_it_had_not(
+    tmp_path: Path, event: Event, eval_every: Any, crash_at: int
+) -> None:
+    def build(seen: list[tuple[str, int]], **options: Any) -> Trainer:
+        trainer = scheduled(eval_loader=loader(), eval_every=eval_every, **options)
+        for heard in ("eval_end", "epoch_end"):
+            trainer.callbacks.on(heard)(lambda state, heard=heard: seen.append((heard, state.global_step)))
+        return trainer
+
+    undisturbed: list[tuple[str, int]] = []
+    straight = build(undisturbed)
+    straight.fit()
+
+    seen: list[tuple[str, int]] = []
+    crashing = build(seen, checkpoint_dir=tmp_path)
+    crashing.callbacks.on(event)(SaveCheckpoint(crashing))
+
+    @crashing.callbacks.on("step_start")
+    def crash(state: TrainState) -> None:
+        if state.global_step == crash_at:
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        crashing.fit()
+    resumed = build(seen, checkpoint_dir=tmp_path, seed=99 if checkpoints(tmp_path) else 0)
+    resumed.fit()
+    assert torch.equal(weights(resumed), weights(straight))
+    assert resumed.state.metrics["learning_rate"] == straight.state.metrics["learning_rate"]
+    assert set(seen) == set(undisturbed)
+
+
+def test_a_sampler_within_a_batch_sampler_comes_back_exactly(tmp_path: Path) -> None:
+    def batches() -> DataLoader[Any]:
+        sampler = RandomSampler(dataset(), generator=torch.Generator().manual_seed(5))
+        return DataLoader(dataset(), batch_sampler=BatchSampler(sampler, 8, drop_last=False))
+
+    straight = make_trainer(train_loader=batches())
+    straight.fit()
+    cut = make_trainer(train_loader=batches(), checkpoint_dir=tmp_path)
+    cut.callbacks.on("step_end")(lambda state: state.global_step == 8 and state.stop_training())
+    cut.fit()
+    resumed = make_trainer(train_loader=batches(), checkpoint_dir=tmp_path)
+    resumed.fit()
+    assert torch.equal(weights(resumed), weights(straight))

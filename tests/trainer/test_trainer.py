@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
 from tests.models import CLASSES, FEATURES, dataset, loader, make_trainer, weights
 from xaytune.trainer.callbacks import TrainState
@@ -32,7 +33,7 @@ def test_its_evaluation_equals_one_over_all_examples_at_once() -> None:
     inputs, targets = dataset().tensors
     outputs = trainer.model(inputs)
     assert metrics["eval_loss"] == pytest.approx(F.cross_entropy(outputs, targets).item(), rel=1e-5)
-    assert metrics["eval_accuracy"] == (outputs.argmax(1) == targets).float().mean().item()
+    assert metrics["eval_accuracy"] == (outputs.argmax(1) == targets).double().mean().item()
 
 
 def test_metrics_of_a_step_stay_tensors_until_they_are_read() -> None:
@@ -87,20 +88,26 @@ def test_clipping_bounds_the_gradients_and_reports_their_norm_before() -> None:
 
 @pytest.mark.parametrize(("interval", "steps"), [("epoch", 3), ("step", 18)])
 def test_a_learning_rate_scheduler_steps_by_epoch_or_by_step(interval: Any, steps: int) -> None:
-    model = linear()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
-    make_trainer(model=model, lr_scheduler=scheduler, lr_interval=interval).fit()
-    assert scheduler.last_epoch == steps
+    trainer = make_trainer(schedule=lambda optimizer: ExponentialLR(optimizer, gamma=0.9), lr_interval=interval)
+    trainer.fit()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9**steps)
 
 
 def test_reduce_on_plateau_watches_the_evaluation() -> None:
-    trainer = make_trainer(num_epochs=1)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(trainer.optimizer, patience=0, threshold=1e9)
-    again = make_trainer(model=trainer.model, lr_scheduler=scheduler, eval_loader=loader(), num_epochs=4)
-    again.optimizer = trainer.optimizer
-    again.fit()
-    assert trainer.optimizer.param_groups[0]["lr"] < 0.1
+    def rate(lr: float) -> float:
+        trainer = make_trainer(
+            lr=lr,
+            schedule=lambda optimizer: ReduceLROnPlateau(
+                optimizer, factor=0.5, patience=0, threshold=0.0, eps=0.0
+            ),
+            eval_loader=loader(shuffle=False),
+            num_epochs=4,
+        )
+        trainer.fit()
+        return float(trainer.optimizer.param_groups[0]["lr"]) / lr
+
+    assert rate(0.05) == 1  # it improves after every epoch
+    assert rate(1e-30) == 0.125  # it never does: halved after each epoch but the first
 
 
 def test_evaluation_every_n_steps() -> None:

@@ -74,13 +74,12 @@ def run(
 
     from xaytune.report.live import LiveView
     from xaytune.tuning.driver import run_sweep
-    from xaytune.tuning.storage import new_sweep_dir
 
     with contextlib.ExitStack() as stack:
         if as_json:  # whatever trials print must not get between the lines of the JSON
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         view = stack.enter_context(LiveView(Console(stderr=as_json)))
-        results = run_sweep(loaded, new_sweep_dir(storage, name, spec.stem), view)
+        results = run_sweep(loaded, storage, name, spec.stem, view)
     if as_json:
         _print_json(results.sweep.to_dict())
     sys.exit({"completed": DONE, "interrupted": INTERRUPTED}.get(results.sweep.state, SWEEP_FAILED))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "append", "pack", "path_for", "read"]
 
+_PLACE = ("epoch", "step", "global_step")
+
 
 class Row(NamedTuple):
     """A step that was trained: its place, and the metrics as they stood when it ended."""
@@ -31,11 +33,11 @@ def path_for(sweep_dir: Path, trial: int) -> Path:
 
 
 def pack(rows: Sequence[Row]) -> bytes:
-    """Packs rows into a chunk. A metric that a row lacks is null there."""
+    """Packs rows into a chunk. A metric that a row lacks is null there; one named like a place is left out."""
     import pyarrow as pa
 
-    places = {name: [getattr(row, name) for row in rows] for name in ("epoch", "step", "global_step")}
-    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    places = {name: [getattr(row, name) for row in rows] for name in _PLACE}
+    names = dict.fromkeys(name for row in rows for name in row.metrics if name not in _PLACE)
     metrics = {name: pa.array([row.metrics.get(name) for row in rows], pa.float64()) for name in names}
     table = pa.table({**{name: pa.array(values, pa.int64()) for name, values in places.items()}, **metrics})
     sink = pa.BufferOutputStream()

@@ -14,17 +14,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.space import Categorical, Integer, Parameter
 from xaytune.sweep.spec import CmaesSpec, GpSpec, QmcSpec, SearchSpec, SweepSpec, TpeSpec
 
-__all__ = ["MissingExtraError", "Outcome", "Searcher", "Suggestion"]
+__all__ = ["Outcome", "Searcher", "Suggestion"]
 
 # How often a point that equals a running trial's is drawn anew before it is taken as it is.
 _REDRAWS = 20
-
-
-class MissingExtraError(Exception):
-    """An optional package that the sweep's search needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Searcher:
         spec: The sweep.
 
     Raises:
-        MissingExtraError: The algorithm needs a package that is not installed.
+        SpecError: The algorithm needs a package that is not installed.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
@@ -158,6 +155,5 @@ def _sampler(search: SearchSpec) -> BaseSampler:
 
 def _require(package: str, algorithm: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise MissingExtraError(
-            f"search.algorithm {algorithm!r} needs the package {package!r}: pip install 'xaytune[search]'"
-        )
+        message = f"{algorithm} needs the package {package}: pip install 'xaytune[search]'"
+        raise SpecError([Problem(("search", "algorithm"), message)])

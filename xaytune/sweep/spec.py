@@ -219,6 +219,8 @@ def reference_name(reference: Reference) -> str:
 
 
 def _contradictions(spec: SweepSpec) -> Iterator[Problem]:
+    if not any(spec.resources_per_trial.values()):
+        yield Problem(("resources_per_trial",), f"must reserve something (got {spec.resources_per_trial})")
     if spec.search.algorithm == "grid":
         for parameter in spec.space.parameters:
             if parameter.domain.values() is None:

@@ -37,15 +37,16 @@ class ResumableLoader:
 
     def __init__(self, loader: Iterable[Any]) -> None:
         self._loader = loader
-        owners = (loader, getattr(loader, "sampler", None))
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
         found = (getattr(owner, "generator", None) for owner in owners)
-        # The loader and its sampler often share one generator: keep it once.
+        # A loader and its samplers often share one generator: keep it once.
         self.generators = list(dict.fromkeys(g for g in found if isinstance(g, torch.Generator)))
         self._epoch_start: dict[str, Any] | None = None
         self._taken = 0
 
     def epoch(self) -> Iterator[Any]:
-        """Yields the batches of an epoch, or what is left of the one that was loaded."""
+        """Yields the batches of an epoch, or what is left of one that is not finished."""
         if self._epoch_start is None:
             self._epoch_start = random_state.capture(self.generators)
             batches = iter(self._loader)
@@ -54,6 +55,9 @@ class ResumableLoader:
         for batch in batches:
             self._taken += 1
             yield batch
+
+    def finish_epoch(self) -> None:
+        """Lets the next :meth:`epoch` be a new one."""
         self._epoch_start, self._taken = None, 0
 
     def _return_to_place(self, epoch_start: dict[str, Any]) -> Iterator[Any]:

@@ -52,7 +52,7 @@ class EarlyStopping:
         value = float(state.metrics[self._metric])
         best_name, checks_name = f"best_{self._metric}", f"checks_since_best_{self._metric}"
         best = state.metrics.get(best_name)
-        if best is None or self._improvement(value, best) > self._min_delta:
+        if best is None or math.isnan(best) or self._improvement(value, best) > self._min_delta:
             state.metrics[best_name], state.metrics[checks_name] = value, 0
             return
         state.metrics[checks_name] += 1

@@ -216,8 +216,8 @@ class Trainer:
             setattr(self.state, name, saved["state"][name])
         self._epoch_finished = saved["epoch_finished"]
         self._evaluated_at = saved["evaluated_at"]
-        self._saved = self._position()
         self._data.load_state_dict(saved["data"])
+        self._saved = self._position()
         random_state.restore(saved["random"], self._data.generators)
 
     def _load_newest(self) -> None:
@@ -240,6 +240,9 @@ class Trainer:
             state.epoch, state.step, self._epoch_finished = state.epoch + 1, 0, False
         self._fire("epoch_start")
         self.model.train()
+        if state.step > 0 and self._evaluation_due_at_step():
+            self._evaluate()  # a run that was broken off between a step and its evaluation makes up for it
+        exhausted = False
         batches = self._data.epoch()
         while group := list(itertools.islice(batches, self._accumulate)):
             self._train_step(group)
@@ -247,14 +250,21 @@ class Trainer:
                 break
         else:
             _require(state.step > 0, "train_loader yielded no batch; it must yield its batches anew each epoch")
-            self._epoch_finished = True
-        if not state.should_stop and self._evaluation_due_at_epoch_end():
+            exhausted = True
+        last = exhausted and state.epoch + 1 >= state.num_epochs
+        if not state.should_stop and self._evaluation_due_at_epoch_end(last or self._over()):
             self._evaluate()
-        if self._epoch_finished and self._lr_interval == "epoch":
-            self._step_lr_scheduler()
+        if exhausted:
+            self._finish_epoch()
         if self._over():
             self._save_last()
         self._fire("epoch_end")
+
+    def _finish_epoch(self) -> None:
+        if self._lr_interval == "epoch":
+            self._step_lr_scheduler()
+        self._data.finish_epoch()
+        self._epoch_finished = True
 
     def _train_step(self, batches: list[Any]) -> None:
         """Takes one optimizer step over a group of batches, and evaluates where that is due."""
@@ -291,14 +301,16 @@ class Trainer:
 
     def _evaluation_due_at_step(self) -> bool:
         step = self.state.global_step
+        if self._evaluated_at == step:
+            return False
         if self._trial is not None and self._trial.decision_due(global_step=step):
             return True
         return self._eval_every != "epoch" and step % self._eval_every == 0
 
-    def _evaluation_due_at_epoch_end(self) -> bool:
+    def _evaluation_due_at_epoch_end(self, last: bool) -> bool:
         if self._evaluated_at == self.state.global_step:
             return False
-        if self._eval_every == "epoch" or self._over():
+        if self._eval_every == "epoch" or last:
             return True
         return self._trial is not None and self._trial.decision_due(epoch=self.state.epoch + 1)
 

@@ -28,6 +28,7 @@ from xaytune.tuning.recorder import Listener, Recorder
 from xaytune.tuning.report import StopRequest, Task
 from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
 from xaytune.tuning.source import TrialSource
+from xaytune.tuning.storage import new_sweep_dir
 from xaytune.tuning.trainable import trainable_for
 
 __all__ = ["run_sweep"]
@@ -39,6 +40,8 @@ _HEARTBEAT_S_PER_TRIAL = 0.02
 # Tune's own logs, snapshots and output are off: the journal has what users need, at a fraction of the cost.
 _TUNE_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Else Tune would restart a preempted trial by itself, and we would not know.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -48,7 +51,9 @@ _TUNE_ENVIRONMENT = {
 }
 
 
-def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None) -> Results:
+def run_sweep(
+    spec: SweepSpec, storage: Path, name: str | None, default_name: str, listener: Listener | None = None
+) -> Results:
     """Runs a sweep to its end.
 
     The first Ctrl-C (or SIGTERM) pauses the running trials through their own loops, and ends the sweep as
@@ -56,12 +61,13 @@ def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None
 
     Args:
         spec: The sweep.
-        sweep_dir: Its folder, which must not hold a sweep yet. Its name is the sweep's.
+        storage: Folder that the sweep's own folder is made in.
+        name: Name of the sweep, if it was given one; there must be no sweep of that name.
+        default_name: Else its name, with a number where it is taken.
         listener: Called with the state and each event, as it is recorded.
 
     Raises:
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
-        MissingExtraError: Its search needs a package that is not installed.
     """
     check_references(spec)
     searcher = Searcher(spec)
@@ -71,6 +77,7 @@ def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None
         # Else Tune starts one process at a time.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit)
         judge = judge_for(spec)
+        sweep_dir = new_sweep_dir(storage, name, default_name)
         heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
         task = Task.of(spec, judge.points, sweep_dir, heartbeat_s)
         recorder = Recorder(sweep_dir, spec.metric, listener)
@@ -84,7 +91,7 @@ def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None
                 pid=os.getpid(),
             )
             source = TrialSource(spec, searcher, recorder, limit)
-            scheduler = CooperativeScheduler(judge, recorder, spec.stop_grace_s)
+            scheduler = CooperativeScheduler(judge, recorder, spec.stop_grace_s, heartbeat_s)
             control = _Control(spec, recorder, source, scheduler)
             try:
                 with control.signals():
@@ -92,6 +99,10 @@ def run_sweep(spec: SweepSpec, sweep_dir: Path, listener: Listener | None = None
                 state, reason = control.outcome()
             except KeyboardInterrupt:
                 state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+            except BaseException as error:
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    recorder.sweep("failed", reason=f"{type(error).__name__}: {error}")
+                raise
             recorder.sweep(state, reason=reason)
             if control.fatal is not None:
                 raise control.fatal
@@ -163,6 +174,8 @@ class _Control(tune.Callback):
         trials = self._recorder.state.trials.values()
         if all(trial.status == "failed" for trial in trials):
             return "failed", "every trial failed"
+        if self._recorder.state.best is None:
+            return "failed", f"no trial reported a finite {self._spec.metric!r}"
         return "completed", None
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
@@ -182,16 +195,15 @@ class _Control(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has ended, and was recorded."""
         record = self._recorder.state.trials[assignment_of(trial).number]
-        if record.status == "completed" and self._spec.metric not in record.metrics and self.fatal is None:
+        finished = record.status == "completed" and record.reason is None
+        if finished and self._spec.metric not in record.metrics and self.fatal is None:
             self.fatal = SpecError([never_reported(self._spec, record.metrics)])
 
     def _wind_down(self, request: StopRequest, trials: list[TuneTrial]) -> None:
         """Starts no more trials, and asks those that run to end."""
         self._winding_down = request
         self._source.closed = True
-        for trial in trials:
-            if trial.status == TuneTrial.RUNNING:
-                self._scheduler.stop(trial, request)
+        self._scheduler.wind_down(trials, request)
 
 
 @contextlib.contextmanager
@@ -214,7 +226,7 @@ def _quiet_tune() -> Iterator[None]:
     environment, logger = dict(os.environ), logging.getLogger("ray.tune")
     level = logger.level
     os.environ.update(_TUNE_ENVIRONMENT)
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

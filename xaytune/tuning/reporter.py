@@ -48,6 +48,7 @@ class Reporter:
         self.stop_request: StopRequest | None = None
         self.state: TrainState | None = None
         self.ended = False
+        self._broken_off = False  # whether the current epoch ended before its last batch
         self._metric, self._maximize = metric, maximize
         self._checkpoint_dir = checkpoint_dir
         self._decide = decide
@@ -64,10 +65,12 @@ class Reporter:
         self._measured_by_evaluation = False
         self._fresh = False
         self._before_evaluation: Any = None
+        self._restored: Any = None  # the metric as a resumed run found it
         self._latest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest packed row
 
     def attach(self, callbacks: CallbackManager) -> None:
-        """Registers the handlers, after all others."""
+        """Registers the handlers, after all others but the first, which others that raise must not hide."""
+        callbacks.on("train_end")(self._note_end)
         callbacks.on("train_start", last=True)(self._on_train_start)
         callbacks.on("step_end", last=True)(self._on_step_end)
         callbacks.on("eval_start", last=True)(self._on_eval_start)
@@ -81,16 +84,25 @@ class Reporter:
         return self._report("heartbeat", None)
 
     def last_report(self) -> Report:
-        """Returns the report of a run that is over."""
-        report = self._report("end", self.state)
-        report.due = self._due(report.global_step if self._by_step else report.epoch)
+        """Returns the report of a run that is over; it is judged if it ended by itself at a decision point."""
+        report, state = self._report("end", self.state), self.state
+        if state is not None and not state.should_stop and self._is_fresh(state):
+            if self._by_step:
+                report.due = self._due(report.global_step)
+            elif not self._broken_off:
+                report.due = self._due(report.epoch)
         return report
+
+    def report_of_failure(self) -> Report:
+        """Returns the report of a run that raised, whatever it left in its state."""
+        return self._report("end", None)
 
     # The hot path: nothing here leaves the process, takes a lock or waits for a device.
     def _on_step_end(self, state: TrainState) -> None:
         metrics = {k: v if type(v) is float else capture(k, v) for k, v in state.metrics.items()}
         self._rows.append(Row(state.epoch, state.step, state.global_step, metrics))
         self.state, self._fresh = state, False
+        self._broken_off = state.should_stop or 0 < state.max_steps <= state.global_step
         if self.stop_request is not None:
             state.stop_training()
         elif self._by_step and self._milestones and state.global_step >= self._milestones[0]:
@@ -100,9 +112,21 @@ class Reporter:
                 self._pack(keep=1)
 
     def _on_train_start(self, state: TrainState) -> None:
-        self.state, self.ended, self._epochs = state, False, state.epoch
+        if self.ended:
+            raise RuntimeError(
+                "a trial is one run, and train_start was fired again after train_end: train what else there is "
+                "to train, such as the other folds, with callbacks of its own"
+            )
+        self.state, self._epochs = state, state.epoch
+        if state.global_step > 0:
+            self._resume(state)
         if self.stop_request is not None:
             state.stop_training()
+
+    def _resume(self, state: TrainState) -> None:
+        """Takes what was reached before the resume as judged, and what was measured before it as old."""
+        self._restored = state.metrics.get(self._metric)
+        self._due(state.global_step if self._by_step else self._epochs)
 
     def _on_eval_start(self, state: TrainState) -> None:
         self._before_evaluation = state.metrics.get(self._metric)
@@ -113,10 +137,13 @@ class Reporter:
         if value is not None and value is not self._before_evaluation:
             self._measured_by_evaluation = True
         self._fresh = self._measured_by_evaluation
-        self._judge(state, state.global_step if self._by_step else None)
+        if self._by_step:
+            self._judge(state, state.global_step)
 
     def _on_epoch_end(self, state: TrainState) -> None:
-        self.state, self._epochs = state, state.epoch + 1
+        self.state = state
+        if not self._broken_off:
+            self._epochs = state.epoch + 1
         self._update_last_row(state)
         if self.stop_request is not None:
             state.stop_training()
@@ -130,18 +157,23 @@ class Reporter:
         if written:
             self._checkpoints[state.global_step] = str(written[-1])
 
+    def _note_end(self, state: TrainState) -> None:
+        self.ended = True
+
     def _on_train_end(self, state: TrainState) -> None:
-        self.state, self.ended = state, True
+        self.state = state
         self._update_last_row(state)
 
-    def _judge(self, state: TrainState, time: int | None) -> None:
+    def _judge(self, state: TrainState, time: int) -> None:
         """Asks for a verdict where one is due: at a time that is judged, or where the metric is not finite."""
-        if self._metric not in state.metrics or self._over(state):
+        if self._over(state) or not self._is_fresh(state):
             return
-        if self._measured_by_evaluation and not self._fresh:
-            return
+        value = capture(self._metric, state.metrics[self._metric])
+        if value is None:
+            got = state.metrics[self._metric]
+            raise TypeError(f"the metric of the sweep must be a number: {self._metric!r} is {got!r}")
         due = self._due(time)
-        if not due and math.isfinite(state.metrics[self._metric]):
+        if not due and math.isfinite(value):
             return
         self._fresh = False
         report = self._report("decision", state)
@@ -150,10 +182,13 @@ class Reporter:
         if self.stop_request is not None:
             state.stop_training()
 
-    def _due(self, time: int | None) -> bool:
+    def _is_fresh(self, state: TrainState) -> bool:
+        """Whether the metric is there, and was measured since the last step where evaluations measure it."""
+        value = state.metrics.get(self._metric, self._restored)
+        return value is not self._restored and (self._fresh or not self._measured_by_evaluation)
+
+    def _due(self, time: int) -> bool:
         """Tells whether a time is judged, once for each time."""
-        if time is None:
-            return False
         if self._milestones is None:
             due = time > self._judged_at
             self._judged_at = time

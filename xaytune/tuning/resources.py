@@ -22,7 +22,7 @@ def bundle(resources: Mapping[str, float]) -> dict[str, float]:
 
 def placement(resources: Mapping[str, float]) -> PlacementGroupFactory:
     """Returns what Tune is to reserve for a trial."""
-    return PlacementGroupFactory([bundle(resources) or {"CPU": 0.0}])
+    return PlacementGroupFactory([bundle(resources)])
 
 
 def check_feasible(resources: Mapping[str, float]) -> None:
@@ -51,5 +51,5 @@ def check_feasible(resources: Mapping[str, float]) -> None:
 def max_concurrent(resources: Mapping[str, float]) -> int:
     """Returns how many trials the cluster has room for, at least one."""
     total: Mapping[str, float] = ray.cluster_resources()
-    needed = bundle(resources) or {"CPU": 1.0}
+    needed = bundle(resources)
     return max(1, min(math.floor(total.get(name, 0) / amount) for name, amount in needed.items()))

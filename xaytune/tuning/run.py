@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import traceback
@@ -66,9 +65,7 @@ class RecipeRun:
         Args:
             error: The traceback.
         """
-        report = Report("end")
-        with contextlib.suppress(Exception):
-            report = self.reporter.last_report()
+        report = self.reporter.report_of_failure()
         report.status, report.error, report.reason = "failed", error, error.strip().splitlines()[-1]
         return report
 
@@ -134,6 +131,11 @@ class ThreadedRun:
         """Starts the recipe."""
         self._thread.start()
 
+    @property
+    def started(self) -> bool:
+        """Whether the recipe was started."""
+        return self._thread.ident is not None
+
     def next_report(self, timeout: float) -> Report:
         """Lets a waiting recipe go on, and returns its next report; a heartbeat if none came in time.
 
@@ -156,12 +158,13 @@ class ThreadedRun:
             self._run.reporter.stop_request = request
 
     def join(self, timeout: float) -> None:
-        """Waits for the recipe's thread to end.
+        """Waits for the recipe's thread to end, if it was started.
 
         Args:
             timeout: Seconds.
         """
-        self._thread.join(timeout)
+        if self.started:
+            self._thread.join(timeout)
 
     def _wait_for_verdict(self, report: Report) -> None:
         self._reports.put(report)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.tune import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
@@ -42,14 +44,17 @@ class CooperativeScheduler(TrialScheduler):
         judge: Decides which trials stop.
         recorder: Takes down what happens.
         stop_grace_s: Seconds that a trial has to end after it was asked to.
+        heartbeat_s: Seconds that a request may wait for the actor to listen.
     """
 
-    def __init__(self, judge: Judge, recorder: Recorder, stop_grace_s: float) -> None:
+    def __init__(self, judge: Judge, recorder: Recorder, stop_grace_s: float, heartbeat_s: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._judge = judge
         self._recorder = recorder
         self._stop_grace_s = stop_grace_s
-        self._deadlines: dict[TuneTrial, float] = {}
+        self._heartbeat_s = heartbeat_s
+        self._winding_down = False
+        self._stopping: dict[TuneTrial, tuple[StopRequest, float]] = {}  # what was asked, and the deadline
         self._killed: set[TuneTrial] = set()
         self._latest: dict[TuneTrial, Report] = {}
         self._places: dict[Any, tuple[str, int]] = {}  # node and process of an actor, by its id
@@ -62,16 +67,23 @@ class CooperativeScheduler(TrialScheduler):
 
     def stop(self, trial: TuneTrial, request: StopRequest) -> None:
         """Asks a running trial to end through its own loop."""
-        if trial in self._deadlines:
+        if trial in self._stopping:
             return
         self._recorder.stop_requested(assignment_of(trial).number, request)
-        self._deadlines[trial] = time.monotonic() + self._stop_grace_s
+        self._stopping[trial] = request, time.monotonic() + self._heartbeat_s + self._stop_grace_s
         actor_of(trial).request_stop.remote(request)
+
+    def wind_down(self, trials: list[TuneTrial], request: StopRequest) -> None:
+        """Asks all running trials to end, and drops those that wait for a process."""
+        self._winding_down = True
+        for trial in trials:
+            if trial.status == TuneTrial.RUNNING:
+                self.stop(trial, request)
 
     def kill_overdue(self) -> None:
         """Ends the processes of trials that were asked to stop and did not within the grace period."""
         now = time.monotonic()
-        for trial, deadline in self._deadlines.items():
+        for trial, (_, deadline) in self._stopping.items():
             if now > deadline and trial not in self._killed:
                 self._killed.add(trial)
                 ray.kill(actor_of(trial))
@@ -94,19 +106,23 @@ class CooperativeScheduler(TrialScheduler):
         """Tune has the last result of a trial."""
         report = self._take(trial, result)
         self._judge.ended(tune_controller, trial, report)
+        killed = trial in self._killed
         self._end(trial, report)
+        if killed:  # it ended just before: Tune, which knows nothing of it, must not keep its process
+            raise TuneError(f"the process of {trial} was killed")
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The process of a trial is gone: it died, or it was killed because it did not stop."""
+        if self._recorder.state.trials[assignment_of(trial).number].finished:
+            return
         self._judge.scheduler.on_trial_remove(tune_controller, trial)
         report = self._latest.get(trial, Report("end"))
         if trial in self._killed:
-            report.status = "stopped"
+            report.status = self._stopping[trial][0].status
             report.reason = f"killed: it did not end within {self._stop_grace_s:g} s of being asked to stop"
         else:
-            error = trial.get_error()
-            report.status, report.error = "failed", str(error)
-            report.reason = f"its process was lost: {type(error).__name__}"
+            report.status, report.error = "failed", Path(trial.error_file).read_text()
+            report.reason = "its process was lost"
         self._end(trial, report)
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
@@ -115,6 +131,10 @@ class CooperativeScheduler(TrialScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Leaves it to Tune, which starts trials in the order they came, without a search over all of them."""
+        if self._winding_down:
+            for trial in tune_controller.get_trials():
+                if trial.status == TuneTrial.PENDING:
+                    tune_controller.stop_trial(trial)
         return None
 
     def debug_string(self) -> str:
@@ -133,6 +153,6 @@ class CooperativeScheduler(TrialScheduler):
 
     def _end(self, trial: TuneTrial, report: Report) -> None:
         self._recorder.ended(assignment_of(trial).number, report)
-        self._deadlines.pop(trial, None)
+        self._stopping.pop(trial, None)
         self._killed.discard(trial)
         self._latest.pop(trial, None)

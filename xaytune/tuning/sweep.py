@@ -12,7 +12,6 @@ from xaytune.sweep.spec import SweepSpec, reference_name
 from xaytune.tuning.driver import run_sweep
 from xaytune.tuning.ray_space import from_ray
 from xaytune.tuning.recorder import Listener
-from xaytune.tuning.storage import new_sweep_dir
 
 __all__ = ["Sweep"]
 
@@ -98,4 +97,4 @@ class Sweep:
             SpecError: The sweep cannot run as specified, or there is a sweep of that name.
         """
         default = reference_name(self.spec.recipe).partition(":")[2].replace(".<locals>", "")
-        return run_sweep(self.spec, new_sweep_dir(Path(storage), name, default), listener)
+        return run_sweep(self.spec, Path(storage), name, default, listener)

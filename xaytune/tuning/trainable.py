@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -29,19 +30,22 @@ class TrialActor(tune.Trainable):
         super().__init__(*args, **kwargs)
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Prepares the process, and starts its first trial."""
+        """Prepares the process for its first trial."""
         use_import_paths(self.task.import_paths)
         _limit_threads(self.task.cpus)
         self._introduced = False
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Starts the next trial in this process."""
+        """Prepares the process for its next trial."""
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Waits for the trial's next report."""
+        # Not before: Tune may drop an actor that it has just made, and give its trial to another.
+        if not self._run.started:
+            self._run.start()
         if not self._introduced:
             self._introduced = True
             report = Report("start")
@@ -61,13 +65,22 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         # Tune would send it back with every result.
         self.config = {}
+        _free_accelerator()
         self._run = ThreadedRun(self.task, config["assignment"])
-        self._run.start()
 
 
 def trainable_for(task: Task) -> type[TrialActor]:
     """Returns the trainable of a sweep."""
     return type("Trial", (TrialActor,), {"task": task})
+
+
+def _free_accelerator() -> None:
+    """Gives back what the trial before kept on the device: models in reference cycles wait for the collector."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _limit_threads(cpus: float) -> None:
