@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from xaytune import Trainer, TrainState, Trial
+from xaytune.trainer.handlers import SaveBest
 
 
 @cache
@@ -67,6 +68,8 @@ def fit(model: nn.Module, config: dict[str, Any], trial: Trial) -> TrainState:
         clip_grad_norm=5.0,
         trial=trial,
     )
+
+    trial.callbacks.on("eval_end")(SaveBest(trainer, "eval_accuracy", mode="max"))
 
     # A callback of the recipe's own, registered with this trial alone.
     @trial.callbacks.on("eval_end")

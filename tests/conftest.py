@@ -37,16 +37,16 @@ def ray_here(ray_folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def run(ray_here: None, tmp_path: Path) -> Run:
-    """Runs a sweep of a recipe in `tests.recipes`; options replace the defaults here."""
+    """Runs a sweep of a recipe; options replace the defaults here."""
 
-    def run_sweep(recipe: str, **options: Any) -> Results:
+    def run_sweep(recipe: str, module: str = "tests.recipes", **options: Any) -> Results:
         defaults: dict[str, Any] = {
             "metric": "score",
             "mode": "max",
             "space": {"x": {"uniform": [0, 1]}},
             "callbacks": ["tests.recipes:note_events"],
         }
-        return Sweep(f"tests.recipes:{recipe}", **{**defaults, **options}).run(storage=tmp_path)
+        return Sweep(f"{module}:{recipe}", **{**defaults, **options}).run(storage=tmp_path)
 
     return run_sweep
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -247,3 +248,10 @@ def trains_twice(config: dict[str, Any], trial: Trial) -> TrainState:
     """Fits two Trainers."""
     trained({"x": 0.1}, trial)
     return trained({"x": 0.1}, trial)
+
+
+def prints(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Prints its number."""
+    print("trial", trial.number)
+    print("to stderr", file=sys.stderr)
+    return draws(config, trial)

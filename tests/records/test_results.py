@@ -60,7 +60,25 @@ def test_the_checkpoint_is_that_of_the_best_step_where_there_is_one(tmp_path: Pa
     write(tmp_path)
     best = Results(tmp_path).best
     assert best is not None
-    assert best.checkpoint == "a.pt"
+    assert best.checkpoint == str(tmp_path / "a.pt")
+
+
+def test_a_sweep_that_was_moved_names_its_checkpoints_where_they_are_now(tmp_path: Path) -> None:
+    write(tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    best = Results(tmp_path / "there").best
+    assert best is not None
+    assert best.checkpoint == str(tmp_path / "there" / "a.pt")
+
+
+def test_a_failed_trial_is_never_the_best(tmp_path: Path) -> None:
+    write(tmp_path)
+    journal = Journal(tmp_path / FILE_NAME)
+    journal.write("end", 0, status="failed", value=0.9, reason="x", **position(0.9))
+    journal.close()
+    best = Results(tmp_path).best
+    assert best is not None
+    assert best.number == 1
 
 
 def test_trials_are_counted_by_status_those_not_yet_suggested_as_pending(tmp_path: Path) -> None:

@@ -116,6 +116,18 @@ def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> Non
             "a.when.b: b never is 'z'; it is one of: x, y",
         ),
         (
+            {
+                "a": {"choice": [1, 2]},
+                "b": {"choice": [1, 2], "when": {"a": 1}},
+                "c": {"choice": [1], "when": {"b": 2, "a": 2}},
+            },
+            "c.when: it can never exist: its conditions ask different values of 'a'",
+        ),
+        (
+            {"a": {"choice": [{"uniform": [0, 1]}, 3]}},
+            "a: choice: takes values, not domains: give each its own name and a 'when' (got {'uniform': [0, 1]})",
+        ),
+        (
             {"a": {"choice": [1], "when": {"b": 1}}, "b": {"choice": [1], "when": {"a": 1}}},
             "the conditions of a, b need each other: none of them can ever exist",
         ),

@@ -14,6 +14,7 @@ from xaytune.trainer.handlers import (
     GradientNorm,
     LogMetrics,
     NonFiniteGuard,
+    SaveBest,
     SaveCheckpoint,
     Throughput,
 )
@@ -88,6 +89,16 @@ def test_metrics_are_logged_where_they_are_there(caplog: pytest.LogCaptureFixtur
         for step in range(1, 101):
             callbacks.fire("step_end", TrainState(global_step=step, metrics={"learning_rate": 0.125}))
     assert caplog.messages == ["step 50: learning_rate 0.125", "step 100: learning_rate 0.125"]
+
+
+def test_the_checkpoint_of_the_best_evaluation_is_kept_beside_the_last(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.5, 0.3, float("nan"), 0.7, 0.2])
+    trainer = make_trainer(
+        num_epochs=6, eval_loader=loader(), eval_fn=lambda *_: {"score": next(scores)}, checkpoint_dir=tmp_path
+    )
+    trainer.callbacks.on("eval_end")(SaveBest(trainer, "score", mode="max"))
+    trainer.fit()
+    assert checkpoints(tmp_path) == ["step-00000030.pt", "step-00000036.pt"]
 
 
 def test_a_checkpoint_every_n_steps(tmp_path: Path) -> None:

@@ -279,6 +279,28 @@ def test_a_name_that_is_taken_is_refused_and_a_default_one_is_numbered(run: Run,
         )
 
 
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x"])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpecError, match="name: must be letters"):
+        Sweep("tests.recipes:draws", metric="score", mode="max", space={"x": {"choice": [1]}}).run(
+            name=name, storage=tmp_path
+        )
+    assert not list(tmp_path.rglob(FILE_NAME))
+
+
+def test_what_a_module_draws_when_it_is_imported_is_the_same_for_all_trials(run: Run) -> None:
+    results = run("drawn_at_import", space={"x": {"grid": [1, 2, 3, 4]}}, module="tests.drawing_recipe")
+    assert len({trial.value for trial in results.trials}) == 1
+    assert len({trial.pid for trial in results.trials}) == 2
+
+
+def test_what_a_trial_prints_is_kept_with_its_sweep(run: Run) -> None:
+    results = run("prints", space={"x": {"grid": [1, 2, 3]}})
+    for trial in results.trials:
+        printed = (results.path / "output" / f"{trial.number:05d}.txt").read_text()
+        assert printed == f"trial {trial.number}\nto stderr\n"
+
+
 def test_ray_domains_mean_what_they_mean_to_ray() -> None:
     space = {
         "a": tune.uniform(0, 1),

@@ -14,7 +14,7 @@ from xaytune.records.journal import JournalError
 from xaytune.records.results import Results, find_sweep
 from xaytune.report import text
 from xaytune.sweep.errors import SpecError
-from xaytune.sweep.loader import load_spec, parse_assignments
+from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 __all__ = ["main"]
 
@@ -35,7 +35,12 @@ class _Commands(click.Group):
 
 
 _spec = click.argument("spec", type=click.Path(path_type=Path))
-_set = click.option("--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set a value; repeatable.")
+_set = click.option(
+    "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set an option of the spec; repeatable."
+)
+_set_parameter = click.option(
+    "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set a parameter of the space; repeatable."
+)
 _sweep = click.argument("sweep")
 _storage = click.option(
     "--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of sweeps."
@@ -70,16 +75,21 @@ def run(
         overrides["num_samples"] = num_samples
     loaded = load_spec(spec, overrides)
 
-    from rich.console import Console
-
-    from xaytune.report.live import LiveView
-    from xaytune.tuning.driver import run_sweep
+    from xaytune.tuning.session import RaySession
 
     with contextlib.ExitStack() as stack:
         if as_json:  # whatever trials print must not get between the lines of the JSON
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        session = stack.enter_context(RaySession())  # while it starts, the rest is imported
+
+        from rich.console import Console
+
+        from xaytune.report.live import LiveView
+        from xaytune.tuning.driver import run_sweep
+
         view = stack.enter_context(LiveView(Console(stderr=as_json)))
-        results = run_sweep(loaded, storage, name, spec.stem, view)
+        stack.enter_context(locating(spec))
+        results = run_sweep(loaded, storage, name, spec.stem, session, view)
     if as_json:
         _print_json(results.sweep.to_dict())
     sys.exit({"completed": DONE, "interrupted": INTERRUPTED}.get(results.sweep.state, SWEEP_FAILED))
@@ -87,25 +97,31 @@ def run(
 
 @main.command("try")
 @_spec
-@_set
+@_set_parameter
 def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     """Trains one configuration of a SPEC in this process, without Ray.
 
     --set sets parameters of the space; the others are drawn as for the sweep's first trial.
     """
     loaded = load_spec(spec)
+    values = {name.removeprefix("space."): value for name, value in parse_assignments(assignments).items()}
 
     from xaytune.tuning.local import try_configuration
     from xaytune.tuning.recipe import never_reported
 
-    report = try_configuration(
-        loaded,
-        parse_assignments(assignments),
-        on_start=lambda config: click.echo(text.configuration(config)),
-        on_epoch_end=lambda state: click.echo(f"epoch {state.epoch + 1}: {text.metrics(state.metrics)}"),
-    )
-    if loaded.metric not in report.metrics:
-        raise SpecError([never_reported(loaded, report.metrics)])
+    with locating(spec):
+        report = try_configuration(
+            loaded,
+            values,
+            on_start=lambda config: click.echo(text.configuration(config)),
+            on_epoch_end=lambda state: click.echo(f"epoch {state.epoch + 1}: {text.metrics(state.metrics)}"),
+        )
+    if report.error is not None:
+        click.echo(report.error, err=True)
+        sys.exit(SWEEP_FAILED)
+    if report.reason is None and loaded.metric not in report.metrics:
+        with locating(spec):
+            raise SpecError([never_reported(loaded, report.metrics)])
     value = report.best.value if report.best is not None else None
     click.echo(f"{report.reason or 'completed'}: best {loaded.metric} {text.number(value)}")
 
@@ -119,7 +135,8 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
 
     from xaytune.tuning.recipe import check_references
 
-    check_references(loaded)
+    with locating(spec):
+        check_references(loaded.recipe, loaded.callbacks)
     click.echo(text.plan(loaded))
 
 

@@ -11,9 +11,9 @@ event           fields
 ``start``       ``node``, ``pid``
 ``result``      at a decision point: ``epoch``, ``global_step``, ``metrics``, ``value``, ``best``
 ``stop``        the trial was told to stop: ``reason``
-``checkpoint``  ``path``, ``global_step``
+``checkpoint``  ``path`` (within the sweep's folder), ``global_step``
 ``failure``     ``error``, ``traceback``
-``pause``       the trial is to be continued: ``reason``
+``pause``       the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
 ``end``         ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``epoch``,
                 ``global_step``, ``metrics``, ``best``
 ==============  =====================================================================================

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from xaytune.records.state import SweepState, TrialRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Results", "find_sweep"]
+__all__ = ["Results", "dotted", "find_sweep"]
 
 
 class Results:
@@ -27,7 +28,7 @@ class Results:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.sweep = SweepState(read_events(self.path / FILE_NAME))
+        self.sweep = SweepState(self.path, read_events(self.path / FILE_NAME))
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -87,16 +88,17 @@ def _flat(trial: TrialRecord) -> dict[str, Any]:
         "seconds": seconds,
         "stop_reason": trial.stop_reason,
         "checkpoint": trial.checkpoint,
-        **{f"config.{name}": value for name, value in _dotted(trial.config).items()},
+        **{f"config.{name}": value for name, value in dotted(trial.config).items()},
         **(trial.best.metrics if trial.best is not None else {}),
     }
 
 
-def _dotted(config: dict[str, Any]) -> dict[str, Any]:
+def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a nested configuration as one of dotted names."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": item for inner, item in _dotted(value).items()}
+            flat |= {f"{name}.{inner}": item for inner, item in dotted(value).items()}
         else:
             flat[name] = value
     return flat

@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from xaytune.records.journal import Event
@@ -73,11 +74,16 @@ class TrialRecord:
         return self.best.value if self.best is not None else None
 
     @property
-    def checkpoint(self) -> str | None:
-        """Path of the checkpoint of the best step if there is one, else of the newest."""
+    def checkpoint_step(self) -> int | None:
+        """Step of the checkpoint to use: the best step if it has one, else the newest."""
         if self.best is not None and self.best.global_step in self.checkpoints:
-            return self.checkpoints[self.best.global_step]
-        return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
+            return self.best.global_step
+        return max(self.checkpoints, default=None)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Path of that checkpoint."""
+        return self.checkpoints[self.checkpoint_step] if self.checkpoint_step is not None else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what makes the trial worth choosing, as data that JSON can hold."""
@@ -91,6 +97,7 @@ class TrialRecord:
             "config": self.config,
             "metrics": best.metrics if best is not None else {},
             "checkpoint": self.checkpoint,
+            "checkpoint_step": self.checkpoint_step,
             "stop_reason": self.stop_reason,
         }
 
@@ -103,6 +110,10 @@ class TrialRecord:
 class SweepState:
     """The state of a sweep, as far as its events tell it.
 
+    Args:
+        root: The sweep's folder, which the paths in its journal begin at.
+        events: Oldest first.
+
     Attributes:
         name: The sweep's name.
         spec: The spec, as plain data.
@@ -112,7 +123,8 @@ class SweepState:
         trials: By number.
     """
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
+    def __init__(self, root: Path, events: Iterable[Event] = ()) -> None:
+        self._root = root
         self.name = ""
         self.spec: dict[str, Any] = {}
         self.num_trials = 0
@@ -140,8 +152,9 @@ class SweepState:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The trial whose metric reached the best value; the first of equals."""
-        reached = [trial for trial in self.trials.values() if trial.value is not None]
+        """The trial that did not fail whose metric reached the best value; the first of equals."""
+        candidates = (trial for trial in self.trials.values() if trial.status != "failed")
+        reached = [trial for trial in candidates if trial.value is not None]
         sign = -1 if self.maximize else 1
         return min(reached, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
 
@@ -198,13 +211,16 @@ class SweepState:
         self.trials[event["trial"]].stop_reason = event["reason"]
 
     def _on_checkpoint(self, event: Event) -> None:
-        self.trials[event["trial"]].checkpoints[event["global_step"]] = event["path"]
+        self.trials[event["trial"]].checkpoints[event["global_step"]] = str(self._root / event["path"])
 
     def _on_failure(self, event: Event) -> None:
         self.trials[event["trial"]].error = event["traceback"]
 
     def _on_pause(self, event: Event) -> None:
-        self.trials[event["trial"]].status = "paused"
+        trial = self.trials[event["trial"]]
+        trial.status, trial.reason = "paused", event["reason"]
+        if "epoch" in event:
+            self._update_position(event)
 
     def _on_end(self, event: Event) -> None:
         self._update_position(event)

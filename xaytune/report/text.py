@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xaytune.records.results import dotted
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.sweep.spec import AshaSpec, SweepSpec
 
@@ -17,8 +18,10 @@ def number(value: float | None) -> str:
 
 
 def configuration(config: Mapping[str, Any]) -> str:
-    """Writes a configuration in one line."""
-    shown = (f"{name} {number(value) if isinstance(value, float) else value}" for name, value in config.items())
+    """Writes a configuration in one line, nested names with dots."""
+    shown = (
+        f"{name} {number(value) if isinstance(value, float) else value}" for name, value in dotted(config).items()
+    )
     return ", ".join(shown)
 
 
@@ -59,9 +62,16 @@ def best(sweep: SweepState) -> str:
         [
             f"best: trial {trial.number}, {value} at epoch {trial.best.epoch}",
             f"  config      {configuration(trial.config)}",
-            f"  checkpoint  {trial.checkpoint or '-'}",
+            f"  checkpoint  {_checkpoint(trial)}",
         ]
     )
+
+
+def _checkpoint(trial: TrialRecord) -> str:
+    """The path of the checkpoint, and its step where that is not the best one."""
+    if trial.best is None or trial.checkpoint_step in (None, trial.best.global_step):
+        return trial.checkpoint or "-"
+    return f"{trial.checkpoint} (the newest; the best value was at step {trial.best.global_step})"
 
 
 def summary(sweep: SweepState) -> str:
@@ -74,11 +84,23 @@ def summary(sweep: SweepState) -> str:
     if sweep.best is not None:
         lines.append(best(sweep))
     failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]
-    if failed and failed[0].error:
-        numbers = ", ".join(str(trial.number) for trial in failed[:10]) + (", ..." if len(failed) > 10 else "")
-        lines.append(f"failed: trial{'s' if len(failed) > 1 else ''} {numbers}; the first with")
-        lines += [f"  {line}" for line in failed[0].error.rstrip().splitlines()[-6:]]
+    if failed:
+        lines.append(
+            f"failed: {_listed([trial.number for trial in failed])}; the first, trial {failed[0].number}, with"
+        )
+        lines += [f"  {line}" for line in (failed[0].error or "no traceback").rstrip().splitlines()]
     return "\n".join(lines)
+
+
+def _product(spec: SweepSpec) -> str:
+    """How the number of trials came about, where a grid multiplies it."""
+    points = spec.num_trials // spec.num_samples
+    return f" ({spec.num_samples} samples of each of {points} grid points)" if points > 1 else ""
+
+
+def _listed(numbers: list[int], most: int = 10) -> str:
+    shown = ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
+    return f"trial {shown}" if len(numbers) == 1 else f"{len(numbers)} trials ({shown})"
 
 
 def plan(spec: SweepSpec) -> str:
@@ -86,7 +108,7 @@ def plan(spec: SweepSpec) -> str:
     resources = ", ".join(f"{name} {amount:g}" for name, amount in spec.resources_per_trial.items())
     at_once = spec.max_concurrent_trials or "as many as there is room for"
     lines = [
-        f"trials      {spec.num_trials}, {at_once} at once; each reserves {resources or 'nothing'}",
+        f"trials      {spec.num_trials}{_product(spec)}, {at_once} at once; each reserves {resources}",
         f"search      {spec.search.algorithm}, seed {spec.search.seed}",
         f"metric      {spec.metric}, {spec.mode}",
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -14,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from xaytune.sweep.errors import Path, Problem, SpecError
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["load_spec", "parse_assignments"]
+__all__ = ["load_spec", "locating", "parse_assignments"]
 
 
 def load_spec(file: FilePath | str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
@@ -27,16 +28,25 @@ def load_spec(file: FilePath | str, overrides: Mapping[str, Any] | None = None) 
     Raises:
         SpecError: With everything that is wrong, each with its line.
     """
-    document = _read(FilePath(file))
-    raw = _plain(document)
-    for name, value in (overrides or {}).items():
-        _assign(raw, name, value)
-    try:
+    with locating(file):
+        raw = _plain(_read(FilePath(file)))
+        for name, value in (overrides or {}).items():
+            _assign(raw, name, value)
         return SweepSpec.parse(raw)
+
+
+@contextlib.contextmanager
+def locating(file: FilePath | str) -> Iterator[None]:
+    """Adds the line of the file to each problem of a spec that is found within."""
+    try:
+        yield
     except SpecError as error:
+        if all(problem.place for problem in error.problems):
+            raise
+        document = _read(FilePath(file))
         lines = {problem: _line(document, problem.path) for problem in error.problems}
         places = {problem: f"{file}:{line}" if line else str(file) for problem, line in lines.items()}
-        raise SpecError(dataclasses.replace(p, place=place) for p, place in places.items()) from None
+        raise SpecError(dataclasses.replace(p, place=p.place or place) for p, place in places.items()) from None
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -248,6 +248,9 @@ def _int(arguments: Any, log: bool = False) -> Integer:
 def _categorical(arguments: Any, grid: bool = False) -> Categorical:
     if not isinstance(arguments, (list, tuple)):
         raise ValueError(f"takes a list of values (got {arguments!r})")
+    for choice in arguments:
+        if isinstance(choice, Mapping) and _domain_key(choice) is not None:
+            raise ValueError(f"takes values, not domains: give each its own name and a 'when' (got {choice!r})")
     return Categorical(tuple(arguments), gridded=grid)
 
 
@@ -326,7 +329,23 @@ class _Parser:
                 break
             for parameter in ready:
                 ordered[parameter.name] = waiting.pop(parameter.name)
+        for parameter in ordered.values():
+            self._check_possible(parameter)
         return tuple(ordered.values())
+
+    def _check_possible(self, parameter: Parameter) -> None:
+        """Checks that all that a parameter needs, and what that needs, can hold at once."""
+        allowed: dict[str, list[Any]] = {}
+        waiting = [parameter]
+        while waiting:
+            for parent, values in waiting.pop().when.items():
+                allowed[parent] = [value for value in allowed.get(parent, values) if value in values]
+                if not allowed[parent]:
+                    path = (*parameter.name.split("."), "when")
+                    self._problem(path, f"it can never exist: its conditions ask different values of {parent!r}")
+                    return
+                if parent in self.parameters:
+                    waiting.append(self.parameters[parent])
 
     def _check_condition(self, name: str, parent: str, values: tuple[Any, ...]) -> None:
         path = (*name.split("."), "when", parent)

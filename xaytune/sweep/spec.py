@@ -221,6 +221,11 @@ def reference_name(reference: Reference) -> str:
 def _contradictions(spec: SweepSpec) -> Iterator[Problem]:
     if not any(spec.resources_per_trial.values()):
         yield Problem(("resources_per_trial",), f"must reserve something (got {spec.resources_per_trial})")
+    gpus = spec.resources_per_trial.get("gpu", 0)
+    if gpus > 1 and gpus != int(gpus):
+        yield Problem(
+            ("resources_per_trial", "gpu"), f"must be whole above 1: Ray splits no second GPU (got {gpus:g})"
+        )
     if spec.search.algorithm == "grid":
         for parameter in spec.space.parameters:
             if parameter.domain.values() is None:

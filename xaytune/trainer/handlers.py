@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,15 @@ from torch import nn
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.loop import Trainer
 
-__all__ = ["EarlyStopping", "GradientNorm", "LogMetrics", "NonFiniteGuard", "SaveCheckpoint", "Throughput"]
+__all__ = [
+    "EarlyStopping",
+    "GradientNorm",
+    "LogMetrics",
+    "NonFiniteGuard",
+    "SaveBest",
+    "SaveCheckpoint",
+    "Throughput",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +48,7 @@ class EarlyStopping:
     """
 
     def __init__(self, metric: str, *, mode: Literal["min", "max"], patience: int, min_delta: float = 0.0) -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode must be 'min' or 'max' (got {mode!r})")
+        _check_mode(mode)
         if patience < 1:
             raise ValueError(f"patience must be at least 1 (got {patience})")
         self._metric, self._mode, self._patience, self._min_delta = metric, mode, patience, min_delta
@@ -52,15 +60,12 @@ class EarlyStopping:
         value = float(state.metrics[self._metric])
         best_name, checks_name = f"best_{self._metric}", f"checks_since_best_{self._metric}"
         best = state.metrics.get(best_name)
-        if best is None or math.isnan(best) or self._improvement(value, best) > self._min_delta:
+        if best is None or math.isnan(best) or _improvement(self._mode, value, best) > self._min_delta:
             state.metrics[best_name], state.metrics[checks_name] = value, 0
             return
         state.metrics[checks_name] += 1
         if state.metrics[checks_name] >= self._patience:
             state.stop_training()
-
-    def _improvement(self, value: float, best: float) -> float:
-        return best - value if self._mode == "min" else value - best
 
 
 class NonFiniteGuard:
@@ -136,6 +141,43 @@ class SaveCheckpoint:
     def __call__(self, state: TrainState) -> None:
         """Writes a checkpoint."""
         self._trainer.save_checkpoint()
+
+
+class SaveBest:
+    """Writes a checkpoint where a metric is the best so far, in place of the one before. For ``eval_end``.
+
+    The best value is a metric itself: ``saved_best_<metric>``.
+
+    Args:
+        trainer: The Trainer.
+        metric: Name of the metric; what is not finite is never best.
+        mode: Whether a ``"min"`` or a ``"max"`` is better.
+    """
+
+    def __init__(self, trainer: Trainer, metric: str, *, mode: Literal["min", "max"]) -> None:
+        _check_mode(mode)
+        self._trainer, self._metric, self._mode = trainer, metric, mode
+        self._written: Path | None = None
+
+    def __call__(self, state: TrainState) -> None:
+        """Writes a checkpoint if the metric is better than before."""
+        value = float(state.metrics.get(self._metric, math.nan))
+        best = state.metrics.get(f"saved_best_{self._metric}")
+        if not math.isfinite(value) or (best is not None and _improvement(self._mode, value, best) <= 0):
+            return
+        state.metrics[f"saved_best_{self._metric}"] = value
+        before, self._written = self._written, self._trainer.save_checkpoint()
+        if before is not None and before != self._written:
+            before.unlink(missing_ok=True)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in ("min", "max"):
+        raise ValueError(f"mode must be 'min' or 'max' (got {mode!r})")
+
+
+def _improvement(mode: str, value: float, best: float) -> float:
+    return best - value if mode == "min" else value - best
 
 
 def _number(value: Any) -> str:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import signal
-import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray import tune
+from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
 from xaytune.records.results import Results
@@ -22,14 +17,16 @@ from xaytune.search.searcher import Searcher
 from xaytune.sweep.errors import SpecError
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning import resources
+from xaytune.tuning.controller import TuneRun
 from xaytune.tuning.judges import judge_for
-from xaytune.tuning.recipe import check_references, never_reported
+from xaytune.tuning.recipe import never_reported
 from xaytune.tuning.recorder import Listener, Recorder
 from xaytune.tuning.report import StopRequest, Task
 from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
+from xaytune.tuning.session import RaySession
 from xaytune.tuning.source import TrialSource
 from xaytune.tuning.storage import new_sweep_dir
-from xaytune.tuning.trainable import trainable_for
+from xaytune.tuning.workers import warm_up
 
 __all__ = ["run_sweep"]
 
@@ -37,22 +34,14 @@ __all__ = ["run_sweep"]
 _HEARTBEAT_S = 2.0
 _HEARTBEAT_S_PER_TRIAL = 0.02
 
-# Tune's own logs, snapshots and output are off: the journal has what users need, at a fraction of the cost.
-_TUNE_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    # Else Tune would restart a preempted trial by itself, and we would not know.
-    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-}
-
 
 def run_sweep(
-    spec: SweepSpec, storage: Path, name: str | None, default_name: str, listener: Listener | None = None
+    spec: SweepSpec,
+    storage: Path,
+    name: str | None,
+    default_name: str,
+    session: RaySession,
+    listener: Listener | None = None,
 ) -> Results:
     """Runs a sweep to its end.
 
@@ -64,73 +53,46 @@ def run_sweep(
         storage: Folder that the sweep's own folder is made in.
         name: Name of the sweep, if it was given one; there must be no sweep of that name.
         default_name: Else its name, with a number where it is taken.
+        session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event, as it is recorded.
 
     Raises:
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
     """
-    check_references(spec)
-    searcher = Searcher(spec)
-    with _ray(), _quiet_tune():
-        resources.check_feasible(spec.resources_per_trial)
-        limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
-        # Else Tune starts one process at a time.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit)
-        judge = judge_for(spec)
-        sweep_dir = new_sweep_dir(storage, name, default_name)
-        heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
-        task = Task.of(spec, judge.points, sweep_dir, heartbeat_s)
-        recorder = Recorder(sweep_dir, spec.metric, listener)
-        with contextlib.closing(recorder):
-            recorder.sweep(
-                "running",
-                name=sweep_dir.name,
-                spec=spec.plain(),
-                num_trials=spec.num_trials,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-            )
-            source = TrialSource(spec, searcher, recorder, limit)
-            scheduler = CooperativeScheduler(judge, recorder, spec.stop_grace_s, heartbeat_s)
-            control = _Control(spec, recorder, source, scheduler)
-            try:
-                with control.signals():
-                    _tune(task, spec, source, scheduler, control)
-                state, reason = control.outcome()
-            except KeyboardInterrupt:
-                state, reason = "interrupted", "interrupted twice: its trials were not waited for"
-            except BaseException as error:
-                with contextlib.suppress(OSError):  # the disk may be what failed
-                    recorder.sweep("failed", reason=f"{type(error).__name__}: {error}")
-                raise
-            recorder.sweep(state, reason=reason)
-            if control.fatal is not None:
-                raise control.fatal
+    searcher, judge = Searcher(spec), judge_for(spec)
+    session.wait()
+    resources.check_feasible(spec.resources_per_trial)
+    warm_up(spec)
+    limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
+    sweep_dir = new_sweep_dir(storage, name, default_name)
+    task = Task.of(spec, judge.points, sweep_dir, heartbeat_s)
+    with (
+        contextlib.closing(Recorder(sweep_dir, spec.metric, listener)) as recorder,
+        TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run,
+    ):
+        recorder.begun(spec)
+        source = TrialSource(spec, searcher, recorder, limit, tune_run.make_trial)
+        scheduler = CooperativeScheduler(judge, recorder, spec.stop_grace_s, heartbeat_s)
+        control = _Control(spec, recorder, source, scheduler)
+        try:
+            with control.signals():
+                tune_run.run(source, scheduler, control)
+            state, reason = control.outcome()
+        except KeyboardInterrupt:
+            state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+            recorder.abandoned(reason)
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                recorder.finished("failed", f"{type(error).__name__}: {error}")
+            raise
+        recorder.finished(state, reason)
+        if control.fatal is not None:
+            raise control.fatal
     return Results(sweep_dir)
 
 
-def _tune(
-    task: Task, spec: SweepSpec, source: TrialSource, scheduler: CooperativeScheduler, control: _Control
-) -> None:
-    trainable = tune.with_resources(trainable_for(task), resources.placement(spec.resources_per_trial))
-    with tempfile.TemporaryDirectory(prefix="xaytune-") as scratch:
-        tune.run(
-            trainable,
-            name="tune",
-            storage_path=scratch,
-            num_samples=spec.num_trials,
-            search_alg=source,
-            scheduler=scheduler,
-            callbacks=[control],
-            reuse_actors=True,
-            raise_on_failed_trial=False,
-            trial_name_creator=lambda trial: f"trial-{assignment_of(trial).number:05d}",
-            trial_dirname_creator=lambda trial: f"{assignment_of(trial).number:05d}",
-            verbose=0,
-        )
-
-
-class _Control(tune.Callback):
+class _Control(Callback):
     """Looks after a sweep while Tune runs it: interrupts, overdue stops, and what ends it early.
 
     Attributes:
@@ -202,34 +164,5 @@ class _Control(tune.Callback):
     def _wind_down(self, request: StopRequest, trials: list[TuneTrial]) -> None:
         """Starts no more trials, and asks those that run to end."""
         self._winding_down = request
-        self._source.closed = True
+        self._source.close()
         self._scheduler.wind_down(trials, request)
-
-
-@contextlib.contextmanager
-def _ray() -> Iterator[None]:
-    """Runs within the Ray that is there, or within one of its own."""
-    if ray.is_initialized():
-        yield
-        return
-    # A cluster that is there already has its own dashboard, or none.
-    ray.init(logging_level=logging.ERROR, include_dashboard=None if "RAY_ADDRESS" in os.environ else False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet_tune() -> Iterator[None]:
-    """Switches off what Tune writes, prints and logs by itself."""
-    environment, logger = dict(os.environ), logging.getLogger("ray.tune")
-    level = logger.level
-    os.environ.update(_TUNE_ENVIRONMENT)
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        os.environ.clear()
-        os.environ.update(environment)

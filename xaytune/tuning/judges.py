@@ -95,7 +95,7 @@ class _AshaJudge(Judge):
         cutoff = cast("float", self._bracket.cutoff(recorded)) * (1 if self._maximize else -1)
         side = "below" if self._maximize else "above"
         return StopRequest(
-            f"rung {math.ceil(rung)}: {value:.4g} is {side} the cut-off {cutoff:.4g} of {len(recorded)} trials"
+            f"rung {math.ceil(rung)}: {value:.4g} is {side} the cut-off {cutoff:.4g} of {_trials(len(recorded))}"
         )
 
 
@@ -120,8 +120,12 @@ class _MedianJudge(Judge):
         side = "below" if self._maximize else "above"
         return StopRequest(
             f"{self._at(time)}: its best is {side} the median {np.median(means):.4g} "
-            f"of the running averages of {len(means)} trials"
+            f"of the running averages of {_trials(len(means))}"
         )
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def judge_for(spec: SweepSpec) -> Judge:

@@ -11,7 +11,7 @@ from xaytune.search.searcher import Searcher
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.tuning.recipe import check_references
-from xaytune.tuning.report import Assignment, DecisionPoints, Report, Task
+from xaytune.tuning.report import Assignment, DecisionPoints, Report, StopRequest, Task
 from xaytune.tuning.run import RecipeRun
 from xaytune.tuning.seeds import trial_seed
 
@@ -37,15 +37,22 @@ def try_configuration(
 
     Raises:
         SpecError: The space has no such parameter, or the recipe cannot be called.
-        Exception: Whatever the recipe raised.
     """
-    check_references(spec)
+    check_references(spec.recipe, spec.callbacks)
     fixed = spec.model_copy(update={"space": spec.space.fix(values)})
     suggestion = Searcher(fixed).ask()
     on_start(suggestion.config)
     with tempfile.TemporaryDirectory(prefix="xaytune-try-") as scratch:
         task = Task.of(spec, DecisionPoints("epoch", ()), Path(scratch), heartbeat_s=0)
         assignment = Assignment(0, trial_seed(spec.search.seed, 0), suggestion.config)
-        run = RecipeRun(task, assignment, decide=lambda report: None)
+        run = RecipeRun(task, assignment, decide=lambda report: _stop_diverged(run, report))
         run.callbacks.on("epoch_end", last=True)(on_epoch_end)
-        return run.train()
+        try:
+            return run.train()
+        except (Exception, SystemExit) as error:
+            return run.failed(error)
+
+
+def _stop_diverged(run: RecipeRun, report: Report) -> None:
+    """There is no scheduler here: a metric that is not finite is all there is to decide on."""
+    run.reporter.stop_request = StopRequest(f"diverged at epoch {report.epoch}")

@@ -6,10 +6,11 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xaytune.sweep.errors import Problem, SpecError, nearest
+from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.spec import Reference, SweepSpec, reference_name
 
 __all__ = ["check_references", "never_reported", "resolve", "use_import_paths"]
@@ -34,7 +35,10 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
-        raise ValueError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+        raised = traceback.extract_tb(error.__traceback__)[-1]
+        inside = not raised.filename.startswith("<frozen importlib")
+        where = f"{raised.filename}:{raised.lineno}" if inside else f"looked in {os.getcwd()}"
+        raise ValueError(f"{module_name} cannot be imported: {type(error).__name__}: {error} ({where})") from error
     for name in path.split("."):
         if not hasattr(found, name):
             functions = [key for key, value in vars(found).items() if inspect.isfunction(value)]
@@ -46,8 +50,8 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     return function
 
 
-def check_references(spec: SweepSpec) -> None:
-    """Checks that the recipe and the callbacks of a spec are there and take what they will be given.
+def check_references(recipe: Reference, callbacks: Iterable[Reference]) -> None:
+    """Checks that a recipe and callbacks are there and take what they will be given.
 
     Modules are looked for in the current folder first.
 
@@ -55,9 +59,9 @@ def check_references(spec: SweepSpec) -> None:
         SpecError: With everything that is wrong.
     """
     use_import_paths([os.getcwd()])
-    problems = [*_problems("recipe", spec.recipe, ("config", "trial"))]
-    for index, callback in enumerate(spec.callbacks):
-        problems += _problems(f"callbacks.{index}", callback, ("trial", "config"))
+    problems = [*_problems(("recipe",), recipe, ("config", "trial"))]
+    for index, callback in enumerate(callbacks):
+        problems += _problems(("callbacks", index), callback, ("trial", "config"))
     if problems:
         raise SpecError(problems)
 
@@ -73,11 +77,11 @@ def never_reported(spec: SweepSpec, metrics: Mapping[str, float]) -> Problem:
     return Problem(("metric",), f"{reference_name(spec.recipe)} never reported {spec.metric!r}{reported}")
 
 
-def _problems(option: str, reference: Reference, arguments: tuple[str, str]) -> Iterable[Problem]:
+def _problems(path: Path, reference: Reference, arguments: tuple[str, str]) -> Iterable[Problem]:
     try:
         function = resolve(reference)
     except ValueError as error:
-        yield Problem((option,), str(error))
+        yield Problem(path, str(error))
         return
     try:
         signature = inspect.signature(function)
@@ -87,4 +91,4 @@ def _problems(option: str, reference: Reference, arguments: tuple[str, str]) -> 
         signature.bind(*arguments)
     except TypeError:
         expected = ", ".join(arguments)
-        yield Problem((option,), f"{reference_name(reference)} must take ({expected}) (got {signature})")
+        yield Problem(path, f"{reference_name(reference)} must take ({expected}) (got {signature})")

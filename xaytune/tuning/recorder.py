@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, Journal
 from xaytune.records.state import SweepState
+from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.report import Assignment, Report, StopRequest
 
 __all__ = ["Listener", "Recorder"]
@@ -27,14 +30,32 @@ class Recorder:
     """
 
     def __init__(self, sweep_dir: Path, metric: str, listener: Listener | None = None) -> None:
-        self.state = SweepState()
+        self.state = SweepState(sweep_dir)
         self._sweep_dir, self._metric = sweep_dir, metric
         self._journal = Journal(sweep_dir / FILE_NAME)
         self._listener = listener
 
-    def sweep(self, state: str, **fields: Any) -> None:
-        """Records what the whole sweep is doing."""
-        self._write("sweep", state=state, **fields)
+    def begun(self, spec: SweepSpec) -> None:
+        """Records that a sweep has begun."""
+        self._write(
+            "sweep",
+            state="running",
+            name=self._sweep_dir.name,
+            spec=spec.plain(),
+            num_trials=spec.num_trials,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def finished(self, state: str, reason: str | None) -> None:
+        """Records how the sweep ended."""
+        self._write("sweep", state=state, reason=reason)
+
+    def abandoned(self, reason: str) -> None:
+        """Records that the trials that run were not waited for."""
+        for trial in list(self.state.trials.values()):
+            if trial.status == "running":
+                self._write("pause", trial.number, reason=reason)
 
     def suggested(self, assignment: Assignment) -> None:
         """Records a new trial."""
@@ -51,7 +72,9 @@ class Recorder:
         if report.history is not None:
             history.append(history.path_for(self._sweep_dir, number), report.history)
         for global_step, path in report.checkpoints.items():
-            self._write("checkpoint", number, path=path, global_step=global_step)
+            # Relative: a sweep's folder may be moved.
+            place = Path(path).relative_to(self._sweep_dir.absolute())
+            self._write("checkpoint", number, path=str(place), global_step=global_step)
         if report.kind == "heartbeat":
             self.state.progress(number, report.epoch, report.global_step, report.metrics)
         if report.kind == "decision":
@@ -67,7 +90,7 @@ class Recorder:
         if report.error is not None:
             self._write("failure", number, error=report.reason, traceback=report.error)
         if report.status == "paused":
-            self._write("pause", number, reason=report.reason)
+            self._write("pause", number, reason=report.reason, **_position(report))
             return
         value = report.best.value if report.best is not None else None
         self._write("end", number, status=report.status, value=value, reason=report.reason, **_position(report))

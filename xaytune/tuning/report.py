@@ -34,6 +34,7 @@ class Task:
     callbacks: tuple[Reference, ...]
     metric: str
     maximize: bool
+    seed: int
     points: DecisionPoints
     sweep_dir: str
     import_paths: tuple[str, ...]
@@ -48,6 +49,7 @@ class Task:
             callbacks=tuple(spec.callbacks),
             metric=spec.metric,
             maximize=spec.mode == "max",
+            seed=spec.search.seed,
             points=points,
             sweep_dir=str(sweep_dir.absolute()),
             import_paths=(os.getcwd(),),

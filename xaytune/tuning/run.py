@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.tuning.errors import format_error
+from xaytune.tuning.output import OutputFile
 from xaytune.tuning.recipe import resolve
 from xaytune.tuning.report import Assignment, Report, StopRequest, Task
 from xaytune.tuning.reporter import Reporter
@@ -59,24 +62,26 @@ class RecipeRun:
             raise
         return self._last_report()
 
-    def failed(self, error: str) -> Report:
-        """Returns the last report of a recipe that raised.
-
-        Args:
-            error: The traceback.
-        """
+    def failed(self, error: BaseException) -> Report:
+        """Returns the last report of a recipe that raised."""
         report = self.reporter.report_of_failure()
-        report.status, report.error, report.reason = "failed", error, error.strip().splitlines()[-1]
+        report.status, report.error = "failed", format_error(error)
+        first_line, *_ = str(error).splitlines() or [""]
+        report.reason = f"{type(error).__name__}: {first_line}"
         return report
 
     def _call_recipe(self) -> None:
         from xaytune.trainer.random_state import seed_everything
 
+        # A module may draw its data when it is imported: it is to be the same for all trials.
+        seed_everything(self._task.seed)
+        recipe = resolve(self._task.recipe)
+        callbacks = [resolve(reference) for reference in self._task.callbacks]
         seed_everything(self._assignment.seed)
         self.reporter.attach(self.callbacks)
-        for reference in self._task.callbacks:
-            resolve(reference)(self._trial, self._assignment.config)
-        returned = resolve(self._task.recipe)(self._assignment.config, self._trial)
+        for callback in callbacks:
+            callback(self._trial, self._assignment.config)
+        returned = recipe(self._assignment.config, self._trial)
         if self.reporter.state is None and isinstance(returned, TrainState):
             self.reporter.state = returned
         self._fire_train_end()
@@ -124,6 +129,7 @@ class ThreadedRun:
         self._verdict_given = threading.Semaphore(0)
         self._waiting = False
         self._run = RecipeRun(task, assignment, self._wait_for_verdict)
+        self._output = Path(task.sweep_dir) / "output" / f"{assignment.number:05d}.txt"
         # A daemon: a recipe that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._train, name=f"trial-{assignment.number}", daemon=True)
 
@@ -171,8 +177,10 @@ class ThreadedRun:
         self._verdict_given.acquire()
 
     def _train(self) -> None:
+        output = OutputFile(self._output)
         try:
-            report = self._run.train()
-        except BaseException:
-            report = self._run.failed(traceback.format_exc())
+            with contextlib.closing(output), redirect_stdout(output), redirect_stderr(output):
+                report = self._run.train()
+        except BaseException as error:
+            report = self._run.failed(error)
         self._reports.put(report)

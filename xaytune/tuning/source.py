@@ -1,10 +1,12 @@
-"""The source of trials: hands the searcher's suggestions to Ray Tune, and tells it how they did."""
+"""The source of trials: turns the searcher's suggestions into trials of Tune, and tells it how they did."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ray.tune.search import Searcher as TuneSearcher
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import SearchAlgorithm
 
 from xaytune.records.state import TrialRecord
 from xaytune.search.searcher import Outcome, Searcher
@@ -16,55 +18,60 @@ from xaytune.tuning.seeds import trial_seed
 __all__ = ["TrialSource"]
 
 
-class TrialSource(TuneSearcher):
-    """Suggests the trials of a sweep to Tune.
+class TrialSource(SearchAlgorithm):
+    """Gives Tune the trials of a sweep.
 
     Args:
         spec: The sweep.
         searcher: Suggests configurations.
         recorder: Takes down what is suggested, and knows how trials did.
         max_concurrent: Trials that may be under way at once.
+        make_trial: Makes Tune's trial of an assignment.
     """
 
-    def __init__(self, spec: SweepSpec, searcher: Searcher, recorder: Recorder, max_concurrent: int) -> None:
-        super().__init__(metric=None, mode=None)
-        self.closed = False
+    def __init__(
+        self,
+        spec: SweepSpec,
+        searcher: Searcher,
+        recorder: Recorder,
+        max_concurrent: int,
+        make_trial: Callable[[Assignment], TuneTrial],
+    ) -> None:
         self._spec = spec
         self._searcher = searcher
         self._recorder = recorder
         self._max_concurrent = max_concurrent
-        self._asked = 0
-        self._numbers: dict[str, int] = {}
+        self._make_trial = make_trial
+        self._num_trials = spec.num_trials
+        self._finished = False
+        self._numbers: dict[str, int] = {}  # of the trials under way, by Tune's id
 
-    def suggest(self, trial_id: str) -> Any:
-        """Returns Tune's configuration of the next trial, None while enough are under way."""
-        if self.closed or self._asked >= self._spec.num_trials:
-            return TuneSearcher.FINISHED
-        if len(self._numbers) >= self._max_concurrent:
+    def close(self) -> None:
+        """Lets there be no more trials."""
+        self._finished = True
+
+    def next_trial(self) -> TuneTrial | None:
+        """Returns the next trial; None while enough are under way, and when there are no more."""
+        if self.is_finished() or len(self._numbers) >= self._max_concurrent:
             return None
         suggestion = self._searcher.ask()
         seed = trial_seed(self._spec.search.seed, suggestion.number)
         assignment = Assignment(suggestion.number, seed, suggestion.config)
-        self._asked += 1
-        self._numbers[trial_id] = suggestion.number
         self._recorder.suggested(assignment)
-        return {"assignment": assignment}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: the searcher hears of a trial once, when it has ended."""
+        trial = self._make_trial(assignment)
+        self._numbers[trial.trial_id] = suggestion.number
+        if suggestion.number + 1 == self._num_trials:
+            self._finished = True
+        return trial
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the searcher how a trial did, by what was recorded of it."""
-        number = self._numbers.pop(trial_id)
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
         record = self._recorder.state.trials[number]
         if record.finished:
             self._searcher.tell(number, self._outcome(record))
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is what a sweep is rebuilt from."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is what a sweep is rebuilt from."""
 
     def _outcome(self, record: TrialRecord) -> Outcome:
         time_attr = getattr(self._spec.scheduler, "time_attr", "epoch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 from xaytune.records.journal import FILE_NAME
@@ -22,6 +23,9 @@ def new_sweep_dir(storage: Path, name: str | None, default: str) -> Path:
     Raises:
         SpecError: There is a sweep of that name, or the folder cannot be made.
     """
+    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+        message = f"must be letters, digits, '_', '.' and '-', and begin with none of the last two (got {name!r})"
+        raise SpecError([Problem(("name",), message)])
     if name is not None and (storage / name / FILE_NAME).exists():
         raise SpecError([Problem(("name",), f"{storage / name} holds a sweep already: choose another name")])
     names = [name] if name is not None else (default if n == 1 else f"{default}-{n}" for n in itertools.count(1))

@@ -12,6 +12,7 @@ from xaytune.sweep.spec import SweepSpec, reference_name
 from xaytune.tuning.driver import run_sweep
 from xaytune.tuning.ray_space import from_ray
 from xaytune.tuning.recorder import Listener
+from xaytune.tuning.session import RaySession
 
 __all__ = ["Sweep"]
 
@@ -97,4 +98,5 @@ class Sweep:
             SpecError: The sweep cannot run as specified, or there is a sweep of that name.
         """
         default = reference_name(self.spec.recipe).partition(":")[2].replace(".<locals>", "")
-        return run_sweep(self.spec, Path(storage), name, default, listener)
+        with RaySession() as session:
+            return run_sweep(self.spec, Path(storage), name, default, session, listener)

@@ -11,7 +11,6 @@ from ray import tune
 
 from xaytune.tuning.recipe import use_import_paths
 from xaytune.tuning.report import Report, StopRequest, Task
-from xaytune.tuning.run import ThreadedRun
 
 __all__ = ["TrialActor", "trainable_for"]
 
@@ -65,6 +64,9 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         # Tune would send it back with every result.
         self.config = {}
+        # Here, for the driver makes this class too: torch is to be imported by trials alone.
+        from xaytune.tuning.run import ThreadedRun
+
         _free_accelerator()
         self._run = ThreadedRun(self.task, config["assignment"])
 

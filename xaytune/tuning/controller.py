@@ -1,0 +1,95 @@
+"""Ray Tune's controller, run without what a sweep has no use for: its output, its loggers and its snapshots."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from types import TracebackType
+
+from ray.train._internal.storage import StorageContext
+from ray.tune import Callback, PlacementGroupFactory
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.registry import register_trainable
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import SearchAlgorithm
+
+from xaytune.tuning.report import Assignment, Task
+from xaytune.tuning.trainable import trainable_for
+
+__all__ = ["TuneRun"]
+
+_TRAINABLE = "xaytune"
+_ENVIRONMENT = {
+    # Else Tune would restart a preempted trial by itself, and we would not know.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
+    # Results carry no metric at their top: the scheduler finds them in the report.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Never: the journal is what a sweep is rebuilt from.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # A decision must follow each result.
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+}
+
+
+class TuneRun:
+    """A context in which trials of one sweep can be made and run. Nothing of Tune's own is kept after it.
+
+    Args:
+        task: What all trials share.
+        resources: What each trial reserves.
+        max_concurrent: Trials that are under way at once.
+    """
+
+    def __init__(self, task: Task, resources: PlacementGroupFactory, max_concurrent: int) -> None:
+        self._task, self._resources, self._max_concurrent = task, resources, max_concurrent
+        self._logger = logging.getLogger("ray.tune")
+
+    def __enter__(self) -> TuneRun:
+        """Silences Tune, and makes its scratch folder."""
+        self._before, self._level = dict(os.environ), self._logger.level
+        # The last: else Tune starts one process at a time.
+        os.environ.update(_ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(self._max_concurrent))
+        self._logger.setLevel(logging.CRITICAL)
+        self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
+        self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
+        register_trainable(_TRAINABLE, trainable_for(self._task), warn=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Puts everything back."""
+        self._scratch.cleanup()
+        self._logger.setLevel(self._level)
+        os.environ.clear()
+        os.environ.update(self._before)
+
+    def make_trial(self, assignment: Assignment) -> TuneTrial:
+        """Returns Tune's trial of an assignment."""
+        name = f"trial-{assignment.number:05d}"
+        return TuneTrial(
+            _TRAINABLE,
+            config={"assignment": assignment},
+            storage=self._storage,
+            placement_group_factory=self._resources,
+            trial_name_creator=lambda trial: name,
+            trial_dirname_creator=lambda trial: name,
+        )
+
+    def run(self, source: SearchAlgorithm, scheduler: TrialScheduler, callback: Callback) -> None:
+        """Runs the trials of a source until there are no more."""
+        controller = TuneController(
+            search_alg=source,
+            scheduler=scheduler,
+            callbacks=[callback],
+            storage=self._storage,
+            reuse_actors=True,
+        )
+        try:
+            while not controller.is_finished():
+                controller.step()
+        finally:
+            controller.cleanup()
