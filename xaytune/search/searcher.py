@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from xaytune.sweep.errors import Problem, SpecError
-from xaytune.sweep.space import Categorical, Integer, Parameter
+from xaytune.sweep.space import Categorical, Domain, Integer, Parameter
 from xaytune.sweep.spec import CmaesSpec, GpSpec, QmcSpec, SearchSpec, SweepSpec, TpeSpec
 
 __all__ = ["Outcome", "Searcher", "Suggestion"]
@@ -65,6 +65,7 @@ class Searcher:
         self._study = optuna.create_study(sampler=_sampler(spec.search), direction=direction)
         self._space = spec.space
         self._grid = spec.grid_points()
+        self._choices = {parameter.name: _Choices(parameter.domain) for parameter in spec.space.parameters}
         self._asked = 0
         self._running: dict[int, optuna.Trial] = {}
 
@@ -97,28 +98,41 @@ class Searcher:
 
     def _draw(self, point: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
         if point:
-            names = {parameter.name: parameter for parameter in self._space.parameters}
-            self._study.enqueue_trial({name: _encode(names[name], value) for name, value in point.items()})
+            self._study.enqueue_trial({name: self._choices[name].encode(value) for name, value in point.items()})
         trial = self._study.ask()
-        return trial, self._space.configure(lambda parameter: _suggest(trial, parameter))
+        return trial, self._space.configure(lambda parameter: self._suggest(trial, parameter))
+
+    def _suggest(self, trial: optuna.Trial, parameter: Parameter) -> Any:
+        name, domain = parameter.name, parameter.domain
+        if isinstance(domain, Categorical):
+            choices = self._choices[name]
+            return choices.decode(trial.suggest_categorical(name, choices.encoded))
+        if isinstance(domain, Integer):
+            return trial.suggest_int(name, domain.low, domain.high - 1, log=domain.log)
+        return trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.q)
 
 
-def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
-    name, domain = parameter.name, parameter.domain
-    if isinstance(domain, Categorical):
-        chosen = trial.suggest_categorical(name, [_encode(parameter, choice) for choice in domain.choices])
-        return next(choice for choice in domain.choices if _encode(parameter, choice) == chosen)
-    if isinstance(domain, Integer):
-        return trial.suggest_int(name, domain.low, domain.high - 1, log=domain.log)
-    return trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.q)
+class _Choices:
+    """The values of a parameter as Optuna can store them: choices that are no scalars become their JSON text."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._scalars = not isinstance(domain, Categorical) or all(
+            isinstance(choice, (bool, int, float, str, type(None))) for choice in domain.choices
+        )
+        choices = domain.choices if isinstance(domain, Categorical) else ()
+        self.encoded = [self.encode(choice) for choice in choices]
+        self._values = dict(zip(map(_key, self.encoded), choices, strict=True))
+
+    def encode(self, value: Any) -> Any:
+        return value if self._scalars else json.dumps(value, default=repr, sort_keys=True)
+
+    def decode(self, encoded: Any) -> Any:
+        return self._values[_key(encoded)]
 
 
-def _encode(parameter: Parameter, value: Any) -> Any:
-    """The value as Optuna can store it: choices that are no scalars become their JSON text."""
-    if not isinstance(parameter.domain, Categorical):
-        return value
-    scalars = all(isinstance(c, (bool, int, float, str, type(None))) for c in parameter.domain.choices)
-    return value if scalars else json.dumps(value, default=repr, sort_keys=True)
+def _key(value: Any) -> tuple[type, Any]:
+    """Tells True from 1, and 1 from 1.0."""
+    return type(value), value
 
 
 def _sampler(search: SearchSpec) -> BaseSampler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,12 +22,11 @@ from xaytune.tuning.controller import TuneRun
 from xaytune.tuning.judges import judge_for
 from xaytune.tuning.recipe import never_reported
 from xaytune.tuning.recorder import Listener, Recorder
-from xaytune.tuning.report import StopRequest, Task
+from xaytune.tuning.report import Report, StopRequest, Task
 from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
 from xaytune.tuning.session import RaySession
 from xaytune.tuning.source import TrialSource
 from xaytune.tuning.storage import new_sweep_dir
-from xaytune.tuning.workers import warm_up
 
 __all__ = ["run_sweep"]
 
@@ -62,7 +62,6 @@ def run_sweep(
     searcher, judge = Searcher(spec), judge_for(spec)
     session.wait()
     resources.check_feasible(spec.resources_per_trial)
-    warm_up(spec)
     limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
     sweep_dir = new_sweep_dir(storage, name, default_name)
@@ -87,8 +86,10 @@ def run_sweep(
                 recorder.finished("failed", f"{type(error).__name__}: {error}")
             raise
         recorder.finished(state, reason)
-        if control.fatal is not None:
-            raise control.fatal
+    if control.refused:
+        shutil.rmtree(sweep_dir)  # nothing was trained: it is as if the sweep had not begun
+    if control.fatal is not None:
+        raise control.fatal
     return Results(sweep_dir)
 
 
@@ -97,12 +98,14 @@ class _Control(Callback):
 
     Attributes:
         fatal: What the sweep ended for before its time.
+        refused: Whether that is that no trial of it can run.
     """
 
     def __init__(
         self, spec: SweepSpec, recorder: Recorder, source: TrialSource, scheduler: CooperativeScheduler
     ) -> None:
         self.fatal: SpecError | None = None
+        self.refused = False
         self._spec, self._recorder = spec, recorder
         self._source, self._scheduler = source, scheduler
         self._interrupted = False
@@ -156,6 +159,9 @@ class _Control(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has ended, and was recorded."""
+        report: Report | None = trial.last_result.get("report")  # a trial that never ran has none
+        if report is not None and report.problems:
+            self.fatal, self.refused = SpecError(report.problems), True
         record = self._recorder.state.trials[assignment_of(trial).number]
         finished = record.status == "completed" and record.reason is None
         if finished and self._spec.metric not in record.metrics and self.fatal is None:

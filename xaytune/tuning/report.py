@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xaytune.records.state import Best
+from xaytune.sweep.errors import Problem
 from xaytune.sweep.spec import Reference, SweepSpec
 
 __all__ = ["Assignment", "DecisionPoints", "Report", "StopRequest", "Task"]
@@ -94,6 +95,7 @@ class Report:
         status: How it ended, in an ``end``.
         reason: Why it ended, where there is more to say than that it was finished.
         error: Traceback, in an ``end`` that failed.
+        problems: Why no trial of the sweep can run: its recipe or callbacks are not there, or cannot be called.
     """
 
     kind: Literal["start", "heartbeat", "decision", "end"]
@@ -109,3 +111,4 @@ class Report:
     status: Literal["completed", "stopped", "paused", "failed"] | None = None
     reason: str | None = None
     error: str | None = None
+    problems: list[Problem] = field(default_factory=list)

@@ -73,15 +73,11 @@ class RecipeRun:
     def _call_recipe(self) -> None:
         from xaytune.trainer.random_state import seed_everything
 
-        # A module may draw its data when it is imported: it is to be the same for all trials.
-        seed_everything(self._task.seed)
-        recipe = resolve(self._task.recipe)
-        callbacks = [resolve(reference) for reference in self._task.callbacks]
         seed_everything(self._assignment.seed)
         self.reporter.attach(self.callbacks)
-        for callback in callbacks:
-            callback(self._trial, self._assignment.config)
-        returned = recipe(self._assignment.config, self._trial)
+        for reference in self._task.callbacks:
+            resolve(reference)(self._trial, self._assignment.config)
+        returned = resolve(self._task.recipe)(self._assignment.config, self._trial)
         if self.reporter.state is None and isinstance(returned, TrainState):
             self.reporter.state = returned
         self._fire_train_end()

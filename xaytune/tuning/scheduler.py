@@ -104,6 +104,8 @@ class CooperativeScheduler(TrialScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Tune has the last result of a trial."""
+        if result["report"].problems:
+            return  # it cannot be run at all, and neither can the others
         report = self._take(trial, result)
         self._judge.ended(tune_controller, trial, report)
         killed = trial in self._killed

@@ -9,7 +9,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from xaytune.tuning.recipe import use_import_paths
+from xaytune.sweep.errors import Problem, SpecError
+from xaytune.tuning.recipe import check_references, use_import_paths
 from xaytune.tuning.report import Report, StopRequest, Task
 
 __all__ = ["TrialActor", "trainable_for"]
@@ -29,9 +30,18 @@ class TrialActor(tune.Trainable):
         super().__init__(*args, **kwargs)
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Prepares the process for its first trial."""
+        """Prepares the process for its first trial: modules are imported and checked here, not by the driver."""
+        from xaytune.trainer.random_state import seed_everything
+
         use_import_paths(self.task.import_paths)
         _limit_threads(self.task.cpus)
+        # A module may draw its data when it is imported: it is to be the same for all trials.
+        seed_everything(self.task.seed)
+        self._problems: list[Problem] = []
+        try:
+            check_references(self.task.recipe, self.task.callbacks)
+        except SpecError as error:
+            self._problems = error.problems
         self._introduced = False
         self._begin(config)
 
@@ -42,16 +52,20 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Waits for the trial's next report."""
+        report = self._next_report()
+        report.node, report.pid = ray.util.get_node_ip_address(), os.getpid()
+        return {"report": report, "done": report.kind == "end"}
+
+    def _next_report(self) -> Report:
+        if self._problems:
+            return Report("end", status="failed", reason=str(self._problems[0]), problems=self._problems)
         # Not before: Tune may drop an actor that it has just made, and give its trial to another.
         if not self._run.started:
             self._run.start()
         if not self._introduced:
             self._introduced = True
-            report = Report("start")
-        else:
-            report = self._run.next_report(self.task.heartbeat_s)
-        report.node, report.pid = ray.util.get_node_ip_address(), os.getpid()
-        return {"report": report, "done": report.kind == "end"}
+            return Report("start")
+        return self._run.next_report(self.task.heartbeat_s)
 
     def request_stop(self, request: StopRequest) -> None:
         """Asks the trial to end through its own loop."""
