@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_EPOCHS = 27
-BATCH_SIZE = 64
+BATCH_SIZE = 16
 
 Metrics = dict[str, Any]
 

@@ -6,7 +6,7 @@ costs the same however long the history is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     epoch: int
     step: int
     global_step: int
-    metrics: Mapping[str, float]
+    metrics: dict[str, float]
 
 
 def path_for(sweep_dir: Path, trial: int) -> Path:

@@ -34,20 +34,24 @@ def capture(name: str, value: Any) -> Any:
     return None
 
 
-def materialize(rows: Sequence[Row]) -> list[Row]:
-    """Turns captured metrics into floats, waiting for the device once; what is no number is left out."""
-    waiting: dict[tuple[Any, Any], list[tuple[dict[str, float], str, Any]]] = defaultdict(list)
-    finished = []
-    for row in rows:
-        metrics: dict[str, float] = {}
-        captured: Mapping[str, Any] = row.metrics
-        for name, value in captured.items():
-            if type(value) is float:
-                metrics[name] = value
-            elif value is not None:
-                metrics[name] = float("nan")  # keeps the place in the order of names
-                waiting[value.device, value.dtype].append((metrics, name, value))
-        finished.append(row._replace(metrics=metrics))
+def materialize(rows: Sequence[Row]) -> None:
+    """Turns the captured metrics of rows into floats, in place, waiting for the device once.
+
+    What is no number is left out.
+    """
+    others = [
+        (row.metrics, name, value)
+        for row in rows
+        for name, value in row.metrics.items()
+        if type(value) is not float
+    ]
+    waiting: dict[tuple[Any, Any], list[tuple[dict[str, Any], str, Any]]] = defaultdict(list)
+    for metrics, name, value in others:
+        if value is None:
+            del metrics[name]
+        else:
+            tensor: Any = value
+            waiting[tensor.device, tensor.dtype].append((metrics, name, tensor))
     for (device, _), entries in waiting.items():
         import torch
 
@@ -56,7 +60,6 @@ def materialize(rows: Sequence[Row]) -> list[Row]:
         values = torch.stack([tensor for _, _, tensor in entries]).tolist()
         for (metrics, name, _), value in zip(entries, values, strict=True):
             metrics[name] = float(value)
-    return finished
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

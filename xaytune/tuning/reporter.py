@@ -234,9 +234,10 @@ class Reporter:
 
     def _pack(self, keep: int) -> None:
         """Packs the rows but the last `keep`."""
-        rows = materialize([self._rows.popleft() for _ in range(len(self._rows) - keep)])
+        rows = [self._rows.popleft() for _ in range(len(self._rows) - keep)]
         if not rows:
             return
+        materialize(rows)
         for row in rows:
             self._consider(row.metrics, row.epoch, row.global_step)
         self._packed.append(history.pack(rows))

@@ -46,8 +46,10 @@ class TrialActor(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Prepares the process for its next trial."""
+        """Starts the next trial in this process."""
         self._begin(new_config)
+        if not self._problems:
+            self._run.start()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -59,7 +61,7 @@ class TrialActor(tune.Trainable):
     def _next_report(self) -> Report:
         if self._problems:
             return Report("end", status="failed", reason=str(self._problems[0]), problems=self._problems)
-        # Not before: Tune may drop an actor that it has just made, and give its trial to another.
+        # The first not before: Tune may drop an actor that it has just made, and give its trial to another.
         if not self._run.started:
             self._run.start()
         if not self._introduced:
