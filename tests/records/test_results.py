@@ -71,6 +71,12 @@ def test_a_sweep_that_was_moved_names_its_checkpoints_where_they_are_now(tmp_pat
     assert best.checkpoint == str(tmp_path / "there" / "a.pt")
 
 
+def test_a_journal_that_does_not_begin_with_its_sweep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("")
+    with pytest.raises(JournalError, match="does not say what sweep it is of"):
+        Results(tmp_path)
+
+
 def test_a_failed_trial_is_never_the_best(tmp_path: Path) -> None:
     write(tmp_path)
     journal = Journal(tmp_path / FILE_NAME)

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaytune.sweep.errors import SpecError
-from xaytune.sweep.space import Parameter, Space
+from xaytune.sweep.space import Parameter
+from xaytune.sweep.space_parser import parse_space
 
 
 def problems(raw: Any) -> list[str]:
     with pytest.raises(SpecError) as raised:
-        Space.parse(raw)
+        parse_space(raw)
     return [str(problem) for problem in raised.value.problems]
 
 
@@ -22,14 +23,14 @@ def first_value(parameter: Parameter) -> Any:
 
 
 def test_a_configuration_nests_as_its_space_does_and_holds_its_constants() -> None:
-    space = Space.parse(
+    space = parse_space(
         {"model": {"width": {"choice": [8, 16]}, "depth": 2}, "lr": {"uniform": [0, 1]}, "tags": ["a", "b"]}
     )
     assert space.configure(first_value) == {"model": {"width": 8, "depth": 2}, "lr": 0, "tags": ["a", "b"]}
 
 
 def test_a_parameter_exists_only_where_its_condition_holds() -> None:
-    space = Space.parse(
+    space = parse_space(
         {
             "nesterov": {"choice": [True, False], "when": {"momentum": 0.9, "optimizer": "sgd"}},
             "momentum": {"choice": [0.9, 0.5], "when": {"optimizer": ["sgd", "rmsprop"]}},
@@ -50,7 +51,7 @@ def test_a_parameter_exists_only_where_its_condition_holds() -> None:
 
 
 def test_a_condition_may_name_a_nested_parameter_or_a_constant() -> None:
-    space = Space.parse(
+    space = parse_space(
         {
             "optimizer": {
                 "name": {"choice": ["sgd"]},
@@ -68,7 +69,7 @@ def test_a_condition_may_name_a_nested_parameter_or_a_constant() -> None:
 
 
 def test_a_grid_is_every_combination_once_without_what_does_not_exist() -> None:
-    space = Space.parse(
+    space = parse_space(
         {"kind": {"grid": ["a", "b"]}, "size": {"grid": [1, 2], "when": {"kind": "a"}}, "lr": {"uniform": [0, 1]}}
     )
     gridded = tuple(p for p in space.parameters if p.domain.gridded)
@@ -76,7 +77,7 @@ def test_a_grid_is_every_combination_once_without_what_does_not_exist() -> None:
 
 
 def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> None:
-    space = Space.parse({"lr": {"uniform": [0, 1]}, "width": {"choice": [8, 16]}, "depth": 2})
+    space = parse_space({"lr": {"uniform": [0, 1]}, "width": {"choice": [8, 16]}, "depth": 2})
     assert space.fix({"lr": 0.5, "depth": 3}).configure(first_value) == {"lr": 0.5, "width": 8, "depth": 3}
     with pytest.raises(SpecError, match="no parameter 'lrr'; did you mean 'lr'"):
         space.fix({"lrr": 1})
@@ -153,7 +154,7 @@ anything = st.recursive(
 @given(st.dictionaries(keys, anything, max_size=4))
 def test_any_mapping_is_a_space_or_is_refused_with_problems(raw: dict[str, Any]) -> None:
     try:
-        space = Space.parse(raw)
+        space = parse_space(raw)
     except SpecError:
         return
     assert isinstance(space.configure(first_value), dict)

@@ -29,6 +29,8 @@ class Results:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.sweep = SweepState(self.path, read_events(self.path / FILE_NAME))
+        if not self.sweep.spec:
+            raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")
 
     @property
     def trials(self) -> list[TrialRecord]:

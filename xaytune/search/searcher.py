@@ -14,8 +14,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from xaytune.sweep.domains import Categorical, Domain, Integer
 from xaytune.sweep.errors import Problem, SpecError
-from xaytune.sweep.space import Categorical, Domain, Integer, Parameter
+from xaytune.sweep.space import Parameter
 from xaytune.sweep.spec import CmaesSpec, GpSpec, QmcSpec, SearchSpec, SweepSpec, TpeSpec
 
 __all__ = ["Outcome", "Searcher", "Suggestion"]

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.space import Parameter, Space
+from xaytune.sweep.space_parser import parse_space
 
 __all__ = [
     "AshaSpec",
@@ -175,7 +176,7 @@ class SweepSpec(_Options):
         values: dict[str, Any] = {str(key): value for key, value in raw.items()}
         if "space" in values:
             try:
-                values["space"] = Space.parse(values["space"])
+                values["space"] = parse_space(values["space"])
             except SpecError as error:
                 problems += [problem.below("space") for problem in error.problems]
                 values["space"] = Space({}, (), {})

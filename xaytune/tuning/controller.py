@@ -91,5 +91,8 @@ class TuneRun:
         try:
             while not controller.is_finished():
                 controller.step()
-        finally:
+        except Exception:
             controller.cleanup()
+            raise
+        # After a KeyboardInterrupt there is no clean-up: it waits for trials, and "at once" was asked for.
+        controller.cleanup()

@@ -6,11 +6,9 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-import xaytune
-
 __all__ = ["format_error"]
 
-_PACKAGE = str(Path(xaytune.__file__).parent)
+_PACKAGE = str(Path(__file__).parents[1])
 
 
 def format_error(error: BaseException) -> str:

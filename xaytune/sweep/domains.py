@@ -1,0 +1,88 @@
+"""Domains: the values that a parameter can take. Each checks itself when it is made, and says what is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+__all__ = ["Categorical", "Domain", "Float", "Integer"]
+
+# A domain with more values than this is not one to try each value of.
+_MAX_COUNTED = 100_000
+# Beyond this the width of a range would overflow.
+_LARGEST = 1e300
+
+
+@dataclass(frozen=True)
+class Float:
+    """Floats from `low` to `high`, evenly over the logarithm if `log`, in steps of `q` if given."""
+
+    low: float
+    high: float
+    log: bool = False
+    q: float | None = None
+    gridded: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.log)
+        if self.q is not None:
+            if not 0 < self.q <= self.high - self.low:
+                raise ValueError(f"q must be above 0 and at most high - low (got {self.q})")
+            steps = (self.high - self.low) / self.q
+            if not math.isfinite(steps) or not math.isclose(steps, round(steps), rel_tol=1e-9):
+                raise ValueError(f"high - low must be a multiple of q (got {self.low}, {self.high}, {self.q})")
+
+    def values(self) -> Sequence[float] | None:
+        """All values there are; None if they are too many to be tried each."""
+        if self.q is None or (steps := round((self.high - self.low) / self.q)) >= _MAX_COUNTED:
+            return None
+        return [self.low + step * self.q for step in range(steps + 1)]
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Integers from `low` to `high` - 1, evenly over the logarithm if `log`."""
+
+    low: int
+    high: int
+    log: bool = False
+    gridded: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.log)
+
+    def values(self) -> Sequence[int] | None:
+        """All values there are; None if they are too many to be tried each."""
+        return range(self.low, self.high) if self.high - self.low <= _MAX_COUNTED else None
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of the choices; if `gridded`, each of them in turn."""
+
+    choices: tuple[Any, ...]
+    gridded: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("needs at least one value (got an empty list)")
+        if any(choice in self.choices[:index] for index, choice in enumerate(self.choices)):
+            raise ValueError(f"holds a value twice (got {list(self.choices)})")
+
+    def values(self) -> Sequence[Any]:
+        """All values there are."""
+        return self.choices
+
+
+Domain = Float | Integer | Categorical
+
+
+def _check_bounds(low: float, high: float, log: bool) -> None:
+    if max(abs(low), abs(high)) > _LARGEST or math.isnan(low) or math.isnan(high):
+        raise ValueError(f"bounds must be finite (got {low}, {high})")
+    if log and low <= 0:
+        raise ValueError(f"low must be above 0 on a logarithmic scale (got {low})")
+    if not low < high:
+        raise ValueError(f"low must be below high (got {low}, {high})")
