@@ -227,3 +227,12 @@ def test_resources_that_no_node_has_and_a_metric_never_reported_exit_with_2(tmp_
     assert done.returncode == 2
     assert "never reported 'score'; did you mean 'scores'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_lost_process_is_told_in_a_line_without_output_of_ray(tmp_path: Path, cli: Cli) -> None:
+    spec = spec_file(tmp_path, "kills_itself_for_some")
+    done = cli("run", spec, "--set", "space.x={grid: [0.1, 0.9]}", "--num-samples", "1")
+    assert done.returncode == 0
+    assert "failed: trial 0; the first, trial 0, with\n  its process was lost\n" in done.stdout
+    assert "raylet" not in done.stdout + done.stderr
+    assert "actor" not in done.stdout + done.stderr

@@ -88,7 +88,10 @@ def summary(sweep: SweepState) -> str:
         lines.append(
             f"failed: {_listed([trial.number for trial in failed])}; the first, trial {failed[0].number}, with"
         )
-        lines += [f"  {line}" for line in (failed[0].error or "no traceback").rstrip().splitlines()]
+        # Of a lost process there is no traceback, only Ray's guesses: they are in the journal.
+        error = failed[0].error or ""
+        shown = error if "Traceback" in error else str(failed[0].reason)
+        lines += [f"  {line}" for line in shown.rstrip().splitlines()]
     return "\n".join(lines)
 
 

@@ -218,6 +218,8 @@ class Trainer:
         self._evaluated_at = saved["evaluated_at"]
         self._data.load_state_dict(saved["data"])
         self._saved = self._position()
+        # Else torch warns, falsely: a scheduler does not see the steps of the process before.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
         random_state.restore(saved["random"], self._data.generators)
 
     def _load_newest(self) -> None:

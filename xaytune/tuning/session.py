@@ -8,6 +8,7 @@ import threading
 from types import TracebackType
 
 import ray
+from ray._private.worker import global_worker
 
 __all__ = ["RaySession"]
 
@@ -53,8 +54,15 @@ class RaySession:
         try:
             # What trials print is kept in files of their own.
             ray.init(logging_level=logging.ERROR, include_dashboard=dashboard, log_to_driver=False)
+            _silence()
         except BaseException as error:
             self._error = error
         self._ready.set()
         self._over.wait()
         ray.shutdown()
+
+
+def _silence() -> None:
+    """Ends the thread in which Ray prints that a process was lost: the sweep says so itself, in a line."""
+    global_worker.threads_stopped.set()
+    global_worker.gcs_error_subscriber.close()  # type: ignore[attr-defined]
