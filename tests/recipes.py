@@ -12,6 +12,7 @@ from typing import Any
 from tests.models import loader, make_trainer
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import EVENTS, TrainState
+from xaytune.trainer.handlers import SaveCheckpoint
 from xaytune.tuning.trial import Trial
 
 STEPS_PER_EPOCH = 4
@@ -185,6 +186,34 @@ def waits(config: dict[str, Any], trial: Trial) -> TrainState:
     trial.callbacks.fire("checkpoint_saved", state)
     trial.callbacks.fire("train_end", state)
     return state
+
+
+def saved(config: dict[str, Any], trial: Trial) -> TrainState:
+    """A Trainer that writes a checkpoint after every epoch, and takes its time."""
+    trainer = make_trainer(
+        lr=config["x"], seed=trial.seed, num_epochs=9, eval_loader=loader(shuffle=False), trial=trial
+    )
+    trial.callbacks.on("epoch_end")(SaveCheckpoint(trainer))
+    trial.callbacks.on("step_end")(lambda state: time.sleep(0.005))
+    return trainer.fit()
+
+
+def _once(trial: Trial, what: str) -> bool:
+    """Whether this is the first time that a trial asks, in whatever process."""
+    path = trial.checkpoint_dir.parents[1] / f"{what}-{trial.number}"
+    if path.exists():
+        return False
+    path.touch()
+    return True
+
+
+def kill_once_at_step_40(trial: Trial, config: dict[str, Any]) -> None:
+    """Kills the process of each trial, the first time that it comes to its fortieth step."""
+
+    @trial.callbacks.on("step_end")
+    def kill(state: TrainState) -> None:
+        if state.global_step == 40 and _once(trial, "killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def break_at_step_5(trial: Trial, config: dict[str, Any]) -> None:

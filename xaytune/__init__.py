@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from xaytune.sweep.errors import SpecError
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
-    from xaytune.tuning.sweep import Sweep
+    from xaytune.tuning.sweep import Sweep, resume
     from xaytune.tuning.trial import Trial
 
-__all__ = ["CallbackManager", "Results", "SpecError", "Sweep", "TrainState", "Trainer", "Trial"]
+__all__ = ["CallbackManager", "Results", "SpecError", "Sweep", "TrainState", "Trainer", "Trial", "resume"]
 
 _HOMES = {
     "CallbackManager": "xaytune.trainer.callbacks",
@@ -26,6 +26,7 @@ _HOMES = {
     "TrainState": "xaytune.trainer.callbacks",
     "Trainer": "xaytune.trainer.loop",
     "Trial": "xaytune.tuning.trial",
+    "resume": "xaytune.tuning.sweep",
 }
 
 

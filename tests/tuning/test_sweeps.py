@@ -96,7 +96,7 @@ def test_the_journal_tells_the_whole_story_of_a_trial(swept: Results) -> None:
     story = [event for event in events_of(swept) if event.get("trial") == stopped.number]
     kinds = [event["event"] for event in story]
     results = ["result"] * (1 if stopped.epoch == 1 else 2)
-    assert kinds == ["trial", "start", *results, "stop", "checkpoint", "end"]
+    assert kinds == ["trial", "start", *results, "stop", "end"]
     start = story[1]
     assert start["node"] == ray.util.get_node_ip_address()
     assert start["pid"] > 0

@@ -1,12 +1,13 @@
-"""The command line: ``xaytune run``, ``try``, ``check``, ``status`` and ``best``."""
+"""The command line: ``xaytune run``, ``resume``, ``try``, ``check``, ``status`` and ``best``."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,6 +16,10 @@ from xaytune.records.results import Results, find_sweep
 from xaytune.report import text
 from xaytune.sweep.errors import SpecError
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
+
+if TYPE_CHECKING:
+    from xaytune.report.live import LiveView
+    from xaytune.tuning.session import RaySession
 
 __all__ = ["main"]
 
@@ -75,6 +80,38 @@ def run(
         overrides["num_samples"] = num_samples
     loaded = load_spec(spec, overrides)
 
+    def drive(session: RaySession, view: LiveView) -> Results:
+        from xaytune.tuning.driver import run_sweep
+
+        with locating(spec):
+            return run_sweep(loaded, storage, name, spec.stem, session, view)
+
+    _show(drive, as_json)
+
+
+@main.command()
+@_sweep
+@_storage
+@click.option("--num-samples", type=int, help="Configurations to draw in all, instead of the spec's.")
+@_json
+def resume(sweep: str, storage: Path, num_samples: int | None, as_json: bool) -> None:
+    """Goes on with a SWEEP that was interrupted, killed, or failed: a folder, or a name under the storage folder.
+
+    What was finished stays as it is; unfinished trials go on from their last checkpoint.
+    """
+    folder = find_sweep(sweep, storage)
+    Results(folder)  # a journal that cannot be read is told before Ray is started
+
+    def drive(session: RaySession, view: LiveView) -> Results:
+        from xaytune.tuning.driver import resume_sweep
+
+        return resume_sweep(folder, session, view, num_samples)
+
+    _show(drive, as_json)
+
+
+def _show(drive: Callable[[RaySession, LiveView], Results], as_json: bool) -> NoReturn:
+    """Runs a sweep while it is shown, and exits with its code."""
     from xaytune.tuning.session import RaySession
 
     with contextlib.ExitStack() as stack:
@@ -85,11 +122,13 @@ def run(
         from rich.console import Console
 
         from xaytune.report.live import LiveView
-        from xaytune.tuning.driver import run_sweep
+        from xaytune.tuning.storage import StorageError
 
         view = stack.enter_context(LiveView(Console(stderr=as_json)))
-        stack.enter_context(locating(spec))
-        results = run_sweep(loaded, storage, name, spec.stem, session, view)
+        try:
+            results = drive(session, view)
+        except StorageError as error:
+            raise click.ClickException(str(error)) from None
     if as_json:
         _print_json(results.sweep.to_dict())
     sys.exit({"completed": DONE, "interrupted": INTERRUPTED}.get(results.sweep.state, SWEEP_FAILED))

@@ -6,14 +6,19 @@ costs the same however long the history is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from xaytune.records.state import Best
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Row", "append", "pack", "path_for", "read"]
+__all__ = ["Row", "append", "best", "cut", "pack", "path_for", "read"]
 
 _PLACE = ("epoch", "step", "global_step")
 
@@ -51,6 +56,43 @@ def append(path: Path, chunk: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("ab") as file:
         file.write(chunk)
+
+
+def cut(path: Path, after: int) -> None:
+    """Drops the rows after a step: the trial goes on from there, and trains what follows anew.
+
+    Args:
+        path: The history file; there may be none.
+        after: The last step to keep; 0 drops everything.
+    """
+    import pyarrow as pa
+
+    if not path.exists():
+        return
+    history = read(path)
+    kept = history[history["global_step"] <= after] if after > 0 else history[:0]
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        if len(kept):
+            table = pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata()
+            with pa.ipc.new_stream(file, table.schema) as writer:
+                writer.write_table(table)
+    os.replace(temporary, path)
+
+
+def best(path: Path, metric: str, maximize: bool) -> Best | None:
+    """Returns where the metric was best in a history; None where it never was finite."""
+    history = read(path)
+    if metric not in history:
+        return None
+    values = history[metric].to_numpy()
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    goodness = np.where(finite, values if maximize else -values, -np.inf)
+    row = history.iloc[int(goodness.argmax())]
+    metrics = {str(name): float(value) for name, value in row.drop(list(_PLACE)).dropna().items()}
+    return Best(float(row[metric]), int(row["epoch"]) + 1, int(row["global_step"]), metrics)
 
 
 def read(path: Path) -> pd.DataFrame:

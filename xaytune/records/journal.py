@@ -5,17 +5,22 @@ Every line has ``event`` and ``t`` (unix seconds), and ``trial`` (the trial's nu
 ==============  =====================================================================================
 event           fields
 ==============  =====================================================================================
-``sweep``       ``state``: first ``running`` with ``name``, ``spec``, ``num_trials``, ``host``, ``pid``;
-                last ``completed``, ``interrupted`` or ``failed`` with ``reason``
+``sweep``       ``state``: first, and again whenever it is resumed, ``running`` with ``name``, ``spec``,
+                ``num_trials``, ``folder`` (that it was run from), ``host``, ``pid``; last ``completed``,
+                ``interrupted`` or ``failed`` with ``reason``
 ``trial``       ``config``, ``seed``
-``start``       ``node``, ``pid``
-``result``      at a decision point: ``epoch``, ``global_step``, ``metrics``, ``value``, ``best``
-``stop``        the trial was told to stop: ``reason``
+``start``       an attempt trains in a process: ``attempt`` (from 0), ``node``, ``pid``
+``result``      at a decision point: ``due`` (whether the scheduler judged), ``epoch``, ``global_step``,
+                ``metrics``, ``value``, ``best``
+``stop``        the trial was told to stop: ``reason``, and the ``status`` it is to end with
 ``checkpoint``  ``path`` (within the sweep's folder), ``global_step``
-``failure``     ``error``, ``traceback``
+``damaged``     a checkpoint cannot be used: ``path``, ``global_step``
+``deleted``     a checkpoint is no longer needed: ``path``, ``global_step``
+``failure``     ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node lost``, ``preempted``),
+                ``error``, ``traceback``, ``retried`` (whether another attempt follows)
 ``pause``       the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
-``end``         ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``epoch``,
-                ``global_step``, ``metrics``, ``best``
+``end``         ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,
+                ``global_step``, ``metrics``, ``best``, ``checkpoints`` (the last, paths by step)
 ==============  =====================================================================================
 
 A number that is not finite is ``null``. ``best`` is where the metric was best so far: ``value``, ``epoch``,
@@ -24,6 +29,8 @@ A number that is not finite is ``null``. ``best`` is where the metric was best s
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -47,12 +54,21 @@ class Journal:
 
     Args:
         path: The file; it is made if missing. A half-written last line is cut off.
+
+    Raises:
+        JournalError: Another process is writing it.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_half_line(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = path.open("a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JournalError(f"{path.parent}: the sweep is running, in another process") from None
+        except OSError:
+            pass  # a file system without locks
+        self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
 
     def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
         """Appends an event, and returns it as a reader will see it.
@@ -62,13 +78,16 @@ class Journal:
         """
         subject = {} if trial is None else {"trial": trial}
         entry = {"event": event, "t": round(time.time(), 3), **subject, **_finite(fields)}
-        line = json.dumps(entry, separators=(",", ":"), allow_nan=False, default=str)
-        os.write(self._file, line.encode() + b"\n")
+        line = json.dumps(entry, separators=(",", ":"), allow_nan=False, default=str).encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        if self._file.write(line) < len(line):  # the disk is full
+            self._file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return entry
 
     def close(self) -> None:
         """Closes the file."""
-        os.close(self._file)
+        self._file.close()
 
 
 def read_events(path: Path) -> Iterator[Event]:
@@ -90,14 +109,6 @@ def read_events(path: Path) -> Iterator[Event]:
         if not isinstance(event, dict) or "event" not in event:
             raise JournalError(f"{path}:{number}: not an event of a journal (got {line[:80]!r})")
         yield event
-
-
-def _cut_half_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        text = file.read()
-        file.truncate(text.rfind(b"\n") + 1)
 
 
 def _finite(value: Any) -> Any:

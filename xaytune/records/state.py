@@ -42,9 +42,13 @@ class TrialRecord:
         metrics: Latest metrics the driver was told of.
         best: Where the metric was best; None while it was never reported.
         stop_reason: Why it was told to stop, in words and numbers; None if it was not.
+        stop_status: The status it was to end with.
         reason: Why it ended as it did, where there is more to say than that it was finished.
         checkpoints: Paths by global step.
         error: Traceback of its failure.
+        failure: Kind of its failure, as the journal tells them apart.
+        attempts: Times that it was started.
+        lost: Times that it lost its process, by no fault of the node.
         started: Unix seconds.
         ended: Unix seconds.
         results: Its ``result`` events: what it was worth at each decision point.
@@ -61,9 +65,13 @@ class TrialRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     best: Best | None = None
     stop_reason: str | None = None
+    stop_status: TrialStatus | None = None
     reason: str | None = None
     checkpoints: dict[int, str] = field(default_factory=dict)
     error: str | None = None
+    failure: str | None = None
+    attempts: int = 0
+    lost: int = 0
     started: float | None = None
     ended: float | None = None
     results: list[Event] = field(default_factory=list)
@@ -120,6 +128,8 @@ class SweepState:
         num_trials: Trials of the whole sweep.
         state: ``running``, ``completed``, ``interrupted``, ``failed``; or ``lost`` if its driver is gone.
         reason: Why the sweep failed or was interrupted.
+        folder: Where it was run from.
+        epochs: Epochs finished by all trials together.
         trials: By number.
     """
 
@@ -132,8 +142,13 @@ class SweepState:
         self.reason: str | None = None
         self.started: float | None = None
         self.ended: float | None = None
+        self.folder = ""
+        self.epochs = 0
         self.trials: dict[int, TrialRecord] = {}
         self._driver: tuple[str, int] | None = None
+        self._latest = 0.0  # time of the newest event
+        self._resumed: float | None = None  # when it was begun or resumed last
+        self._ran_s = 0.0  # before that
         for event in events:
             self.apply(event)
         if self.state == "running" and self._driver is not None and not _alive(*self._driver):
@@ -144,6 +159,7 @@ class SweepState:
         apply = getattr(self, f"_on_{event['event']}", None)
         if apply is not None:
             apply(event)
+        self._latest = event["t"]
 
     @property
     def maximize(self) -> bool:
@@ -164,9 +180,14 @@ class SweepState:
         counted["pending"] += max(0, self.num_trials - len(self.trials))
         return {status: counted[status] for status in TRIAL_STATUSES}
 
+    def running_s(self, now: float) -> float:
+        """Returns the seconds that a running sweep has run, without the time between its resumes."""
+        return self._ran_s + (now - self._resumed if self._resumed is not None else 0.0)
+
     def progress(self, trial: int, epoch: int, global_step: int, metrics: dict[str, float]) -> None:
         """Takes in how far a running trial is: for who watches, not part of the record."""
         record = self.trials[trial]
+        self.epochs += epoch - record.epoch
         record.epoch, record.global_step, record.metrics = epoch, global_step, metrics
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,8 +207,12 @@ class SweepState:
             self.ended = event["t"]
             return
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
+        self.folder = event.get("folder", "")
         self._driver = event["host"], event["pid"]
-        self.started, self.ended = event["t"], None
+        if self._resumed is not None:
+            self._ran_s += self._latest - self._resumed
+        self._resumed = event["t"]
+        self.started, self.ended = self.started or event["t"], None
 
     def _on_trial(self, event: Event) -> None:
         self.trials[event["trial"]] = TrialRecord(event["trial"], event["config"], event["seed"])
@@ -195,7 +220,11 @@ class SweepState:
     def _on_start(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
         trial.status, trial.node, trial.pid = "running", event["node"], event["pid"]
+        trial.attempts = event.get("attempt", 0) + 1
         trial.started = trial.started or event["t"]
+        trial.reason = trial.error = trial.failure = None
+        if trial.stop_status == "paused":
+            trial.stop_reason = trial.stop_status = None
 
     def _on_result(self, event: Event) -> None:
         self.trials[event["trial"]].results.append(event)
@@ -203,18 +232,30 @@ class SweepState:
 
     def _update_position(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        trial.epoch, trial.global_step, trial.metrics = event["epoch"], event["global_step"], event["metrics"]
+        self.progress(trial.number, event["epoch"], event["global_step"], event["metrics"])
         if event["best"] is not None:
             trial.best = Best(**event["best"])
+        for step, path in event.get("checkpoints", {}).items():
+            trial.checkpoints[int(step)] = str(self._root / path)
 
     def _on_stop(self, event: Event) -> None:
-        self.trials[event["trial"]].stop_reason = event["reason"]
+        trial = self.trials[event["trial"]]
+        trial.stop_reason, trial.stop_status = event["reason"], event.get("status", "stopped")
 
     def _on_checkpoint(self, event: Event) -> None:
         self.trials[event["trial"]].checkpoints[event["global_step"]] = str(self._root / event["path"])
 
+    def _on_damaged(self, event: Event) -> None:
+        self.trials[event["trial"]].checkpoints.pop(event["global_step"], None)
+
+    _on_deleted = _on_damaged
+
     def _on_failure(self, event: Event) -> None:
-        self.trials[event["trial"]].error = event["traceback"]
+        trial = self.trials[event["trial"]]
+        trial.error, trial.failure = event["traceback"], event.get("kind", "error")
+        trial.lost += trial.failure == "lost"
+        if event.get("retried"):
+            trial.status, trial.reason = "pending", event["error"]
 
     def _on_pause(self, event: Event) -> None:
         trial = self.trials[event["trial"]]

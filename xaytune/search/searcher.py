@@ -38,12 +38,13 @@ class Outcome:
     """How a trial did.
 
     Attributes:
-        status: ``completed``, ``stopped`` (early, by whatever verdict) or ``failed``.
+        status: ``completed``, ``stopped`` (early, by whatever verdict), ``failed``, or ``infeasible`` (this
+            configuration can never be trained here).
         value: The best finite value that its metric reached.
         intermediate: The metric by time, at the trial's decision points.
     """
 
-    status: Literal["completed", "stopped", "failed"]
+    status: Literal["completed", "stopped", "failed", "infeasible"]
     value: float | None = None
     intermediate: Mapping[int, float] = field(default_factory=dict)
 
@@ -56,6 +57,9 @@ class Searcher:
     Args:
         spec: The sweep.
 
+    Attributes:
+        asked: Suggestions so far.
+
     Raises:
         SpecError: The algorithm needs a package that is not installed.
     """
@@ -67,12 +71,12 @@ class Searcher:
         self._space = spec.space
         self._grid = spec.grid_points()
         self._choices = {parameter.name: _Choices(parameter.domain) for parameter in spec.space.parameters}
-        self._asked = 0
+        self.asked = 0
         self._running: dict[int, optuna.Trial] = {}
 
     def ask(self) -> Suggestion:
         """Returns the next configuration; not a running trial's again, unless the space is too small."""
-        point = self._grid[self._asked % len(self._grid)]
+        point = self._grid[self.asked % len(self._grid)]
         trial, config = self._draw(point)
         for _ in range(_REDRAWS):
             fixed = len(point) == len(trial.params)
@@ -80,17 +84,35 @@ class Searcher:
                 break
             self._study.tell(trial, state=TrialState.FAIL)
             trial, config = self._draw(point)
-        suggestion = Suggestion(self._asked, config)
+        suggestion = Suggestion(self.asked, config)
         self._running[suggestion.number] = trial
-        self._asked += 1
+        self.asked += 1
         return suggestion
+
+    def ask_again(self, config: Mapping[str, Any]) -> Suggestion:
+        """Returns the next configuration as it was suggested before, in a sweep that is resumed.
+
+        The sampler goes through the draws that it made then; its state is what it was.
+
+        Args:
+            config: The configuration as it was recorded.
+        """
+        suggestion = self.ask()
+        if _plain(suggestion.config) == _plain(config):
+            return suggestion
+        # Another version of the sampler draws otherwise: what was tried stands.
+        self._study.tell(self._running.pop(suggestion.number), state=TrialState.FAIL)
+        trial, again = self._draw(self._space.values(config))
+        self._running[suggestion.number] = trial
+        return Suggestion(suggestion.number, again)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Tells how the trial of a suggestion did: stopped trials are pruned ones to the sampler."""
         trial = self._running.pop(number)
         for step, value in outcome.intermediate.items():
             trial.report(value, step)
-        if outcome.status == "stopped":
+        # An infeasible one has no values: a pruned trial without any is the worst there can be.
+        if outcome.status in ("stopped", "infeasible"):
             self._study.tell(trial, state=TrialState.PRUNED)
         elif outcome.status == "completed" and outcome.value is not None:
             self._study.tell(trial, outcome.value)
@@ -129,6 +151,11 @@ class _Choices:
 
     def decode(self, encoded: Any) -> Any:
         return self._values[_key(encoded)]
+
+
+def _plain(config: Mapping[str, Any]) -> Any:
+    """A configuration as JSON gives it back."""
+    return json.loads(json.dumps(config, default=str))
 
 
 def _key(value: Any) -> tuple[type, Any]:

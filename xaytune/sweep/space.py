@@ -57,6 +57,18 @@ class Space:
                 values[parameter.name] = suggest(parameter)
         return nest({**self.constants, **values})
 
+    def values(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values that the parameters have in a configuration, by name."""
+        found: dict[str, Any] = {}
+        for parameter in self.parameters:
+            *parents, leaf = parameter.name.split(".")
+            place: Any = config
+            for parent in parents:
+                place = place.get(parent, {})
+            if leaf in place:
+                found[parameter.name] = place[leaf]
+        return found
+
     def fix(self, values: Mapping[str, Any]) -> Space:
         """Returns the space with these parameters, by dotted name, held at a value.
 

@@ -8,7 +8,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
@@ -17,6 +25,9 @@ from xaytune.sweep.space_parser import parse_space
 
 __all__ = [
     "AshaSpec",
+    "BudgetSpec",
+    "CheckpointSpec",
+    "FailuresSpec",
     "FifoSpec",
     "MedianSpec",
     "SchedulerSpec",
@@ -123,6 +134,50 @@ class MedianSpec(_EarlyStopping):
 SchedulerSpec = Annotated[FifoSpec | AshaSpec | MedianSpec, Field(discriminator="algorithm")]
 
 
+class FailuresSpec(_Options):
+    """What to do about failures.
+
+    Attributes:
+        retries: Times that a trial is begun again, from its last checkpoint, after it lost its process. Lost
+            nodes and preemptions do not count; an error of the recipe is not retried.
+    """
+
+    retries: int = Field(default=3, ge=0)
+
+
+def _seconds(value: Any) -> Any:
+    """Reads a duration: ``90``, ``"90s"``, ``"15m"``, ``"1h30m"``, ``"2d"``."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", value.replace(" ", ""))
+    if not parts or "".join(map("".join, parts)) != value.replace(" ", ""):
+        raise ValueError(f"must be seconds, or a duration like '90s', '15m', '1h30m' (got {value!r})")
+    return sum(float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+
+
+class BudgetSpec(_Options):
+    """When a sweep ends, though trials are left: those that run are stopped through their own loops.
+
+    Attributes:
+        time: Seconds that it runs, or a duration like ``"2h"``.
+        epochs: Epochs of all trials together.
+    """
+
+    time: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] | None = None
+    epochs: int | None = Field(default=None, ge=1)
+
+
+class CheckpointSpec(_Options):
+    """Which checkpoints of a sweep are kept.
+
+    Attributes:
+        num_to_keep: Of the trials that have ended the best so many keep one, that of their best value if they
+            have it, else their newest; None keeps all. What other trials go on from is never deleted.
+    """
+
+    num_to_keep: int | None = Field(default=None, ge=1)
+
+
 def _check_reference(value: Any) -> Any:
     if not callable(value) and not (isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value)):
         raise ValueError(f"must be 'module:function', or a function (got {value!r})")
@@ -146,7 +201,11 @@ class SweepSpec(_Options):
         max_concurrent_trials: Trials that run at once; by default as many as the cluster has room for.
         resources_per_trial: What each trial reserves, ``cpu``, ``gpu`` and custom resources.
         callbacks: ``"module:function"`` or functions; each is called once a trial with ``(trial, config)``.
+        failures: What to do about failures.
+        budget: When the sweep ends, though trials are left.
+        checkpoint_config: Which checkpoints are kept.
         stop_grace_s: Seconds that a trial has to end by itself after it was told to stop.
+        stall_timeout_s: Seconds without a step after which a trial's process is ended; None waits for ever.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -161,7 +220,11 @@ class SweepSpec(_Options):
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     resources_per_trial: dict[str, Annotated[float, Field(ge=0)]] = {"cpu": 1}
     callbacks: list[Reference] = []
+    failures: FailuresSpec = FailuresSpec()
+    budget: BudgetSpec = BudgetSpec()
+    checkpoint_config: CheckpointSpec = CheckpointSpec()
     stop_grace_s: float = Field(default=60, gt=0)
+    stall_timeout_s: float | None = Field(default=None, gt=0)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> SweepSpec:
@@ -256,9 +319,15 @@ def _problem(details: ErrorDetails) -> Problem:
 
 
 def _options_at(location: Path) -> list[str]:
-    """The options there are at pydantic's location of a model: ``()``, or ``("search", "tpe")``."""
-    model = SweepSpec if not location else _ALGORITHMS[str(location[1])]
-    return list(model.model_fields)
+    """The options there are at pydantic's location of a model: ``()``, ``("budget",)``, ``("search", "tpe")``."""
+    if not location:
+        return list(SweepSpec.model_fields)
+    model = (
+        SweepSpec.model_fields[str(location[0])].annotation
+        if len(location) == 1
+        else _ALGORITHMS[str(location[1])]
+    )
+    return list(model.model_fields)  # type: ignore[union-attr]
 
 
 _ALGORITHMS: dict[str, type[_Options]] = {

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, get_args
 
-__all__ = ["EVENTS", "CallbackManager", "Event", "Handler", "TrainState"]
+__all__ = ["EVENTS", "CallbackManager", "Event", "Handler", "Pause", "TrainState"]
 
 Event = Literal[
     "train_start",
@@ -71,6 +71,10 @@ class TrainState:
     def stop_training(self) -> None:
         """Ends the run after the current step, through its own loop."""
         self.should_stop = True
+
+
+class Pause(BaseException):
+    """Unwinds a run that goes on later, from its newest checkpoint: it has not ended, and fires nothing more."""
 
 
 Handler = Callable[[TrainState], object]

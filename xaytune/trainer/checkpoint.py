@@ -10,11 +10,11 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-__all__ = ["CheckpointError", "list_checkpoints", "load", "path_for", "save"]
+__all__ = ["CheckpointError", "list_checkpoints", "load", "path_for", "save", "step_of", "verify"]
 
 
 class CheckpointError(Exception):
@@ -24,6 +24,11 @@ class CheckpointError(Exception):
 def path_for(folder: Path, global_step: int) -> Path:
     """Returns the path of the checkpoint of a step."""
     return folder / f"step-{global_step:08d}.pt"
+
+
+def step_of(path: Path) -> int:
+    """Returns the step that a checkpoint's path tells."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -44,11 +49,36 @@ def save(payload: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(payload, temporary)
+        with temporary.open("wb") as file:
+            _write(payload, file)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _write(payload: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(payload, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch hides what the file system said
+            raise error.__context__ from None
+        raise
+
+
+def verify(path: Path) -> None:
+    """Checks that a checkpoint is whole, by its checksums.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path}: the checkpoint cannot be read: {error}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: the checkpoint is damaged (checksum of {damaged})")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -57,13 +87,10 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
     """
+    verify(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path}: the checkpoint is damaged (checksum of {damaged})")
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read: {error}") from error
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path}: not a checkpoint (it holds a {type(payload).__name__})")

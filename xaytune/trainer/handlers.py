@@ -168,7 +168,7 @@ class SaveBest:
         state.metrics[f"saved_best_{self._metric}"] = value
         before, self._written = self._written, self._trainer.save_checkpoint()
         if before is not None and before != self._written:
-            before.unlink(missing_ok=True)
+            self._trainer.discard_checkpoint(before)
 
 
 def _check_mode(mode: str) -> None:

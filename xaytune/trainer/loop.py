@@ -40,6 +40,12 @@ class RunContext(Protocol):
     def checkpoint_dir(self) -> Path:
         """Where this run's checkpoints are kept, and found again when it is resumed."""
 
+    def attach(self, save_checkpoint: Callable[[], Path]) -> None:
+        """Takes the means to save the run, where a decision asks for it."""
+
+    def discard(self, checkpoint: Path) -> None:
+        """Deletes a checkpoint that the run needs no longer, as soon as a later one is known to be safe."""
+
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the run is judged when so many epochs, or optimizer steps, are finished."""
 
@@ -143,6 +149,8 @@ class Trainer:
         self._checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self._resume = resume
         self._trial = trial
+        if trial is not None:
+            trial.attach(self.save_checkpoint)
         self._epoch_finished = False
         self._evaluated_at = -1  # the global step of the newest evaluation
         self._saved: tuple[int, int, bool] | None = None  # the position of the newest checkpoint
@@ -189,6 +197,13 @@ class Trainer:
         self._saved = self._position()
         self._fire("checkpoint_saved")
         return path
+
+    def discard_checkpoint(self, path: Path) -> None:
+        """Deletes a checkpoint of this run that a later one replaces."""
+        if self._trial is not None:
+            self._trial.discard(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the whole state of the run, in tensors and plain values."""

@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from types import TracebackType
+from typing import Any
 
 from ray.train._internal.storage import StorageContext
 from ray.tune import Callback, PlacementGroupFactory
@@ -18,7 +19,7 @@ from ray.tune.search import SearchAlgorithm
 from xaytune.tuning.report import Assignment, Task
 from xaytune.tuning.trainable import trainable_for
 
-__all__ = ["TuneRun"]
+__all__ = ["SweepTrial", "TuneRun"]
 
 _TRAINABLE = "xaytune"
 _ENVIRONMENT = {
@@ -32,6 +33,28 @@ _ENVIRONMENT = {
     # A decision must follow each result.
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
+
+
+class SweepTrial(TuneTrial):
+    """A trial of Tune for which it was decided whether it is to be begun again."""
+
+    retry = False
+
+    def should_recover(self) -> bool:
+        """Tells whether the trial is to be begun again."""
+        return self.retry
+
+
+class _Controller(TuneController):
+    def _process_trial_failure(self, trial: Any, exception: Any) -> None:
+        if trial.status == TuneTrial.PENDING:
+            # Its process was lost while it was made ready: Tune begins only those again that run.
+            self._resetting_trials.discard(trial)
+            self._set_trial_status(trial, TuneTrial.RUNNING)
+            self._unstage_trial_with_resources(trial)
+        scheduler: Any = self._scheduler_alg
+        trial.retry = scheduler.retry(trial, exception)
+        super()._process_trial_failure(trial, exception)
 
 
 class TuneRun:
@@ -67,11 +90,12 @@ class TuneRun:
         os.environ.clear()
         os.environ.update(self._before)
 
-    def make_trial(self, assignment: Assignment) -> TuneTrial:
+    def make_trial(self, assignment: Assignment) -> SweepTrial:
         """Returns Tune's trial of an assignment."""
         name = f"trial-{assignment.number:05d}"
-        return TuneTrial(
+        return SweepTrial(
             _TRAINABLE,
+            trial_id=name,
             config={"assignment": assignment},
             storage=self._storage,
             placement_group_factory=self._resources,
@@ -81,7 +105,7 @@ class TuneRun:
 
     def run(self, source: SearchAlgorithm, scheduler: TrialScheduler, callback: Callback) -> None:
         """Runs the trials of a source until there are no more."""
-        controller = TuneController(
+        controller: TuneController = _Controller(
             search_alg=source,
             scheduler=scheduler,
             callbacks=[callback],

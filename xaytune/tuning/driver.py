@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
 from xaytune.records.results import Results
+from xaytune.records.state import TrialRecord
 from xaytune.search.searcher import Searcher
 from xaytune.sweep.errors import SpecError
 from xaytune.sweep.spec import SweepSpec
@@ -22,17 +24,20 @@ from xaytune.tuning.controller import TuneRun
 from xaytune.tuning.judges import judge_for
 from xaytune.tuning.recipe import never_reported
 from xaytune.tuning.recorder import Listener, Recorder
+from xaytune.tuning.replay import replay
 from xaytune.tuning.report import Report, StopRequest, Task
 from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
 from xaytune.tuning.session import RaySession
 from xaytune.tuning.source import TrialSource
-from xaytune.tuning.storage import new_sweep_dir
+from xaytune.tuning.storage import StorageError, new_sweep_dir
 
-__all__ = ["run_sweep"]
+__all__ = ["resume_sweep", "run_sweep"]
 
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0
 _HEARTBEAT_S_PER_TRIAL = 0.02
+# So many trials that raise before any has trained a step are enough: the others would as well.
+_STILLBORN = 2
 
 
 def run_sweep(
@@ -58,34 +63,68 @@ def run_sweep(
 
     Raises:
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
+        StorageError: The sweep's folder cannot be written any more.
     """
-    searcher, judge = Searcher(spec), judge_for(spec)
     session.wait()
     resources.check_feasible(spec.resources_per_trial)
+    return _drive(spec, new_sweep_dir(storage, name, default_name), listener)
+
+
+def resume_sweep(
+    sweep_dir: Path, session: RaySession, listener: Listener | None = None, num_samples: int | None = None
+) -> Results:
+    """Goes on with a sweep, whatever ended it: what was finished stays, and nothing is decided anew.
+
+    Unfinished trials go on from their newest sound checkpoint, with their own numbers and configurations.
+
+    Args:
+        sweep_dir: The sweep's folder.
+        session: The Ray to run it in, which may still be starting.
+        listener: Called with the state and each event, as it is recorded.
+        num_samples: Configurations to draw, instead of the spec's.
+
+    Raises:
+        JournalError: The sweep is running, or its journal is damaged.
+        SpecError: The sweep cannot run as specified.
+        StorageError: The sweep's folder cannot be written any more.
+    """
+    spec = SweepSpec.parse(Results(sweep_dir).sweep.spec)
+    if num_samples is not None:
+        spec = SweepSpec.parse(spec.plain() | {"num_samples": num_samples})
+    session.wait()
+    resources.check_feasible(spec.resources_per_trial)
+    return _drive(spec, sweep_dir, listener)
+
+
+def _drive(spec: SweepSpec, sweep_dir: Path, listener: Listener | None) -> Results:
+    """Runs what is left of a sweep, all of it if it is new."""
     limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
-    sweep_dir = new_sweep_dir(storage, name, default_name)
-    task = Task.of(spec, judge.points, sweep_dir, heartbeat_s)
-    with (
-        contextlib.closing(Recorder(sweep_dir, spec.metric, listener)) as recorder,
-        TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run,
-    ):
-        recorder.begun(spec)
-        source = TrialSource(spec, searcher, recorder, limit, tune_run.make_trial)
-        scheduler = CooperativeScheduler(judge, recorder, spec.stop_grace_s, heartbeat_s)
-        control = _Control(spec, recorder, source, scheduler)
-        try:
-            with control.signals():
-                tune_run.run(source, scheduler, control)
-            state, reason = control.outcome()
-        except KeyboardInterrupt:
-            state, reason = "interrupted", "interrupted twice: its trials were not waited for"
-            recorder.abandoned(reason)
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # the disk may be what failed
-                recorder.finished("failed", f"{type(error).__name__}: {error}")
-            raise
-        recorder.finished(state, reason)
+    searcher, judge = Searcher(spec), judge_for(spec)
+    with contextlib.closing(Recorder(sweep_dir, spec.metric, listener)) as recorder:
+        folder = recorder.state.folder
+        task = Task.of(spec, judge.points, sweep_dir, heartbeat_s, [folder] if folder else [])
+        with TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run:
+            left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)
+            recorder.begun(spec)
+            source = TrialSource(spec, searcher, recorder, limit, tune_run.make_trial, left.unfinished.values())
+            scheduler = CooperativeScheduler(judge, recorder, spec, heartbeat_s, left)
+            control = _Control(spec, recorder, source, scheduler)
+            try:
+                with control.signals():
+                    tune_run.run(source, scheduler, control)
+                state, reason = control.outcome()
+            except KeyboardInterrupt:
+                state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+                recorder.abandoned(reason)
+            except BaseException as error:
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    recorder.finished("failed", f"{type(error).__name__}: {error}")
+                if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+                    raise StorageError(sweep_dir, error) from error
+                raise
+            with contextlib.suppress(OSError):
+                recorder.finished(state, reason)
     if control.refused:
         shutil.rmtree(sweep_dir)  # nothing was trained: it is as if the sweep had not begun
     if control.fatal is not None:
@@ -94,22 +133,23 @@ def run_sweep(
 
 
 class _Control(Callback):
-    """Looks after a sweep while Tune runs it: interrupts, overdue stops, and what ends it early.
+    """Looks after a sweep while Tune runs it: interrupts, budgets, overdue stops, and what ends it early.
 
     Attributes:
-        fatal: What the sweep ended for before its time.
+        fatal: What the sweep ended for before its time, if that is to be raised.
         refused: Whether that is that no trial of it can run.
     """
 
     def __init__(
         self, spec: SweepSpec, recorder: Recorder, source: TrialSource, scheduler: CooperativeScheduler
     ) -> None:
-        self.fatal: SpecError | None = None
+        self.fatal: SpecError | StorageError | None = None
         self.refused = False
         self._spec, self._recorder = spec, recorder
         self._source, self._scheduler = source, scheduler
         self._interrupted = False
-        self._winding_down: StopRequest | None = None
+        self._ending: tuple[str, str] | None = None  # state and reason of a sweep that ends early
+        self._stillborn: list[TrialRecord] = []  # trials that raised before their first step
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -132,10 +172,8 @@ class _Control(Callback):
 
     def outcome(self) -> tuple[str, str | None]:
         """Returns how the sweep ended, and why if it was not finished."""
-        if self.fatal is not None:
-            return "failed", str(self.fatal)
-        if self._interrupted:
-            return "interrupted", "interrupted by the user"
+        if self._ending is not None:
+            return self._ending
         trials = self._recorder.state.trials.values()
         if all(trial.status == "failed" for trial in trials):
             return "failed", "every trial failed"
@@ -146,29 +184,58 @@ class _Control(Callback):
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         """Tune is about to handle its next event."""
         self._scheduler.kill_overdue()
-        if self._interrupted and self._winding_down is None:
-            self._wind_down(StopRequest("the sweep was interrupted", status="paused"), trials)
-        if self.fatal is not None and self._winding_down is None:
-            self._wind_down(StopRequest("the sweep was ended: see its reason"), trials)
+        if self._ending is not None:
+            return
+        spent = self._budget_spent()
+        if self.fatal is not None:
+            self._end_early("failed", str(self.fatal), StopRequest("the sweep was ended", "paused"), trials)
+        elif self._interrupted:
+            request = StopRequest("the sweep was interrupted", "paused")
+            self._end_early("interrupted", "interrupted by the user", request, trials)
+        elif len(self._stillborn) >= min(_STILLBORN, self._spec.num_trials):
+            first = self._stillborn[0]
+            reason = f"its first trials raised before their first step: {first.reason}"
+            self._end_early("failed", reason, StopRequest("the sweep was ended", "paused"), trials)
+        elif spent is not None:
+            self._end_early("completed", spent, StopRequest(spent), trials)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has got its process."""
         self._scheduler.started(trial)
-        if self._winding_down is not None:
-            self._scheduler.stop(trial, self._winding_down)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has ended, and was recorded."""
         report: Report | None = trial.last_result.get("report")  # a trial that never ran has none
         if report is not None and report.problems:
-            self.fatal, self.refused = SpecError(report.problems), True
+            self.fatal, self.refused = SpecError(report.problems), not self._began()
+        if report is not None and report.failure == "storage":
+            self.fatal = StorageError(self._recorder.sweep_dir, str(report.reason))
         record = self._recorder.state.trials[assignment_of(trial).number]
         finished = record.status == "completed" and record.reason is None
         if finished and self._spec.metric not in record.metrics and self.fatal is None:
             self.fatal = SpecError([never_reported(self._spec, record.metrics)])
+        if record.failure == "error" and record.global_step == 0 and not self._trained():
+            self._stillborn.append(record)
 
-    def _wind_down(self, request: StopRequest, trials: list[TuneTrial]) -> None:
+    def _began(self) -> bool:
+        """Whether any trial was ever begun."""
+        return any(trial.attempts > 0 for trial in self._recorder.state.trials.values())
+
+    def _trained(self) -> bool:
+        """Whether any trial has trained a step."""
+        return any(trial.global_step > 0 for trial in self._recorder.state.trials.values())
+
+    def _budget_spent(self) -> str | None:
+        """Says what budget is spent, if one is."""
+        budget, state = self._spec.budget, self._recorder.state
+        if budget.epochs is not None and state.epochs >= budget.epochs:
+            return f"the budget of {budget.epochs} epochs is spent"
+        if budget.time is not None and state.running_s(time.time()) >= budget.time:
+            return f"the budget of {budget.time:g} s is spent"
+        return None
+
+    def _end_early(self, state: str, reason: str, request: StopRequest, trials: list[TuneTrial]) -> None:
         """Starts no more trials, and asks those that run to end."""
-        self._winding_down = request
+        self._ending = state, reason
         self._source.close()
         self._scheduler.wind_down(trials, request)

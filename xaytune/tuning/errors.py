@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["format_error"]
+from xaytune.tuning.report import Failure
+
+__all__ = ["format_error", "kind_of"]
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -14,6 +17,18 @@ _PACKAGE = str(Path(__file__).parents[1])
 def format_error(error: BaseException) -> str:
     """Returns the traceback of an error from the first frame on that is not xaytune's own."""
     return "".join(traceback.format_exception(type(error), error, _below(error.__traceback__)))
+
+
+def kind_of(error: BaseException) -> Failure:
+    """Tells what kind of failure an error of a recipe is."""
+    import torch
+
+    text = str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
+        return "infeasible"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return "storage"
+    return "error"
 
 
 def _below(trace: TracebackType | None) -> TracebackType | None:

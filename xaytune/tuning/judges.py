@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from xaytune.sweep.spec import AshaSpec, MedianSpec, SweepSpec
-from xaytune.tuning.report import DecisionPoints, Report, StopRequest
+from xaytune.tuning.report import DecisionPoints, StopRequest
 
 __all__ = ["Judge", "judge_for"]
 
@@ -32,32 +32,40 @@ class Judge:
         self.scheduler = scheduler
         self._metric, self._maximize = spec.metric, spec.mode == "max"
 
-    def verdict(self, controller: Any, trial: TuneTrial, report: Report) -> StopRequest | None:
-        """Judges a report of a decision point: why the trial is to stop, or None if it is to go on."""
-        value, time = report.metrics[self._metric], self._time(report)
-        if not math.isfinite(value):
-            if report.due:
+    def verdict(
+        self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool
+    ) -> StopRequest | None:
+        """Judges a trial at a decision point.
+
+        Args:
+            controller: Tune's.
+            trial: The trial.
+            time: Epochs or steps finished.
+            value: The metric; None where it is not finite.
+            due: Whether the scheduler judges here.
+
+        Returns:
+            Why the trial is to stop; None if it is to go on.
+        """
+        if value is None or not math.isfinite(value):
+            if due:
                 worst = -_WORST if self._maximize else _WORST
                 self.scheduler.on_trial_result(controller, trial, self._result(time, worst))
-            return StopRequest(f"diverged: {self._metric} is {value} at {self._at(time)}")
+            return StopRequest(f"diverged: {self._metric} is {value or 'not finite'} at {self._at(time)}")
         reason = self._reason(trial, time, value)
         decision = self.scheduler.on_trial_result(controller, trial, self._result(time, value))
         return reason if decision == TrialScheduler.STOP else None
 
-    def ended(self, controller: Any, trial: TuneTrial, report: Report) -> None:
-        """Takes in how a trial ended: a run that was finished at a decision point counts there."""
-        value = report.metrics.get(self._metric)
-        if report.due and report.status == "completed" and value is not None and math.isfinite(value):
-            self.scheduler.on_trial_complete(controller, trial, self._result(self._time(report), value))
+    def ended(self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool) -> None:
+        """Takes in that a trial ended: a run that was finished at a decision point counts there."""
+        if due and value is not None and math.isfinite(value):
+            self.scheduler.on_trial_complete(controller, trial, self._result(time, value))
         else:
             self.scheduler.on_trial_remove(controller, trial)
 
     def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
         """Words why the scheduler would stop the trial here; asked before the scheduler takes the value in."""
         raise NotImplementedError
-
-    def _time(self, report: Report) -> int:
-        return report.epoch if self.points.time_attr == "epoch" else report.global_step
 
     def _at(self, time: int) -> str:
         return f"{'epoch' if self.points.time_attr == 'epoch' else 'step'} {time}"

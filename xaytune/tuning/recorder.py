@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from xaytune.records import history
-from xaytune.records.journal import FILE_NAME, Event, Journal
-from xaytune.records.state import SweepState
+from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
+from xaytune.records.state import Best, SweepState
 from xaytune.sweep.spec import SweepSpec
-from xaytune.tuning.report import Assignment, Report, StopRequest
+from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
 
 __all__ = ["Listener", "Recorder"]
 
@@ -21,28 +21,37 @@ Listener = Callable[[SweepState, Event], None]
 
 
 class Recorder:
-    """Records a sweep.
+    """Records a sweep, a new one or one that goes on.
 
     Args:
         sweep_dir: The sweep's folder.
         metric: Name of the sweep's metric.
         listener: Called with the state and each event that was written.
+
+    Raises:
+        JournalError: The sweep is running, or its journal is damaged.
     """
 
     def __init__(self, sweep_dir: Path, metric: str, listener: Listener | None = None) -> None:
-        self.state = SweepState(sweep_dir)
-        self._sweep_dir, self._metric = sweep_dir, metric
+        self.sweep_dir, self._metric = sweep_dir, metric
         self._journal = Journal(sweep_dir / FILE_NAME)
+        self.state = SweepState(sweep_dir, self.events())
         self._listener = listener
+        self._best_before: dict[int, Best | None] = {}  # of attempts that went on from a checkpoint
+
+    def events(self) -> Iterator[Event]:
+        """Yields what was recorded so far, oldest first."""
+        return read_events(self.sweep_dir / FILE_NAME)
 
     def begun(self, spec: SweepSpec) -> None:
-        """Records that a sweep has begun."""
+        """Records that the sweep has begun, or goes on."""
         self._write(
             "sweep",
             state="running",
-            name=self._sweep_dir.name,
+            name=self.sweep_dir.name,
             spec=spec.plain(),
             num_trials=spec.num_trials,
+            folder=os.getcwd(),
             host=socket.gethostname(),
             pid=os.getpid(),
         )
@@ -61,43 +70,76 @@ class Recorder:
         """Records a new trial."""
         self._write("trial", assignment.number, config=assignment.config, seed=assignment.seed)
 
-    def started(self, number: int, node: str, pid: int) -> None:
-        """Records that a trial trains in a process; once a trial."""
-        if self.state.trials[number].started is None:
-            self._write("start", number, node=node, pid=pid)
+    def started(self, number: int, attempt: int, node: str, pid: int) -> None:
+        """Records that a trial trains in a process; once an attempt."""
+        if self.state.trials[number].attempts <= attempt:
+            self._write("start", number, attempt=attempt, node=node, pid=pid)
 
     def reported(self, number: int, report: Report) -> None:
-        """Records what a trial had to say, except how it ended."""
-        self.started(number, report.node, report.pid)
+        """Records what a trial trained and wrote; not yet what it was worth, nor how it ended."""
+        path = history.path_for(self.sweep_dir, number)
+        if report.begins_at is not None and path.exists():
+            history.cut(path, after=report.begins_at)
+            self._best_before[number] = history.best(path, self._metric, self.state.maximize)
         if report.history is not None:
-            history.append(history.path_for(self._sweep_dir, number), report.history)
-        for global_step, path in report.checkpoints.items():
-            # Relative: a sweep's folder may be moved.
-            place = Path(path).relative_to(self._sweep_dir.absolute())
-            self._write("checkpoint", number, path=str(place), global_step=global_step)
+            history.append(path, report.history)
+        report.best = self._best(number, report.best)
+        for global_step, damaged in report.damaged.items():
+            self._write("damaged", number, path=self._relative(damaged), global_step=global_step)
+        if report.kind != "end":
+            for global_step, written in report.checkpoints.items():
+                self._write("checkpoint", number, path=self._relative(written), global_step=global_step)
+        for global_step, discarded in report.discarded.items():
+            self._delete(number, global_step, discarded)
         if report.kind == "heartbeat":
             self.state.progress(number, report.epoch, report.global_step, report.metrics)
-        if report.kind == "decision":
-            value = report.metrics.get(self._metric)
-            self._write("result", number, value=value, **_position(report))
+
+    def judged(self, number: int, report: Report) -> None:
+        """Records what a trial was worth at a decision point, before the scheduler judges it."""
+        value = report.metrics.get(self._metric)
+        self._write("result", number, due=report.due, value=value, **_position(report))
 
     def stop_requested(self, number: int, request: StopRequest) -> None:
         """Records that a trial was told to stop."""
-        self._write("stop", number, reason=request.reason)
+        self._write("stop", number, reason=request.reason, status=request.status)
+
+    def failed(self, number: int, kind: Failure, error: str, traceback: str, *, retried: bool) -> None:
+        """Records that an attempt failed."""
+        self._write("failure", number, kind=kind, error=error, traceback=traceback, retried=retried)
 
     def ended(self, number: int, report: Report) -> None:
         """Records how a trial ended; one that pauses has not."""
-        if report.error is not None:
-            self._write("failure", number, error=report.reason, traceback=report.error)
+        # In one line with the end: a trial that resumes from its last checkpoint has an end to come.
+        checkpoints = {step: self._relative(path) for step, path in report.checkpoints.items()}
+        place = {"reason": report.reason, **_position(report), "checkpoints": checkpoints}
         if report.status == "paused":
-            self._write("pause", number, reason=report.reason, **_position(report))
+            self._write("pause", number, **place)
             return
+        if report.failure is not None:
+            self.failed(number, report.failure, str(report.reason), report.error or "", retried=False)
         value = report.best.value if report.best is not None else None
-        self._write("end", number, status=report.status, value=value, reason=report.reason, **_position(report))
+        self._write("end", number, status=report.status, value=value, due=report.due, **place)
+        self._best_before.pop(number, None)
 
     def close(self) -> None:
         """Closes the journal."""
         self._journal.close()
+
+    def _best(self, number: int, best: Best | None) -> Best | None:
+        """The better of an attempt's best and what the attempts before it reached."""
+        before = self._best_before.get(number)
+        if before is None or best is None:
+            return best or before
+        better = best.value > before.value if self.state.maximize else best.value < before.value
+        return best if better else before
+
+    def _delete(self, number: int, global_step: int, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+        self._write("deleted", number, path=self._relative(path), global_step=global_step)
+
+    def _relative(self, path: str) -> str:
+        """A path within the sweep's folder, which may be moved."""
+        return str(Path(path).relative_to(self.sweep_dir.absolute()))
 
     def _write(self, event: str, trial: int | None = None, **fields: Any) -> None:
         entry = self._journal.write(event, trial, **fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,10 @@ from xaytune.records.state import Best
 from xaytune.sweep.errors import Problem
 from xaytune.sweep.spec import Reference, SweepSpec
 
-__all__ = ["Assignment", "DecisionPoints", "Report", "StopRequest", "Task"]
+__all__ = ["Assignment", "DecisionPoints", "Failure", "Report", "StopRequest", "Task"]
+
+
+Failure = Literal["error", "infeasible", "storage", "stalled", "lost", "node lost", "preempted"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,15 @@ class Task:
     heartbeat_s: float
 
     @classmethod
-    def of(cls, spec: SweepSpec, points: DecisionPoints, sweep_dir: Path, heartbeat_s: float) -> Task:
-        """Returns the task of a sweep that is run from the current folder."""
+    def of(
+        cls,
+        spec: SweepSpec,
+        points: DecisionPoints,
+        sweep_dir: Path,
+        heartbeat_s: float,
+        import_paths: Iterable[str] = (),
+    ) -> Task:
+        """Returns the task of a sweep: modules are found in the current folder first, then in `import_paths`."""
         return cls(
             recipe=spec.recipe,
             callbacks=tuple(spec.callbacks),
@@ -53,7 +64,7 @@ class Task:
             seed=spec.search.seed,
             points=points,
             sweep_dir=str(sweep_dir.absolute()),
-            import_paths=(os.getcwd(),),
+            import_paths=(os.getcwd(), *import_paths),
             cpus=spec.resources_per_trial.get("cpu", 1),
             heartbeat_s=heartbeat_s,
         )
@@ -61,11 +72,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is a trial's own: its number, its seed, and its configuration."""
+    """What is a trial's own.
+
+    Attributes:
+        number: Its number.
+        seed: Its seed.
+        config: Its configuration.
+        attempt: Times that it was begun before.
+        checkpoints: Steps of the checkpoints that the journal knows, which this attempt may resume from.
+    """
 
     number: int
     seed: int
     config: dict[str, Any]
+    attempt: int = 0
+    checkpoints: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +94,7 @@ class StopRequest:
     """Why a trial is to stop, and the status it ends with; a ``paused`` one is continued later."""
 
     reason: str
-    status: Literal["completed", "stopped", "paused"] = "stopped"
+    status: Literal["completed", "stopped", "paused", "failed"] = "stopped"
 
 
 @dataclass
@@ -85,22 +106,31 @@ class Report:
             waits for a verdict), ``end``.
         due: Whether the scheduler judges here; a metric that is not finite is reported at any time.
         node: Address of the trial's node.
+        node_id: Ray's id of it.
         pid: The trial's process.
         epoch: Epochs finished.
         global_step: Optimizer steps done.
         metrics: Latest numbers.
         best: Where the sweep's metric was best so far.
         history: Packed rows of the steps since the last report.
-        checkpoints: Paths of the checkpoints written since the last report, by global step.
+        checkpoints: Paths of the checkpoints written since the last report, by global step. What was trained
+            up to them has been reported too.
+        discarded: Paths of checkpoints that are no longer needed, by global step.
+        damaged: Paths of checkpoints that cannot be used, by global step.
+        begins_at: The step that the attempt began at, once it did: what was reported of later ones before, by
+            another attempt, no longer counts.
         status: How it ended, in an ``end``.
         reason: Why it ended, where there is more to say than that it was finished.
         error: Traceback, in an ``end`` that failed.
+        failure: What kind of failure that was; ``storage`` is none of the trial's.
+        clean: Whether the process is fit for another trial.
         problems: Why no trial of the sweep can run: its recipe or callbacks are not there, or cannot be called.
     """
 
     kind: Literal["start", "heartbeat", "decision", "end"]
     due: bool = False
     node: str = ""
+    node_id: str = ""
     pid: int = 0
     epoch: int = 0
     global_step: int = 0
@@ -108,7 +138,12 @@ class Report:
     best: Best | None = None
     history: bytes | None = None
     checkpoints: dict[int, str] = field(default_factory=dict)
+    discarded: dict[int, str] = field(default_factory=dict)
+    damaged: dict[int, str] = field(default_factory=dict)
+    begins_at: int | None = None
     status: Literal["completed", "stopped", "paused", "failed"] | None = None
     reason: str | None = None
     error: str | None = None
+    failure: Failure | None = None
+    clean: bool = True
     problems: list[Problem] = field(default_factory=list)

@@ -46,6 +46,7 @@ class Reporter:
         decide: Callable[[Report], None],
     ) -> None:
         self.stop_request: StopRequest | None = None
+        self.damaged: dict[int, str] = {}  # checkpoints that were found so, not reported
         self.state: TrainState | None = None
         self.ended = False
         self._broken_off = False  # whether the current epoch ended before its last batch
@@ -56,7 +57,10 @@ class Reporter:
         self._rows: deque[Row] = deque()
         self._packed: list[bytes] = []
         self._packing = threading.Lock()
-        self._checkpoints: dict[int, str] = {}
+        self._checkpoints: dict[int, str] = {}  # written, not reported
+        self._discarded: dict[int, str] = {}  # no longer needed once a later one is reported
+        self._begins_at: int | None = None  # not reported
+        self.save_checkpoint: Callable[[], Path] | None = None
         self._best: Best | None = None
         self._epochs = 0
         self._by_step = points.time_attr == "global_step"
@@ -93,6 +97,12 @@ class Reporter:
                 report.due = self._due(report.epoch)
         return report
 
+    def discard(self, path: Path) -> None:
+        """Takes a checkpoint that is to be deleted as soon as it is not needed to resume from."""
+        with self._packing:
+            self._checkpoints.pop(checkpoint.step_of(path), None)
+            self._discarded[checkpoint.step_of(path)] = str(path)
+
     def report_of_failure(self) -> Report:
         """Returns the report of a run that raised, whatever it left in its state."""
         return self._report("end", None)
@@ -100,13 +110,15 @@ class Reporter:
     # The hot path: nothing here leaves the process, takes a lock or waits for a device.
     def _on_step_end(self, state: TrainState) -> None:
         metrics = {k: v if type(v) is float else capture(k, v) for k, v in state.metrics.items()}
+        if self.state is None:
+            self._begins_at = state.global_step - 1
         self._rows.append(Row(state.epoch, state.step, state.global_step, metrics))
         self.state, self._fresh = state, False
         self._broken_off = state.should_stop or 0 < state.max_steps <= state.global_step
+        if self._by_step and self._milestones and state.global_step >= self._milestones[0]:
+            self._judge(state, state.global_step)
         if self.stop_request is not None:
             state.stop_training()
-        elif self._by_step and self._milestones and state.global_step >= self._milestones[0]:
-            self._judge(state, state.global_step)
         if len(self._rows) >= _MAX_ROWS:
             with self._packing:
                 self._pack(keep=1)
@@ -117,7 +129,7 @@ class Reporter:
                 "a trial is one run, and train_start was fired again after train_end: train what else there is "
                 "to train, such as the other folds, with callbacks of its own"
             )
-        self.state, self._epochs = state, state.epoch
+        self.state, self._epochs, self._begins_at = state, state.epoch, state.global_step
         if state.global_step > 0:
             self._resume(state)
         if self.stop_request is not None:
@@ -126,7 +138,8 @@ class Reporter:
     def _resume(self, state: TrainState) -> None:
         """Takes what was reached before the resume as judged, and what was measured before it as old."""
         self._restored = state.metrics.get(self._metric)
-        self._due(state.global_step if self._by_step else self._epochs)
+        # An evaluation at the very step of the checkpoint may still be to come.
+        self._due(state.global_step - 1 if self._by_step else self._epochs)
 
     def _on_eval_start(self, state: TrainState) -> None:
         self._before_evaluation = state.metrics.get(self._metric)
@@ -145,17 +158,19 @@ class Reporter:
         if not self._broken_off:
             self._epochs = state.epoch + 1
         self._update_last_row(state)
-        if self.stop_request is not None:
-            state.stop_training()
-        elif not self._by_step:
+        if not self._by_step:
             self._judge(state, self._epochs)
         elif self._milestones is None:
             self._judge(state, state.global_step)
+        # A run that is over is not to be paused: it would be resumed for nothing.
+        if self.stop_request is not None and not (self.stop_request.status == "paused" and self._over(state)):
+            state.stop_training()
 
     def _on_checkpoint_saved(self, state: TrainState) -> None:
         written = checkpoint.list_checkpoints(self._checkpoint_dir)
         if written:
-            self._checkpoints[state.global_step] = str(written[-1])
+            with self._packing:
+                self._checkpoints[checkpoint.step_of(written[-1])] = str(written[-1])
 
     def _note_end(self, state: TrainState) -> None:
         self.ended = True
@@ -165,8 +180,12 @@ class Reporter:
         self._update_last_row(state)
 
     def _judge(self, state: TrainState, time: int) -> None:
-        """Asks for a verdict where one is due: at a time that is judged, or where the metric is not finite."""
-        if self._over(state) or not self._is_fresh(state):
+        """Asks for a verdict where one is due: at a time that is judged, or where the metric is not finite.
+
+        A run that is only to be paused is judged before: a decision must not be left out.
+        """
+        stopping = self.stop_request is not None and self.stop_request.status != "paused"
+        if stopping or self._over(state) or not self._is_fresh(state):
             return
         value = capture(self._metric, state.metrics[self._metric])
         if value is None:
@@ -221,16 +240,28 @@ class Reporter:
         if state is not None:
             metrics, global_step = numbers(state.metrics), state.global_step
             self._consider(metrics, state.epoch, global_step)
-        checkpoints, self._checkpoints = self._checkpoints, {}
+        # A checkpoint that the rows do not reach has to wait: a resume must find a row of every step before it.
+        checkpoints = self._take(self._checkpoints, math.inf if kind == "end" else self._latest[1])
+        discarded = self._take(self._discarded, max(checkpoints, default=0) - 1)
+        begins_at, self._begins_at = self._begins_at, None
+        damaged, self.damaged = self.damaged, {}
         return Report(
             kind=kind,
+            begins_at=begins_at,
             epoch=self._epochs,
             global_step=global_step,
             metrics=metrics,
             best=self._best,
             history=b"".join(packed) or None,
             checkpoints=checkpoints,
+            discarded=discarded,
+            damaged=damaged,
         )
+
+    def _take(self, paths: dict[int, str], until: float) -> dict[int, str]:
+        """Takes out the paths of the steps up to one."""
+        with self._packing:
+            return {step: paths.pop(step) for step in list(paths) if step <= until}
 
     def _pack(self, keep: int) -> None:
         """Packs the rows but the last `keep`."""

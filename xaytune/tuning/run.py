@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.tuning.errors import format_error
+from xaytune.trainer import checkpoint
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.tuning.errors import format_error, kind_of
 from xaytune.tuning.output import OutputFile
 from xaytune.tuning.recipe import resolve
 from xaytune.tuning.report import Assignment, Report, StopRequest, Task
@@ -35,16 +36,17 @@ class RecipeRun:
 
     def __init__(self, task: Task, assignment: Assignment, decide: Callable[[Report], None]) -> None:
         self._task, self._assignment = task, assignment
-        checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
+        self._checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
         self.callbacks = CallbackManager()
-        self.reporter = Reporter(task.metric, task.maximize, task.points, checkpoint_dir, decide)
+        self.reporter = Reporter(task.metric, task.maximize, task.points, self._checkpoint_dir, decide)
         self._trial = Trial(
             assignment.number,
             assignment.config,
             assignment.seed,
             self.callbacks,
-            checkpoint_dir,
+            self._checkpoint_dir,
             task.points,
+            self.reporter,
         )
 
     def train(self) -> Report:
@@ -53,10 +55,14 @@ class RecipeRun:
         However the recipe ends, ``train_end`` has been fired when this returns or raises.
 
         Raises:
+            Pause: It goes on later.
             BaseException: Whatever the recipe or a handler raised.
         """
         try:
+            self._settle_checkpoints()
             self._call_recipe()
+        except Pause:
+            raise
         except BaseException as raised:
             self._fire_error(raised)
             raise
@@ -65,10 +71,23 @@ class RecipeRun:
     def failed(self, error: BaseException) -> Report:
         """Returns the last report of a recipe that raised."""
         report = self.reporter.report_of_failure()
-        report.status, report.error = "failed", format_error(error)
+        report.status, report.error, report.failure = "failed", format_error(error), kind_of(error)
         first_line, *_ = str(error).splitlines() or [""]
         report.reason = f"{type(error).__name__}: {first_line}"
         return report
+
+    def _settle_checkpoints(self) -> None:
+        """Leaves only checkpoints that an attempt can go on from: what was not recorded is trained again."""
+        for path in checkpoint.list_checkpoints(self._checkpoint_dir):
+            if checkpoint.step_of(path) not in self._assignment.checkpoints:
+                path.unlink()
+        for path in reversed(checkpoint.list_checkpoints(self._checkpoint_dir)):
+            try:
+                checkpoint.verify(path)
+                return
+            except checkpoint.CheckpointError:
+                path.rename(path.with_suffix(".damaged"))
+                self.reporter.damaged[checkpoint.step_of(path)] = str(path)
 
     def _call_recipe(self) -> None:
         from xaytune.trainer.random_state import seed_everything
@@ -124,19 +143,20 @@ class ThreadedRun:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._verdict_given = threading.Semaphore(0)
         self._waiting = False
+        self._paused = False
         self._run = RecipeRun(task, assignment, self._wait_for_verdict)
         self._output = Path(task.sweep_dir) / "output" / f"{assignment.number:05d}.txt"
         # A daemon: a recipe that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._train, name=f"trial-{assignment.number}", daemon=True)
+        self.thread = threading.Thread(target=self._train, name=f"trial-{assignment.number}", daemon=True)
 
     def start(self) -> None:
         """Starts the recipe."""
-        self._thread.start()
+        self.thread.start()
 
     @property
     def started(self) -> bool:
         """Whether the recipe was started."""
-        return self._thread.ident is not None
+        return self.thread.ident is not None
 
     def next_report(self, timeout: float) -> Report:
         """Lets a waiting recipe go on, and returns its next report; a heartbeat if none came in time.
@@ -155,9 +175,15 @@ class ThreadedRun:
         return report
 
     def request_stop(self, request: StopRequest) -> None:
-        """Asks the run to end through its own loop; the first request counts."""
-        if self._run.reporter.stop_request is None:
+        """Asks the run to end through its own loop; the first request counts, but for one that only pauses."""
+        before = self._run.reporter.stop_request
+        if before is None or before.status == "paused":
             self._run.reporter.stop_request = request
+
+    def pause(self) -> None:
+        """Unwinds a run that waits for a verdict: it goes on later, from the checkpoint it wrote there."""
+        self._paused = True
+        self._verdict_given.release()
 
     def join(self, timeout: float) -> None:
         """Waits for the recipe's thread to end, if it was started.
@@ -166,17 +192,21 @@ class ThreadedRun:
             timeout: Seconds.
         """
         if self.started:
-            self._thread.join(timeout)
+            self.thread.join(timeout)
 
     def _wait_for_verdict(self, report: Report) -> None:
         self._reports.put(report)
         self._verdict_given.acquire()
+        if self._paused:
+            raise Pause
 
     def _train(self) -> None:
         output = OutputFile(self._output)
         try:
             with contextlib.closing(output), redirect_stdout(output), redirect_stderr(output):
                 report = self._run.train()
+        except Pause:
+            return
         except BaseException as error:
             report = self._run.failed(error)
         self._reports.put(report)

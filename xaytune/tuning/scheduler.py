@@ -8,13 +8,16 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.tune import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
+from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.judges import Judge
 from xaytune.tuning.recorder import Recorder
-from xaytune.tuning.report import Assignment, Report, StopRequest
+from xaytune.tuning.replay import Replayed, next_attempt
+from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
 
 __all__ = ["CooperativeScheduler", "assignment_of"]
 
@@ -33,6 +36,22 @@ def assignment_of(trial: TuneTrial) -> Assignment:
     return assignment
 
 
+_LOST = {
+    "lost": "its process was lost",
+    "node lost": "its node was lost",
+    "preempted": "its node was taken away",
+}
+
+
+def _kind(error: Exception, node: str | None) -> Failure:
+    """Tells whose fault it was that a process was lost."""
+    if getattr(error, "preempted", False):
+        return "preempted"
+    if any(known["NodeID"] == node and not known["Alive"] for known in ray.nodes()):
+        return "node lost"
+    return "lost"
+
+
 class CooperativeScheduler(TrialScheduler):
     """Wraps a judge for Ray Tune.
 
@@ -43,89 +62,141 @@ class CooperativeScheduler(TrialScheduler):
     Args:
         judge: Decides which trials stop.
         recorder: Takes down what happens.
-        stop_grace_s: Seconds that a trial has to end after it was asked to.
+        spec: The sweep.
         heartbeat_s: Seconds that a request may wait for the actor to listen.
+        replayed: What is left of a sweep that is resumed; the judge has seen these trials already.
     """
 
-    def __init__(self, judge: Judge, recorder: Recorder, stop_grace_s: float, heartbeat_s: float) -> None:
+    def __init__(
+        self, judge: Judge, recorder: Recorder, spec: SweepSpec, heartbeat_s: float, replayed: Replayed
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._judge = judge
         self._recorder = recorder
-        self._stop_grace_s = stop_grace_s
+        self._spec = spec
         self._heartbeat_s = heartbeat_s
-        self._winding_down = False
+        self._winding_down: StopRequest | None = None
+        self._judged = set(replayed.unfinished.values())  # trials that the judge knows
+        self._verdicts = replayed.verdicts  # of trials that must be told once more
         self._stopping: dict[TuneTrial, tuple[StopRequest, float]] = {}  # what was asked, and the deadline
-        self._killed: set[TuneTrial] = set()
+        self._killed: dict[TuneTrial, StopRequest] = {}
         self._latest: dict[TuneTrial, Report] = {}
+        self._moved: dict[TuneTrial, tuple[int, float]] = {}  # its newest step, and when it was made
+        self._nodes: dict[TuneTrial, str] = {}
         self._places: dict[Any, tuple[str, int]] = {}  # node and process of an actor, by its id
 
     def started(self, trial: TuneTrial) -> None:
         """A trial has got an actor: says where it runs, where the actor is known from a trial before."""
+        assignment = assignment_of(trial)
+        self._moved[trial] = -1, time.monotonic()
         place = self._places.get(actor_of(trial)._actor_id)
         if place is not None:
-            self._recorder.started(assignment_of(trial).number, *place)
+            self._recorder.started(assignment.number, assignment.attempt, *place)
+        if self._winding_down is not None:
+            self.stop(trial, self._winding_down)
 
     def stop(self, trial: TuneTrial, request: StopRequest) -> None:
-        """Asks a running trial to end through its own loop."""
-        if trial in self._stopping:
+        """Asks a running trial to end through its own loop; the first request counts, but for a pause."""
+        if trial in self._stopping and self._stopping[trial][0].status != "paused":
             return
         self._recorder.stop_requested(assignment_of(trial).number, request)
-        self._stopping[trial] = request, time.monotonic() + self._heartbeat_s + self._stop_grace_s
+        self._stopping[trial] = request, time.monotonic() + self._heartbeat_s + self._spec.stop_grace_s
         actor_of(trial).request_stop.remote(request)
 
     def wind_down(self, trials: list[TuneTrial], request: StopRequest) -> None:
         """Asks all running trials to end, and drops those that wait for a process."""
-        self._winding_down = True
+        self._winding_down = request
         for trial in trials:
             if trial.status == TuneTrial.RUNNING:
                 self.stop(trial, request)
 
     def kill_overdue(self) -> None:
-        """Ends the processes of trials that were asked to stop and did not within the grace period."""
-        now = time.monotonic()
-        for trial, (_, deadline) in self._stopping.items():
+        """Ends the processes of trials that do not stop within the grace period, and of those that hang."""
+        now, grace, timeout = time.monotonic(), self._spec.stop_grace_s, self._spec.stall_timeout_s
+        for trial, (request, deadline) in self._stopping.items():
             if now > deadline and trial not in self._killed:
-                self._killed.add(trial)
-                ray.kill(actor_of(trial))
+                reason = f"killed: it did not end within {grace:g} s of being asked to stop"
+                self._kill(trial, StopRequest(reason, request.status))
+        for trial, (_, moved) in self._moved.items():
+            if timeout is not None and now > moved + timeout and trial not in self._killed:
+                self._kill(trial, StopRequest(f"killed: it trained no step for {timeout:g} s", "failed"))
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Tune has queued a trial."""
-        self._judge.scheduler.on_trial_add(tune_controller, trial)
+        """Tune has queued a trial, for the first time or to be begun again."""
+        if trial not in self._judged:
+            self._judged.add(trial)
+            self._judge.scheduler.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Tune has a result that is not the last: records it, and asks for a verdict where one is due."""
         report = self._take(trial, result)
         if report.kind == "decision":
-            request = self._judge.verdict(tune_controller, trial, report)
+            request = self._verdict(tune_controller, trial, report)
             if request is not None:
                 self.stop(trial, request)
         decision: str = TrialScheduler.CONTINUE
         return decision
+
+    def _verdict(self, tune_controller: Any, trial: TuneTrial, report: Report) -> StopRequest | None:
+        """Judges a report; where another attempt was judged already, its verdict stands."""
+        number, time = assignment_of(trial).number, self._time(report)
+        results = self._recorder.state.trials[number].results
+        if results and time <= results[-1][self._judge.points.time_attr]:
+            last = time == results[-1][self._judge.points.time_attr]
+            return self._verdicts.get(number) if last else None
+        self._recorder.judged(number, report)
+        request = self._judge.verdict(tune_controller, trial, time, report.metrics[self._spec.metric], report.due)
+        if request is not None:
+            self._verdicts[number] = request
+        return request
+
+    def _time(self, report: Report) -> int:
+        return report.epoch if self._judge.points.time_attr == "epoch" else report.global_step
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Tune has the last result of a trial."""
         if result["report"].problems:
             return  # it cannot be run at all, and neither can the others
         report = self._take(trial, result)
-        self._judge.ended(tune_controller, trial, report)
-        killed = trial in self._killed
-        self._end(trial, report)
-        if killed:  # it ended just before: Tune, which knows nothing of it, must not keep its process
-            raise TuneError(f"the process of {trial} was killed")
+        if report.failure == "storage":  # none of the trial's: it goes on when there is room again
+            report.status = "paused"
+        unfit = trial in self._killed or not report.clean
+        self._end(tune_controller, trial, report)
+        if unfit:  # Tune, which knows nothing of it, must not keep its process
+            raise TuneError(f"the process of {trial} is not fit for another trial")
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The process of a trial is gone: it died, or it was killed because it did not stop."""
-        if self._recorder.state.trials[assignment_of(trial).number].finished:
+        record = self._recorder.state.trials[assignment_of(trial).number]
+        if trial.should_recover() or record.finished or record.status == "paused":
             return
-        self._judge.scheduler.on_trial_remove(tune_controller, trial)
-        report = self._latest.get(trial, Report("end"))
+        report = self._latest.get(trial) or Report("end", epoch=record.epoch, global_step=record.global_step)
+        report.due, report.checkpoints = False, {}
         if trial in self._killed:
-            report.status = self._stopping[trial][0].status
-            report.reason = f"killed: it did not end within {self._stop_grace_s:g} s of being asked to stop"
+            report.status, report.reason = self._killed[trial].status, self._killed[trial].reason
+            report.failure = "stalled" if report.status == "failed" else None
+        elif self._winding_down is not None and self._winding_down.status == "paused":
+            report.status, report.reason = "paused", "its process was lost"
         else:
-            report.status, report.error = "failed", Path(trial.error_file).read_text()
+            report.status, report.error, report.failure = "failed", Path(trial.error_file).read_text(), "lost"
             report.reason = "its process was lost"
-        self._end(trial, report)
+        self._end(tune_controller, trial, report)
+
+    def retry(self, trial: TuneTrial, error: Exception) -> bool:
+        """Decides whether a trial that lost its process is begun again, and prepares it."""
+        assignment = assignment_of(trial)
+        record = self._recorder.state.trials[assignment.number]
+        lost = isinstance(error, RayActorError) and not record.finished and record.status != "paused"
+        pausing = self._winding_down is not None and self._winding_down.status == "paused"
+        if not lost or pausing or trial in self._killed:
+            return False
+        kind = _kind(error, self._nodes.get(trial))
+        if kind == "lost" and record.lost >= self._spec.failures.retries:
+            return False
+        self._recorder.failed(record.number, kind, _LOST[kind], str(error), retried=True)
+        trial.set_config({"assignment": next_attempt(record, assignment.config)})
+        self._forget(trial)
+        return True
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Tune has dropped a trial that never ran."""
@@ -133,7 +204,7 @@ class CooperativeScheduler(TrialScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Leaves it to Tune, which starts trials in the order they came, without a search over all of them."""
-        if self._winding_down:
+        if self._winding_down is not None:
             for trial in tune_controller.get_trials():
                 if trial.status == TuneTrial.PENDING:
                     tune_controller.stop_trial(trial)
@@ -146,15 +217,34 @@ class CooperativeScheduler(TrialScheduler):
 
     def _take(self, trial: TuneTrial, result: dict[str, Any]) -> Report:
         report: Report = result["report"]
-        self._recorder.reported(assignment_of(trial).number, report)
+        assignment = assignment_of(trial)
         self._places[actor_of(trial)._actor_id] = report.node, report.pid
+        self._recorder.started(assignment.number, assignment.attempt, report.node, report.pid)
+        self._recorder.reported(assignment.number, report)
+        self._nodes[trial] = report.node_id
+        if report.global_step != self._moved[trial][0]:
+            self._moved[trial] = report.global_step, time.monotonic()
         # Tune keeps the last result of every trial: what was written down need not stay in memory.
         report.history = None
         self._latest[trial] = report
         return report
 
-    def _end(self, trial: TuneTrial, report: Report) -> None:
-        self._recorder.ended(assignment_of(trial).number, report)
-        self._stopping.pop(trial, None)
-        self._killed.discard(trial)
-        self._latest.pop(trial, None)
+    def _end(self, tune_controller: Any, trial: TuneTrial, report: Report) -> None:
+        """Records that a trial ended or pauses, and lets the judge know of an end."""
+        number = assignment_of(trial).number
+        report.due = report.due and report.status == "completed"
+        self._recorder.ended(number, report)
+        if report.status != "paused":
+            value = report.metrics.get(self._spec.metric)
+            self._judge.ended(tune_controller, trial, self._time(report), value, report.due)
+            self._verdicts.pop(number, None)
+        self._forget(trial)
+        self._killed.pop(trial, None)
+
+    def _forget(self, trial: TuneTrial) -> None:
+        for known in (self._stopping, self._latest, self._moved, self._nodes):
+            known.pop(trial, None)
+
+    def _kill(self, trial: TuneTrial, outcome: StopRequest) -> None:
+        self._killed[trial] = outcome
+        ray.kill(actor_of(trial))

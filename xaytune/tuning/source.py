@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
@@ -15,7 +16,7 @@ from xaytune.tuning.recorder import Recorder
 from xaytune.tuning.report import Assignment
 from xaytune.tuning.seeds import trial_seed
 
-__all__ = ["TrialSource"]
+__all__ = ["TrialSource", "outcome_of"]
 
 
 class TrialSource(SearchAlgorithm):
@@ -27,6 +28,7 @@ class TrialSource(SearchAlgorithm):
         recorder: Takes down what is suggested, and knows how trials did.
         max_concurrent: Trials that may be under way at once.
         make_trial: Makes Tune's trial of an assignment.
+        unfinished: Trials to go on with first.
     """
 
     def __init__(
@@ -36,33 +38,39 @@ class TrialSource(SearchAlgorithm):
         recorder: Recorder,
         max_concurrent: int,
         make_trial: Callable[[Assignment], TuneTrial],
+        unfinished: Iterable[TuneTrial] = (),
     ) -> None:
         self._spec = spec
         self._searcher = searcher
         self._recorder = recorder
         self._max_concurrent = max_concurrent
         self._make_trial = make_trial
-        self._num_trials = spec.num_trials
-        self._finished = False
+        self._unfinished = deque(unfinished)
+        self._closed = False
         self._numbers: dict[str, int] = {}  # of the trials under way, by Tune's id
 
     def close(self) -> None:
         """Lets there be no more trials."""
-        self._finished = True
+        self._closed = True
+
+    def is_finished(self) -> bool:
+        """Tells whether there are no more trials."""
+        return self._closed or (not self._unfinished and self._searcher.asked >= self._spec.num_trials)
 
     def next_trial(self) -> TuneTrial | None:
         """Returns the next trial; None while enough are under way, and when there are no more."""
         if self.is_finished() or len(self._numbers) >= self._max_concurrent:
             return None
+        trial = self._unfinished.popleft() if self._unfinished else self._new_trial()
+        self._numbers[trial.trial_id] = trial.config["assignment"].number
+        return trial
+
+    def _new_trial(self) -> TuneTrial:
         suggestion = self._searcher.ask()
         seed = trial_seed(self._spec.search.seed, suggestion.number)
         assignment = Assignment(suggestion.number, seed, suggestion.config)
         self._recorder.suggested(assignment)
-        trial = self._make_trial(assignment)
-        self._numbers[trial.trial_id] = suggestion.number
-        if suggestion.number + 1 == self._num_trials:
-            self._finished = True
-        return trial
+        return self._make_trial(assignment)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the searcher how a trial did, by what was recorded of it."""
@@ -71,9 +79,13 @@ class TrialSource(SearchAlgorithm):
             return
         record = self._recorder.state.trials[number]
         if record.finished:
-            self._searcher.tell(number, self._outcome(record))
+            self._searcher.tell(number, outcome_of(record, self._spec))
 
-    def _outcome(self, record: TrialRecord) -> Outcome:
-        time_attr = getattr(self._spec.scheduler, "time_attr", "epoch")
-        intermediate = {r[time_attr]: r["value"] for r in record.results if r["value"] is not None}
-        return Outcome(record.status, record.value, intermediate)  # type: ignore[arg-type]
+
+def outcome_of(record: TrialRecord, spec: SweepSpec) -> Outcome:
+    """Returns how a trial that has ended did, as the searcher is to know it."""
+    if record.failure == "infeasible":
+        return Outcome("infeasible")
+    time_attr = getattr(spec.scheduler, "time_attr", "epoch")
+    intermediate = {r[time_attr]: r["value"] for r in record.results if r["value"] is not None}
+    return Outcome(record.status, record.value, intermediate)  # type: ignore[arg-type]

@@ -9,7 +9,17 @@ from pathlib import Path
 from xaytune.records.journal import FILE_NAME
 from xaytune.sweep.errors import Problem, SpecError
 
-__all__ = ["new_sweep_dir"]
+__all__ = ["StorageError", "new_sweep_dir"]
+
+
+class StorageError(Exception):
+    """A sweep's folder cannot be written any more; what was recorded is whole."""
+
+    def __init__(self, sweep_dir: Path, cause: OSError | str) -> None:
+        said = cause if isinstance(cause, str) else cause.strerror or str(cause)
+        super().__init__(
+            f"{sweep_dir} cannot be written: {said}; make room there, then: xaytune resume {sweep_dir}"
+        )
 
 
 def new_sweep_dir(storage: Path, name: str | None, default: str) -> Path:

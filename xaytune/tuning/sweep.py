@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from xaytune.records.results import Results
+from xaytune.records.results import Results, find_sweep
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec, reference_name
-from xaytune.tuning.driver import run_sweep
+from xaytune.tuning.driver import resume_sweep, run_sweep
 from xaytune.tuning.ray_space import from_ray
 from xaytune.tuning.recorder import Listener
 from xaytune.tuning.session import RaySession
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "resume"]
 
 
 class Sweep:
@@ -32,7 +32,11 @@ class Sweep:
         max_concurrent_trials: Trials that run at once; by default as many as there is room for.
         resources_per_trial: What each trial reserves.
         callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
+        failures: ``{"retries": 3}``: times that a trial is begun again after it lost its process.
+        budget: ``{"time": "2h", "epochs": 5000}``: when the sweep ends, though trials are left.
+        checkpoint_config: ``{"num_to_keep": 10}``: how many of the best checkpoints are kept.
         stop_grace_s: Seconds that a trial has to end by itself after it was told to stop.
+        stall_timeout_s: Seconds without a step after which a trial's process is ended.
 
     Raises:
         SpecError: With everything that is wrong.
@@ -51,7 +55,11 @@ class Sweep:
         max_concurrent_trials: int | None = None,
         resources_per_trial: Mapping[str, float] | None = None,
         callbacks: Sequence[Callable[..., Any] | str] = (),
+        failures: Mapping[str, Any] | None = None,
+        budget: Mapping[str, Any] | None = None,
+        checkpoint_config: Mapping[str, Any] | None = None,
         stop_grace_s: float = 60,
+        stall_timeout_s: float | None = None,
     ) -> None:
         self.spec = SweepSpec.parse(
             {
@@ -65,7 +73,11 @@ class Sweep:
                 "max_concurrent_trials": max_concurrent_trials,
                 "resources_per_trial": dict(resources_per_trial or {"cpu": 1}),
                 "callbacks": list(callbacks),
+                "failures": dict(failures or {}),
+                "budget": dict(budget or {}),
+                "checkpoint_config": dict(checkpoint_config or {}),
                 "stop_grace_s": stop_grace_s,
+                "stall_timeout_s": stall_timeout_s,
             }
         )
 
@@ -100,3 +112,28 @@ class Sweep:
         default = reference_name(self.spec.recipe).partition(":")[2].replace(".<locals>", "")
         with RaySession() as session:
             return run_sweep(self.spec, Path(storage), name, default, session, listener)
+
+
+def resume(
+    sweep: Path | str,
+    *,
+    storage: Path | str = "runs",
+    num_samples: int | None = None,
+    listener: Listener | None = None,
+) -> Results:
+    """Goes on with a sweep, whatever ended it, in the Ray that is initialised, or in one of its own.
+
+    Args:
+        sweep: Its folder, or its name.
+        storage: Folder that a name is looked for in.
+        num_samples: Configurations to draw in all, instead of the spec's.
+        listener: Called with the state of the sweep and each event of its journal.
+
+    Raises:
+        JournalError: There is no such sweep, it is running, or its journal is damaged.
+        SpecError: The sweep cannot run as specified.
+        StorageError: The sweep's folder cannot be written any more.
+    """
+    folder = find_sweep(str(sweep), Path(storage))
+    with RaySession() as session:
+        return resume_sweep(folder, session, listener, num_samples)

@@ -32,6 +32,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Prepares the process for its first trial: modules are imported and checked here, not by the driver."""
         from xaytune.trainer.random_state import seed_everything
+        from xaytune.tuning.hygiene import Baseline
 
         use_import_paths(self.task.import_paths)
         _limit_threads(self.task.cpus)
@@ -42,11 +43,14 @@ class TrialActor(tune.Trainable):
             check_references(self.task.recipe, self.task.callbacks)
         except SpecError as error:
             self._problems = error.problems
+        self._baseline = Baseline()
         self._introduced = False
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Starts the next trial in this process."""
+        self.cleanup()
+        self._baseline.restore()
         self._begin(new_config)
         if not self._problems:
             self._run.start()
@@ -56,6 +60,7 @@ class TrialActor(tune.Trainable):
         """Waits for the trial's next report."""
         report = self._next_report()
         report.node, report.pid = ray.util.get_node_ip_address(), os.getpid()
+        report.node_id = ray.get_runtime_context().get_node_id()
         return {"report": report, "done": report.kind == "end"}
 
     def _next_report(self) -> Report:
@@ -67,14 +72,18 @@ class TrialActor(tune.Trainable):
         if not self._introduced:
             self._introduced = True
             return Report("start")
-        return self._run.next_report(self.task.heartbeat_s)
+        report = self._run.next_report(self.task.heartbeat_s)
+        if report.kind == "end":
+            report.clean = self._baseline.has_no_other_threads(self._run.thread, _JOIN_S)
+        return report
 
     def request_stop(self, request: StopRequest) -> None:
         """Asks the trial to end through its own loop."""
         self._run.request_stop(request)
 
     def cleanup(self) -> None:
-        """Waits for a recipe that is ending."""
+        """Waits for a recipe that is ending, or paused."""
+        self._run.pause()
         self._run.join(_JOIN_S)
 
     def _begin(self, config: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xaytune.trainer.callbacks import CallbackManager
 from xaytune.tuning.report import DecisionPoints
+from xaytune.tuning.reporter import Reporter
 
 __all__ = ["Trial"]
 
@@ -32,14 +34,24 @@ class Trial:
         callbacks: CallbackManager,
         checkpoint_dir: Path,
         points: DecisionPoints,
+        reporter: Reporter,
     ) -> None:
         self.number = number
         self.config = config
         self.seed = seed
         self.callbacks = callbacks
         self.checkpoint_dir = checkpoint_dir
+        self._reporter = reporter
         self._time_attr = points.time_attr
         self._milestones = frozenset(points.milestones or ())
+
+    def attach(self, save_checkpoint: Callable[[], Path]) -> None:
+        """Takes the means to save the run: schedulers that pause trials have it saved where they judge it."""
+        self._reporter.save_checkpoint = save_checkpoint
+
+    def discard(self, checkpoint: Path) -> None:
+        """Lets a checkpoint be deleted as soon as a later one is recorded."""
+        self._reporter.discard(checkpoint)
 
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the scheduler judges the trial when so many epochs, or steps, are finished.
