@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.models import loader, make_trainer
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import EVENTS, TrainState
@@ -214,6 +216,71 @@ def kill_once_at_step_40(trial: Trial, config: dict[str, Any]) -> None:
     def kill(state: TrainState) -> None:
         if state.global_step == 40 and _once(trial, "killed"):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_once_with_a_damaged_checkpoint(trial: Trial, config: dict[str, Any]) -> None:
+    """Cuts the newest checkpoint that is recorded short, and kills the process, once a trial."""
+
+    @trial.callbacks.on("step_end")
+    def kill(state: TrainState) -> None:
+        if state.global_step == 40 and _once(trial, "killed"):
+            path = checkpoint.path_for(trial.checkpoint_dir, 12)
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its third step never ends where x is below one half."""
+
+    @trial.callbacks.on("step_end")
+    def hang(state: TrainState) -> None:
+        if state.global_step == 3 and config["x"] < 0.5:
+            time.sleep(3600)
+
+    return curve(config, trial)
+
+
+def swallows_everything(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Goes on whatever is raised, and whatever it is told."""
+    state = TrainState(num_epochs=9)
+    while True:
+        try:
+            state.global_step += 1
+            state.metrics["score"] = score(config, state.epoch)
+            trial.callbacks.fire("step_end", state)
+            trial.callbacks.fire("epoch_end", state)
+            state.epoch += 1
+            if config["x"] > 0.5 and state.epoch == 9:
+                return state
+            time.sleep(0.01)
+        except BaseException:
+            continue
+
+
+def too_large_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Asks for more memory than there is where x is below one half."""
+    if config["x"] < 0.5:
+        torch.empty(2**50)
+    return curve(config, trial)
+
+
+def has_a_typo(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Names what is not there."""
+    return curv(config, trial)  # type: ignore[name-defined,no-any-return]  # noqa: F821
+
+
+def note_resume(trial: Trial, config: dict[str, Any]) -> None:
+    """Writes down where a trial goes on that was begun before."""
+
+    @trial.callbacks.on("train_start")
+    def note(state: TrainState) -> None:
+        if not _once(trial, "begun"):
+            (trial.checkpoint_dir.parents[1] / "resumed.txt").write_text(str(state.global_step))
+
+
+def sleep_a_little(trial: Trial, config: dict[str, Any]) -> None:
+    """Makes every step take a while."""
+    trial.callbacks.on("step_end")(lambda state: time.sleep(0.1))
 
 
 def break_at_step_5(trial: Trial, config: dict[str, Any]) -> None:

@@ -233,6 +233,6 @@ def test_a_lost_process_is_told_in_a_line_without_output_of_ray(tmp_path: Path, 
     spec = spec_file(tmp_path, "kills_itself_for_some")
     done = cli("run", spec, "--set", "space.x={grid: [0.1, 0.9]}", "--num-samples", "1")
     assert done.returncode == 0
-    assert "failed: trial 0; the first, trial 0, with\n  its process was lost\n" in done.stdout
+    assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 4 times\n" in done.stdout
     assert "raylet" not in done.stdout + done.stderr
     assert "actor" not in done.stdout + done.stderr

@@ -8,6 +8,7 @@ import tempfile
 from types import TracebackType
 from typing import Any
 
+from ray.exceptions import RayActorError
 from ray.train._internal.storage import StorageContext
 from ray.tune import Callback, PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
@@ -36,9 +37,15 @@ _ENVIRONMENT = {
 
 
 class SweepTrial(TuneTrial):
-    """A trial of Tune for which it was decided whether it is to be begun again."""
+    """A trial of Tune.
+
+    Attributes:
+        retry: Whether it is to be begun again after its failure.
+        spoilt: Whether its process is not fit for another trial.
+    """
 
     retry = False
+    spoilt = False
 
     def should_recover(self) -> bool:
         """Tells whether the trial is to be begun again."""
@@ -46,15 +53,24 @@ class SweepTrial(TuneTrial):
 
 
 class _Controller(TuneController):
+    """Tune's controller, which leaves it to the scheduler what follows from a failure."""
+
+    def _trial_task_failure(self, trial: Any, exception: Any) -> None:
+        # Tune's own would raise it, as everything else is that goes wrong in the driver.
+        self._process_trial_failure(trial, exception)
+
+    def _maybe_cache_trial_actor(self, trial: Any) -> bool:
+        return not trial.spoilt and bool(super()._maybe_cache_trial_actor(trial))
+
     def _process_trial_failure(self, trial: Any, exception: Any) -> None:
-        if trial.status == TuneTrial.PENDING:
-            # Its process was lost while it was made ready: Tune begins only those again that run.
-            self._resetting_trials.discard(trial)
-            self._set_trial_status(trial, TuneTrial.RUNNING)
-            self._unstage_trial_with_resources(trial)
+        self._resetting_trials.discard(trial)
+        if trial.status == TuneTrial.PENDING and isinstance(exception, RayActorError):
+            return  # Tune tells twice of a process that was lost while it was made ready
         scheduler: Any = self._scheduler_alg
         trial.retry = scheduler.retry(trial, exception)
         super()._process_trial_failure(trial, exception)
+        # Else Tune would end the sweep.
+        self._has_errored = False
 
 
 class TuneRun:
@@ -112,6 +128,8 @@ class TuneRun:
             storage=self._storage,
             reuse_actors=True,
         )
+        # What goes wrong in the driver, such as a full disk, is no failure of a trial.
+        controller._fail_fast = TuneController.RAISE  # type: ignore[assignment]
         try:
             while not controller.is_finished():
                 controller.step()

@@ -101,12 +101,12 @@ def _drive(spec: SweepSpec, sweep_dir: Path, listener: Listener | None) -> Resul
     limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
     searcher, judge = Searcher(spec), judge_for(spec)
-    with contextlib.closing(Recorder(sweep_dir, spec.metric, listener)) as recorder:
+    with contextlib.closing(Recorder(sweep_dir, spec, listener)) as recorder:
         folder = recorder.state.folder
         task = Task.of(spec, judge.points, sweep_dir, heartbeat_s, [folder] if folder else [])
         with TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run:
             left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)
-            recorder.begun(spec)
+            recorder.begun()
             source = TrialSource(spec, searcher, recorder, limit, tune_run.make_trial, left.unfinished.values())
             scheduler = CooperativeScheduler(judge, recorder, spec, heartbeat_s, left)
             control = _Control(spec, recorder, source, scheduler)

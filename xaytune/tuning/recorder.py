@@ -14,6 +14,7 @@ from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
 from xaytune.records.state import Best, SweepState
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
+from xaytune.tuning.retention import Retention
 
 __all__ = ["Listener", "Recorder"]
 
@@ -25,26 +26,29 @@ class Recorder:
 
     Args:
         sweep_dir: The sweep's folder.
-        metric: Name of the sweep's metric.
+        spec: The sweep.
         listener: Called with the state and each event that was written.
 
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
     """
 
-    def __init__(self, sweep_dir: Path, metric: str, listener: Listener | None = None) -> None:
-        self.sweep_dir, self._metric = sweep_dir, metric
+    def __init__(self, sweep_dir: Path, spec: SweepSpec, listener: Listener | None = None) -> None:
+        self.sweep_dir, self._spec = sweep_dir, spec
+        self._maximize = spec.mode == "max"
         self._journal = Journal(sweep_dir / FILE_NAME)
         self.state = SweepState(sweep_dir, self.events())
         self._listener = listener
+        self._retention = Retention(spec.checkpoint_config.num_to_keep, maximize=self._maximize)
         self._best_before: dict[int, Best | None] = {}  # of attempts that went on from a checkpoint
 
     def events(self) -> Iterator[Event]:
         """Yields what was recorded so far, oldest first."""
         return read_events(self.sweep_dir / FILE_NAME)
 
-    def begun(self, spec: SweepSpec) -> None:
+    def begun(self) -> None:
         """Records that the sweep has begun, or goes on."""
+        spec = self._spec
         self._write(
             "sweep",
             state="running",
@@ -55,6 +59,8 @@ class Recorder:
             host=socket.gethostname(),
             pid=os.getpid(),
         )
+        for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
+            self._retain(trial.number)
 
     def finished(self, state: str, reason: str | None) -> None:
         """Records how the sweep ended."""
@@ -80,7 +86,7 @@ class Recorder:
         path = history.path_for(self.sweep_dir, number)
         if report.begins_at is not None and path.exists():
             history.cut(path, after=report.begins_at)
-            self._best_before[number] = history.best(path, self._metric, self.state.maximize)
+            self._best_before[number] = history.best(path, self._spec.metric, self._maximize)
         if report.history is not None:
             history.append(path, report.history)
         report.best = self._best(number, report.best)
@@ -89,6 +95,8 @@ class Recorder:
         if report.kind != "end":
             for global_step, written in report.checkpoints.items():
                 self._write("checkpoint", number, path=self._relative(written), global_step=global_step)
+            if report.checkpoints:
+                self._retain(number)
         for global_step, discarded in report.discarded.items():
             self._delete(number, global_step, discarded)
         if report.kind == "heartbeat":
@@ -96,7 +104,7 @@ class Recorder:
 
     def judged(self, number: int, report: Report) -> None:
         """Records what a trial was worth at a decision point, before the scheduler judges it."""
-        value = report.metrics.get(self._metric)
+        value = report.metrics.get(self._spec.metric)
         self._write("result", number, due=report.due, value=value, **_position(report))
 
     def stop_requested(self, number: int, request: StopRequest) -> None:
@@ -120,6 +128,7 @@ class Recorder:
         value = report.best.value if report.best is not None else None
         self._write("end", number, status=report.status, value=value, due=report.due, **place)
         self._best_before.pop(number, None)
+        self._retain(number)
 
     def close(self) -> None:
         """Closes the journal."""
@@ -130,16 +139,20 @@ class Recorder:
         before = self._best_before.get(number)
         if before is None or best is None:
             return best or before
-        better = best.value > before.value if self.state.maximize else best.value < before.value
+        better = best.value > before.value if self._maximize else best.value < before.value
         return best if better else before
 
+    def _retain(self, number: int) -> None:
+        for trial, step in self._retention.superfluous(self.state.trials[number]):
+            self._delete(trial.number, step, trial.checkpoints[step])
+
     def _delete(self, number: int, global_step: int, path: str) -> None:
-        Path(path).unlink(missing_ok=True)
         self._write("deleted", number, path=self._relative(path), global_step=global_step)
+        Path(path).unlink(missing_ok=True)
 
     def _relative(self, path: str) -> str:
         """A path within the sweep's folder, which may be moved."""
-        return str(Path(path).relative_to(self.sweep_dir.absolute()))
+        return str(Path(path).absolute().relative_to(self.sweep_dir.absolute()))
 
     def _write(self, event: str, trial: int | None = None, **fields: Any) -> None:
         entry = self._journal.write(event, trial, **fields)

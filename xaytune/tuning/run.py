@@ -74,6 +74,8 @@ class RecipeRun:
         report.status, report.error, report.failure = "failed", format_error(error), kind_of(error)
         first_line, *_ = str(error).splitlines() or [""]
         report.reason = f"{type(error).__name__}: {first_line}"
+        if report.failure == "infeasible":
+            report.reason = f"out of memory: {report.reason}"
         return report
 
     def _settle_checkpoints(self) -> None:

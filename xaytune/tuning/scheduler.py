@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
-from ray.tune import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
@@ -43,13 +44,22 @@ _LOST = {
 }
 
 
-def _kind(error: Exception, node: str | None) -> Failure:
+def _kind(error: Exception, node: str) -> Failure:
     """Tells whose fault it was that a process was lost."""
     if getattr(error, "preempted", False):
         return "preempted"
-    if any(known["NodeID"] == node and not known["Alive"] for known in ray.nodes()):
-        return "node lost"
-    return "lost"
+    return "lost" if any(known["NodeID"] == node and _answers(known) for known in ray.nodes()) else "node lost"
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    """Whether a node is there; Ray itself notices only after several seconds that one is not."""
+    if not node["Alive"]:
+        return False
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 class CooperativeScheduler(TrialScheduler):
@@ -160,10 +170,8 @@ class CooperativeScheduler(TrialScheduler):
         report = self._take(trial, result)
         if report.failure == "storage":  # none of the trial's: it goes on when there is room again
             report.status = "paused"
-        unfit = trial in self._killed or not report.clean
+        trial.spoilt = trial in self._killed or not report.clean  # type: ignore[attr-defined]
         self._end(tune_controller, trial, report)
-        if unfit:  # Tune, which knows nothing of it, must not keep its process
-            raise TuneError(f"the process of {trial} is not fit for another trial")
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The process of a trial is gone: it died, or it was killed because it did not stop."""
@@ -179,7 +187,8 @@ class CooperativeScheduler(TrialScheduler):
             report.status, report.reason = "paused", "its process was lost"
         else:
             report.status, report.error, report.failure = "failed", Path(trial.error_file).read_text(), "lost"
-            report.reason = "its process was lost"
+            times = f", {record.lost + 1} times" if record.lost else ""
+            report.reason = f"its process was lost{times}"
         self._end(tune_controller, trial, report)
 
     def retry(self, trial: TuneTrial, error: Exception) -> bool:
@@ -190,7 +199,7 @@ class CooperativeScheduler(TrialScheduler):
         pausing = self._winding_down is not None and self._winding_down.status == "paused"
         if not lost or pausing or trial in self._killed:
             return False
-        kind = _kind(error, self._nodes.get(trial))
+        kind = _kind(error, self._nodes[trial]) if trial in self._nodes else "lost"
         if kind == "lost" and record.lost >= self._spec.failures.retries:
             return False
         self._recorder.failed(record.number, kind, _LOST[kind], str(error), retried=True)
