@@ -12,7 +12,8 @@ import pytest
 from xaytune.records import history
 from xaytune.records.history import Row
 from xaytune.records.journal import FILE_NAME, Journal, JournalError
-from xaytune.records.results import Results, find_sweep
+from xaytune.records.place import find_sweep
+from xaytune.records.results import Results
 
 SPEC = {"metric": "acc", "mode": "max"}
 
@@ -124,10 +125,10 @@ def test_a_sweep_is_found_by_its_name_or_its_folder_and_else_those_that_there_ar
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "digits")
-    assert find_sweep("digits", tmp_path) == tmp_path / "digits"
-    assert find_sweep(str(tmp_path / "digits"), Path("elsewhere")) == tmp_path / "digits"
+    assert find_sweep("digits", str(tmp_path)).folder == tmp_path / "digits"
+    assert find_sweep(str(tmp_path / "digits"), "elsewhere").folder == tmp_path / "digits"
     with pytest.raises(JournalError, match=r"no sweep 'digit'.*there are: digits"):
-        find_sweep("digit", tmp_path)
+        find_sweep("digit", str(tmp_path))
 
 
 def test_a_history_comes_back_chunk_by_chunk_and_drops_a_half_written_one(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def lines(journal: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
-def start(command: list[str], storage: Path) -> subprocess.Popen[bytes]:
+def start(command: list[str], storage: Path | str) -> subprocess.Popen[bytes]:
     """Starts the command line, in the Ray of the tests."""
     address = ray.get_runtime_context().gcs_address
     return subprocess.Popen(
@@ -102,14 +102,6 @@ def wait_for(journal: Path, count: int, process: subprocess.Popen[bytes]) -> Non
     """Waits until a journal has so many lines, or its process has ended."""
     while lines(journal) < count and process.poll() is None:
         time.sleep(0.001)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    from xaytune.tuning.sweep import Sweep
-
-    sweep = Sweep("tests.recipes:saved", mode="max", num_samples=12, **SAVED)
-    return sweep.run(storage=tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_a_trial_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from xaytune.records.journal import JournalError
-from xaytune.records.results import Results, find_sweep
+from xaytune.records.place import find_sweep
+from xaytune.records.results import Results
 from xaytune.report import text
 from xaytune.sweep.errors import SpecError
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
@@ -48,7 +49,10 @@ _set_parameter = click.option(
 )
 _sweep = click.argument("sweep")
 _storage = click.option(
-    "--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of sweeps."
+    "--storage",
+    default="runs",
+    show_default=True,
+    help="Folder of sweeps: a path, or a URI such as s3://bucket/sweeps.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -69,7 +73,7 @@ def main() -> None:
 def run(
     spec: Path,
     name: str | None,
-    storage: Path,
+    storage: str,
     num_samples: int | None,
     assignments: tuple[str, ...],
     as_json: bool,
@@ -94,18 +98,18 @@ def run(
 @_storage
 @click.option("--num-samples", type=int, help="Configurations to draw in all, instead of the spec's.")
 @_json
-def resume(sweep: str, storage: Path, num_samples: int | None, as_json: bool) -> None:
+def resume(sweep: str, storage: str, num_samples: int | None, as_json: bool) -> None:
     """Goes on with a SWEEP that was interrupted, killed, or failed: a folder, or a name under the storage folder.
 
     What was finished stays as it is; unfinished trials go on from their last checkpoint.
     """
-    folder = find_sweep(sweep, storage)
-    Results(folder)  # a journal that cannot be read is told before Ray is started
+    place = find_sweep(sweep, storage)
+    Results(place)  # a journal that cannot be read is told before Ray is started
 
     def drive(session: RaySession, view: LiveView) -> Results:
         from xaytune.tuning.driver import resume_sweep
 
-        return resume_sweep(folder, session, view, num_samples)
+        return resume_sweep(place, session, view, num_samples)
 
     _show(drive, as_json)
 
@@ -183,7 +187,7 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
 @_sweep
 @_storage
 @_json
-def status(sweep: str, storage: Path, as_json: bool) -> None:
+def status(sweep: str, storage: str, as_json: bool) -> None:
     """Says how far a SWEEP is: a folder, or a name under the storage folder."""
     results = Results(find_sweep(sweep, storage))
     if as_json:
@@ -196,7 +200,7 @@ def status(sweep: str, storage: Path, as_json: bool) -> None:
 @_sweep
 @_storage
 @_json
-def best(sweep: str, storage: Path, as_json: bool) -> None:
+def best(sweep: str, storage: str, as_json: bool) -> None:
     """Names the best trial of a SWEEP, its configuration and its checkpoint."""
     found = Results(find_sweep(sweep, storage)).sweep
     if found.best is None:

@@ -18,8 +18,9 @@ from xaytune.records.state import Best
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Row", "append", "best", "cut", "pack", "path_for", "read"]
+__all__ = ["FOLDER", "Row", "append", "best", "cut", "pack", "path_for", "read"]
 
+FOLDER = "history"
 _PLACE = ("epoch", "step", "global_step")
 
 
@@ -34,7 +35,7 @@ class Row(NamedTuple):
 
 def path_for(sweep_dir: Path, trial: int) -> Path:
     """Returns the path of a trial's history."""
-    return sweep_dir / "history" / f"{trial:05d}.arrows"
+    return sweep_dir / FOLDER / f"{trial:05d}.arrows"
 
 
 def pack(rows: Sequence[Row]) -> bytes:

@@ -8,27 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, JournalError, read_events
+from xaytune.records.place import Place, place_of
 from xaytune.records.state import SweepState, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Results", "dotted", "find_sweep"]
+__all__ = ["Results", "dotted"]
 
 
 class Results:
     """What a sweep found, or has found so far.
 
+    Attributes:
+        path: The sweep's folder on this machine.
+        sweep: Its state.
+
     Args:
-        path: The sweep's folder.
+        sweep: The sweep's folder; a path, or the URI of one in a remote storage.
 
     Raises:
         JournalError: It holds no journal, or a damaged one.
+        OSError: The remote storage cannot be reached.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.sweep = SweepState(self.path, read_events(self.path / FILE_NAME))
+    def __init__(self, sweep: Path | str | Place) -> None:
+        self._place = sweep if isinstance(sweep, Place) else place_of(str(sweep))
+        self._place.fetch_journal()
+        self.path = self._place.folder
+        self.sweep = SweepState(str(self._place), read_events(self.path / FILE_NAME))
         if not self.sweep.spec:
             raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")
 
@@ -56,6 +64,7 @@ class Results:
         """
         if trial not in self.sweep.trials:
             raise KeyError(f"{self.sweep.name} has no trial {trial}; it has {len(self.sweep.trials)}, from 0")
+        self._place.fetch_histories()
         return history.read(history.path_for(self.path, trial))
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -63,20 +72,6 @@ class Results:
         import pandas as pd
 
         return pd.DataFrame([_flat(trial) for trial in self.trials])
-
-
-def find_sweep(sweep: str, storage: Path) -> Path:
-    """Returns the folder of a sweep, given as a path or as a name under the storage folder.
-
-    Raises:
-        JournalError: Neither is there.
-    """
-    for folder in (Path(sweep), storage / sweep):
-        if (folder / FILE_NAME).is_file():
-            return folder
-    known = sorted(path.parent.name for path in storage.glob(f"*/{FILE_NAME}"))
-    hint = f"there are: {', '.join(known)}" if known else "there are none"
-    raise JournalError(f"no sweep {sweep!r}, neither as a folder nor under {storage}/ ({hint})")
 
 
 def _flat(trial: TrialRecord) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import socket
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from xaytune.records.journal import Event
@@ -119,7 +118,7 @@ class SweepState:
     """The state of a sweep, as far as its events tell it.
 
     Args:
-        root: The sweep's folder, which the paths in its journal begin at.
+        root: The sweep's folder or URI, which the paths in its journal begin at.
         events: Oldest first.
 
     Attributes:
@@ -133,7 +132,7 @@ class SweepState:
         trials: By number.
     """
 
-    def __init__(self, root: Path, events: Iterable[Event] = ()) -> None:
+    def __init__(self, root: str, events: Iterable[Event] = ()) -> None:
         self._root = root
         self.name = ""
         self.spec: dict[str, Any] = {}
@@ -236,14 +235,14 @@ class SweepState:
         if event["best"] is not None:
             trial.best = Best(**event["best"])
         for step, path in event.get("checkpoints", {}).items():
-            trial.checkpoints[int(step)] = str(self._root / path)
+            trial.checkpoints[int(step)] = f"{self._root}/{path}"
 
     def _on_stop(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
         trial.stop_reason, trial.stop_status = event["reason"], event.get("status", "stopped")
 
     def _on_checkpoint(self, event: Event) -> None:
-        self.trials[event["trial"]].checkpoints[event["global_step"]] = str(self._root / event["path"])
+        self.trials[event["trial"]].checkpoints[event["global_step"]] = f"{self._root}/{event['path']}"
 
     def _on_damaged(self, event: Event) -> None:
         self.trials[event["trial"]].checkpoints.pop(event["global_step"], None)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
+from xaytune.records.place import Mirror, Place
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.search.searcher import Searcher
@@ -29,7 +28,7 @@ from xaytune.tuning.report import Report, StopRequest, Task
 from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
 from xaytune.tuning.session import RaySession
 from xaytune.tuning.source import TrialSource
-from xaytune.tuning.storage import StorageError, new_sweep_dir
+from xaytune.tuning.storage import StorageError, new_place
 
 __all__ = ["resume_sweep", "run_sweep"]
 
@@ -42,7 +41,7 @@ _STILLBORN = 2
 
 def run_sweep(
     spec: SweepSpec,
-    storage: Path,
+    storage: str,
     name: str | None,
     default_name: str,
     session: RaySession,
@@ -55,7 +54,7 @@ def run_sweep(
 
     Args:
         spec: The sweep.
-        storage: Folder that the sweep's own folder is made in.
+        storage: Folder that the sweep's own folder is made in, a path or a URI.
         name: Name of the sweep, if it was given one; there must be no sweep of that name.
         default_name: Else its name, with a number where it is taken.
         session: The Ray to run it in, which may still be starting.
@@ -67,18 +66,18 @@ def run_sweep(
     """
     session.wait()
     resources.check_feasible(spec.resources_per_trial)
-    return _drive(spec, new_sweep_dir(storage, name, default_name), listener)
+    return _drive(spec, new_place(storage, name, default_name), listener)
 
 
 def resume_sweep(
-    sweep_dir: Path, session: RaySession, listener: Listener | None = None, num_samples: int | None = None
+    place: Place, session: RaySession, listener: Listener | None = None, num_samples: int | None = None
 ) -> Results:
     """Goes on with a sweep, whatever ended it: what was finished stays, and nothing is decided anew.
 
     Unfinished trials go on from their newest sound checkpoint, with their own numbers and configurations.
 
     Args:
-        sweep_dir: The sweep's folder.
+        place: The sweep's.
         session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event, as it is recorded.
         num_samples: Configurations to draw, instead of the spec's.
@@ -88,22 +87,23 @@ def resume_sweep(
         SpecError: The sweep cannot run as specified.
         StorageError: The sweep's folder cannot be written any more.
     """
-    spec = SweepSpec.parse(Results(sweep_dir).sweep.spec)
+    spec = SweepSpec.parse(Results(place).sweep.spec)
+    place.fetch_histories()
     if num_samples is not None:
         spec = SweepSpec.parse(spec.plain() | {"num_samples": num_samples})
     session.wait()
     resources.check_feasible(spec.resources_per_trial)
-    return _drive(spec, sweep_dir, listener)
+    return _drive(spec, place, listener)
 
 
-def _drive(spec: SweepSpec, sweep_dir: Path, listener: Listener | None) -> Results:
+def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
     """Runs what is left of a sweep, all of it if it is new."""
     limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
     searcher, judge = Searcher(spec), judge_for(spec)
-    with contextlib.closing(Recorder(sweep_dir, spec, listener)) as recorder:
+    with Mirror(place) as mirror, contextlib.closing(Recorder(place, spec, listener)) as recorder:
         folder = recorder.state.folder
-        task = Task.of(spec, judge.points, sweep_dir, heartbeat_s, [folder] if folder else [])
+        task = Task.of(spec, judge.points, place, heartbeat_s, [folder] if folder else [])
         with TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run:
             left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)
             recorder.begun()
@@ -121,15 +121,17 @@ def _drive(spec: SweepSpec, sweep_dir: Path, listener: Listener | None) -> Resul
                 with contextlib.suppress(OSError):  # the disk may be what failed
                     recorder.finished("failed", f"{type(error).__name__}: {error}")
                 if isinstance(error, OSError) and not isinstance(error, ConnectionError):
-                    raise StorageError(sweep_dir, error) from error
+                    raise StorageError(place, error) from error
                 raise
             with contextlib.suppress(OSError):
                 recorder.finished(state, reason)
     if control.refused:
-        shutil.rmtree(sweep_dir)  # nothing was trained: it is as if the sweep had not begun
+        place.remove()  # nothing was trained: it is as if the sweep had not begun
     if control.fatal is not None:
         raise control.fatal
-    return Results(sweep_dir)
+    if mirror.error is not None:
+        raise StorageError(place, mirror.error)
+    return Results(place)
 
 
 class _Control(Callback):
@@ -209,7 +211,7 @@ class _Control(Callback):
         if report is not None and report.problems:
             self.fatal, self.refused = SpecError(report.problems), not self._began()
         if report is not None and report.failure == "storage":
-            self.fatal = StorageError(self._recorder.sweep_dir, str(report.reason))
+            self.fatal = StorageError(self._recorder.place, str(report.reason))
         record = self._recorder.state.trials[assignment_of(trial).number]
         finished = record.status == "completed" and record.reason is None
         if finished and self._spec.metric not in record.metrics and self.fatal is None:

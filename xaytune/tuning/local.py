@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from xaytune.records.place import Place
 from xaytune.search.searcher import Searcher
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
@@ -43,7 +44,7 @@ def try_configuration(
     suggestion = Searcher(fixed).ask()
     on_start(suggestion.config)
     with tempfile.TemporaryDirectory(prefix="xaytune-try-") as scratch:
-        task = Task.of(spec, DecisionPoints("epoch", ()), Path(scratch), heartbeat_s=0)
+        task = Task.of(spec, DecisionPoints("epoch", ()), Place(Path(scratch)), heartbeat_s=0)
         assignment = Assignment(0, trial_seed(spec.search.seed, 0), suggestion.config)
         run = RecipeRun(task, assignment, decide=lambda report: _stop_diverged(run, report))
         run.callbacks.on("epoch_end", last=True)(on_epoch_end)

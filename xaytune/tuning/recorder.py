@@ -6,11 +6,11 @@ import dataclasses
 import os
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
+from xaytune.records.place import Place
 from xaytune.records.state import Best, SweepState
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
@@ -25,7 +25,7 @@ class Recorder:
     """Records a sweep, a new one or one that goes on.
 
     Args:
-        sweep_dir: The sweep's folder.
+        place: The sweep's.
         spec: The sweep.
         listener: Called with the state and each event that was written.
 
@@ -33,18 +33,18 @@ class Recorder:
         JournalError: The sweep is running, or its journal is damaged.
     """
 
-    def __init__(self, sweep_dir: Path, spec: SweepSpec, listener: Listener | None = None) -> None:
-        self.sweep_dir, self._spec = sweep_dir, spec
+    def __init__(self, place: Place, spec: SweepSpec, listener: Listener | None = None) -> None:
+        self.place, self._folder, self._spec = place, place.folder, spec
         self._maximize = spec.mode == "max"
-        self._journal = Journal(sweep_dir / FILE_NAME)
-        self.state = SweepState(sweep_dir, self.events())
+        self._journal = Journal(place.folder / FILE_NAME)
+        self.state = SweepState(str(place), self.events())
         self._listener = listener
         self._retention = Retention(spec.checkpoint_config.num_to_keep, maximize=self._maximize)
         self._best_before: dict[int, Best | None] = {}  # of attempts that went on from a checkpoint
 
     def events(self) -> Iterator[Event]:
         """Yields what was recorded so far, oldest first."""
-        return read_events(self.sweep_dir / FILE_NAME)
+        return read_events(self._folder / FILE_NAME)
 
     def begun(self) -> None:
         """Records that the sweep has begun, or goes on."""
@@ -52,7 +52,7 @@ class Recorder:
         self._write(
             "sweep",
             state="running",
-            name=self.sweep_dir.name,
+            name=self._folder.name,
             spec=spec.plain(),
             num_trials=spec.num_trials,
             folder=os.getcwd(),
@@ -83,7 +83,7 @@ class Recorder:
 
     def reported(self, number: int, report: Report) -> None:
         """Records what a trial trained and wrote; not yet what it was worth, nor how it ended."""
-        path = history.path_for(self.sweep_dir, number)
+        path = history.path_for(self._folder, number)
         if report.begins_at is not None and path.exists():
             history.cut(path, after=report.begins_at)
             self._best_before[number] = history.best(path, self._spec.metric, self._maximize)
@@ -91,10 +91,10 @@ class Recorder:
             history.append(path, report.history)
         report.best = self._best(number, report.best)
         for global_step, damaged in report.damaged.items():
-            self._write("damaged", number, path=self._relative(damaged), global_step=global_step)
+            self._write("damaged", number, path=damaged, global_step=global_step)
         if report.kind != "end":
             for global_step, written in report.checkpoints.items():
-                self._write("checkpoint", number, path=self._relative(written), global_step=global_step)
+                self._write("checkpoint", number, path=written, global_step=global_step)
             if report.checkpoints:
                 self._retain(number)
         for global_step, discarded in report.discarded.items():
@@ -118,8 +118,7 @@ class Recorder:
     def ended(self, number: int, report: Report) -> None:
         """Records how a trial ended; one that pauses has not."""
         # In one line with the end: a trial that resumes from its last checkpoint has an end to come.
-        checkpoints = {step: self._relative(path) for step, path in report.checkpoints.items()}
-        place = {"reason": report.reason, **_position(report), "checkpoints": checkpoints}
+        place = {"reason": report.reason, **_position(report), "checkpoints": report.checkpoints}
         if report.status == "paused":
             self._write("pause", number, **place)
             return
@@ -144,15 +143,11 @@ class Recorder:
 
     def _retain(self, number: int) -> None:
         for trial, step in self._retention.superfluous(self.state.trials[number]):
-            self._delete(trial.number, step, trial.checkpoints[step])
+            self._delete(trial.number, step, trial.checkpoints[step].removeprefix(f"{self.place}/"))
 
-    def _delete(self, number: int, global_step: int, path: str) -> None:
-        self._write("deleted", number, path=self._relative(path), global_step=global_step)
-        Path(path).unlink(missing_ok=True)
-
-    def _relative(self, path: str) -> str:
-        """A path within the sweep's folder, which may be moved."""
-        return str(Path(path).absolute().relative_to(self.sweep_dir.absolute()))
+    def _delete(self, number: int, global_step: int, file: str) -> None:
+        self._write("deleted", number, path=file, global_step=global_step)
+        self.place.delete(file)
 
     def _write(self, event: str, trial: int | None = None, **fields: Any) -> None:
         entry = self._journal.write(event, trial, **fields)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
+from xaytune.records.place import Place
 from xaytune.records.state import Best
 from xaytune.sweep.errors import Problem
 from xaytune.sweep.spec import Reference, SweepSpec
@@ -33,7 +33,12 @@ class DecisionPoints:
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for all trials of a sweep."""
+    """What is the same for all trials of a sweep.
+
+    Attributes:
+        sweep_dir: The sweep's folder; where it is kept in a remote storage, each process has one of its own.
+        remote: URI of the remote storage, if there is one.
+    """
 
     recipe: Reference
     callbacks: tuple[Reference, ...]
@@ -42,6 +47,7 @@ class Task:
     seed: int
     points: DecisionPoints
     sweep_dir: str
+    remote: str | None
     import_paths: tuple[str, ...]
     cpus: float
     heartbeat_s: float
@@ -51,7 +57,7 @@ class Task:
         cls,
         spec: SweepSpec,
         points: DecisionPoints,
-        sweep_dir: Path,
+        place: Place,
         heartbeat_s: float,
         import_paths: Iterable[str] = (),
     ) -> Task:
@@ -63,7 +69,8 @@ class Task:
             maximize=spec.mode == "max",
             seed=spec.search.seed,
             points=points,
-            sweep_dir=str(sweep_dir.absolute()),
+            sweep_dir=str(place.folder.absolute()),
+            remote=place.remote.uri if place.remote is not None else None,
             import_paths=(os.getcwd(), *import_paths),
             cpus=spec.resources_per_trial.get("cpu", 1),
             heartbeat_s=heartbeat_s,
@@ -113,8 +120,8 @@ class Report:
         metrics: Latest numbers.
         best: Where the sweep's metric was best so far.
         history: Packed rows of the steps since the last report.
-        checkpoints: Paths of the checkpoints written since the last report, by global step. What was trained
-            up to them has been reported too.
+        checkpoints: Paths (within the sweep's folder, as all here) of the checkpoints written since the last
+            report, by global step. What was trained up to them has been reported too.
         discarded: Paths of checkpoints that are no longer needed, by global step.
         damaged: Paths of checkpoints that cannot be used, by global step.
         begins_at: The step that the attempt began at, once it did: what was reported of later ones before, by

@@ -101,7 +101,11 @@ class Reporter:
         """Takes a checkpoint that is to be deleted as soon as it is not needed to resume from."""
         with self._packing:
             self._checkpoints.pop(checkpoint.step_of(path), None)
-            self._discarded[checkpoint.step_of(path)] = str(path)
+            self._discarded[checkpoint.step_of(path)] = self.within_sweep(path)
+
+    def within_sweep(self, path: Path) -> str:
+        """Returns the path of a checkpoint within the sweep's folder, which may be moved."""
+        return str(path.relative_to(self._checkpoint_dir.parents[1]))
 
     def report_of_failure(self) -> Report:
         """Returns the report of a run that raised, whatever it left in its state."""
@@ -170,7 +174,7 @@ class Reporter:
         written = checkpoint.list_checkpoints(self._checkpoint_dir)
         if written:
             with self._packing:
-                self._checkpoints[checkpoint.step_of(written[-1])] = str(written[-1])
+                self._checkpoints[checkpoint.step_of(written[-1])] = self.within_sweep(written[-1])
 
     def _note_end(self, state: TrainState) -> None:
         self.ended = True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from xaytune.records.remote import RemoteFolder
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
 from xaytune.tuning.errors import format_error, kind_of
@@ -37,6 +39,7 @@ class RecipeRun:
     def __init__(self, task: Task, assignment: Assignment, decide: Callable[[Report], None]) -> None:
         self._task, self._assignment = task, assignment
         self._checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
+        self._remote = RemoteFolder(task.remote) if task.remote is not None else None
         self.callbacks = CallbackManager()
         self.reporter = Reporter(task.metric, task.maximize, task.points, self._checkpoint_dir, decide)
         self._trial = Trial(
@@ -83,13 +86,17 @@ class RecipeRun:
         for path in checkpoint.list_checkpoints(self._checkpoint_dir):
             if checkpoint.step_of(path) not in self._assignment.checkpoints:
                 path.unlink()
-        for path in reversed(checkpoint.list_checkpoints(self._checkpoint_dir)):
+        for step in sorted(self._assignment.checkpoints, reverse=True):
+            path = checkpoint.path_for(self._checkpoint_dir, step)
+            file = self.reporter.within_sweep(path)
+            if not path.exists() and not (self._remote is not None and self._remote.fetch(file, path)):
+                continue
             try:
                 checkpoint.verify(path)
                 return
             except checkpoint.CheckpointError:
                 path.rename(path.with_suffix(".damaged"))
-                self.reporter.damaged[checkpoint.step_of(path)] = str(path)
+                self.reporter.damaged[step] = file
 
     def _call_recipe(self) -> None:
         from xaytune.trainer.random_state import seed_everything
@@ -147,7 +154,9 @@ class ThreadedRun:
         self._waiting = False
         self._paused = False
         self._run = RecipeRun(task, assignment, self._wait_for_verdict)
-        self._output = Path(task.sweep_dir) / "output" / f"{assignment.number:05d}.txt"
+        self._folder = Path(task.sweep_dir)
+        self._remote = RemoteFolder(task.remote) if task.remote is not None else None
+        self._output_file = f"output/{assignment.number:05d}.txt"
         # A daemon: a recipe that hangs must not keep the process from ending.
         self.thread = threading.Thread(target=self._train, name=f"trial-{assignment.number}", daemon=True)
 
@@ -172,8 +181,10 @@ class ThreadedRun:
         try:
             report = self._reports.get(timeout=timeout)
         except queue.Empty:
-            return self._run.reporter.heartbeat()
+            report = self._run.reporter.heartbeat()
         self._waiting = report.kind == "decision"
+        if self._remote is not None:
+            self._upload(report, self._remote)
         return report
 
     def request_stop(self, request: StopRequest) -> None:
@@ -196,6 +207,16 @@ class ThreadedRun:
         if self.started:
             self.thread.join(timeout)
 
+    def _upload(self, report: Report, remote: RemoteFolder) -> None:
+        """Copies what a report speaks of to where it is kept: it counts only when it is there."""
+        files = [*report.checkpoints.values(), *([self._output_file] if report.kind == "end" else [])]
+        for file in files:
+            path = self._folder / file
+            if path.exists():
+                remote.put(file, path.read_bytes())
+        if report.kind == "end":
+            shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)
+
     def _wait_for_verdict(self, report: Report) -> None:
         self._reports.put(report)
         self._verdict_given.acquire()
@@ -203,7 +224,7 @@ class ThreadedRun:
             raise Pause
 
     def _train(self) -> None:
-        output = OutputFile(self._output)
+        output = OutputFile(self._folder / self._output_file)
         try:
             with contextlib.closing(output), redirect_stdout(output), redirect_stderr(output):
                 report = self._run.train()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from xaytune.records.results import Results, find_sweep
+from xaytune.records.place import find_sweep
+from xaytune.records.results import Results
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec, reference_name
 from xaytune.tuning.driver import resume_sweep, run_sweep
@@ -103,7 +104,7 @@ class Sweep:
 
         Args:
             name: Name of its folder; by default the recipe's, with a number if there is such a folder.
-            storage: Folder that the sweep's folder is made in.
+            storage: Folder that the sweep's folder is made in, a path or a URI.
             listener: Called with the state of the sweep and each event of its journal.
 
         Raises:
@@ -111,7 +112,7 @@ class Sweep:
         """
         default = reference_name(self.spec.recipe).partition(":")[2].replace(".<locals>", "")
         with RaySession() as session:
-            return run_sweep(self.spec, Path(storage), name, default, session, listener)
+            return run_sweep(self.spec, str(storage), name, default, session, listener)
 
 
 def resume(
@@ -124,7 +125,7 @@ def resume(
     """Goes on with a sweep, whatever ended it, in the Ray that is initialised, or in one of its own.
 
     Args:
-        sweep: Its folder, or its name.
+        sweep: Its folder (a path or a URI), or its name.
         storage: Folder that a name is looked for in.
         num_samples: Configurations to draw in all, instead of the spec's.
         listener: Called with the state of the sweep and each event of its journal.
@@ -134,6 +135,6 @@ def resume(
         SpecError: The sweep cannot run as specified.
         StorageError: The sweep's folder cannot be written any more.
     """
-    folder = find_sweep(str(sweep), Path(storage))
+    place = find_sweep(str(sweep), str(storage))
     with RaySession() as session:
-        return resume_sweep(folder, session, listener, num_samples)
+        return resume_sweep(place, session, listener, num_samples)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
+import tempfile
 from typing import Any
 
 import ray
@@ -34,6 +36,10 @@ class TrialActor(tune.Trainable):
         from xaytune.trainer.random_state import seed_everything
         from xaytune.tuning.hygiene import Baseline
 
+        if self.task.remote is not None:
+            # Nothing of the sweep is kept on this node.
+            self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-trial-")
+            self.task = dataclasses.replace(self.task, sweep_dir=self._scratch.name)
         use_import_paths(self.task.import_paths)
         _limit_threads(self.task.cpus)
         # A module may draw its data when it is imported: it is to be the same for all trials.

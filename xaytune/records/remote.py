@@ -1,0 +1,112 @@
+"""Folders that are not on this machine: object stores, and whatever else pyarrow or fsspec reaches."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+__all__ = ["RemoteFolder", "is_remote"]
+
+
+def is_remote(storage: str) -> bool:
+    """Tells a URI (``s3://bucket/sweeps``) from a path."""
+    return "://" in storage
+
+
+class RemoteFolder:
+    """A folder that is reached by a URI.
+
+    Args:
+        uri: As pyarrow reads it (``s3://bucket/path?region=eu-west-1``), else as fsspec does.
+
+    Raises:
+        OSError: There is no such kind of storage, or it cannot be reached.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._files, self._root = _open(uri)
+
+    def __str__(self) -> str:
+        return _shown(self.uri)
+
+    def child(self, name: str) -> RemoteFolder:
+        """Returns a folder in this one."""
+        place, mark, options = self.uri.partition("?")
+        return RemoteFolder(f"{place.rstrip('/')}/{name}{mark}{options}")
+
+    def folders(self) -> list[str]:
+        """Returns the names of the folders in this one."""
+        from pyarrow.fs import FileSelector, FileType
+
+        found = self._files.get_file_info(FileSelector(self._root, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == FileType.Directory)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Returns the sizes of the files in a folder of this one, by their paths within this one."""
+        from pyarrow.fs import FileSelector
+
+        found = self._files.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
+        return {f"{folder}/{info.base_name}": info.size for info in found if info.is_file}
+
+    def size(self, file: str) -> int | None:
+        """Returns the size of a file in bytes; None if there is none."""
+        info = self._files.get_file_info(self._path(file))
+        return info.size if info.is_file else None
+
+    def put(self, file: str, data: bytes) -> None:
+        """Writes a file, whole or not at all."""
+        self._files.create_dir(self._path(file).rpartition("/")[0])
+        with self._files.open_output_stream(self._path(file)) as stream:
+            stream.write(data)
+
+    def get(self, file: str) -> bytes | None:
+        """Returns what a file holds; None if there is none."""
+        if self.size(file) is None:
+            return None
+        with self._files.open_input_stream(self._path(file)) as stream:
+            data: bytes = stream.read()
+        return data
+
+    def fetch(self, file: str, target: Path) -> bool:
+        """Copies a file to this machine, and tells whether there is one."""
+        data = self.get(file)
+        if data is None:
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        return True
+
+    def delete(self, file: str) -> None:
+        """Deletes a file, if there is one."""
+        if self.size(file) is not None:
+            self._files.delete_file(self._path(file))
+
+    def _path(self, file: str) -> str:
+        return f"{self._root}/{file}"
+
+
+def _shown(uri: str) -> str:
+    """The URI without its options and its credentials."""
+    return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0])
+
+
+def _open(uri: str) -> tuple[FileSystem, str]:
+    import pyarrow as pa
+    from pyarrow import fs
+
+    try:
+        files, root = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as refused:
+        import fsspec
+
+        try:
+            other, root = fsspec.core.url_to_fs(uri)
+        except (ValueError, ImportError) as error:
+            raise OSError(f"{_shown(uri)}: {error} ({refused})") from None
+        files = fs.PyFileSystem(fs.FSSpecHandler(other))
+    return files, root.rstrip("/")
