@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -35,20 +36,29 @@ def ray_here(ray_folder: Path) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def run(ray_here: None, tmp_path: Path) -> Run:
+@pytest.fixture(scope="session")
+def run_in(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a sweep of a recipe; options replace the defaults here."""
 
-    def run_sweep(recipe: str, module: str = "tests.recipes", **options: Any) -> Results:
+    def run_sweep(
+        recipe: str, module: str = "tests.recipes", storage: Path | None = None, **options: Any
+    ) -> Results:
         defaults: dict[str, Any] = {
             "metric": "score",
             "mode": "max",
             "space": {"x": {"uniform": [0, 1]}},
             "callbacks": ["tests.recipes:note_events"],
         }
-        return Sweep(f"{module}:{recipe}", **{**defaults, **options}).run(storage=tmp_path)
+        sweep = Sweep(f"{module}:{recipe}", **{**defaults, **options})
+        return sweep.run(storage=storage or tmp_path_factory.mktemp("runs"))
 
     return run_sweep
+
+
+@pytest.fixture
+def run(run_in: Run, tmp_path: Path) -> Run:
+    """The same, with the sweeps of a test in its own folder."""
+    return functools.partial(run_in, storage=tmp_path)
 
 
 @pytest.fixture

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
+import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from tests.models import loader, make_trainer
 from xaytune.trainer import checkpoint
@@ -267,6 +271,53 @@ def too_large_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
 def has_a_typo(config: dict[str, Any], trial: Trial) -> TrainState:
     """Names what is not there."""
     return curv(config, trial)  # type: ignore[name-defined,no-any-return]  # noqa: F821
+
+
+def pollutes(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Changes what it can of its process and ends; the trial where x is 20 trains in what is left."""
+    if config["x"] == 20:
+        return trained({"x": 0.1}, trial)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(config["x"])
+    register_module_forward_hook(lambda module, inputs, output: output * 2)
+    logging.getLogger().addHandler(logging.FileHandler(trial.checkpoint_dir.parents[1] / "leaked.txt"))
+    logging.getLogger("xaytune").setLevel(logging.DEBUG)
+    warnings.simplefilter("error")
+    os.environ["LEAKED"] = "1"
+    os.chdir("/")
+    state = TrainState(global_step=1, metrics={"eval_accuracy": 0.0})
+    trial.callbacks.fire("step_end", state)
+    return state
+
+
+def note_process(trial: Trial, config: dict[str, Any]) -> None:
+    """Prints what a trial finds of others in its process."""
+
+    @trial.callbacks.on("train_start")
+    def note(state: TrainState) -> None:
+        logging.getLogger("trial").warning("begun")
+        leaks = {
+            "environment": "LEAKED" in os.environ,
+            "folder": os.getcwd() == "/",
+            "dtype": torch.get_default_dtype() != torch.float32,
+            "threads": torch.get_num_threads() != 1,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "warnings": any(action == "error" for action, *_ in warnings.filters),
+            "logging": logging.getLogger("xaytune").level == logging.DEBUG,
+            "grad": not torch.is_grad_enabled(),
+            "device": torch.get_default_device() != torch.device("cpu"),
+        }
+        print("leaks:", [name for name, leaked in leaks.items() if leaked])
+
+
+def leaves_a_thread(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Starts a thread that goes on after it."""
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    return draws(config, trial)
 
 
 def note_resume(trial: Trial, config: dict[str, Any]) -> None:

@@ -11,13 +11,16 @@ event           fields
 ``trial``       ``config``, ``seed``
 ``start``       an attempt trains in a process: ``attempt`` (from 0), ``node``, ``pid``
 ``result``      at a decision point: ``due`` (whether the scheduler judged), ``epoch``, ``global_step``,
-                ``metrics``, ``value``, ``best``
+                ``metrics``, ``value``, ``best``, ``checkpoints``
 ``stop``        the trial was told to stop: ``reason``, and the ``status`` it is to end with
 ``checkpoint``  ``path`` (within the sweep's folder), ``global_step``
 ``damaged``     a checkpoint cannot be used: ``path``, ``global_step``
 ``deleted``     a checkpoint is no longer needed: ``path``, ``global_step``
 ``failure``     ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node lost``, ``preempted``),
                 ``error``, ``traceback``, ``retried`` (whether another attempt follows)
+``offer``       others may take over a checkpoint of the trial: ``path``, ``global_step``
+``exploit``     the trial takes over a checkpoint of another: ``source``, its new ``config``, ``path``,
+                ``global_step``
 ``pause``       the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
 ``end``         ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,
                 ``global_step``, ``metrics``, ``best``, ``checkpoints`` (the last, paths by step)

@@ -61,6 +61,14 @@ class Place:
             if size != _size(self.folder / file):
                 self.remote.fetch(file, self.folder / file)
 
+    def copy(self, file: str, target: str) -> None:
+        """Copies a file within the sweep."""
+        if self.remote is not None:
+            self.remote.put(target, self.remote.get(file) or b"")
+            return
+        (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(self.folder / file, self.folder / target)
+
     def remove(self) -> None:
         """Deletes the sweep."""
         self.delete(FILE_NAME)

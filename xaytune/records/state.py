@@ -44,6 +44,7 @@ class TrialRecord:
         stop_status: The status it was to end with.
         reason: Why it ended as it did, where there is more to say than that it was finished.
         checkpoints: Paths by global step.
+        offer: Path of the checkpoint that others may take over, within the sweep's folder.
         error: Traceback of its failure.
         failure: Kind of its failure, as the journal tells them apart.
         attempts: Times that it was started.
@@ -67,6 +68,7 @@ class TrialRecord:
     stop_status: TrialStatus | None = None
     reason: str | None = None
     checkpoints: dict[int, str] = field(default_factory=dict)
+    offer: str | None = None
     error: str | None = None
     failure: str | None = None
     attempts: int = 0
@@ -255,6 +257,15 @@ class SweepState:
         trial.lost += trial.failure == "lost"
         if event.get("retried"):
             trial.status, trial.reason = "pending", event["error"]
+
+    def _on_offer(self, event: Event) -> None:
+        self.trials[event["trial"]].offer = event["path"]
+
+    def _on_exploit(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.config = event["config"]
+        trial.checkpoints = {event["global_step"]: f"{self._root}/{event['path']}"}
+        trial.results = [result for result in trial.results if result["global_step"] <= event["global_step"]]
 
     def _on_pause(self, event: Event) -> None:
         trial = self.trials[event["trial"]]

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from xaytune.sweep.domains import Float
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.space_parser import parse_space
@@ -29,7 +30,10 @@ __all__ = [
     "CheckpointSpec",
     "FailuresSpec",
     "FifoSpec",
+    "HyperbandSpec",
     "MedianSpec",
+    "Pb2Spec",
+    "PbtSpec",
     "SchedulerSpec",
     "SearchSpec",
     "SweepSpec",
@@ -131,7 +135,47 @@ class MedianSpec(_EarlyStopping):
     min_samples_required: int = Field(default=3, ge=1)
 
 
-SchedulerSpec = Annotated[FifoSpec | AshaSpec | MedianSpec, Field(discriminator="algorithm")]
+class HyperbandSpec(_Options):
+    """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best go on together."""
+
+    algorithm: Literal["hyperband"]
+    time_attr: Literal["epoch", "global_step"] = "epoch"
+    max_t: int = Field(default=81, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+class _Population(_Options):
+    time_attr: Literal["epoch", "global_step"] = "epoch"
+    perturbation_interval: int = Field(default=5, ge=1)
+    quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
+    hyperparam_mutations: list[str] | None = Field(default=None, min_length=1)
+
+
+class PbtSpec(_Population):
+    """Population based training (Jaderberg et al., 2017): the worst take over and perturb what the best are.
+
+    Attributes:
+        perturbation_interval: Epochs or steps between two perturbations of a trial.
+        quantile_fraction: Share of the population that is best, and that is worst.
+        hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
+        resample_probability: How often a parameter is drawn anew instead.
+        burn_in_period: Epochs or steps before the first perturbation.
+    """
+
+    algorithm: Literal["pbt"]
+    resample_probability: float = Field(default=0.25, ge=0, le=1)
+    burn_in_period: int = Field(default=0, ge=0)
+
+
+class Pb2Spec(_Population):
+    """Population based bandits (Parker-Holder et al., 2020): PBT whose perturbations a Gaussian process draws."""
+
+    algorithm: Literal["pb2"]
+
+
+SchedulerSpec = Annotated[
+    FifoSpec | AshaSpec | MedianSpec | HyperbandSpec | PbtSpec | Pb2Spec, Field(discriminator="algorithm")
+]
 
 
 class FailuresSpec(_Options):
@@ -259,6 +303,12 @@ class SweepSpec(_Options):
         everything = self.search.algorithm == "grid"
         return tuple(p for p in self.space.parameters if everything or p.domain.gridded)
 
+    @property
+    def mutated(self) -> tuple[Parameter, ...]:
+        """The parameters that a population's scheduler perturbs."""
+        named = getattr(self.scheduler, "hyperparam_mutations", None)
+        return tuple(p for p in self.space.parameters if (p.name in named if named is not None else not p.when))
+
     def grid_points(self) -> list[dict[str, Any]]:
         """Every combination of the gridded parameters, by name; one empty combination if there are none."""
         return list(self.space.grid(self.gridded))
@@ -290,11 +340,26 @@ def _contradictions(spec: SweepSpec) -> Iterator[Problem]:
         yield Problem(
             ("resources_per_trial", "gpu"), f"must be whole above 1: Ray splits no second GPU (got {gpus:g})"
         )
+    if isinstance(spec.scheduler, (PbtSpec, Pb2Spec)):
+        yield from _population_problems(spec, spec.scheduler)
     if spec.search.algorithm == "grid":
         for parameter in spec.space.parameters:
             if parameter.domain.values() is None:
                 path = ("space", *parameter.name.split("."))
                 yield Problem(path, "grid search needs values that can be counted; give quniform, choice or grid")
+
+
+def _population_problems(spec: SweepSpec, scheduler: PbtSpec | Pb2Spec) -> Iterator[Problem]:
+    path = ("scheduler", "hyperparam_mutations")
+    parameters = {parameter.name: parameter for parameter in spec.space.parameters}
+    for name in scheduler.hyperparam_mutations or ():
+        if name not in parameters:
+            yield Problem(path, f"the space has no parameter {name!r}; {nearest(name, parameters)}")
+        elif parameters[name].when:
+            yield Problem(path, f"{name!r} does not always exist: it cannot be perturbed")
+    for parameter in spec.mutated:
+        if isinstance(scheduler, Pb2Spec) and (not isinstance(parameter.domain, Float) or parameter.domain.q):
+            yield Problem(path, f"pb2 perturbs floats only, {parameter.name!r} is none: name those that are")
 
 
 def _problem(details: ErrorDetails) -> Problem:

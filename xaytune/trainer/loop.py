@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from xaytune.trainer import checkpoint, random_state
+from xaytune.trainer import checkpoint, hyperparameters, random_state
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.data import ResumableLoader, to_device
 from xaytune.trainer.objective import LossFn, TrainingStep, batch_loss, evaluate
@@ -140,6 +140,7 @@ class Trainer:
         self.callbacks = callbacks if callbacks is not None else CallbackManager()
         self.state = TrainState(num_epochs=num_epochs, max_steps=max_steps)
         self._forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
+        self._hyperparameters = hyperparameters.of(optimizer)
         self._data = ResumableLoader(train_loader)
         self._loss_fn, self._training_step = loss_fn, training_step
         self._eval_loader, self._eval_fn, self._eval_every = eval_loader, eval_fn, eval_every
@@ -212,6 +213,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self._lr_scheduler.state_dict() if self._lr_scheduler is not None else {},
+            "hyperparameters": self._hyperparameters,
             "precision": self._precision.state_dict(),
             "state": state | {"metrics": _plain(self.state.metrics)},
             "epoch_finished": self._epoch_finished,
@@ -221,15 +223,21 @@ class Trainer:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Returns to a state that :meth:`state_dict` gave; `num_epochs` and `max_steps` stay this run's own."""
+        """Returns to a state that :meth:`state_dict` gave; `num_epochs` and `max_steps` stay this run's own.
+
+        So do the optimizer's hyperparameters, where they are not those that the saved run began with.
+        """
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self._lr_scheduler is not None:
             self._lr_scheduler.load_state_dict(saved["lr_scheduler"])
+        hyperparameters.follow(self.optimizer, self._lr_scheduler, self._hyperparameters, saved["hyperparameters"])
         self._precision.load_state_dict(saved["precision"])
         for name in ("step", "epoch", "global_step", "metrics"):
             setattr(self.state, name, saved["state"][name])
         self._epoch_finished = saved["epoch_finished"]
+        if self._epoch_finished and self.state.epoch + 1 < self.state.num_epochs:
+            self._next_epoch()
         self._evaluated_at = saved["evaluated_at"]
         self._data.load_state_dict(saved["data"])
         self._saved = self._position()
@@ -254,7 +262,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         state = self.state
         if self._epoch_finished:
-            state.epoch, state.step, self._epoch_finished = state.epoch + 1, 0, False
+            self._next_epoch()
         self._fire("epoch_start")
         self.model.train()
         if state.step > 0 and self._evaluation_due_at_step():
@@ -276,6 +284,9 @@ class Trainer:
         if self._over():
             self._save_last()
         self._fire("epoch_end")
+
+    def _next_epoch(self) -> None:
+        self.state.epoch, self.state.step, self._epoch_finished = self.state.epoch + 1, 0, False
 
     def _finish_epoch(self) -> None:
         if self._lr_interval == "epoch":

@@ -55,9 +55,33 @@ class SweepTrial(TuneTrial):
 class _Controller(TuneController):
     """Tune's controller, which leaves it to the scheduler what follows from a failure."""
 
+    max_concurrent: int
+    ahead: int  # trials that are made before there is room for them
+
+    def may_stage(self, trial: TuneTrial) -> bool:
+        """Tells whether there is room for a trial to be run, or it was made already."""
+        under_way = len(self._running_trials) + len(self._staged_trials)
+        return trial in self._staged_trials or under_way < self.max_concurrent
+
+    def _wrapped(self) -> Any:
+        return self
+
+    def _maybe_update_trial_queue(self) -> None:
+        self._max_pending_trials = self.ahead
+        super()._maybe_update_trial_queue()  # type: ignore[no-untyped-call]
+
+    def _maybe_add_actors(self) -> None:
+        # Paused trials do not count: the source of trials cannot hold this limit alone.
+        self._max_pending_trials = self.max_concurrent - len(self._running_trials)
+        super()._maybe_add_actors()
+
     def _trial_task_failure(self, trial: Any, exception: Any) -> None:
         # Tune's own would raise it, as everything else is that goes wrong in the driver.
         self._process_trial_failure(trial, exception)
+
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        trial.init_local_path()  # Tune forgets to, of a trial that gets a process before its turn
+        return bool(super()._maybe_reuse_cached_actor(trial))
 
     def _maybe_cache_trial_actor(self, trial: Any) -> bool:
         return not trial.spoilt and bool(super()._maybe_cache_trial_actor(trial))
@@ -89,8 +113,7 @@ class TuneRun:
     def __enter__(self) -> TuneRun:
         """Silences Tune, and makes its scratch folder."""
         self._before, self._level = dict(os.environ), self._logger.level
-        # The last: else Tune starts one process at a time.
-        os.environ.update(_ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(self._max_concurrent))
+        os.environ.update(_ENVIRONMENT)
         self._logger.setLevel(logging.CRITICAL)
         self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
         self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
@@ -119,17 +142,26 @@ class TuneRun:
             trial_dirname_creator=lambda trial: name,
         )
 
-    def run(self, source: SearchAlgorithm, scheduler: TrialScheduler, callback: Callback) -> None:
-        """Runs the trials of a source until there are no more."""
-        controller: TuneController = _Controller(
+    def run(self, source: SearchAlgorithm, scheduler: TrialScheduler, callback: Callback, ahead: int) -> None:
+        """Runs the trials of a source until there are no more.
+
+        Args:
+            source: Gives the trials.
+            scheduler: Decides on them.
+            callback: Is told of them.
+            ahead: Trials that are made before there is room for them.
+        """
+        controller: Any = _Controller(
             search_alg=source,
             scheduler=scheduler,
             callbacks=[callback],
             storage=self._storage,
             reuse_actors=True,
         )
+        controller.max_concurrent = self._max_concurrent
+        controller.ahead = ahead
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
-        controller._fail_fast = TuneController.RAISE  # type: ignore[assignment]
+        controller._fail_fast = TuneController.RAISE
         try:
             while not controller.is_finished():
                 controller.step()

@@ -20,7 +20,7 @@ from xaytune.sweep.errors import SpecError
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning import resources
 from xaytune.tuning.controller import TuneRun
-from xaytune.tuning.judges import judge_for
+from xaytune.tuning.pausing import judge_for
 from xaytune.tuning.recipe import never_reported
 from xaytune.tuning.recorder import Listener, Recorder
 from xaytune.tuning.replay import replay
@@ -107,12 +107,14 @@ def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
         with TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run:
             left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)
             recorder.begun()
-            source = TrialSource(spec, searcher, recorder, limit, tune_run.make_trial, left.unfinished.values())
+            # A scheduler that lets trials wait for each other has to know them all.
+            ahead = spec.num_trials if judge.points.pausing else limit
+            source = TrialSource(spec, searcher, recorder, ahead, tune_run.make_trial, left.unfinished.values())
             scheduler = CooperativeScheduler(judge, recorder, spec, heartbeat_s, left)
             control = _Control(spec, recorder, source, scheduler)
             try:
                 with control.signals():
-                    tune_run.run(source, scheduler, control)
+                    tune_run.run(source, scheduler, control, ahead)
                 state, reason = control.outcome()
             except KeyboardInterrupt:
                 state, reason = "interrupted", "interrupted twice: its trials were not waited for"

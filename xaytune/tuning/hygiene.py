@@ -35,7 +35,7 @@ class Baseline:
     def __init__(self) -> None:
         self._folder, self._environment, self._import_path = os.getcwd(), dict(os.environ), list(sys.path)
         self._warnings = list(warnings.filters)
-        self._torch = _torch_settings()
+        self._torch, self._num_threads = _torch_settings(), torch.get_num_threads()
         self._hooks = [hooks.copy() for hooks in _global_hooks()]
         self._loggers = {logger.name: _logger_settings(logger) for logger in _loggers()}
         self._threads = set(threading.enumerate())
@@ -47,6 +47,8 @@ class Baseline:
         os.environ.update(self._environment)
         sys.path[:] = self._import_path
         warnings.filters[:] = self._warnings  # type: ignore[index]
+        # Every thread has a number of its own: that of this one does not tell what a trial has set.
+        torch.set_num_threads(self._num_threads)
         now = _torch_settings()
         for put, setting in self._torch.items():
             if now[put] != setting:  # setting some takes torch half a second, the first time
@@ -88,7 +90,6 @@ def _torch_settings() -> dict[Callable[[Any], Any], Any]:
     cudnn = torch.backends.cudnn
     return {
         torch.set_default_dtype: torch.get_default_dtype(),
-        torch.set_num_threads: torch.get_num_threads(),
         torch.set_float32_matmul_precision: torch.get_float32_matmul_precision(),
         torch.set_deterministic_debug_mode: torch.get_deterministic_debug_mode(),
         torch.autograd.set_detect_anomaly: torch.is_anomaly_enabled(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -13,10 +14,19 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from xaytune.sweep.spec import AshaSpec, MedianSpec, SweepSpec
 from xaytune.tuning.report import DecisionPoints, StopRequest
 
-__all__ = ["Judge", "judge_for"]
+__all__ = ["AshaJudge", "Exploit", "FifoJudge", "Judge", "MedianJudge"]
 
 # What a metric that is not finite counts as: worse than every other, and still a number to compute with.
 _WORST = 1e300
+
+
+@dataclass(frozen=True)
+class Exploit:
+    """A trial that is to go on from the checkpoint of another, with a configuration of its own."""
+
+    trial: TuneTrial
+    source: int
+    config: dict[str, Any]
 
 
 class Judge:
@@ -32,6 +42,29 @@ class Judge:
         self.scheduler = scheduler
         self._metric, self._maximize = spec.metric, spec.mode == "max"
 
+    def prepare(self, trial: TuneTrial) -> None:
+        """Lets the scheduler find in a trial's configuration what it may change."""
+
+    def add(self, controller: Any, trial: TuneTrial) -> None:
+        """Takes in a new trial."""
+        self.scheduler.on_trial_add(controller, trial)
+
+    def choose(self) -> TuneTrial | None:
+        """Returns the trial to run next; None leaves it to Tune, which runs them in the order they came."""
+        return None
+
+    def take_stops(self) -> list[tuple[TuneTrial, StopRequest]]:
+        """Returns the paused trials that a verdict on another one stopped, and why."""
+        return []
+
+    def take_offers(self) -> list[TuneTrial]:
+        """Returns the trials whose newest checkpoints others may take over."""
+        return []
+
+    def take_exploits(self) -> list[Exploit]:
+        """Returns the trials that take over a checkpoint of another."""
+        return []
+
     def verdict(
         self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool
     ) -> StopRequest | None:
@@ -45,7 +78,7 @@ class Judge:
             due: Whether the scheduler judges here.
 
         Returns:
-            Why the trial is to stop; None if it is to go on.
+            Why the trial is to stop, or to pause; None if it is to go on.
         """
         if value is None or not math.isfinite(value):
             if due:
@@ -74,12 +107,16 @@ class Judge:
         return {self.points.time_attr: time, self._metric: value}
 
 
-class _FifoJudge(Judge):
+class FifoJudge(Judge):
+    """Lets every trial train to its end."""
+
     def __init__(self, spec: SweepSpec) -> None:
         super().__init__(spec, FIFOScheduler(), DecisionPoints("epoch", ()))
 
 
-class _AshaJudge(Judge):
+class AshaJudge(Judge):
+    """Asks Ray's ASHA."""
+
     def __init__(self, spec: SweepSpec, options: AshaSpec) -> None:
         self._max_t = options.max_t
         self._asha = AsyncHyperBandScheduler(
@@ -107,7 +144,9 @@ class _AshaJudge(Judge):
         )
 
 
-class _MedianJudge(Judge):
+class MedianJudge(Judge):
+    """Asks Ray's median stopping rule."""
+
     def __init__(self, spec: SweepSpec, options: MedianSpec) -> None:
         self._median = MedianStoppingRule(
             time_attr=options.time_attr,
@@ -134,12 +173,3 @@ class _MedianJudge(Judge):
 
 def _trials(count: int) -> str:
     return "1 trial" if count == 1 else f"{count} trials"
-
-
-def judge_for(spec: SweepSpec) -> Judge:
-    """Returns the judge of a sweep's scheduler."""
-    if isinstance(spec.scheduler, AshaSpec):
-        return _AshaJudge(spec, spec.scheduler)
-    if isinstance(spec.scheduler, MedianSpec):
-        return _MedianJudge(spec, spec.scheduler)
-    return _FifoJudge(spec)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ray import tune
 from ray.tune.search import sample
 
+from xaytune.sweep.domains import Categorical, Domain, Integer
 from xaytune.sweep.errors import Path, Problem, SpecError
 
-__all__ = ["from_ray"]
+__all__ = ["from_ray", "to_ray"]
 
 
 def from_ray(space: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +25,17 @@ def from_ray(space: Mapping[str, Any]) -> dict[str, Any]:
     if problems:
         raise SpecError(problems)
     return dict(plain)
+
+
+def to_ray(domain: Domain) -> Any:
+    """Returns Ray's object for a domain; a list for choices, which have neighbours then."""
+    if isinstance(domain, Categorical):
+        return list(domain.choices)
+    if isinstance(domain, Integer):
+        return (tune.lograndint if domain.log else tune.randint)(domain.low, domain.high)
+    if domain.q is not None:
+        return tune.quniform(domain.low, domain.high, domain.q)
+    return (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)
 
 
 def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from xaytune.records import history
@@ -65,6 +66,10 @@ class Recorder:
     def finished(self, state: str, reason: str | None) -> None:
         """Records how the sweep ended."""
         self._write("sweep", state=state, reason=reason)
+        if state == "completed":
+            for trial in self.state.trials.values():
+                if trial.offer is not None:
+                    self.place.delete(trial.offer)
 
     def abandoned(self, reason: str) -> None:
         """Records that the trials that run were not waited for."""
@@ -92,20 +97,55 @@ class Recorder:
         report.best = self._best(number, report.best)
         for global_step, damaged in report.damaged.items():
             self._write("damaged", number, path=damaged, global_step=global_step)
-        if report.kind != "end":
-            for global_step, written in report.checkpoints.items():
-                self._write("checkpoint", number, path=written, global_step=global_step)
-            if report.checkpoints:
-                self._retain(number)
+        if report.kind not in ("decision", "end"):
+            self.saved(number, report)
         for global_step, discarded in report.discarded.items():
             self._delete(number, global_step, discarded)
         if report.kind == "heartbeat":
             self.state.progress(number, report.epoch, report.global_step, report.metrics)
 
+    def saved(self, number: int, report: Report) -> None:
+        """Records the checkpoints of a report."""
+        for global_step, written in report.checkpoints.items():
+            self._write("checkpoint", number, path=written, global_step=global_step)
+        if report.checkpoints:
+            self._retain(number)
+
     def judged(self, number: int, report: Report) -> None:
         """Records what a trial was worth at a decision point, before the scheduler judges it."""
         value = report.metrics.get(self._spec.metric)
-        self._write("result", number, due=report.due, value=value, **_position(report))
+        # In one line with the checkpoints: a trial that resumes from one is not judged there again.
+        place = {**_position(report), "checkpoints": report.checkpoints}
+        self._write("result", number, due=report.due, value=value, **place)
+        if report.checkpoints:
+            self._retain(number)
+
+    def paused(self, number: int, reason: str) -> None:
+        """Records that the scheduler pauses a trial."""
+        self._write("pause", number, reason=reason)
+
+    def offered(self, number: int) -> None:
+        """Keeps the newest checkpoint of a trial for others to take over."""
+        trial = self.state.trials[number]
+        if not trial.checkpoints:
+            return
+        before, step = trial.offer, max(trial.checkpoints)
+        file = f"sources/{number:05d}/step-{step:08d}.pt"
+        self.place.copy(self._within(trial.checkpoints[step]), file)
+        self._write("offer", number, path=file, global_step=step)
+        if before is not None and before != file:
+            self.place.delete(before)
+
+    def exploited(self, number: int, source: int, config: dict[str, Any]) -> None:
+        """Records that a trial takes over the checkpoint of another, with a configuration of its own."""
+        offer = self.state.trials[source].offer
+        if offer is None:
+            raise RuntimeError(f"trial {source} offered no checkpoint for trial {number} to take over")
+        name = PurePosixPath(offer).name
+        file = f"checkpoints/{number:05d}/{name}"
+        self.place.copy(offer, file)
+        step = int(name.removeprefix("step-").removesuffix(".pt"))
+        self._write("exploit", number, source=source, config=config, path=file, global_step=step)
 
     def stop_requested(self, number: int, request: StopRequest) -> None:
         """Records that a trial was told to stop."""
@@ -143,7 +183,10 @@ class Recorder:
 
     def _retain(self, number: int) -> None:
         for trial, step in self._retention.superfluous(self.state.trials[number]):
-            self._delete(trial.number, step, trial.checkpoints[step].removeprefix(f"{self.place}/"))
+            self._delete(trial.number, step, self._within(trial.checkpoints[step]))
+
+    def _within(self, checkpoint: str) -> str:
+        return checkpoint.removeprefix(f"{self.place}/")
 
     def _delete(self, number: int, global_step: int, file: str) -> None:
         self._write("deleted", number, path=file, global_step=global_step)

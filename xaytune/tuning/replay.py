@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 
@@ -55,14 +57,24 @@ def replay(
         number = event.get("trial", -1)
         if event["event"] == "trial":
             suggestion = searcher.ask_again(event["config"])
-            trial = make_trial(next_attempt(state.trials[number], suggestion.config))
+            trial = make_trial(next_attempt(state.trials[number], suggestion.config, time_attr))
             replayed.unfinished[number] = trial
-            judge.scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
+            judge.add(None, trial)
         elif event["event"] == "result":
             trial = replayed.unfinished[number]
+            trial.set_status(TuneTrial.RUNNING)
             request = judge.verdict(None, trial, event[time_attr], event["value"], event.get("due", True))
-            if request is not None:
+            if request is not None and request.status == "paused":
+                trial.set_status(TuneTrial.PAUSED)
+            elif request is not None:
                 replayed.verdicts[number] = request
+            replayed.verdicts |= {other.config["assignment"].number: stop for other, stop in judge.take_stops()}
+            judge.take_offers()
+            judge.take_exploits()
+        elif event["event"] == "exploit":
+            trial = replayed.unfinished[number]
+            trial.set_config({"assignment": next_attempt(state.trials[number], event["config"], time_attr)})
+            judge.prepare(trial)
         elif event["event"] == "stop" and event.get("status") != "paused":
             replayed.verdicts[number] = StopRequest(event["reason"], event["status"])
         elif event["event"] == "end":
@@ -70,10 +82,40 @@ def replay(
             replayed.verdicts.pop(number, None)
             value = event["metrics"].get(spec.metric)
             judge.ended(None, trial, event[time_attr], value, event.get("due", True))
+            trial.set_status(TuneTrial.TERMINATED)
             searcher.tell(number, outcome_of(state.trials[number], spec))
+    for number, trial in replayed.unfinished.items():
+        _make_ready(trial, replayed.verdicts.get(number), judge)
     return replayed
 
 
-def next_attempt(record: TrialRecord, config: dict[str, object]) -> Assignment:
-    """Returns what a trial is given to do when it is begun, or begun again."""
-    return Assignment(record.number, record.seed, config, record.attempts, tuple(sorted(record.checkpoints)))
+def _make_ready(trial: TuneTrial, stop: StopRequest | None, judge: Judge) -> None:
+    """Lets a trial go on: one that waits for others stays paused, one that was judged where it waited ends."""
+    if trial.status != TuneTrial.PAUSED or stop is not None:
+        trial.set_status(TuneTrial.PENDING)
+    if stop is not None and judge.points.pausing:
+        assignment: Assignment = trial.config["assignment"]
+        trial.set_config({"assignment": dataclasses.replace(assignment, stop=stop)})
+        judge.prepare(trial)
+
+
+def next_attempt(
+    record: TrialRecord, config: dict[str, Any], time_attr: str, stop: StopRequest | None = None
+) -> Assignment:
+    """Returns what a trial is given to do when it is begun, or begun again.
+
+    Args:
+        record: What is known of it.
+        config: Its configuration.
+        time_attr: What time is counted in.
+        stop: Why it is to end at once, if it is to.
+    """
+    return Assignment(
+        number=record.number,
+        seed=record.seed,
+        config=config,
+        attempt=record.attempts,
+        checkpoints=tuple(sorted(record.checkpoints)),
+        judged_until=record.results[-1][time_attr] if record.results else 0,
+        stop=stop,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,10 +26,25 @@ class DecisionPoints:
     Attributes:
         time_attr: What time is counted in: finished epochs, or optimizer steps.
         milestones: The times at which the scheduler judges, ascending; None judges every evaluation.
+        every: Instead of milestones: the time between two judgements.
+        pausing: Whether the scheduler may pause a trial where it judges it: it is saved there.
     """
 
     time_attr: Literal["epoch", "global_step"]
-    milestones: tuple[int, ...] | None
+    milestones: tuple[int, ...] | None = None
+    every: int | None = None
+    pausing: bool = False
+
+    @property
+    def at_every_evaluation(self) -> bool:
+        """Whether every evaluation is judged."""
+        return self.milestones is None and self.every is None
+
+    def after(self, time: int) -> float:
+        """Returns the next time that is judged after one; infinity if there is none."""
+        if self.every is not None:
+            return (time // self.every + 1) * self.every
+        return next((milestone for milestone in self.milestones or () if milestone > time), math.inf)
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class StopRequest:
+    """Why a trial is to stop, and the status it ends with; a ``paused`` one is continued later."""
+
+    reason: str
+    status: Literal["completed", "stopped", "paused", "failed"] = "stopped"
+
+
+@dataclass(frozen=True)
 class Assignment:
     """What is a trial's own.
 
@@ -87,6 +111,8 @@ class Assignment:
         config: Its configuration.
         attempt: Times that it was begun before.
         checkpoints: Steps of the checkpoints that the journal knows, which this attempt may resume from.
+        judged_until: The newest time at which it was judged.
+        stop: Why it is to end at once, if it is to: it was judged while it was paused.
     """
 
     number: int
@@ -94,14 +120,8 @@ class Assignment:
     config: dict[str, Any]
     attempt: int = 0
     checkpoints: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class StopRequest:
-    """Why a trial is to stop, and the status it ends with; a ``paused`` one is continued later."""
-
-    reason: str
-    status: Literal["completed", "stopped", "paused", "failed"] = "stopped"
+    judged_until: int = 0
+    stop: StopRequest | None = None
 
 
 @dataclass

@@ -35,6 +35,7 @@ class Reporter:
         points: When the trial is judged.
         checkpoint_dir: Where the trial's checkpoints are written.
         decide: Hands a report over and waits until training may go on.
+        judged_until: The newest time at which the trial was judged before it was begun again.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Reporter:
         points: DecisionPoints,
         checkpoint_dir: Path,
         decide: Callable[[Report], None],
+        judged_until: int = 0,
     ) -> None:
         self.stop_request: StopRequest | None = None
         self.damaged: dict[int, str] = {}  # checkpoints that were found so, not reported
@@ -64,8 +66,10 @@ class Reporter:
         self._best: Best | None = None
         self._epochs = 0
         self._by_step = points.time_attr == "global_step"
-        self._milestones = None if points.milestones is None else deque(points.milestones)
+        self._points = points
+        self._next_judgement = points.after(0)
         self._judged_at = 0
+        self._judged_until = judged_until
         self._measured_by_evaluation = False
         self._fresh = False
         self._before_evaluation: Any = None
@@ -119,7 +123,7 @@ class Reporter:
         self._rows.append(Row(state.epoch, state.step, state.global_step, metrics))
         self.state, self._fresh = state, False
         self._broken_off = state.should_stop or 0 < state.max_steps <= state.global_step
-        if self._by_step and self._milestones and state.global_step >= self._milestones[0]:
+        if self._by_step and state.global_step >= self._next_judgement:
             self._judge(state, state.global_step)
         if self.stop_request is not None:
             state.stop_training()
@@ -142,8 +146,9 @@ class Reporter:
     def _resume(self, state: TrainState) -> None:
         """Takes what was reached before the resume as judged, and what was measured before it as old."""
         self._restored = state.metrics.get(self._metric)
-        # An evaluation at the very step of the checkpoint may still be to come.
-        self._due(state.global_step - 1 if self._by_step else self._epochs)
+        reached = state.global_step if self._by_step else self._epochs
+        # Where it was not judged yet, the evaluation of this very step may still be to come.
+        self._due(reached if not self._by_step or reached == self._judged_until else reached - 1)
 
     def _on_eval_start(self, state: TrainState) -> None:
         self._before_evaluation = state.metrics.get(self._metric)
@@ -164,7 +169,7 @@ class Reporter:
         self._update_last_row(state)
         if not self._by_step:
             self._judge(state, self._epochs)
-        elif self._milestones is None:
+        elif self._points.at_every_evaluation:
             self._judge(state, state.global_step)
         # A run that is over is not to be paused: it would be resumed for nothing.
         if self.stop_request is not None and not (self.stop_request.status == "paused" and self._over(state)):
@@ -199,6 +204,8 @@ class Reporter:
         if not due and math.isfinite(value):
             return
         self._fresh = False
+        if self._points.pausing and self.save_checkpoint is not None:
+            self.save_checkpoint()
         report = self._report("decision", state)
         report.due = due
         self._decide(report)
@@ -212,14 +219,13 @@ class Reporter:
 
     def _due(self, time: int) -> bool:
         """Tells whether a time is judged, once for each time."""
-        if self._milestones is None:
+        if self._points.at_every_evaluation:
             due = time > self._judged_at
             self._judged_at = time
             return due
-        due = False
-        while self._milestones and self._milestones[0] <= time:
-            self._milestones.popleft()
-            due = True
+        due = time >= self._next_judgement
+        if due:
+            self._next_judgement = self._points.after(time)
         return due
 
     def _over(self, state: TrainState) -> bool:
@@ -238,7 +244,7 @@ class Reporter:
         """Makes a report of the latest row or, where training stands still, of its state."""
         # The last step's row stays until the next step: an evaluation may add to it.
         with self._packing:
-            self._pack(keep=0 if kind == "end" else 1)
+            self._pack(keep=0 if kind == "end" or (kind == "decision" and self._points.pausing) else 1)
             packed, self._packed = self._packed, []
         metrics, global_step = self._latest
         if state is not None:

@@ -41,7 +41,10 @@ class RecipeRun:
         self._checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
         self._remote = RemoteFolder(task.remote) if task.remote is not None else None
         self.callbacks = CallbackManager()
-        self.reporter = Reporter(task.metric, task.maximize, task.points, self._checkpoint_dir, decide)
+        self.reporter = Reporter(
+            task.metric, task.maximize, task.points, self._checkpoint_dir, decide, assignment.judged_until
+        )
+        self.reporter.stop_request = assignment.stop
         self._trial = Trial(
             assignment.number,
             assignment.config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ class CooperativeScheduler(TrialScheduler):
         self._winding_down: StopRequest | None = None
         self._judged = set(replayed.unfinished.values())  # trials that the judge knows
         self._verdicts = replayed.verdicts  # of trials that must be told once more
+        self._to_end: deque[TuneTrial] = deque()  # paused trials that were judged since
+        self._over: set[TuneTrial] = set()  # trials that have ended, or are not to go on in this run
         self._stopping: dict[TuneTrial, tuple[StopRequest, float]] = {}  # what was asked, and the deadline
         self._killed: dict[TuneTrial, StopRequest] = {}
         self._latest: dict[TuneTrial, Report] = {}
@@ -135,17 +138,57 @@ class CooperativeScheduler(TrialScheduler):
         """Tune has queued a trial, for the first time or to be begun again."""
         if trial not in self._judged:
             self._judged.add(trial)
-            self._judge.scheduler.on_trial_add(tune_controller, trial)
+            self._judge.add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Tune has a result that is not the last: records it, and asks for a verdict where one is due."""
         report = self._take(trial, result)
         if report.kind == "decision":
-            request = self._verdict(tune_controller, trial, report)
-            if request is not None:
-                self.stop(trial, request)
+            return self._follow(tune_controller, trial, self._verdict(tune_controller, trial, report))
         decision: str = TrialScheduler.CONTINUE
         return decision
+
+    def _follow(self, tune_controller: Any, trial: TuneTrial, request: StopRequest | None) -> str:
+        """Does what follows from a verdict, for the trial and for others; returns what Tune is to do with it."""
+        exploits = self._act()
+        decision: str = TrialScheduler.CONTINUE
+        if trial in exploits:
+            decision = TrialScheduler.NOOP
+        elif request is not None and request.status == "paused":
+            self._recorder.paused(assignment_of(trial).number, request.reason)
+            self._begin_anew(trial)
+            tune_controller.pause_trial(trial, should_checkpoint=False)
+            decision = TrialScheduler.NOOP
+        elif request is not None:
+            self.stop(trial, request)
+        return decision
+
+    def _act(self) -> list[TuneTrial]:
+        """Does what the judge decided on other trials than the one it judged; returns those that exploit."""
+        for trial, request in self._judge.take_stops():
+            # A paused trial goes on, to end through its own loop.
+            self._recorder.stop_requested(assignment_of(trial).number, request)
+            self._begin_anew(trial, request)
+            self._to_end.append(trial)
+        for trial in self._judge.take_offers():
+            self._recorder.offered(assignment_of(trial).number)
+        exploits = self._judge.take_exploits()
+        for exploit in exploits:
+            self._recorder.exploited(assignment_of(exploit.trial).number, exploit.source, exploit.config)
+            self._begin_anew(exploit.trial, config=exploit.config)
+        return [exploit.trial for exploit in exploits]
+
+    def _begin_anew(
+        self, trial: TuneTrial, stop: StopRequest | None = None, config: dict[str, Any] | None = None
+    ) -> None:
+        """Prepares another attempt of a trial."""
+        assignment = assignment_of(trial)
+        record = self._recorder.state.trials[assignment.number]
+        trial.set_config(
+            {"assignment": next_attempt(record, config or assignment.config, self._judge.points.time_attr, stop)}
+        )
+        self._judge.prepare(trial)
+        self._forget(trial)
 
     def _verdict(self, tune_controller: Any, trial: TuneTrial, report: Report) -> StopRequest | None:
         """Judges a report; where another attempt was judged already, its verdict stands."""
@@ -153,10 +196,11 @@ class CooperativeScheduler(TrialScheduler):
         results = self._recorder.state.trials[number].results
         if results and time <= results[-1][self._judge.points.time_attr]:
             last = time == results[-1][self._judge.points.time_attr]
+            self._recorder.saved(number, report)
             return self._verdicts.get(number) if last else None
         self._recorder.judged(number, report)
         request = self._judge.verdict(tune_controller, trial, time, report.metrics[self._spec.metric], report.due)
-        if request is not None:
+        if request is not None and request.status != "paused":
             self._verdicts[number] = request
         return request
 
@@ -176,7 +220,7 @@ class CooperativeScheduler(TrialScheduler):
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The process of a trial is gone: it died, or it was killed because it did not stop."""
         record = self._recorder.state.trials[assignment_of(trial).number]
-        if trial.should_recover() or record.finished or record.status == "paused":
+        if trial.should_recover() or trial in self._over:
             return
         report = self._latest.get(trial) or Report("end", epoch=record.epoch, global_step=record.global_step)
         report.due, report.checkpoints = False, {}
@@ -195,7 +239,7 @@ class CooperativeScheduler(TrialScheduler):
         """Decides whether a trial that lost its process is begun again, and prepares it."""
         assignment = assignment_of(trial)
         record = self._recorder.state.trials[assignment.number]
-        lost = isinstance(error, RayActorError) and not record.finished and record.status != "paused"
+        lost = isinstance(error, RayActorError) and trial not in self._over
         pausing = self._winding_down is not None and self._winding_down.status == "paused"
         if not lost or pausing or trial in self._killed:
             return False
@@ -203,21 +247,23 @@ class CooperativeScheduler(TrialScheduler):
         if kind == "lost" and record.lost >= self._spec.failures.retries:
             return False
         self._recorder.failed(record.number, kind, _LOST[kind], str(error), retried=True)
-        trial.set_config({"assignment": next_attempt(record, assignment.config)})
-        self._forget(trial)
+        self._begin_anew(trial, assignment.stop)
         return True
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Tune has dropped a trial that never ran."""
-        self._judge.scheduler.on_trial_remove(tune_controller, trial)
+        """Tune has dropped a trial that does not run: the sweep is over."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Leaves it to Tune, which starts trials in the order they came, without a search over all of them."""
         if self._winding_down is not None:
             for trial in tune_controller.get_trials():
-                if trial.status == TuneTrial.PENDING:
+                if trial.status in (TuneTrial.PENDING, TuneTrial.PAUSED):
                     tune_controller.stop_trial(trial)
-        return None
+            return None
+        while self._to_end and self._to_end[0].status != TuneTrial.PAUSED:
+            self._to_end.popleft()  # it runs
+        chosen = self._to_end[0] if self._to_end else self._judge.choose()
+        return chosen if chosen is not None and tune_controller.may_stage(chosen) else None
 
     def debug_string(self) -> str:
         """Returns a line for Tune's own output."""
@@ -247,6 +293,8 @@ class CooperativeScheduler(TrialScheduler):
             value = report.metrics.get(self._spec.metric)
             self._judge.ended(tune_controller, trial, self._time(report), value, report.due)
             self._verdicts.pop(number, None)
+            self._act()
+        self._over.add(trial)
         self._forget(trial)
         self._killed.pop(trial, None)
 

@@ -26,7 +26,7 @@ class TrialSource(SearchAlgorithm):
         spec: The sweep.
         searcher: Suggests configurations.
         recorder: Takes down what is suggested, and knows how trials did.
-        max_concurrent: Trials that may be under way at once.
+        max_concurrent: Trials that may be under way at once, waiting ones included.
         make_trial: Makes Tune's trial of an assignment.
         unfinished: Trials to go on with first.
     """

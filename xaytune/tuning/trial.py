@@ -42,8 +42,7 @@ class Trial:
         self.callbacks = callbacks
         self.checkpoint_dir = checkpoint_dir
         self._reporter = reporter
-        self._time_attr = points.time_attr
-        self._milestones = frozenset(points.milestones or ())
+        self._points = points
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run: schedulers that pause trials have it saved where they judge it."""
@@ -58,4 +57,5 @@ class Trial:
 
         A loop that evaluates there is judged by what it is worth at that very moment.
         """
-        return (epoch if self._time_attr == "epoch" else global_step) in self._milestones
+        time = epoch if self._points.time_attr == "epoch" else global_step
+        return time is not None and self._points.after(time - 1) == time
