@@ -66,7 +66,7 @@ def cli(ray_folder: Path, tmp_path: Path) -> Cli:
     """Runs the command line in a process of its own, with its sweeps in a folder of the test's."""
 
     def run_command(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        storage = ["--storage", str(tmp_path)] if arguments[0] in ("run", "status", "best") else []
+        storage = ["--storage", str(tmp_path)] if arguments[0] in ("run", "resume", "status", "best") else []
         return subprocess.run(
             [sys.executable, "-m", "xaytune", *arguments, *storage],
             capture_output=True,

@@ -37,6 +37,7 @@ def test_the_exported_names_are_these() -> None:
         "TrainState",
         "Trainer",
         "Trial",
+        "resume",
     ]
     assert all(getattr(xaytune, name).__name__ == name for name in xaytune.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Sweeps'"):

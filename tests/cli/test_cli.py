@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
-from xaytune.records.journal import FILE_NAME, read_events
+from xaytune.records.journal import FILE_NAME, Journal, read_events
 from xaytune.records.results import Results
+from xaytune.sweep.spec import SweepSpec
 
 SPEC = """\
 recipe: tests.recipes:{recipe}
@@ -137,6 +138,29 @@ def test_ctrl_c_pauses_the_trials_through_their_loops_and_exits_with_130(tmp_pat
         assert len(results.history(trial.number)) == noted.count("step_end")
 
 
+def test_resume_adds_trials_to_a_sweep_and_leaves_what_was_finished(tmp_path: Path, cli: Cli) -> None:
+    assert cli("run", spec_file(tmp_path, "curve")).returncode == 0
+    before = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "curve").trials]
+    done = cli("resume", "curve", "--num-samples", "3", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["trials"]["completed"] == 3
+    after = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "curve").trials]
+    assert after[:2] == before
+
+
+def test_a_sweep_that_is_running_cannot_be_resumed(tmp_path: Path, cli: Cli) -> None:
+    journal = Journal(tmp_path / "busy" / FILE_NAME)
+    spec = SweepSpec.parse(
+        {"recipe": "tests.recipes:curve", "metric": "score", "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
+    )
+    fields = {"name": "busy", "spec": spec.plain(), "num_trials": 1, "folder": ".", "host": "here", "pid": 1}
+    journal.write("sweep", state="running", **fields)
+    done = cli("resume", "busy")
+    assert done.returncode == 2
+    assert "busy: the sweep is running, in another process" in done.stderr
+    journal.close()
+
+
 def test_try_trains_one_configuration_without_ray(tmp_path: Path) -> None:
     spec = spec_file(tmp_path, "curve")
     program = (
@@ -205,6 +229,8 @@ def test_bad_input_gets_a_message_and_exit_code_2(
         (["run", "LICENSE"], "LICENSE:"),
         (["status", "nowhere"], "no sweep 'nowhere'"),
         (["best", "nowhere"], "no sweep 'nowhere'"),
+        (["resume", "nowhere"], "no sweep 'nowhere'"),
+        (["status", "nothing://x"], "the storage cannot be reached: nothing://x"),
         (["try", "sweeps/digits.yaml", "--set", "lrr=1"], "the space has no parameter 'lrr'; did you mean 'lr'"),
         (["run"], "Missing argument 'SPEC'"),
         (["fly"], "No such command 'fly'"),

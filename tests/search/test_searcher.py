@@ -119,3 +119,40 @@ def test_stopped_trials_count_as_pruned_with_their_values_and_failed_ones_as_fai
         ("FAIL", None, {}),
         ("FAIL", None, {}),
     ]
+
+
+@pytest.mark.parametrize("algorithm", ADAPTIVE)
+def test_a_searcher_that_is_rebuilt_from_what_was_asked_and_told_goes_on_the_same(algorithm: str) -> None:
+    """Trials overlap, as they do when several run at once."""
+
+    def go_on(searcher: Searcher, first: int, last: int, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        configs = []
+        for number in range(first, last):
+            suggestion = searcher.ask_again(known[number]) if number < len(known) else searcher.ask()
+            configs.append(suggestion.config)
+            if number >= 2:
+                value = -abs(number - 7.0)
+                searcher.tell(number - 2, Outcome("stopped" if number % 3 else "completed", value, {1: value}))
+        return configs
+
+    whole = go_on(Searcher(spec(algorithm, seed=5)), 0, 16, [])
+    rebuilt = Searcher(spec(algorithm, seed=5))
+    assert go_on(rebuilt, 0, 9, whole[:9]) == whole[:9]
+    assert go_on(rebuilt, 9, 16, []) == whole[9:]
+
+
+def test_what_was_tried_stands_where_a_sampler_would_draw_otherwise_now() -> None:
+    searcher = Searcher(spec("tpe", seed=1))
+    tried = suggestions(Searcher(spec("random", seed=2)), 1)[0]
+    assert searcher.ask_again(tried).config == tried
+    assert searcher.ask().number == 1
+
+
+def test_an_infeasible_trial_is_the_worst_to_the_sampler() -> None:
+    searcher = Searcher(spec("tpe", seed=1, n_startup_trials=4))
+    for _ in range(12):
+        suggestion = searcher.ask()
+        large = suggestion.config["width"] > 32
+        searcher.tell(suggestion.number, Outcome("infeasible") if large else Outcome("completed", 1.0))
+    widths = [searcher.ask().config["width"] for _ in range(8)]
+    assert sum(width > 32 for width in widths) <= 2

@@ -189,3 +189,35 @@ def test_a_mutated_spec_is_valid_or_refused_never_a_traceback(path: tuple[Any, .
             parent[str(value)] = removed
     with contextlib.suppress(SpecError):
         assert SweepSpec.parse(spec).num_trials >= 1
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [(90, 90), (1.5, 1.5), ("45s", 45), ("15m", 900), ("1h30m", 5400), ("2 h", 7200), ("1d", 86400)],
+)
+def test_a_budget_of_time_is_seconds_or_a_duration(written: Any, seconds: float) -> None:
+    assert SweepSpec.parse({**VALID, "budget": {"time": written}}).budget.time == seconds
+
+
+@pytest.mark.parametrize("written", ["soon", "2 hours", "", -1, 0, "0s", True])
+def test_what_is_no_duration_is_refused(written: Any) -> None:
+    with pytest.raises(SpecError, match=r"budget\.time: "):
+        SweepSpec.parse({**VALID, "budget": {"time": written}})
+
+
+def test_an_unknown_option_of_an_inner_mapping_is_named_with_the_nearest() -> None:
+    with pytest.raises(SpecError, match=r"failures\.retry: unknown option 'retry'; did you mean 'retries'"):
+        SweepSpec.parse({**VALID, "failures": {"retry": 1}})
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ({"algorithm": "pbt", "hyperparam_mutations": ["rl"]}, "the space has no parameter 'rl'"),
+        ({"algorithm": "pb2"}, "pb2 perturbs floats only"),
+    ],
+)
+def test_a_population_that_cannot_be_perturbed_is_refused(scheduler: dict[str, Any], message: str) -> None:
+    space = {"lr": {"loguniform": [1e-4, 1]}, "layers": {"choice": [1, 2]}}
+    with pytest.raises(SpecError, match=message):
+        SweepSpec.parse({**VALID, "space": space, "scheduler": scheduler})

@@ -39,7 +39,7 @@ def main(storage: str, how: str) -> None:
         metric="eval_accuracy",
         mode="max",
         space={"x": {"loguniform": [1e-3, 1]}},
-        num_samples=4,
+        num_samples=2,
         failures={"retries": 0},
         callbacks=["tests.recipes:sleep_a_little", "tests.recipes:note_resume"],
     ).run(storage=Path(storage), listener=lose_node)

@@ -242,7 +242,9 @@ def test_a_budget_of_epochs_ends_the_sweep_through_the_loops_of_its_trials(run: 
 def test_a_budget_of_time_ends_the_sweep_through_the_loops_of_its_trials(run: Run) -> None:
     results = run("waits", num_samples=50, budget={"time": "3s"})
     assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 3 s is spent")
-    assert [fired(results, trial.number)[-1] for trial in results.trials] == ["train_end"] * 2
+    begun = [trial for trial in results.trials if trial.attempts]
+    assert begun
+    assert all(fired(results, trial.number)[-1] == "train_end" for trial in begun)
 
 
 @pytest.fixture
@@ -288,7 +290,7 @@ def test_the_trials_of_a_lost_node_go_on_elsewhere_from_their_checkpoints(
     )
     results = Results(tmp_path / "saved")
     assert results.sweep.state == "completed"
-    assert [trial.status for trial in results.trials] == ["completed"] * 4
+    assert [trial.status for trial in results.trials] == ["completed"] * 2
     failures = [event for event in events_of(results) if event["event"] == "failure"]
     assert [event["kind"] for event in failures] == ["node lost" if how == "died" else "preempted"]
     (moved,) = (trial for trial in results.trials if trial.attempts == 2)

@@ -19,6 +19,8 @@ __all__ = ["TrialActor", "trainable_for"]
 
 # An actor is given this long to unwind a recipe that is done with, before it is given up.
 _JOIN_S = 5.0
+# Threads that a trial leaves are given this long to end before its process is given up.
+_THREADS_S = 1.0
 
 
 class TrialActor(tune.Trainable):
@@ -80,7 +82,7 @@ class TrialActor(tune.Trainable):
             return Report("start")
         report = self._run.next_report(self.task.heartbeat_s)
         if report.kind == "end":
-            report.clean = self._baseline.has_no_other_threads(self._run.thread, _JOIN_S)
+            report.clean = self._baseline.has_no_other_threads(self._run.thread, _THREADS_S)
         return report
 
     def request_stop(self, request: StopRequest) -> None:
