@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -154,8 +153,7 @@ def test_a_sweep_that_is_running_cannot_be_resumed(tmp_path: Path, cli: Cli) -> 
     spec = SweepSpec.parse(
         {"recipe": "tests.recipes:curve", "metric": "score", "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
     )
-    fields: dict[str, Any] = {"name": "busy", "spec": spec.plain(), "num_trials": 1, "folder": ".", "host": "here", "pid": 1}
-    journal.write("sweep", state="running", **fields)
+    journal.write("sweep", state="running", name="busy", spec=spec.plain(), num_trials=1, host="here", pid=1)
     done = cli("resume", "busy")
     assert done.returncode == 2
     assert "busy: the sweep is running, in another process" in done.stderr

@@ -240,8 +240,8 @@ def test_a_budget_of_epochs_ends_the_sweep_through_the_loops_of_its_trials(run: 
 
 
 def test_a_budget_of_time_ends_the_sweep_through_the_loops_of_its_trials(run: Run) -> None:
-    results = run("waits", num_samples=50, budget={"time": "3s"})
-    assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 3 s is spent")
+    results = run("waits", num_samples=50, budget={"time": "8s"})
+    assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 8 s is spent")
     begun = [trial for trial in results.trials if trial.attempts]
     assert begun
     assert all(fired(results, trial.number)[-1] == "train_end" for trial in begun)

@@ -16,8 +16,8 @@ event           fields
 ``checkpoint``  ``path`` (within the sweep's folder), ``global_step``
 ``damaged``     a checkpoint cannot be used: ``path``, ``global_step``
 ``deleted``     a checkpoint is no longer needed: ``path``, ``global_step``
-``failure``     ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node lost``, ``preempted``),
-                ``error``, ``traceback``, ``retried`` (whether another attempt follows)
+``failure``     ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node lost``, ``preempted``,
+                ``not begun``), ``error``, ``traceback``, ``retried`` (whether another attempt follows)
 ``offer``       others may take over a checkpoint of the trial: ``path``, ``global_step``
 ``exploit``     the trial takes over a checkpoint of another: ``source``, its new ``config``, ``path``,
                 ``global_step``
@@ -42,7 +42,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FILE_NAME", "Event", "Journal", "JournalError", "read_events"]
+__all__ = ["FILE_NAME", "Event", "Journal", "JournalError", "is_locked", "read_events"]
 
 FILE_NAME = "journal.jsonl"
 Event = dict[str, Any]
@@ -91,6 +91,20 @@ class Journal:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Tells whether a process is writing a journal."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # a file system without locks
+    return False
 
 
 def read_events(path: Path) -> Iterator[Event]:

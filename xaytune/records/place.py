@@ -12,7 +12,7 @@ from types import TracebackType
 from urllib.parse import quote
 
 from xaytune.records.history import FOLDER as HISTORY
-from xaytune.records.journal import FILE_NAME, JournalError
+from xaytune.records.journal import FILE_NAME, JournalError, is_locked
 from xaytune.records.remote import RemoteFolder, is_remote
 
 __all__ = ["Mirror", "Place", "child_of", "find_sweep", "place_of"]
@@ -57,6 +57,8 @@ class Place:
         """Brings the working copies of the histories up to date."""
         if self.remote is None or (self.remote.size(FILE_NAME) or 0) < _size(self.folder / FILE_NAME):
             return
+        if is_locked(self.folder / FILE_NAME):
+            return  # it runs on this machine: what is here is newer
         for file, size in self.remote.sizes(HISTORY).items():
             if size != _size(self.folder / file):
                 self.remote.fetch(file, self.folder / file)
@@ -67,7 +69,9 @@ class Place:
             self.remote.put(target, self.remote.get(file) or b"")
             return
         (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(self.folder / file, self.folder / target)
+        temporary = self.folder / f"{target}.tmp"
+        shutil.copyfile(self.folder / file, temporary)
+        os.replace(temporary, self.folder / target)
 
     def remove(self) -> None:
         """Deletes the sweep."""
@@ -172,8 +176,8 @@ class Mirror:
             try:
                 self._copy()
                 self.error = None
-            except OSError as error:
-                self.error = error
+            except Exception as error:  # fsspec's file systems raise errors of their own
+                self.error = error if isinstance(error, OSError) else OSError(str(error))
             took = time.monotonic() - begun
 
     def _copy(self) -> None:

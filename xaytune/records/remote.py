@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ["RemoteFolder", "is_remote"]
+__all__ = ["RemoteError", "RemoteFolder", "is_remote"]
+
+T = TypeVar("T")
+_PAUSES_S = (0.5, 2.0, 5.0)
+
+
+class RemoteError(OSError):
+    """A remote storage refuses, time and again."""
 
 
 def is_remote(storage: str) -> bool:
@@ -60,17 +69,25 @@ class RemoteFolder:
 
     def put(self, file: str, data: bytes) -> None:
         """Writes a file, whole or not at all."""
-        self._files.create_dir(self._path(file).rpartition("/")[0])
-        with self._files.open_output_stream(self._path(file)) as stream:
-            stream.write(data)
+
+        def write() -> None:
+            self._files.create_dir(self._path(file).rpartition("/")[0])
+            with self._files.open_output_stream(self._path(file)) as stream:
+                stream.write(data)
+
+        _patiently(write)
 
     def get(self, file: str) -> bytes | None:
         """Returns what a file holds; None if there is none."""
-        if self.size(file) is None:
-            return None
-        with self._files.open_input_stream(self._path(file)) as stream:
-            data: bytes = stream.read()
-        return data
+
+        def read() -> bytes | None:
+            if self.size(file) is None:
+                return None
+            with self._files.open_input_stream(self._path(file)) as stream:
+                data: bytes = stream.read()
+            return data
+
+        return _patiently(read)
 
     def fetch(self, file: str, target: Path) -> bool:
         """Copies a file to this machine, and tells whether there is one."""
@@ -88,6 +105,23 @@ class RemoteFolder:
 
     def _path(self, file: str) -> str:
         return f"{self._root}/{file}"
+
+
+def _patiently(access: Callable[[], T]) -> T:
+    """Tries again what a network may refuse now and then.
+
+    Raises:
+        RemoteError: It refused every time.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return access()
+        except Exception:  # fsspec's file systems raise errors of their own
+            time.sleep(pause_s)
+    try:
+        return access()
+    except Exception as error:
+        raise RemoteError(str(error)) from error
 
 
 def _shown(uri: str) -> str:

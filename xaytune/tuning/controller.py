@@ -72,7 +72,8 @@ class _Controller(TuneController):
 
     def _maybe_add_actors(self) -> None:
         # Paused trials do not count: the source of trials cannot hold this limit alone.
-        self._max_pending_trials = self.max_concurrent - len(self._running_trials)
+        free = self.max_concurrent - len(self._running_trials) - len(self._staged_trials)
+        self._max_pending_trials = self._actor_manager.num_pending_actors + free
         super()._maybe_add_actors()
 
     def _trial_task_failure(self, trial: Any, exception: Any) -> None:
@@ -168,5 +169,7 @@ class TuneRun:
         except Exception:
             controller.cleanup()
             raise
-        # After a KeyboardInterrupt there is no clean-up: it waits for trials, and "at once" was asked for.
+        except KeyboardInterrupt:
+            controller._actor_manager.cleanup()  # waits for no trial: "at once" was asked for
+            raise
         controller.cleanup()

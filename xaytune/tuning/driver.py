@@ -88,7 +88,10 @@ def resume_sweep(
         StorageError: The sweep's folder cannot be written any more.
     """
     spec = SweepSpec.parse(Results(place).sweep.spec)
-    place.fetch_histories()
+    try:
+        place.fetch_histories()
+    except OSError as error:
+        raise StorageError(place, error) from error
     if num_samples is not None:
         spec = SweepSpec.parse(spec.plain() | {"num_samples": num_samples})
     session.wait()
@@ -98,6 +101,13 @@ def resume_sweep(
 
 def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
     """Runs what is left of a sweep, all of it if it is new."""
+    try:
+        return _run(spec, place, listener)
+    except OSError as error:
+        raise StorageError(place, error) from error
+
+
+def _run(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
     limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
     searcher, judge = Searcher(spec), judge_for(spec)
@@ -111,6 +121,7 @@ def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
             ahead = spec.num_trials if judge.points.pausing else limit
             source = TrialSource(spec, searcher, recorder, ahead, tune_run.make_trial, left.unfinished.values())
             scheduler = CooperativeScheduler(judge, recorder, spec, heartbeat_s, left)
+            scheduler.catch_up(left)
             control = _Control(spec, recorder, source, scheduler)
             try:
                 with control.signals():
@@ -122,8 +133,6 @@ def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
             except BaseException as error:
                 with contextlib.suppress(OSError):  # the disk may be what failed
                     recorder.finished("failed", f"{type(error).__name__}: {error}")
-                if isinstance(error, OSError) and not isinstance(error, ConnectionError):
-                    raise StorageError(place, error) from error
                 raise
             with contextlib.suppress(OSError):
                 recorder.finished(state, reason)

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from xaytune.records.remote import RemoteError
 from xaytune.tuning.report import Failure
 
 __all__ = ["format_error", "kind_of"]
@@ -26,6 +27,8 @@ def kind_of(error: BaseException) -> Failure:
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
         return "infeasible"
+    if isinstance(error, RemoteError):
+        return "storage"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return "storage"
     return "error"

@@ -28,6 +28,12 @@ class Exploit:
     source: int
     config: dict[str, Any]
 
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        number: int = self.trial.config["assignment"].number
+        return number
+
 
 class Judge:
     """Asks one of Ray's schedulers about a trial.

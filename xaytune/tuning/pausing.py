@@ -91,7 +91,6 @@ class HyperbandJudge(_PausingJudge):
     """Asks Ray's HyperBand: a trial waits, paused, until all of its bracket have come as far."""
 
     def __init__(self, spec: SweepSpec, options: HyperbandSpec) -> None:
-        self._max_t = options.max_t
         self._hyperband = HyperBandScheduler(
             time_attr=options.time_attr,
             metric=spec.metric,
@@ -118,34 +117,37 @@ class HyperbandJudge(_PausingJudge):
         # Ray forgets to; a bracket would wait for ever for a trial that ended by itself.
         bracket.is_being_processed = False
         super().ended(controller, trial, time, value, due)
-        self._collect(bracket, len(bracket.current_trials()))
+        if bracket.finished():
+            bracket.cleanup_full(self._hands)
+        self._collect(bracket, len(bracket.current_trials()), last=bracket._halves == 0)
 
     def _decide(self, trial: TuneTrial, time: int, value: float) -> StopRequest | None:
         bracket = self._hyperband._trial_info[trial][0]
-        compared = len(bracket.current_trials())
+        compared, last = len(bracket.current_trials()), bracket._halves == 0
         decision = self.scheduler.on_trial_result(self._hands, trial, self._result(time, value))  # type: ignore[arg-type]
-        self._collect(bracket, compared)
+        self._collect(bracket, compared, last)
         if decision == TrialScheduler.PAUSE:
             return StopRequest(f"waits at {self._at(time)} for the others of its bracket", "paused")
         if decision == TrialScheduler.STOP:
             self._hands.trials.pop(trial, None)
-            return self._stop(bracket, compared, trial, time, value)
+            return self._stop(bracket, compared, last, time, value)
         return None
 
-    def _collect(self, bracket: Any, compared: int) -> None:
+    def _collect(self, bracket: Any, compared: int, last: bool) -> None:
         """Takes down which of the trials that wait are stopped."""
         for trial in self._hands.stopped:
             result = bracket._live_trials[trial]
             time, value = result[self.points.time_attr], result[self._metric]
-            self._stops.append((trial, self._stop(bracket, compared, trial, time, value)))
+            self._stops.append((trial, self._stop(bracket, compared, last, time, value)))
             self._hands.trials.pop(trial, None)
         for trial in self._hands.stopped:
             bracket.cleanup_trial(trial)
         self._hands.stopped = []
 
-    def _stop(self, bracket: Any, compared: int, trial: TuneTrial, time: int, value: float) -> StopRequest:
-        if time >= self._max_t:
-            return StopRequest(f"reached max_t at {self._at(time)}", status="completed")
+    def _stop(self, bracket: Any, compared: int, last: bool, time: int, value: float) -> StopRequest:
+        """Words why a trial is stopped: it was weak, or its bracket has come to the end of its last round."""
+        if last:
+            return StopRequest(f"its bracket reached its end at {self._at(time)}", status="completed")
         return StopRequest(
             f"{self._at(time)}: {value:.4g} is not among the best {bracket._n} of {compared} in its bracket"
         )

@@ -13,7 +13,8 @@ from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
 from xaytune.records.place import Place
 from xaytune.records.state import Best, SweepState
-from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.errors import Problem, SpecError
+from xaytune.sweep.spec import SweepSpec, reference_name
 from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
 from xaytune.tuning.retention import Retention
 
@@ -99,17 +100,14 @@ class Recorder:
             self._write("damaged", number, path=damaged, global_step=global_step)
         if report.kind not in ("decision", "end"):
             self.saved(number, report)
-        for global_step, discarded in report.discarded.items():
-            self._delete(number, global_step, discarded)
-        if report.kind == "heartbeat":
+        if report.kind == "heartbeat" and report.global_step > 0:
             self.state.progress(number, report.epoch, report.global_step, report.metrics)
 
     def saved(self, number: int, report: Report) -> None:
         """Records the checkpoints of a report."""
         for global_step, written in report.checkpoints.items():
             self._write("checkpoint", number, path=written, global_step=global_step)
-        if report.checkpoints:
-            self._retain(number)
+        self._clear(number, report)
 
     def judged(self, number: int, report: Report) -> None:
         """Records what a trial was worth at a decision point, before the scheduler judges it."""
@@ -117,8 +115,7 @@ class Recorder:
         # In one line with the checkpoints: a trial that resumes from one is not judged there again.
         place = {**_position(report), "checkpoints": report.checkpoints}
         self._write("result", number, due=report.due, value=value, **place)
-        if report.checkpoints:
-            self._retain(number)
+        self._clear(number, report)
 
     def paused(self, number: int, reason: str) -> None:
         """Records that the scheduler pauses a trial."""
@@ -140,7 +137,10 @@ class Recorder:
         """Records that a trial takes over the checkpoint of another, with a configuration of its own."""
         offer = self.state.trials[source].offer
         if offer is None:
-            raise RuntimeError(f"trial {source} offered no checkpoint for trial {number} to take over")
+            message = (
+                "wrote no checkpoint for others to take over: use a Trainer, or save one before each epoch_end"
+            )
+            raise SpecError([Problem(("recipe",), f"{reference_name(self._spec.recipe)} {message}")])
         name = PurePosixPath(offer).name
         file = f"checkpoints/{number:05d}/{name}"
         self.place.copy(offer, file)
@@ -148,8 +148,10 @@ class Recorder:
         self._write("exploit", number, source=source, config=config, path=file, global_step=step)
 
     def stop_requested(self, number: int, request: StopRequest) -> None:
-        """Records that a trial was told to stop."""
-        self._write("stop", number, reason=request.reason, status=request.status)
+        """Records that a trial was told to stop; once, also where its next attempt is told again."""
+        trial = self.state.trials[number]
+        if (trial.stop_reason, trial.stop_status) != (request.reason, request.status):
+            self._write("stop", number, reason=request.reason, status=request.status)
 
     def failed(self, number: int, kind: Failure, error: str, traceback: str, *, retried: bool) -> None:
         """Records that an attempt failed."""
@@ -161,13 +163,14 @@ class Recorder:
         place = {"reason": report.reason, **_position(report), "checkpoints": report.checkpoints}
         if report.status == "paused":
             self._write("pause", number, **place)
+            self._clear(number, report)
             return
         if report.failure is not None:
             self.failed(number, report.failure, str(report.reason), report.error or "", retried=False)
         value = report.best.value if report.best is not None else None
         self._write("end", number, status=report.status, value=value, due=report.due, **place)
         self._best_before.pop(number, None)
-        self._retain(number)
+        self._clear(number, report)
 
     def close(self) -> None:
         """Closes the journal."""
@@ -180,6 +183,13 @@ class Recorder:
             return best or before
         better = best.value > before.value if self._maximize else best.value < before.value
         return best if better else before
+
+    def _clear(self, number: int, report: Report) -> None:
+        """Deletes what is no longer needed, now that the checkpoints of a report are recorded."""
+        for global_step, discarded in report.discarded.items():
+            self._delete(number, global_step, discarded)
+        if report.checkpoints or self.state.trials[number].finished:
+            self._retain(number)
 
     def _retain(self, number: int) -> None:
         for trial, step in self._retention.superfluous(self.state.trials[number]):

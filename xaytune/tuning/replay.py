@@ -13,7 +13,7 @@ from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.search.searcher import Searcher
 from xaytune.sweep.spec import SweepSpec
-from xaytune.tuning.judges import Judge
+from xaytune.tuning.judges import Exploit, Judge
 from xaytune.tuning.report import Assignment, StopRequest
 from xaytune.tuning.source import outcome_of
 
@@ -27,10 +27,14 @@ class Replayed:
     Attributes:
         unfinished: Trials to go on with, by number.
         verdicts: Why trials are to stop that were judged, but not told so any more.
+        offers: Trials whose checkpoints were to be kept for others, and were not any more.
+        exploits: Trials that were to take over a checkpoint, and did not any more.
     """
 
     unfinished: dict[int, TuneTrial] = field(default_factory=dict)
     verdicts: dict[int, StopRequest] = field(default_factory=dict)
+    offers: dict[int, TuneTrial] = field(default_factory=dict)
+    exploits: dict[int, Exploit] = field(default_factory=dict)
 
 
 def replay(
@@ -69,9 +73,12 @@ def replay(
             elif request is not None:
                 replayed.verdicts[number] = request
             replayed.verdicts |= {other.config["assignment"].number: stop for other, stop in judge.take_stops()}
-            judge.take_offers()
-            judge.take_exploits()
+            replayed.offers |= {other.config["assignment"].number: other for other in judge.take_offers()}
+            replayed.exploits |= {exploit.number: exploit for exploit in judge.take_exploits()}
+        elif event["event"] == "offer":
+            replayed.offers.pop(number, None)
         elif event["event"] == "exploit":
+            replayed.exploits.pop(number, None)
             trial = replayed.unfinished[number]
             trial.set_config({"assignment": next_attempt(state.trials[number], event["config"], time_attr)})
             judge.prepare(trial)

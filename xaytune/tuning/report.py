@@ -16,7 +16,7 @@ from xaytune.sweep.spec import Reference, SweepSpec
 __all__ = ["Assignment", "DecisionPoints", "Failure", "Report", "StopRequest", "Task"]
 
 
-Failure = Literal["error", "infeasible", "storage", "stalled", "lost", "node lost", "preempted"]
+Failure = Literal["error", "infeasible", "storage", "stalled", "lost", "node lost", "preempted", "not begun"]
 
 
 @dataclass(frozen=True)

@@ -119,14 +119,15 @@ class Reporter:
     def _on_step_end(self, state: TrainState) -> None:
         metrics = {k: v if type(v) is float else capture(k, v) for k, v in state.metrics.items()}
         if self.state is None:
-            self._begins_at = state.global_step - 1
+            with self._packing:
+                self._begins_at = state.global_step - 1
         self._rows.append(Row(state.epoch, state.step, state.global_step, metrics))
         self.state, self._fresh = state, False
-        self._broken_off = state.should_stop or 0 < state.max_steps <= state.global_step
         if self._by_step and state.global_step >= self._next_judgement:
             self._judge(state, state.global_step)
         if self.stop_request is not None:
             state.stop_training()
+        self._broken_off = state.should_stop or 0 < state.max_steps <= state.global_step
         if len(self._rows) >= _MAX_ROWS:
             with self._packing:
                 self._pack(keep=1)
@@ -137,7 +138,9 @@ class Reporter:
                 "a trial is one run, and train_start was fired again after train_end: train what else there is "
                 "to train, such as the other folds, with callbacks of its own"
             )
-        self.state, self._epochs, self._begins_at = state, state.epoch, state.global_step
+        self.state, self._epochs = state, state.epoch
+        with self._packing:
+            self._begins_at = state.global_step
         if state.global_step > 0:
             self._resume(state)
         if self.stop_request is not None:
@@ -242,19 +245,20 @@ class Reporter:
 
     def _report(self, kind: Literal["heartbeat", "decision", "end"], state: TrainState | None) -> Report:
         """Makes a report of the latest row or, where training stands still, of its state."""
-        # The last step's row stays until the next step: an evaluation may add to it.
+        at = None if state is None else (numbers(state.metrics), state.epoch, state.global_step)
         with self._packing:
+            # The last step's row stays until the next step: an evaluation may add to it.
             self._pack(keep=0 if kind == "end" or (kind == "decision" and self._points.pausing) else 1)
             packed, self._packed = self._packed, []
-        metrics, global_step = self._latest
-        if state is not None:
-            metrics, global_step = numbers(state.metrics), state.global_step
-            self._consider(metrics, state.epoch, global_step)
-        # A checkpoint that the rows do not reach has to wait: a resume must find a row of every step before it.
-        checkpoints = self._take(self._checkpoints, math.inf if kind == "end" else self._latest[1])
-        discarded = self._take(self._discarded, max(checkpoints, default=0) - 1)
-        begins_at, self._begins_at = self._begins_at, None
-        damaged, self.damaged = self.damaged, {}
+            # A checkpoint beyond the rows has to wait: a resume must find a row of every step before it.
+            checkpoints = _take(self._checkpoints, math.inf if kind == "end" else self._latest[1])
+            discarded = _take(self._discarded, max(checkpoints, default=0) - 1)
+            begins_at, self._begins_at = self._begins_at, None
+            damaged, self.damaged = self.damaged, {}
+            metrics, global_step = self._latest
+            if at is not None:
+                metrics, epoch, global_step = at
+                self._consider(metrics, epoch, global_step)
         return Report(
             kind=kind,
             begins_at=begins_at,
@@ -267,11 +271,6 @@ class Reporter:
             discarded=discarded,
             damaged=damaged,
         )
-
-    def _take(self, paths: dict[int, str], until: float) -> dict[int, str]:
-        """Takes out the paths of the steps up to one."""
-        with self._packing:
-            return {step: paths.pop(step) for step in list(paths) if step <= until}
 
     def _pack(self, keep: int) -> None:
         """Packs the rows but the last `keep`."""
@@ -294,3 +293,8 @@ class Reporter:
             if not better:
                 return
         self._best = Best(value, epoch + 1, global_step, dict(metrics))
+
+
+def _take(paths: dict[int, str], until: float) -> dict[int, str]:
+    """Takes out the paths of the steps up to one."""
+    return {step: paths.pop(step) for step in list(paths) if step <= until}

@@ -86,6 +86,8 @@ class RecipeRun:
 
     def _settle_checkpoints(self) -> None:
         """Leaves only checkpoints that an attempt can go on from: what was not recorded is trained again."""
+        if self._remote is not None:  # what is here may be of another attempt
+            shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
         for path in checkpoint.list_checkpoints(self._checkpoint_dir):
             if checkpoint.step_of(path) not in self._assignment.checkpoints:
                 path.unlink()
@@ -187,7 +189,10 @@ class ThreadedRun:
             report = self._run.reporter.heartbeat()
         self._waiting = report.kind == "decision"
         if self._remote is not None:
-            self._upload(report, self._remote)
+            try:
+                self._upload(report, self._remote)
+            except OSError as error:
+                return Report("end", status="failed", failure="storage", reason=str(error), clean=False)
         return report
 
     def request_stop(self, request: StopRequest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
 from xaytune.sweep.spec import SweepSpec
-from xaytune.tuning.judges import Judge
+from xaytune.tuning.judges import Exploit, Judge
 from xaytune.tuning.recorder import Recorder
 from xaytune.tuning.replay import Replayed, next_attempt
 from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
@@ -42,7 +42,10 @@ _LOST = {
     "lost": "its process was lost",
     "node lost": "its node was lost",
     "preempted": "its node was taken away",
+    "not begun": "its process was lost before it began",
 }
+# It is none of the trial's faults, but the next process may fare no better.
+_MOST_NOT_BEGUN = 3
 
 
 def _kind(error: Exception, node: str) -> Failure:
@@ -95,6 +98,7 @@ class CooperativeScheduler(TrialScheduler):
         self._killed: dict[TuneTrial, StopRequest] = {}
         self._latest: dict[TuneTrial, Report] = {}
         self._moved: dict[TuneTrial, tuple[int, float]] = {}  # its newest step, and when it was made
+        self._not_begun: Counter[TuneTrial] = Counter()
         self._nodes: dict[TuneTrial, str] = {}
         self._places: dict[Any, tuple[str, int]] = {}  # node and process of an actor, by its id
 
@@ -115,6 +119,13 @@ class CooperativeScheduler(TrialScheduler):
         self._recorder.stop_requested(assignment_of(trial).number, request)
         self._stopping[trial] = request, time.monotonic() + self._heartbeat_s + self._spec.stop_grace_s
         actor_of(trial).request_stop.remote(request)
+
+    def catch_up(self, replayed: Replayed) -> None:
+        """Does what a sweep that is resumed had decided, and not done any more."""
+        for number in replayed.offers:
+            self._recorder.offered(number)
+        for exploit in replayed.exploits.values():
+            self._exploit(exploit)
 
     def wind_down(self, trials: list[TuneTrial], request: StopRequest) -> None:
         """Asks all running trials to end, and drops those that wait for a process."""
@@ -143,7 +154,7 @@ class CooperativeScheduler(TrialScheduler):
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Tune has a result that is not the last: records it, and asks for a verdict where one is due."""
         report = self._take(trial, result)
-        if report.kind == "decision":
+        if report.kind == "decision" and trial not in self._killed:
             return self._follow(tune_controller, trial, self._verdict(tune_controller, trial, report))
         decision: str = TrialScheduler.CONTINUE
         return decision
@@ -174,9 +185,12 @@ class CooperativeScheduler(TrialScheduler):
             self._recorder.offered(assignment_of(trial).number)
         exploits = self._judge.take_exploits()
         for exploit in exploits:
-            self._recorder.exploited(assignment_of(exploit.trial).number, exploit.source, exploit.config)
-            self._begin_anew(exploit.trial, config=exploit.config)
+            self._exploit(exploit)
         return [exploit.trial for exploit in exploits]
+
+    def _exploit(self, exploit: Exploit) -> None:
+        self._recorder.exploited(exploit.number, exploit.source, exploit.config)
+        self._begin_anew(exploit.trial, config=exploit.config)
 
     def _begin_anew(
         self, trial: TuneTrial, stop: StopRequest | None = None, config: dict[str, Any] | None = None
@@ -210,8 +224,13 @@ class CooperativeScheduler(TrialScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """Tune has the last result of a trial."""
         if result["report"].problems:
+            self._forget(trial)
             return  # it cannot be run at all, and neither can the others
         report = self._take(trial, result)
+        record = self._recorder.state.trials[assignment_of(trial).number]
+        if report.failure is not None and report.global_step == 0:  # it failed before it was where it was before
+            report.epoch, report.global_step = record.epoch, record.global_step
+            report.metrics, report.best = record.metrics, record.best
         if report.failure == "storage":  # none of the trial's: it goes on when there is room again
             report.status = "paused"
         trial.spoilt = trial in self._killed or not report.clean  # type: ignore[attr-defined]
@@ -243,7 +262,12 @@ class CooperativeScheduler(TrialScheduler):
         pausing = self._winding_down is not None and self._winding_down.status == "paused"
         if not lost or pausing or trial in self._killed:
             return False
-        kind = _kind(error, self._nodes[trial]) if trial in self._nodes else "lost"
+        kind: Failure = "not begun"
+        if trial in self._moved:
+            kind = _kind(error, self._nodes[trial]) if trial in self._nodes else "lost"
+        self._not_begun[trial] += kind == "not begun"
+        if self._not_begun[trial] > _MOST_NOT_BEGUN:
+            return False
         if kind == "lost" and record.lost >= self._spec.failures.retries:
             return False
         self._recorder.failed(record.number, kind, _LOST[kind], str(error), retried=True)

@@ -58,6 +58,8 @@ class TrialActor(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Starts the next trial in this process."""
         self.cleanup()
+        if self._run.thread.is_alive():
+            os._exit(1)  # it swallowed its pause, and would go on beside the next trial
         self._baseline.restore()
         self._begin(new_config)
         if not self._problems:
