@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,16 @@ def digits(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
     )
     return storage / "digits", done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def curved(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sweep that is done."""
+    folder = tmp_path_factory.mktemp("curved")
+    command = [sys.executable, "-m", "xaytune", "run", spec_file(folder, "curve"), "--storage", str(folder)]
+    environment = {**os.environ, "RAY_TMPDIR": str(ray_folder)}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return folder / "curve"
 
 
 def test_the_digits_sweep_reaches_97_percent_and_stops_half_of_its_trials_early(digits: tuple[Path, str]) -> None:
@@ -138,14 +149,50 @@ def test_ctrl_c_pauses_the_trials_through_their_loops_and_exits_with_130(tmp_pat
         assert len(results.history(trial.number)) == noted.count("step_end")
 
 
-def test_resume_adds_trials_to_a_sweep_and_leaves_what_was_finished(tmp_path: Path, cli: Cli) -> None:
-    assert cli("run", spec_file(tmp_path, "curve")).returncode == 0
+def test_resume_adds_trials_to_a_sweep_and_leaves_what_was_finished(
+    tmp_path: Path, cli: Cli, curved: Path
+) -> None:
+    shutil.copytree(curved, tmp_path / "curve")
     before = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "curve").trials]
     done = cli("resume", "curve", "--num-samples", "3", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["trials"]["completed"] == 3
     after = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "curve").trials]
     assert after[:2] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-samples", "1"], "num_samples: the sweep has 2 trials already (got 1 in all)"),
+        (["--set", "space.x=1"], "space: cannot be changed any more"),
+        (["--set", "budget.time=soon"], "budget.time: must be seconds, or a duration"),
+    ],
+)
+def test_a_resume_that_would_change_what_was_decided_is_refused(
+    tmp_path: Path, cli: Cli, curved: Path, arguments: list[str], message: str
+) -> None:
+    before = (curved / FILE_NAME).read_bytes()
+    done = cli("resume", str(curved), *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert (curved / FILE_NAME).read_bytes() == before
+
+
+def test_resuming_a_sweep_that_is_done_says_so_and_changes_nothing(cli: Cli, curved: Path) -> None:
+    before = (curved / FILE_NAME).read_bytes()
+    done = cli("resume", str(curved))
+    assert done.returncode == 0
+    assert "curve: completed" in done.stdout
+    assert (curved / FILE_NAME).read_bytes() == before
+
+
+def test_trials_that_a_typo_failed_are_begun_again_once_it_is_mended(tmp_path: Path, cli: Cli) -> None:
+    spec = spec_file(tmp_path, "has_a_typo", num_samples=3)
+    assert cli("run", spec).returncode == 1
+    done = cli("resume", "has_a_typo", "--set", "recipe=tests.recipes:curve", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"]["completed"] == 3
 
 
 def test_a_sweep_that_is_running_cannot_be_resumed(tmp_path: Path, cli: Cli) -> None:

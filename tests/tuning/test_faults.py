@@ -70,6 +70,9 @@ def assert_same_sweep(disturbed: Results, undisturbed: Results) -> None:
         assert_same(last_checkpoint(disturbed, trial.number), last_checkpoint(undisturbed, trial.number))
 
 
+SLOW: dict[str, Any] = {"metric": "eval_accuracy", "space": {"x": {"loguniform": [1e-3, 1]}}}
+
+
 def lines(journal: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
@@ -115,6 +118,21 @@ def test_a_trial_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(
         failure = next(e for e in events_of(results) if e["event"] == "failure" and e["trial"] == trial.number)
         assert (failure["kind"], failure["retried"]) == ("lost", True)
         assert results.history(trial.number)["global_step"].tolist() == list(range(1, trial.global_step + 1))
+
+
+def test_a_checkpoint_is_recorded_without_waiting_for_a_heartbeat(run: Run) -> None:
+    """A process that is killed goes on from what it wrote until about a second before."""
+    results = run(
+        "saved", callbacks=["tests.recipes:kill_once_at_step_40", "tests.recipes:sleep_a_little"], **SLOW
+    )
+    (trial,) = results.trials
+    events = [event for event in events_of(results) if event["event"] in ("checkpoint", "failure")]
+    before = events[: [event["event"] for event in events].index("failure")]
+    steps = [event["global_step"] for event in before]
+    assert steps == [6, 12, 18, 24, 30, 36][: len(steps)]
+    assert len(steps) >= 4
+    assert trial.attempts == 2
+    assert trial.status == "completed"
 
 
 def test_a_driver_killed_at_20_random_moments_leaves_the_same_sweep(undisturbed: Results, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class Loop:
         self.decisions: list[tuple[int, float, bool]] = []
         self.time_attr = time_attr
         points = DecisionPoints(time_attr, milestones)
-        self.reporter = Reporter("score", True, points, folder, self.decide)
+        self.reporter = Reporter("score", True, points, folder, self.decide, lambda report: None)
         self.reporter.attach(self.callbacks)
 
     def decide(self, report: Report) -> None:

@@ -97,19 +97,26 @@ def run(
 @_sweep
 @_storage
 @click.option("--num-samples", type=int, help="Configurations to draw in all, instead of the spec's.")
+@_set
 @_json
-def resume(sweep: str, storage: str, num_samples: int | None, as_json: bool) -> None:
+def resume(sweep: str, storage: str, num_samples: int | None, assignments: tuple[str, ...], as_json: bool) -> None:
     """Goes on with a SWEEP that was interrupted, killed, or failed: a folder, or a name under the storage folder.
 
     What was finished stays as it is; unfinished trials go on from their last checkpoint.
     """
+    overrides = parse_assignments(assignments)
+    if num_samples is not None:
+        overrides["num_samples"] = num_samples
     place = find_sweep(sweep, storage)
-    Results(place)  # a journal that cannot be read is told before Ray is started
+    results = Results(place)  # a journal that cannot be read is told before Ray is started
+    if results.sweep.state == "completed" and not overrides and all(trial.finished for trial in results.trials):
+        click.echo(json.dumps(results.sweep.to_dict(), default=str) if as_json else text.summary(results.sweep))
+        return
 
     def drive(session: RaySession, view: LiveView) -> Results:
         from xaytune.tuning.driver import resume_sweep
 
-        return resume_sweep(place, session, view, num_samples)
+        return resume_sweep(place, session, view, overrides)
 
     _show(drive, as_json)
 

@@ -18,6 +18,7 @@ event           fields
 ``deleted``     a checkpoint is no longer needed: ``path``, ``global_step``
 ``failure``     ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node lost``, ``preempted``,
                 ``not begun``), ``error``, ``traceback``, ``retried`` (whether another attempt follows)
+``reopen``      the trial is begun again, though it failed: no trial had trained a step
 ``offer``       others may take over a checkpoint of the trial: ``path``, ``global_step``
 ``exploit``     the trial takes over a checkpoint of another: ``source``, its new ``config``, ``path``,
                 ``global_step``

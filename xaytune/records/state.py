@@ -181,6 +181,11 @@ class SweepState:
         counted["pending"] += max(0, self.num_trials - len(self.trials))
         return {status: counted[status] for status in TRIAL_STATUSES}
 
+    @property
+    def trained(self) -> bool:
+        """Whether any trial has trained a step."""
+        return any(trial.global_step > 0 for trial in self.trials.values())
+
     def running_s(self, now: float) -> float:
         """Returns the seconds that a running sweep has run, without the time between its resumes."""
         return self._ran_s + (now - self._resumed if self._resumed is not None else 0.0)
@@ -257,6 +262,11 @@ class SweepState:
         trial.lost += trial.failure == "lost"
         if event.get("retried"):
             trial.status, trial.reason = "pending", event["error"]
+
+    def _on_reopen(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.status, trial.ended = "pending", None
+        trial.reason = trial.error = trial.failure = None
 
     def _on_offer(self, event: Event) -> None:
         self.trials[event["trial"]].offer = event["path"]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.report.text import configuration, duration, ending, number, summary, tally
+from xaytune.report.text import configuration, duration, ending, number, retried, summary, tally
 
 __all__ = ["LiveView"]
 
@@ -58,7 +58,10 @@ class LiveView:
         """Takes in an event of the sweep."""
         self._sweep = sweep
         if event["event"] == "sweep" and event["state"] == "running" and self._live is None:
-            self._line(f"{sweep.name}: {sweep.num_trials} trials")
+            ended = f", of which {_finished(sweep)} have ended" if sweep.trials else ""
+            self._line(f"{sweep.name}: {sweep.num_trials} trials{ended}")
+        elif event["event"] == "failure" and event["retried"]:
+            self._console.print(Text(retried(sweep.trials[event["trial"]]), style="yellow"), soft_wrap=True)
         elif event["event"] in ("end", "pause"):
             self._ended(sweep, sweep.trials[event["trial"]])
 
@@ -84,7 +87,7 @@ class LiveView:
             Text(sweep.name, style="bold"),
             ProgressBar(total=sweep.num_trials, completed=finished, width=min(30, self._console.width // 3)),
             f"{finished}/{sweep.num_trials}",
-            Text(duration(time.time() - sweep.started), style="dim"),
+            Text(duration(sweep.running_s(time.time())), style="dim"),
         )
         running = [trial for trial in trials if trial.status == "running"]
         return Group(

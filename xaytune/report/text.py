@@ -9,7 +9,18 @@ from xaytune.records.results import dotted
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.sweep.spec import AshaSpec, SweepSpec
 
-__all__ = ["best", "configuration", "duration", "ending", "metrics", "number", "plan", "summary", "tally"]
+__all__ = [
+    "best",
+    "configuration",
+    "duration",
+    "ending",
+    "metrics",
+    "number",
+    "plan",
+    "retried",
+    "summary",
+    "tally",
+]
 
 
 def number(value: float | None) -> str:
@@ -52,6 +63,11 @@ def ending(trial: TrialRecord, metric: str) -> str:
     return f"trial {trial.number} {trial.status} at epoch {trial.epoch}{worth}{reason}"
 
 
+def retried(trial: TrialRecord) -> str:
+    """Writes that a trial is begun again, in one line."""
+    return f"trial {trial.number} is begun again: {trial.reason}"
+
+
 def best(sweep: SweepState) -> str:
     """Writes the best trial of a sweep that has one: its value, its configuration and its checkpoint."""
     trial = sweep.best
@@ -77,10 +93,12 @@ def _checkpoint(trial: TrialRecord) -> str:
 def summary(sweep: SweepState) -> str:
     """Writes what a sweep found: its state, its trials, the best of them, and why others failed."""
     sweep.spec["metric"]
-    took = f" in {duration(sweep.ended - sweep.started)}" if sweep.ended and sweep.started else ""
+    took = f" in {duration(sweep.running_s(sweep.ended))}" if sweep.ended else ""
     lines = [f"{sweep.name}: {sweep.state}{took}, {sweep.num_trials} trials: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
+    if sweep.state in ("interrupted", "lost"):
+        lines.append(f"  xaytune resume {sweep.name} goes on with it")
     if sweep.best is not None:
         lines.append(best(sweep))
     failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]

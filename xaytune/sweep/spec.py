@@ -370,6 +370,8 @@ def _problem(details: ErrorDetails) -> Problem:
     if kind == "extra_forbidden":
         *model, key = details["loc"]
         return Problem(path, f"unknown option {key!r}; {nearest(key, _options_at(tuple(model)))}")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return Problem(path, f"must be a mapping of options (got {got!r})")
     if kind == "missing":
         return Problem(path, "is required")
     if kind == "union_tag_invalid":

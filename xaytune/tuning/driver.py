@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -16,7 +17,7 @@ from xaytune.records.place import Mirror, Place
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.search.searcher import Searcher
-from xaytune.sweep.errors import SpecError
+from xaytune.sweep.errors import Problem, SpecError, nearest
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning import resources
 from xaytune.tuning.controller import TuneRun
@@ -37,6 +38,19 @@ _HEARTBEAT_S = 2.0
 _HEARTBEAT_S_PER_TRIAL = 0.02
 # So many trials that raise before any has trained a step are enough: the others would as well.
 _STILLBORN = 2
+# What a sweep may be resumed with otherwise than it was begun.
+_CHANGEABLE = (
+    "budget",
+    "callbacks",
+    "checkpoint_config",
+    "failures",
+    "max_concurrent_trials",
+    "num_samples",
+    "recipe",
+    "resources_per_trial",
+    "stall_timeout_s",
+    "stop_grace_s",
+)
 
 
 def run_sweep(
@@ -70,7 +84,7 @@ def run_sweep(
 
 
 def resume_sweep(
-    place: Place, session: RaySession, listener: Listener | None = None, num_samples: int | None = None
+    place: Place, session: RaySession, listener: Listener | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Results:
     """Goes on with a sweep, whatever ended it: what was finished stays, and nothing is decided anew.
 
@@ -80,23 +94,56 @@ def resume_sweep(
         place: The sweep's.
         session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event, as it is recorded.
-        num_samples: Configurations to draw, instead of the spec's.
+        overrides: Options by dotted name, instead of the spec's. What decides on trials cannot change any more.
 
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
         SpecError: The sweep cannot run as specified.
         StorageError: The sweep's folder cannot be written any more.
     """
-    spec = SweepSpec.parse(Results(place).sweep.spec)
+    results = Results(place)
+    spec = _resumed_spec(results, overrides or {})
+    if _is_done(results, spec):
+        return results
     try:
         place.fetch_histories()
     except OSError as error:
         raise StorageError(place, error) from error
-    if num_samples is not None:
-        spec = SweepSpec.parse(spec.plain() | {"num_samples": num_samples})
     session.wait()
     resources.check_feasible(spec.resources_per_trial)
     return _drive(spec, place, listener)
+
+
+def _resumed_spec(results: Results, overrides: Mapping[str, Any]) -> SweepSpec:
+    """Returns the spec that a sweep goes on with.
+
+    Args:
+        results: The sweep.
+        overrides: Options by dotted name. What decides on trials cannot change any more.
+
+    Raises:
+        SpecError: An option cannot be changed, or its value is wrong.
+    """
+    plain = copy.deepcopy(results.sweep.spec)
+    for name, value in overrides.items():
+        option, _, inner = name.partition(".")
+        if option not in _CHANGEABLE:
+            raise SpecError([Problem((option,), f"cannot be changed any more; {nearest(option, _CHANGEABLE)}")])
+        if inner:
+            plain[option] = {**(plain[option] or {}), inner: value}
+        else:
+            plain[option] = value
+    spec = SweepSpec.parse(plain)
+    if spec.num_trials < len(results.trials):
+        message = f"the sweep has {len(results.trials)} trials already (got {spec.num_trials} in all)"
+        raise SpecError([Problem(("num_samples",), message)])
+    return spec
+
+
+def _is_done(results: Results, spec: SweepSpec) -> bool:
+    """Tells whether nothing is left to do of a sweep."""
+    ended = sum(trial.finished for trial in results.trials)
+    return results.sweep.state == "completed" and ended == spec.num_trials
 
 
 def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
@@ -115,6 +162,7 @@ def _run(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
         folder = recorder.state.folder
         task = Task.of(spec, judge.points, place, heartbeat_s, [folder] if folder else [])
         with TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run:
+            recorder.reopen_stillborn()
             left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)
             recorder.begun()
             # A scheduler that lets trials wait for each other has to know them all.
@@ -227,16 +275,12 @@ class _Control(Callback):
         finished = record.status == "completed" and record.reason is None
         if finished and self._spec.metric not in record.metrics and self.fatal is None:
             self.fatal = SpecError([never_reported(self._spec, record.metrics)])
-        if record.failure == "error" and record.global_step == 0 and not self._trained():
+        if record.failure == "error" and not self._recorder.state.trained:
             self._stillborn.append(record)
 
     def _began(self) -> bool:
         """Whether any trial was ever begun."""
         return any(trial.attempts > 0 for trial in self._recorder.state.trials.values())
-
-    def _trained(self) -> bool:
-        """Whether any trial has trained a step."""
-        return any(trial.global_step > 0 for trial in self._recorder.state.trials.values())
 
     def _budget_spent(self) -> str | None:
         """Says what budget is spent, if one is."""

@@ -46,7 +46,7 @@ def try_configuration(
     with tempfile.TemporaryDirectory(prefix="xaytune-try-") as scratch:
         task = Task.of(spec, DecisionPoints("epoch", ()), Place(Path(scratch)), heartbeat_s=0)
         assignment = Assignment(0, trial_seed(spec.search.seed, 0), suggestion.config)
-        run = RecipeRun(task, assignment, decide=lambda report: _stop_diverged(run, report))
+        run = RecipeRun(task, assignment, lambda report: _stop_diverged(run, report), lambda report: None)
         run.callbacks.on("epoch_end", last=True)(on_epoch_end)
         try:
             return run.train()

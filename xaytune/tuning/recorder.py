@@ -64,6 +64,13 @@ class Recorder:
         for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
             self._retain(trial.number)
 
+    def reopen_stillborn(self) -> None:
+        """Lets trials that raised before any had trained a step be begun again: the recipe was at fault."""
+        if not self.state.trained:
+            for trial in self.state.trials.values():
+                if trial.failure == "error":
+                    self._write("reopen", trial.number)
+
     def finished(self, state: str, reason: str | None) -> None:
         """Records how the sweep ended."""
         self._write("sweep", state=state, reason=reason)

@@ -56,8 +56,10 @@ def replay(
         make_trial: Makes Tune's trial of an assignment.
     """
     replayed = Replayed()
+    events = list(events)
+    reopened = {event["trial"]: index for index, event in enumerate(events) if event["event"] == "reopen"}
     time_attr = judge.points.time_attr
-    for event in events:
+    for index, event in enumerate(events):
         number = event.get("trial", -1)
         if event["event"] == "trial":
             suggestion = searcher.ask_again(event["config"])
@@ -84,7 +86,7 @@ def replay(
             judge.prepare(trial)
         elif event["event"] == "stop" and event.get("status") != "paused":
             replayed.verdicts[number] = StopRequest(event["reason"], event["status"])
-        elif event["event"] == "end":
+        elif event["event"] == "end" and index > reopened.get(number, -1):
             trial = replayed.unfinished.pop(number)
             replayed.verdicts.pop(number, None)
             value = event["metrics"].get(spec.metric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["Reporter"]
 
 # So many rows at most are kept as python objects; packed they take a tenth of the memory.
 _MAX_ROWS = 16_384
+# Checkpoints are told of at once, but not more often than this.
+_QUIET_S = 1.0
 
 
 class Reporter:
@@ -35,6 +38,7 @@ class Reporter:
         points: When the trial is judged.
         checkpoint_dir: Where the trial's checkpoints are written.
         decide: Hands a report over and waits until training may go on.
+        tell: Hands a report over while training goes on.
         judged_until: The newest time at which the trial was judged before it was begun again.
     """
 
@@ -45,6 +49,7 @@ class Reporter:
         points: DecisionPoints,
         checkpoint_dir: Path,
         decide: Callable[[Report], None],
+        tell: Callable[[Report], None],
         judged_until: int = 0,
     ) -> None:
         self.stop_request: StopRequest | None = None
@@ -54,7 +59,8 @@ class Reporter:
         self._broken_off = False  # whether the current epoch ended before its last batch
         self._metric, self._maximize = metric, maximize
         self._checkpoint_dir = checkpoint_dir
-        self._decide = decide
+        self._decide, self._tell = decide, tell
+        self._quiet_until = 0.0
         # Appending and popping are atomic: the hot path shares the rows with the main thread without a lock.
         self._rows: deque[Row] = deque()
         self._packed: list[bytes] = []
@@ -88,7 +94,7 @@ class Reporter:
         callbacks.on("train_end", last=True)(self._on_train_end)
 
     def heartbeat(self) -> Report:
-        """Returns a report of training that goes on. For the main thread."""
+        """Returns a report of training that goes on."""
         return self._report("heartbeat", None)
 
     def last_report(self) -> Report:
@@ -128,6 +134,10 @@ class Reporter:
         if self.stop_request is not None:
             state.stop_training()
         self._broken_off = state.should_stop or 0 < state.max_steps <= state.global_step
+        if self._checkpoints and time.monotonic() >= self._quiet_until:
+            # A heartbeat may be long in coming: what is not recorded is lost with the process.
+            self._quiet_until = time.monotonic() + _QUIET_S
+            self._tell(self.heartbeat())
         if len(self._rows) >= _MAX_ROWS:
             with self._packing:
                 self._pack(keep=1)
@@ -191,7 +201,7 @@ class Reporter:
         self.state = state
         self._update_last_row(state)
 
-    def _judge(self, state: TrainState, time: int) -> None:
+    def _judge(self, state: TrainState, at: int) -> None:
         """Asks for a verdict where one is due: at a time that is judged, or where the metric is not finite.
 
         A run that is only to be paused is judged before: a decision must not be left out.
@@ -203,7 +213,7 @@ class Reporter:
         if value is None:
             got = state.metrics[self._metric]
             raise TypeError(f"the metric of the sweep must be a number: {self._metric!r} is {got!r}")
-        due = self._due(time)
+        due = self._due(at)
         if not due and math.isfinite(value):
             return
         self._fresh = False
@@ -220,15 +230,15 @@ class Reporter:
         value = state.metrics.get(self._metric, self._restored)
         return value is not self._restored and (self._fresh or not self._measured_by_evaluation)
 
-    def _due(self, time: int) -> bool:
+    def _due(self, at: int) -> bool:
         """Tells whether a time is judged, once for each time."""
         if self._points.at_every_evaluation:
-            due = time > self._judged_at
-            self._judged_at = time
+            due = at > self._judged_at
+            self._judged_at = at
             return due
-        due = time >= self._next_judgement
+        due = at >= self._next_judgement
         if due:
-            self._next_judgement = self._points.after(time)
+            self._next_judgement = self._points.after(at)
         return due
 
     def _over(self, state: TrainState) -> bool:

@@ -34,15 +34,22 @@ class RecipeRun:
         task: What all trials of the sweep share.
         assignment: What is this trial's own.
         decide: Gets the report of each decision point, and returns when training may go on.
+        tell: Gets reports that nothing waits for.
     """
 
-    def __init__(self, task: Task, assignment: Assignment, decide: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        assignment: Assignment,
+        decide: Callable[[Report], None],
+        tell: Callable[[Report], None],
+    ) -> None:
         self._task, self._assignment = task, assignment
         self._checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
         self._remote = RemoteFolder(task.remote) if task.remote is not None else None
         self.callbacks = CallbackManager()
         self.reporter = Reporter(
-            task.metric, task.maximize, task.points, self._checkpoint_dir, decide, assignment.judged_until
+            task.metric, task.maximize, task.points, self._checkpoint_dir, decide, tell, assignment.judged_until
         )
         self.reporter.stop_request = assignment.stop
         self._trial = Trial(
@@ -158,7 +165,7 @@ class ThreadedRun:
         self._verdict_given = threading.Semaphore(0)
         self._waiting = False
         self._paused = False
-        self._run = RecipeRun(task, assignment, self._wait_for_verdict)
+        self._run = RecipeRun(task, assignment, self._wait_for_verdict, self._reports.put)
         self._folder = Path(task.sweep_dir)
         self._remote = RemoteFolder(task.remote) if task.remote is not None else None
         self._output_file = f"output/{assignment.number:05d}.txt"

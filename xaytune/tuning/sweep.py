@@ -119,7 +119,7 @@ def resume(
     sweep: Path | str,
     *,
     storage: Path | str = "runs",
-    num_samples: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> Results:
     """Goes on with a sweep, whatever ended it, in the Ray that is initialised, or in one of its own.
@@ -127,7 +127,7 @@ def resume(
     Args:
         sweep: Its folder (a path or a URI), or its name.
         storage: Folder that a name is looked for in.
-        num_samples: Configurations to draw in all, instead of the spec's.
+        overrides: Options by dotted name, instead of the spec's: ``{"num_samples": 40, "budget.time": "2h"}``.
         listener: Called with the state of the sweep and each event of its journal.
 
     Raises:
@@ -137,4 +137,4 @@ def resume(
     """
     place = find_sweep(str(sweep), str(storage))
     with RaySession() as session:
-        return resume_sweep(place, session, listener, num_samples)
+        return resume_sweep(place, session, listener, overrides)
