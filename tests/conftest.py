@@ -62,17 +62,20 @@ def run(run_in: Run, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def cli(ray_folder: Path, tmp_path: Path) -> Cli:
+def cli(ray_here: None, ray_folder: Path, tmp_path: Path) -> Cli:
     """Runs the command line in a process of its own, with its sweeps in a folder of the test's."""
 
-    def run_command(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run_command(
+        *arguments: str, timeout: float = 240, own_ray: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         storage = ["--storage", str(tmp_path)] if arguments[0] in ("run", "resume", "status", "best") else []
+        shared = {} if own_ray else {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
         return subprocess.run(
             [sys.executable, "-m", "xaytune", *arguments, *storage],
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
+            env={**os.environ, "RAY_TMPDIR": str(ray_folder), **shared},
         )
 
     return run_command

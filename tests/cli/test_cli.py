@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import ray
 
 from tests.conftest import Cli
 from xaytune.records.journal import FILE_NAME, Journal, read_events
@@ -48,11 +49,12 @@ def digits(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def curved(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def curved(ray_here: None, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small sweep that is done."""
     folder = tmp_path_factory.mktemp("curved")
     command = [sys.executable, "-m", "xaytune", "run", spec_file(folder, "curve"), "--storage", str(folder)]
-    environment = {**os.environ, "RAY_TMPDIR": str(ray_folder)}
+    address = ray.get_runtime_context().gcs_address
+    environment = {**os.environ, "RAY_TMPDIR": str(ray_folder), "RAY_ADDRESS": address}
     subprocess.run(command, check=True, capture_output=True, env=environment)
     return folder / "curve"
 
@@ -303,8 +305,18 @@ def test_resources_that_no_node_has_and_a_metric_never_reported_exit_with_2(tmp_
 
 def test_a_lost_process_is_told_in_a_line_without_output_of_ray(tmp_path: Path, cli: Cli) -> None:
     spec = spec_file(tmp_path, "kills_itself_for_some")
-    done = cli("run", spec, "--set", "space.x={grid: [0.1, 0.9]}", "--num-samples", "1")
+    done = cli(
+        "run",
+        spec,
+        "--set",
+        "space.x={grid: [0.1, 0.9]}",
+        "--num-samples",
+        "1",
+        "--set",
+        "failures.retries=1",
+        own_ray=True,
+    )
     assert done.returncode == 0
-    assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 4 times\n" in done.stdout
+    assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 2 times\n" in done.stdout
     assert "raylet" not in done.stdout + done.stderr
     assert "actor" not in done.stdout + done.stderr

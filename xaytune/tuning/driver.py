@@ -150,6 +150,8 @@ def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
     """Runs what is left of a sweep, all of it if it is new."""
     try:
         return _run(spec, place, listener)
+    except (ConnectionError, TimeoutError):
+        raise  # Ray's, not the storage's
     except OSError as error:
         raise StorageError(place, error) from error
 
