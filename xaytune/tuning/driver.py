@@ -213,6 +213,7 @@ class _Control(Callback):
         self._interrupted = False
         self._ending: tuple[str, str] | None = None  # state and reason of a sweep that ends early
         self._stillborn: list[TrialRecord] = []  # trials that raised before their first step
+        self._most_stillborn = min(_STILLBORN, spec.num_trials)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -255,7 +256,7 @@ class _Control(Callback):
         elif self._interrupted:
             request = StopRequest("the sweep was interrupted", "paused")
             self._end_early("interrupted", "interrupted by the user", request, trials)
-        elif len(self._stillborn) >= min(_STILLBORN, self._spec.num_trials):
+        elif len(self._stillborn) >= self._most_stillborn:
             first = self._stillborn[0]
             reason = f"its first trials raised before their first step: {first.reason}"
             self._end_early("failed", reason, StopRequest("the sweep was ended", "paused"), trials)

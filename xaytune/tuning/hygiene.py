@@ -59,7 +59,8 @@ class Baseline:
         for logger in _loggers():
             handlers, filters, level, propagate, disabled = self._loggers.get(logger.name, _NEW_LOGGER)
             logger.handlers[:], logger.filters[:] = handlers, filters
-            logger.setLevel(level)
+            if logger.level != level:  # setting it clears the caches of all loggers
+                logger.setLevel(level)
             logger.propagate, logger.disabled = propagate, disabled
 
     def has_no_other_threads(self, trial: threading.Thread, timeout: float) -> bool:

@@ -45,6 +45,7 @@ class TrialSource(SearchAlgorithm):
         self._recorder = recorder
         self._max_concurrent = max_concurrent
         self._make_trial = make_trial
+        self._num_trials = spec.num_trials
         self._unfinished = deque(unfinished)
         self._closed = False
         self._numbers: dict[str, int] = {}  # of the trials under way, by Tune's id
@@ -55,7 +56,7 @@ class TrialSource(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Tells whether there are no more trials."""
-        return self._closed or (not self._unfinished and self._searcher.asked >= self._spec.num_trials)
+        return self._closed or (not self._unfinished and self._searcher.asked >= self._num_trials)
 
     def next_trial(self) -> TuneTrial | None:
         """Returns the next trial; None while enough are under way, and when there are no more."""
