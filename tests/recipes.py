@@ -213,13 +213,21 @@ def _once(trial: Trial, what: str) -> bool:
     return True
 
 
-def kill_once_at_step_40(trial: Trial, config: dict[str, Any]) -> None:
-    """Kills the process of each trial, the first time that it comes to its fortieth step."""
-
+def _kill_once(trial: Trial, step: int) -> None:
     @trial.callbacks.on("step_end")
     def kill(state: TrainState) -> None:
-        if state.global_step == 40 and _once(trial, "killed"):
+        if state.global_step == step and _once(trial, "killed"):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_once_at_step_40(trial: Trial, config: dict[str, Any]) -> None:
+    """Kills the process of each trial, the first time that it comes to its fortieth step."""
+    _kill_once(trial, 40)
+
+
+def kill_once_at_step_400(trial: Trial, config: dict[str, Any]) -> None:
+    """The same, at the four hundredth."""
+    _kill_once(trial, 400)
 
 
 def kill_once_with_a_damaged_checkpoint(trial: Trial, config: dict[str, Any]) -> None:

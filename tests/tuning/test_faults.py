@@ -22,6 +22,7 @@ from tests.conftest import Run
 from tests.tuning.test_sweeps import ASHA, events_of, fired
 from xaytune.records.journal import FILE_NAME, Event, read_events
 from xaytune.records.results import Results
+from xaytune.tuning.sweep import Sweep
 
 SAVED: dict[str, Any] = {
     "metric": "eval_accuracy",
@@ -118,6 +119,17 @@ def test_a_trial_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(
         failure = next(e for e in events_of(results) if e["event"] == "failure" and e["trial"] == trial.number)
         assert (failure["kind"], failure["retried"]) == ("lost", True)
         assert results.history(trial.number)["global_step"].tolist() == list(range(1, trial.global_step + 1))
+
+
+def test_digits_whose_process_is_killed_ends_with_the_same_bits(ray_here: None, tmp_path: Path) -> None:
+    alone, killed = (
+        Sweep.from_yaml("sweeps/digits.yaml", {"num_samples": 1, "callbacks": callbacks}).run(
+            storage=tmp_path, name=name
+        )
+        for name, callbacks in [("alone", []), ("killed", ["tests.recipes:kill_once_at_step_400"])]
+    )
+    assert (alone.trials[0].attempts, killed.trials[0].attempts) == (1, 2)
+    assert_same_sweep(killed, alone)
 
 
 def test_a_checkpoint_is_recorded_without_waiting_for_a_heartbeat(run: Run) -> None:

@@ -187,7 +187,7 @@ def test_a_metric_that_is_not_finite_stops_its_trial_as_diverged_and_is_never_be
     for trial in diverged:
         assert trial.config["x"] < 0.5
         assert trial.status == "stopped"
-        assert trial.stop_reason == "diverged: score is nan at epoch 2"
+        assert trial.stop_reason == "diverged: score is not finite at epoch 2"
         assert fired(results, trial.number)[-1] == "train_end"
     assert results.best is not None
     assert math.isfinite(results.best.value or math.nan)
@@ -373,7 +373,7 @@ def test_a_diverged_trial_counts_as_worst_at_its_rung(run: Run) -> None:
     scheduler = {"algorithm": "asha", "max_t": 8, "grace_period": 2, "reduction_factor": 2}
     results = run("diverges_for_some", scheduler=scheduler, space=space, max_concurrent_trials=1)
     reasons = [trial.stop_reason for trial in results.trials]
-    assert reasons[:3] == ["diverged: score is nan at epoch 2"] * 3
+    assert reasons[:3] == ["diverged: score is not finite at epoch 2"] * 3
     # Of five at rung 2 three are the worst there are: the other two go on, to be compared at the next.
     assert reasons[3] == "reached max_t at epoch 8"
     assert str(reasons[4]).startswith("rung 4:")

@@ -109,7 +109,7 @@ def resume(sweep: str, storage: str, num_samples: int | None, assignments: tuple
         overrides["num_samples"] = num_samples
     place = find_sweep(sweep, storage)
     results = Results(place)  # a journal that cannot be read is told before Ray is started
-    if results.sweep.state == "completed" and not overrides and all(trial.finished for trial in results.trials):
+    if results.sweep.done and not overrides:
         click.echo(json.dumps(results.sweep.to_dict(), default=str) if as_json else text.summary(results.sweep))
         return
 

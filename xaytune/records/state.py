@@ -175,6 +175,11 @@ class SweepState:
         sign = -1 if self.maximize else 1
         return min(reached, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do of the sweep."""
+        return self.state == "completed" and sum(t.finished for t in self.trials.values()) == self.num_trials
+
     def counts(self) -> dict[str, int]:
         """Trials by status; those that were not suggested yet are pending."""
         counted = Counter(trial.status for trial in self.trials.values())

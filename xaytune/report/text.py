@@ -92,7 +92,6 @@ def _checkpoint(trial: TrialRecord) -> str:
 
 def summary(sweep: SweepState) -> str:
     """Writes what a sweep found: its state, its trials, the best of them, and why others failed."""
-    sweep.spec["metric"]
     took = f" in {duration(sweep.running_s(sweep.ended))}" if sweep.ended else ""
     lines = [f"{sweep.name}: {sweep.state}{took}, {sweep.num_trials} trials: {tally(sweep)}"]
     if sweep.reason:

@@ -103,7 +103,7 @@ def resume_sweep(
     """
     results = Results(place)
     spec = _resumed_spec(results, overrides or {})
-    if _is_done(results, spec):
+    if results.sweep.done and spec.num_trials == results.sweep.num_trials:
         return results
     try:
         place.fetch_histories()
@@ -138,12 +138,6 @@ def _resumed_spec(results: Results, overrides: Mapping[str, Any]) -> SweepSpec:
         message = f"the sweep has {len(results.trials)} trials already (got {spec.num_trials} in all)"
         raise SpecError([Problem(("num_samples",), message)])
     return spec
-
-
-def _is_done(results: Results, spec: SweepSpec) -> bool:
-    """Tells whether nothing is left to do of a sweep."""
-    ended = sum(trial.finished for trial in results.trials)
-    return results.sweep.state == "completed" and ended == spec.num_trials
 
 
 def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
@@ -184,7 +178,8 @@ def _run(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
                 with contextlib.suppress(OSError):  # the disk may be what failed
                     recorder.finished("failed", f"{type(error).__name__}: {error}")
                 raise
-            with contextlib.suppress(OSError):
+            # Where the storage is full that was told already.
+            with contextlib.suppress(OSError) if control.fatal is not None else contextlib.nullcontext():
                 recorder.finished(state, reason)
     if control.refused:
         place.remove()  # nothing was trained: it is as if the sweep had not begun

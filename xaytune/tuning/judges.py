@@ -90,7 +90,7 @@ class Judge:
             if due:
                 worst = -_WORST if self._maximize else _WORST
                 self.scheduler.on_trial_result(controller, trial, self._result(time, worst))
-            return StopRequest(f"diverged: {self._metric} is {value or 'not finite'} at {self._at(time)}")
+            return self._diverged(time)
         reason = self._reason(trial, time, value)
         decision = self.scheduler.on_trial_result(controller, trial, self._result(time, value))
         return reason if decision == TrialScheduler.STOP else None
@@ -105,6 +105,10 @@ class Judge:
     def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
         """Words why the scheduler would stop the trial here; asked before the scheduler takes the value in."""
         raise NotImplementedError
+
+    def _diverged(self, time: int) -> StopRequest:
+        # The journal knows no more of such a value: a verdict reads the same when it is replayed.
+        return StopRequest(f"diverged: {self._metric} is not finite at {self._at(time)}")
 
     def _at(self, time: int) -> str:
         return f"{'epoch' if self.points.time_attr == 'epoch' else 'step'} {time}"

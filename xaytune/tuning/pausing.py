@@ -79,7 +79,7 @@ class _PausingJudge(Judge):
     ) -> StopRequest | None:
         if value is None or not math.isfinite(value):
             self.ended(controller, trial, time, None, False)
-            return StopRequest(f"diverged: {self._metric} is {value or 'not finite'} at {self._at(time)}")
+            return self._diverged(time)
         self._hands.controller = controller
         return self._decide(trial, time, value)
 
