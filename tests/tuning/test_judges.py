@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial as TuneTrial
 
 from xaytune.sweep.spec import AshaSpec, SweepSpec
-from xaytune.tuning.judges import AshaJudge
-from xaytune.tuning.pausing import judge_for
+from xaytune.tuning.judges import AshaJudge, judge_for
 from xaytune.tuning.report import StopRequest
 
 options = st.builds(

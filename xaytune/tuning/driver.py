@@ -21,7 +21,7 @@ from xaytune.sweep.errors import Problem, SpecError, nearest
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning import resources
 from xaytune.tuning.controller import TuneRun
-from xaytune.tuning.pausing import judge_for
+from xaytune.tuning.judges import judge_for
 from xaytune.tuning.recipe import never_reported
 from xaytune.tuning.recorder import Listener, Recorder
 from xaytune.tuning.replay import replay

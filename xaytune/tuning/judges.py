@@ -1,120 +1,21 @@
-"""Judges: Ray Tune's early-stopping schedulers, asked for a verdict and its reason in words and numbers."""
+"""The judges there are: those of early stopping, and the choice of the one that a sweep asks for."""
 
 from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 
-from xaytune.sweep.spec import AshaSpec, MedianSpec, SweepSpec
+from xaytune.sweep.spec import AshaSpec, HyperbandSpec, MedianSpec, Pb2Spec, PbtSpec, SweepSpec
+from xaytune.tuning.judge import Judge
+from xaytune.tuning.pausing import HyperbandJudge, PopulationJudge
 from xaytune.tuning.report import DecisionPoints, StopRequest
 
-__all__ = ["AshaJudge", "Exploit", "FifoJudge", "Judge", "MedianJudge"]
-
-# What a metric that is not finite counts as: worse than every other, and still a number to compute with.
-_WORST = 1e300
-
-
-@dataclass(frozen=True)
-class Exploit:
-    """A trial that is to go on from the checkpoint of another, with a configuration of its own."""
-
-    trial: TuneTrial
-    source: int
-    config: dict[str, Any]
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        number: int = self.trial.config["assignment"].number
-        return number
-
-
-class Judge:
-    """Asks one of Ray's schedulers about a trial.
-
-    Attributes:
-        points: When trials are to be judged.
-        scheduler: Ray's scheduler, which keeps what it saw of every trial.
-    """
-
-    def __init__(self, spec: SweepSpec, scheduler: TrialScheduler, points: DecisionPoints) -> None:
-        self.points = points
-        self.scheduler = scheduler
-        self._metric, self._maximize = spec.metric, spec.mode == "max"
-
-    def prepare(self, trial: TuneTrial) -> None:
-        """Lets the scheduler find in a trial's configuration what it may change."""
-
-    def add(self, controller: Any, trial: TuneTrial) -> None:
-        """Takes in a new trial."""
-        self.scheduler.on_trial_add(controller, trial)
-
-    def choose(self) -> TuneTrial | None:
-        """Returns the trial to run next; None leaves it to Tune, which runs them in the order they came."""
-        return None
-
-    def take_stops(self) -> list[tuple[TuneTrial, StopRequest]]:
-        """Returns the paused trials that a verdict on another one stopped, and why."""
-        return []
-
-    def take_offers(self) -> list[TuneTrial]:
-        """Returns the trials whose newest checkpoints others may take over."""
-        return []
-
-    def take_exploits(self) -> list[Exploit]:
-        """Returns the trials that take over a checkpoint of another."""
-        return []
-
-    def verdict(
-        self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool
-    ) -> StopRequest | None:
-        """Judges a trial at a decision point.
-
-        Args:
-            controller: Tune's.
-            trial: The trial.
-            time: Epochs or steps finished.
-            value: The metric; None where it is not finite.
-            due: Whether the scheduler judges here.
-
-        Returns:
-            Why the trial is to stop, or to pause; None if it is to go on.
-        """
-        if value is None or not math.isfinite(value):
-            if due:
-                worst = -_WORST if self._maximize else _WORST
-                self.scheduler.on_trial_result(controller, trial, self._result(time, worst))
-            return self._diverged(time)
-        reason = self._reason(trial, time, value)
-        decision = self.scheduler.on_trial_result(controller, trial, self._result(time, value))
-        return reason if decision == TrialScheduler.STOP else None
-
-    def ended(self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool) -> None:
-        """Takes in that a trial ended: a run that was finished at a decision point counts there."""
-        if due and value is not None and math.isfinite(value):
-            self.scheduler.on_trial_complete(controller, trial, self._result(time, value))
-        else:
-            self.scheduler.on_trial_remove(controller, trial)
-
-    def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
-        """Words why the scheduler would stop the trial here; asked before the scheduler takes the value in."""
-        raise NotImplementedError
-
-    def _diverged(self, time: int) -> StopRequest:
-        # The journal knows no more of such a value: a verdict reads the same when it is replayed.
-        return StopRequest(f"diverged: {self._metric} is not finite at {self._at(time)}")
-
-    def _at(self, time: int) -> str:
-        return f"{'epoch' if self.points.time_attr == 'epoch' else 'step'} {time}"
-
-    def _result(self, time: int, value: float) -> dict[str, Any]:
-        return {self.points.time_attr: time, self._metric: value}
+__all__ = ["AshaJudge", "FifoJudge", "MedianJudge", "judge_for"]
 
 
 class FifoJudge(Judge):
@@ -183,3 +84,21 @@ class MedianJudge(Judge):
 
 def _trials(count: int) -> str:
     return "1 trial" if count == 1 else f"{count} trials"
+
+
+def judge_for(spec: SweepSpec) -> Judge:
+    """Returns the judge of a sweep's scheduler.
+
+    Raises:
+        SpecError: The scheduler needs a package that is not installed.
+    """
+    options = spec.scheduler
+    if isinstance(options, AshaSpec):
+        return AshaJudge(spec, options)
+    if isinstance(options, MedianSpec):
+        return MedianJudge(spec, options)
+    if isinstance(options, HyperbandSpec):
+        return HyperbandJudge(spec, options)
+    if isinstance(options, (PbtSpec, Pb2Spec)):
+        return PopulationJudge(spec, options)
+    return FifoJudge(spec)

@@ -17,13 +17,13 @@ from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, Tri
 from xaytune.sweep.domains import Domain, Float, Integer
 from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.space import Parameter, nest
-from xaytune.sweep.spec import AshaSpec, HyperbandSpec, MedianSpec, Pb2Spec, PbtSpec, SweepSpec
-from xaytune.tuning.judges import AshaJudge, Exploit, FifoJudge, Judge, MedianJudge
+from xaytune.sweep.spec import HyperbandSpec, Pb2Spec, PbtSpec, SweepSpec
+from xaytune.tuning.judge import Exploit, Judge
 from xaytune.tuning.ray_space import to_ray
 from xaytune.tuning.report import Assignment, DecisionPoints, StopRequest
 from xaytune.tuning.seeds import trial_seed
 
-__all__ = ["judge_for"]
+__all__ = ["HyperbandJudge", "PopulationJudge"]
 
 
 class _Hands:
@@ -109,10 +109,12 @@ class HyperbandJudge(_PausingJudge):
         super().__init__(spec, self._hyperband, points)
 
     def take_stops(self) -> list[tuple[TuneTrial, StopRequest]]:
+        """Returns the waiting trials that their bracket stopped, and why."""
         stops, self._stops = self._stops, []
         return stops
 
     def ended(self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool) -> None:
+        """Takes in that a trial ended, which may be what its bracket waits for."""
         bracket = self._hyperband._trial_info[trial][0]
         # Ray forgets to; a bracket would wait for ever for a trial that ended by itself.
         bracket.is_being_processed = False
@@ -181,10 +183,12 @@ class PopulationJudge(_PausingJudge):
         super().__init__(spec, scheduler, points)
 
     def add(self, controller: Any, trial: TuneTrial) -> None:
+        """Takes in a new trial, with what may be perturbed of it."""
         self.prepare(trial)
         super().add(controller, trial)
 
     def prepare(self, trial: TuneTrial) -> None:
+        """Lets the scheduler find in a trial's configuration what it may perturb."""
         assignment: Assignment = trial.config["assignment"]
         trial.config.update(self._spec.space.values(assignment.config))
 
@@ -192,10 +196,12 @@ class PopulationJudge(_PausingJudge):
         return (parameter for parameter in self._spec.space.parameters if parameter.name in trial.config)
 
     def take_offers(self) -> list[TuneTrial]:
+        """Returns the best of the population, whose checkpoints others may take over."""
         offered, self._hands.offered = self._hands.offered, []
         return offered
 
     def take_exploits(self) -> list[Exploit]:
+        """Returns the worst of the population, which go on from what the best are."""
         exploits, self._exploits = self._exploits, []
         return exploits
 
@@ -256,21 +262,3 @@ def _drawing_from(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-
-
-def judge_for(spec: SweepSpec) -> Judge:
-    """Returns the judge of a sweep's scheduler.
-
-    Raises:
-        SpecError: The scheduler needs a package that is not installed.
-    """
-    options = spec.scheduler
-    if isinstance(options, AshaSpec):
-        return AshaJudge(spec, options)
-    if isinstance(options, MedianSpec):
-        return MedianJudge(spec, options)
-    if isinstance(options, HyperbandSpec):
-        return HyperbandJudge(spec, options)
-    if isinstance(options, (PbtSpec, Pb2Spec)):
-        return PopulationJudge(spec, options)
-    return FifoJudge(spec)

@@ -13,7 +13,7 @@ from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.search.searcher import Searcher
 from xaytune.sweep.spec import SweepSpec
-from xaytune.tuning.judges import Exploit, Judge
+from xaytune.tuning.judge import Exploit, Judge
 from xaytune.tuning.report import Assignment, StopRequest
 from xaytune.tuning.source import outcome_of
 

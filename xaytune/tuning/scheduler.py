@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
 from xaytune.sweep.spec import SweepSpec
-from xaytune.tuning.judges import Exploit, Judge
+from xaytune.tuning.judge import Exploit, Judge
 from xaytune.tuning.recorder import Recorder
 from xaytune.tuning.replay import Replayed, next_attempt
 from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
