@@ -8,9 +8,11 @@ import tempfile
 from types import TracebackType
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError
 from ray.train._internal.storage import StorageContext
 from ray.tune import Callback, PlacementGroupFactory
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE, _ActorClassCache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.registry import register_trainable
@@ -98,6 +100,17 @@ class _Controller(TuneController):
         self._has_errored = False
 
 
+class _ActorClasses(_ActorClassCache):
+    """Makes actors of the processes that Ray has ready: none that is given an environment of its own is."""
+
+    def get(self, trainable_cls: Any) -> Any:
+        if trainable_cls not in self._cache:
+            handed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
+            options = {"runtime_env": {"env_vars": handed_on}} if handed_on else {"num_cpus": 0}
+            self._cache[trainable_cls] = ray.remote(**options)(trainable_cls)
+        return self._cache[trainable_cls]
+
+
 class TuneRun:
     """A context in which trials of one sweep can be made and run. Nothing of Tune's own is kept after it.
 
@@ -161,6 +174,7 @@ class TuneRun:
         )
         controller.max_concurrent = self._max_concurrent
         controller.ahead = ahead
+        controller._class_cache = _ActorClasses()
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
         controller._fail_fast = TuneController.RAISE
         try:

@@ -1,20 +1,26 @@
-"""The Ray that a sweep runs in. It takes seconds to start: that is done while the driver does other things."""
+"""The Ray that a sweep runs in. It takes a second to start: that is done while the driver does other things."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
+import time
 from types import TracebackType
+from typing import Any
 
 import ray
+from ray._common.usage import usage_lib
+from ray._private import services
+from ray._private.authentication import authentication_token_setup
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 from ray._private.worker import global_worker
 
 __all__ = ["RaySession"]
 
 
 class RaySession:
-    """A context in which Ray is there: the one that was initialised already, or one of its own."""
+    """A context in which Ray is there: the one that was initialised already, a cluster, or one of its own."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -49,17 +55,57 @@ class RaySession:
 
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
-        # A cluster that is there already has its own dashboard, or none.
-        dashboard = None if "RAY_ADDRESS" in os.environ else False
+        node: _LocalNode | None = None
         try:
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            address = services.canonicalize_bootstrap_address(None)  # of RAY_ADDRESS, or of a `ray start` here
+            if address is None:
+                node = _LocalNode()
+                address = node.address
             # What trials print is kept in files of their own.
-            ray.init(logging_level=logging.ERROR, include_dashboard=dashboard, log_to_driver=False)
+            ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
             _silence()
         except BaseException as error:
             self._error = error
         self._ready.set()
         self._over.wait()
         ray.shutdown()
+        if node is not None:
+            node.end()
+
+
+class _LocalNode(Node):  # type: ignore[misc]
+    """A Ray on this machine, without what a sweep in it has no use for.
+
+    Ray's own start-up waits for a dashboard, an autoscaler and a log monitor, and ends each in turn.
+    """
+
+    def __init__(self) -> None:
+        authentication_token_setup.enable_token_auth_by_default()
+        authentication_token_setup.ensure_token_if_auth_enabled({}, create_token_if_missing=True)
+        usage_lib.set_usage_stats_enabled_via_env_var(False)
+        params = RayParams(include_dashboard=False, include_log_monitor=False)
+        super().__init__(params, head=True, shutdown_at_exit=False, ray_init_cluster=True)
+
+    def start_head_processes(self) -> None:
+        """Starts the one that there must be."""
+        self.start_gcs_server()
+        self._write_cluster_info_to_kv()
+
+    def start_ray_processes(self) -> None:
+        """Starts the others, and waits until they are known: Ray looks once a second."""
+        super().start_ray_processes()
+        while not self._registered():
+            time.sleep(0.01)
+
+    def _registered(self) -> bool:
+        nodes: dict[Any, Any] = self.get_gcs_client().get_all_node_info()
+        return bool(nodes) or self.dead_processes() != []
+
+    def end(self) -> None:
+        """Ends all of its processes, and those of its trials."""
+        self._kill_process_type("raylet", check_alive=False, allow_graceful=True)
+        self.kill_all_processes(check_alive=False)
 
 
 def _silence() -> None:
