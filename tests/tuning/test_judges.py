@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from xaytune.sweep.spec import AshaSpec, SweepSpec
 from xaytune.tuning.judges import AshaJudge, judge_for
-from xaytune.tuning.report import StopRequest
+from xaytune.tuning.report import StopRequest, Verdict
 
 options = st.builds(
     lambda grace, factor, levels, off: {
@@ -56,7 +56,7 @@ def test_a_trial_goes_on_only_among_the_best_of_its_rung_and_a_replayed_judge_de
     waiting = dict.fromkeys(range(len(curves)), 0)
     seen: dict[int, list[float]] = {rung: [] for rung in rungs}
     journal: list[tuple[TuneTrial, int, float | None]] = []
-    verdicts: list[StopRequest | None] = []
+    verdicts: list[Verdict] = []
     sign = 1 if mode == "max" else -1
     while waiting:
         number = order.choice(sorted(waiting))
@@ -66,17 +66,18 @@ def test_a_trial_goes_on_only_among_the_best_of_its_rung_and_a_replayed_judge_de
         verdicts.append(verdict)
         worth = -1e300 if value is None else sign * value
         if value is None:
-            assert verdict is not None
+            assert verdict.request is not None
             assert verdict.reason.startswith("diverged")
         elif rung == rungs[-1]:
-            assert verdict == StopRequest(f"reached max_t at epoch {rung}", "completed")
+            assert verdict.request == StopRequest(f"reached max_t at epoch {rung}", "completed")
         else:
             share = (1 - 1 / scheduler["reduction_factor"]) * 100
             weak = bool(seen[rung]) and worth < np.nanpercentile(seen[rung], share)
-            assert (verdict is not None) == weak
+            assert (verdict.decision == "stop") == weak
+            assert verdict.compared == len(seen[rung])
         seen[rung].append(worth)
         waiting[number] += 1
-        if verdict is not None or waiting[number] == len(rungs):
+        if verdict.request is not None or waiting[number] == len(rungs):
             del waiting[number]
     again = judge_for(spec(scheduler, mode))
     for trial in trials:

@@ -5,13 +5,16 @@ Every line has ``event`` and ``t`` (unix seconds), and ``trial`` (the trial's nu
 ==============  =====================================================================================
 event           fields
 ==============  =====================================================================================
-``sweep``       ``state``: first, and again whenever it is resumed, ``running`` with ``name``, ``spec``,
-                ``num_trials``, ``folder`` (that it was run from), ``host``, ``pid``; last ``completed``,
+``sweep``       ``state``: first, and again whenever it is resumed, ``running`` with ``name``, ``id``,
+                ``spec``, ``num_trials``, ``folder`` (that it was run from), ``host``, ``pid``; last ``completed``,
                 ``interrupted`` or ``failed`` with ``reason``
 ``trial``       ``config``, ``seed``
 ``start``       an attempt trains in a process: ``attempt`` (from 0), ``node``, ``pid``
 ``result``      at a decision point: ``due`` (whether the scheduler judged), ``epoch``, ``global_step``,
                 ``metrics``, ``value``, ``best``, ``checkpoints``
+``verdict``     on that: ``decision`` (``continue``, ``stop``, ``pause``), ``reason``, ``cutoff`` (the value it was
+                compared with) and ``compared`` (of how many trials), ``epoch``, ``global_step``, ``value``
+``progress``    how far a trial is, now and then: ``epoch``, ``global_step``, ``metrics``
 ``stop``        the trial was told to stop: ``reason``, and the ``status`` it is to end with
 ``checkpoint``  ``path`` (within the sweep's folder), ``global_step``
 ``damaged``     a checkpoint cannot be used: ``path``, ``global_step``
@@ -43,7 +46,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FILE_NAME", "Event", "Journal", "JournalError", "is_locked", "read_events"]
+__all__ = ["FILE_NAME", "Event", "Journal", "JournalError", "JournalTail", "is_locked", "read_events"]
 
 FILE_NAME = "journal.jsonl"
 Event = dict[str, Any]
@@ -114,19 +117,44 @@ def read_events(path: Path) -> Iterator[Event]:
     Raises:
         JournalError: There is no such file, or a line before the last is no event.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise JournalError(f"{path}: the journal cannot be read: {error.strerror}") from None
-    *lines, _half_written = text.split(b"\n")
-    for number, line in enumerate(lines, start=1):
+    return JournalTail(path).new()
+
+
+class JournalTail:
+    """Reads a journal that may still be written.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0  # bytes
+        self._lines = 0
+
+    def new(self) -> Iterator[Event]:
+        """Yields the events since the last call; a half-written last line is left for the next.
+
+        Raises:
+            JournalError: There is no such file, or a line before the last is no event.
+        """
         try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if not isinstance(event, dict) or "event" not in event:
-            raise JournalError(f"{path}:{number}: not an event of a journal (got {line[:80]!r})")
-        yield event
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                text = file.read()
+        except OSError as error:
+            raise JournalError(f"{self._path}: the journal cannot be read: {error.strerror}") from None
+        *lines, _half_written = text.split(b"\n")
+        for line in lines:
+            self._read += len(line) + 1
+            self._lines += 1
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict) or "event" not in event:
+                raise JournalError(f"{self._path}:{self._lines}: not an event of a journal (got {line[:80]!r})")
+            yield event
 
 
 def _finite(value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaytune.records import history
-from xaytune.records.journal import FILE_NAME, JournalError, read_events
+from xaytune.records.journal import FILE_NAME, Event, JournalError, read_events
 from xaytune.records.place import Place, place_of
 from xaytune.records.state import SweepState, TrialRecord
 
@@ -35,10 +35,15 @@ class Results:
     def __init__(self, sweep: Path | str | Place) -> None:
         self._place = sweep if isinstance(sweep, Place) else place_of(str(sweep))
         self._place.fetch_journal()
+        self._fetched = False  # the histories
         self.path = self._place.folder
-        self.sweep = SweepState(str(self._place), read_events(self.path / FILE_NAME))
+        self.sweep = SweepState(str(self._place), self.events())
         if not self.sweep.spec:
             raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")
+
+    def events(self) -> Iterator[Event]:
+        """Yields the events of the journal, oldest first."""
+        return read_events(self.path / FILE_NAME)
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -64,7 +69,9 @@ class Results:
         """
         if trial not in self.sweep.trials:
             raise KeyError(f"{self.sweep.name} has no trial {trial}; it has {len(self.sweep.trials)}, from 0")
-        self._place.fetch_histories()
+        if not self._fetched:
+            self._place.fetch_histories()
+            self._fetched = True
         return history.read(history.path_for(self.path, trial))
 
     def to_dataframe(self) -> pd.DataFrame:

@@ -52,6 +52,7 @@ class TrialRecord:
         started: Unix seconds.
         ended: Unix seconds.
         results: Its ``result`` events: what it was worth at each decision point.
+        verdicts: Its ``verdict`` events: what followed, and why.
     """
 
     number: int
@@ -76,6 +77,7 @@ class TrialRecord:
     started: float | None = None
     ended: float | None = None
     results: list[Event] = field(default_factory=list)
+    verdicts: list[Event] = field(default_factory=list)
 
     @property
     def value(self) -> float | None:
@@ -125,6 +127,7 @@ class SweepState:
 
     Attributes:
         name: The sweep's name.
+        id: What tells it from all others, also of its name.
         spec: The spec, as plain data.
         num_trials: Trials of the whole sweep.
         state: ``running``, ``completed``, ``interrupted``, ``failed``; or ``lost`` if its driver is gone.
@@ -136,7 +139,7 @@ class SweepState:
 
     def __init__(self, root: str, events: Iterable[Event] = ()) -> None:
         self._root = root
-        self.name = ""
+        self.name = self.id = ""
         self.spec: dict[str, Any] = {}
         self.num_trials = 0
         self.state = "running"
@@ -152,6 +155,10 @@ class SweepState:
         self._ran_s = 0.0  # before that
         for event in events:
             self.apply(event)
+        self.notice_loss()
+
+    def notice_loss(self) -> None:
+        """Looks whether the process that runs the sweep is still there."""
         if self.state == "running" and self._driver is not None and not _alive(*self._driver):
             self.state, self.reason = "lost", "the process that ran it is gone"
 
@@ -218,7 +225,7 @@ class SweepState:
             self.ended = event["t"]
             return
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
-        self.folder = event.get("folder", "")
+        self.folder, self.id = event.get("folder", ""), event.get("id", "")
         self._driver = event["host"], event["pid"]
         if self._resumed is not None:
             self._ran_s += self._latest - self._resumed
@@ -240,6 +247,12 @@ class SweepState:
     def _on_result(self, event: Event) -> None:
         self.trials[event["trial"]].results.append(event)
         self._update_position(event)
+
+    def _on_verdict(self, event: Event) -> None:
+        self.trials[event["trial"]].verdicts.append(event)
+
+    def _on_progress(self, event: Event) -> None:
+        self.progress(event["trial"], event["epoch"], event["global_step"], event["metrics"])
 
     def _update_position(self, event: Event) -> None:
         trial = self.trials[event["trial"]]

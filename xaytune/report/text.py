@@ -11,6 +11,7 @@ from xaytune.sweep.spec import AshaSpec, SweepSpec
 
 __all__ = [
     "best",
+    "clock",
     "configuration",
     "duration",
     "ending",
@@ -49,6 +50,14 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def clock(seconds: float) -> str:
+    """Writes a time since a beginning: minutes and seconds with a tenth, hours where there are some."""
+    minutes, rest = divmod(max(0.0, round(seconds, 1)), 60)
+    if minutes < 60:
+        return f"{minutes:.0f}:{rest:04.1f}"
+    return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{rest:04.1f}"
 
 
 def tally(sweep: SweepState) -> str:

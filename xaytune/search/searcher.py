@@ -14,7 +14,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from xaytune.sweep.domains import Categorical, Domain, Integer
+from xaytune.search.distributions import Choices
+from xaytune.sweep.domains import Categorical, Integer
 from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.space import Parameter
 from xaytune.sweep.spec import CmaesSpec, GpSpec, QmcSpec, SearchSpec, SweepSpec, TpeSpec
@@ -70,7 +71,7 @@ class Searcher:
         self._study = optuna.create_study(sampler=_sampler(spec.search), direction=direction)
         self._space = spec.space
         self._grid = spec.grid_points()
-        self._choices = {parameter.name: _Choices(parameter.domain) for parameter in spec.space.parameters}
+        self._choices = {parameter.name: Choices(parameter.domain) for parameter in spec.space.parameters}
         self.asked = 0
         self._running: dict[int, optuna.Trial] = {}
 
@@ -135,32 +136,9 @@ class Searcher:
         return trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.q)
 
 
-class _Choices:
-    """The values of a parameter as Optuna can store them: choices that are no scalars become their JSON text."""
-
-    def __init__(self, domain: Domain) -> None:
-        self._scalars = not isinstance(domain, Categorical) or all(
-            isinstance(choice, (bool, int, float, str, type(None))) for choice in domain.choices
-        )
-        choices = domain.choices if isinstance(domain, Categorical) else ()
-        self.encoded = [self.encode(choice) for choice in choices]
-        self._values = dict(zip(map(_key, self.encoded), choices, strict=True))
-
-    def encode(self, value: Any) -> Any:
-        return value if self._scalars else json.dumps(value, default=repr, sort_keys=True)
-
-    def decode(self, encoded: Any) -> Any:
-        return self._values[_key(encoded)]
-
-
 def _plain(config: Mapping[str, Any]) -> Any:
     """A configuration as JSON gives it back."""
     return json.loads(json.dumps(config, default=str))
-
-
-def _key(value: Any) -> tuple[type, Any]:
-    """Tells True from 1, and 1 from 1.0."""
-    return type(value), value
 
 
 def _sampler(search: SearchSpec) -> BaseSampler:

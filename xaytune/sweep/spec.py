@@ -38,6 +38,7 @@ __all__ = [
     "SearchSpec",
     "SweepSpec",
     "TpeSpec",
+    "TrackerName",
 ]
 
 
@@ -228,6 +229,7 @@ def _check_reference(value: Any) -> Any:
     return value
 
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Reference = Annotated[str | Callable[..., Any], WrapValidator(lambda value, _: _check_reference(value))]
 
 
@@ -245,6 +247,7 @@ class SweepSpec(_Options):
         max_concurrent_trials: Trials that run at once; by default as many as the cluster has room for.
         resources_per_trial: What each trial reserves, ``cpu``, ``gpu`` and custom resources.
         callbacks: ``"module:function"`` or functions; each is called once a trial with ``(trial, config)``.
+        trackers: Experiment trackers in which each trial is a run.
         failures: What to do about failures.
         budget: When the sweep ends, though trials are left.
         checkpoint_config: Which checkpoints are kept.
@@ -264,6 +267,7 @@ class SweepSpec(_Options):
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     resources_per_trial: dict[str, Annotated[float, Field(ge=0)]] = {"cpu": 1}
     callbacks: list[Reference] = []
+    trackers: list[TrackerName] = []
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()
     checkpoint_config: CheckpointSpec = CheckpointSpec()

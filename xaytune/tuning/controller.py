@@ -174,7 +174,7 @@ class TuneRun:
         )
         controller.max_concurrent = self._max_concurrent
         controller.ahead = ahead
-        controller._class_cache = _ActorClasses()
+        controller._class_cache = _ActorClasses()  # type: ignore[no-untyped-call]
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
         controller._fail_fast = TuneController.RAISE
         try:

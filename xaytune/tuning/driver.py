@@ -50,6 +50,7 @@ _CHANGEABLE = (
     "resources_per_trial",
     "stall_timeout_s",
     "stop_grace_s",
+    "trackers",
 )
 
 
@@ -156,7 +157,7 @@ def _run(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
     searcher, judge = Searcher(spec), judge_for(spec)
     with Mirror(place) as mirror, contextlib.closing(Recorder(place, spec, listener)) as recorder:
         folder = recorder.state.folder
-        task = Task.of(spec, judge.points, place, heartbeat_s, [folder] if folder else [])
+        task = Task.of(spec, judge.points, place, recorder.sweep_id, heartbeat_s, [folder] if folder else [])
         with TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run:
             recorder.reopen_stillborn()
             left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)

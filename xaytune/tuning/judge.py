@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
 from xaytune.sweep.spec import SweepSpec
-from xaytune.tuning.report import DecisionPoints, StopRequest
+from xaytune.tuning.report import DecisionPoints, StopRequest, Verdict
 
-__all__ = ["Exploit", "Judge"]
+__all__ = ["Comparison", "Exploit", "Judge"]
 
 # What a metric that is not finite counts as: worse than every other, and still a number to compute with.
 _WORST = 1e300
@@ -31,6 +31,21 @@ class Exploit:
         """The trial's number."""
         number: int = self.trial.config["assignment"].number
         return number
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a trial is compared with.
+
+    Attributes:
+        place: Where, in words.
+        cutoff: The value that decides; None where there is none yet.
+        trials: How many trials that is of.
+    """
+
+    place: str
+    cutoff: float | None = None
+    trials: int = 0
 
 
 class Judge:
@@ -69,9 +84,7 @@ class Judge:
         """Returns the trials that take over a checkpoint of another."""
         return []
 
-    def verdict(
-        self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool
-    ) -> StopRequest | None:
+    def verdict(self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool) -> Verdict:
         """Judges a trial at a decision point.
 
         Args:
@@ -80,18 +93,17 @@ class Judge:
             time: Epochs or steps finished.
             value: The metric; None where it is not finite.
             due: Whether the scheduler judges here.
-
-        Returns:
-            Why the trial is to stop, or to pause; None if it is to go on.
         """
         if value is None or not math.isfinite(value):
             if due:
                 worst = -_WORST if self._maximize else _WORST
                 self.scheduler.on_trial_result(controller, trial, self._result(time, worst))
             return self._diverged(time)
-        reason = self._reason(trial, time, value)
+        against = self._compare(trial, time)
         decision = self.scheduler.on_trial_result(controller, trial, self._result(time, value))
-        return reason if decision == TrialScheduler.STOP else None
+        reason = self._reason(against, time, value, stops=decision == TrialScheduler.STOP)
+        request = StopRequest(reason, self._status(time)) if decision == TrialScheduler.STOP else None
+        return Verdict(reason, request, against.cutoff, against.trials)
 
     def ended(self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool) -> None:
         """Takes in that a trial ended: a run that was finished at a decision point counts there."""
@@ -100,13 +112,28 @@ class Judge:
         else:
             self.scheduler.on_trial_remove(controller, trial)
 
-    def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
-        """Words why the scheduler would stop the trial here; asked before the scheduler takes the value in."""
-        raise NotImplementedError
+    def _compare(self, trial: TuneTrial, time: int) -> Comparison:
+        """Finds what the scheduler will compare the trial with, before it takes its value in."""
+        return Comparison(self._at(time))
 
-    def _diverged(self, time: int) -> StopRequest:
+    def _reason(self, against: Comparison, time: int, value: float, *, stops: bool) -> str:
+        """Words why the scheduler let the trial go on or stopped it."""
+        return f"{against.place}: {value:.4g}"
+
+    def _status(self, time: int) -> Literal["completed", "stopped"]:
+        """Returns how a trial ends that the scheduler stops at a time."""
+        return "stopped"
+
+    def _side(self, *, stops: bool) -> str:
+        """Words on which side of a cut-off a trial is."""
+        if stops:
+            return "is below" if self._maximize else "is above"
+        return "is not below" if self._maximize else "is not above"
+
+    def _diverged(self, time: int) -> Verdict:
         # The journal knows no more of such a value: a verdict reads the same when it is replayed.
-        return StopRequest(f"diverged: {self._metric} is not finite at {self._at(time)}")
+        reason = f"diverged: {self._metric} is not finite at {self._at(time)}"
+        return Verdict(reason, StopRequest(reason))
 
     def _at(self, time: int) -> str:
         return f"{'epoch' if self.points.time_attr == 'epoch' else 'step'} {time}"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 
 from xaytune.sweep.spec import AshaSpec, HyperbandSpec, MedianSpec, Pb2Spec, PbtSpec, SweepSpec
-from xaytune.tuning.judge import Judge
+from xaytune.tuning.judge import Comparison, Judge
 from xaytune.tuning.pausing import HyperbandJudge, PopulationJudge
-from xaytune.tuning.report import DecisionPoints, StopRequest
+from xaytune.tuning.report import DecisionPoints
 
 __all__ = ["AshaJudge", "FifoJudge", "MedianJudge", "judge_for"]
 
@@ -41,18 +41,25 @@ class AshaJudge(Judge):
         (self._bracket,) = self._asha._brackets
         super().__init__(spec, self._asha, DecisionPoints(options.time_attr, options.rungs))
 
-    def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
-        if time >= self._max_t:
-            return StopRequest(f"reached max_t at {self._at(time)}", status="completed")
+    def _compare(self, trial: TuneTrial, time: int) -> Comparison:
         rung, recorded = next((rung, seen) for rung, seen in self._bracket._rungs if rung <= time)
-        if not recorded:
-            return StopRequest("")  # the first at a rung is never stopped
+        place = f"rung {math.ceil(rung)}"
+        if not recorded or time >= self._max_t:
+            return Comparison(place)
         # The bracket maximises: where less is better it keeps the values negated.
         cutoff = cast("float", self._bracket.cutoff(recorded)) * (1 if self._maximize else -1)
-        side = "below" if self._maximize else "above"
-        return StopRequest(
-            f"rung {math.ceil(rung)}: {value:.4g} is {side} the cut-off {cutoff:.4g} of {_trials(len(recorded))}"
-        )
+        return Comparison(place, cutoff, len(recorded))
+
+    def _reason(self, against: Comparison, time: int, value: float, *, stops: bool) -> str:
+        if time >= self._max_t:
+            return f"reached max_t at {self._at(time)}"
+        if against.cutoff is None:
+            return f"{against.place}: {value:.4g} is the first there"
+        side, others = self._side(stops=stops), _trials(against.trials)
+        return f"{against.place}: {value:.4g} {side} the cut-off {against.cutoff:.4g} of {others}"
+
+    def _status(self, time: int) -> Literal["completed", "stopped"]:
+        return "completed" if time >= self._max_t else "stopped"
 
 
 class MedianJudge(Judge):
@@ -70,16 +77,18 @@ class MedianJudge(Judge):
         )
         super().__init__(spec, self._median, DecisionPoints(options.time_attr, None))
 
-    def _reason(self, trial: TuneTrial, time: int, value: float) -> StopRequest:
+    def _compare(self, trial: TuneTrial, time: int) -> Comparison:
         others = [other for other in self._median._trials_beyond_time(time) if other is not trial]
         means = [mean for other in others if np.isfinite(mean := self._median._running_mean(other, time))]
-        if not means:
-            return StopRequest("")  # too few to compare with: never stopped
-        side = "below" if self._maximize else "above"
-        return StopRequest(
-            f"{self._at(time)}: its best is {side} the median {np.median(means):.4g} "
-            f"of the running averages of {_trials(len(means))}"
-        )
+        return Comparison(self._at(time), float(np.median(means)) if means else None, len(means))
+
+    def _reason(self, against: Comparison, time: int, value: float, *, stops: bool) -> str:
+        if against.cutoff is None:
+            return f"{against.place}: {value:.4g}, with no other trial to compare it with"
+        compared = f"the median {against.cutoff:.4g} of the running averages of {_trials(against.trials)}"
+        if stops:
+            return f"{against.place}: its best {self._side(stops=True)} {compared}"
+        return f"{against.place}: goes on at {value:.4g}, beside {compared}"
 
 
 def _trials(count: int) -> str:

@@ -39,12 +39,12 @@ def try_configuration(
     Raises:
         SpecError: The space has no such parameter, or the recipe cannot be called.
     """
-    check_references(spec.recipe, spec.callbacks)
+    check_references(spec.recipe, spec.callbacks, spec.trackers)
     fixed = spec.model_copy(update={"space": spec.space.fix(values)})
     suggestion = Searcher(fixed).ask()
     on_start(suggestion.config)
     with tempfile.TemporaryDirectory(prefix="xaytune-try-") as scratch:
-        task = Task.of(spec, DecisionPoints("epoch", ()), Place(Path(scratch)), heartbeat_s=0)
+        task = Task.of(spec, DecisionPoints("epoch", ()), Place(Path(scratch)), "", heartbeat_s=0)
         assignment = Assignment(0, trial_seed(spec.search.seed, 0), suggestion.config)
         run = RecipeRun(task, assignment, lambda report: _stop_diverged(run, report), lambda report: None)
         run.callbacks.on("epoch_end", last=True)(on_epoch_end)

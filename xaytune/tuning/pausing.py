@@ -20,7 +20,7 @@ from xaytune.sweep.space import Parameter, nest
 from xaytune.sweep.spec import HyperbandSpec, Pb2Spec, PbtSpec, SweepSpec
 from xaytune.tuning.judge import Exploit, Judge
 from xaytune.tuning.ray_space import to_ray
-from xaytune.tuning.report import Assignment, DecisionPoints, StopRequest
+from xaytune.tuning.report import Assignment, DecisionPoints, StopRequest, Verdict
 from xaytune.tuning.seeds import trial_seed
 
 __all__ = ["HyperbandJudge", "PopulationJudge"]
@@ -74,16 +74,15 @@ class _PausingJudge(Judge):
             self._hands.controller = controller
             self.scheduler.on_trial_remove(self._hands, trial)  # type: ignore[arg-type]
 
-    def verdict(
-        self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool
-    ) -> StopRequest | None:
+    def verdict(self, controller: Any, trial: TuneTrial, time: int, value: float | None, due: bool) -> Verdict:
+        """Judges a trial at a decision point; see :meth:`Judge.verdict`."""
         if value is None or not math.isfinite(value):
             self.ended(controller, trial, time, None, False)
             return self._diverged(time)
         self._hands.controller = controller
         return self._decide(trial, time, value)
 
-    def _decide(self, trial: TuneTrial, time: int, value: float) -> StopRequest | None:
+    def _decide(self, trial: TuneTrial, time: int, value: float) -> Verdict:
         raise NotImplementedError
 
 
@@ -123,17 +122,18 @@ class HyperbandJudge(_PausingJudge):
             bracket.cleanup_full(self._hands)
         self._collect(bracket, len(bracket.current_trials()), last=bracket._halves == 0)
 
-    def _decide(self, trial: TuneTrial, time: int, value: float) -> StopRequest | None:
+    def _decide(self, trial: TuneTrial, time: int, value: float) -> Verdict:
         bracket = self._hyperband._trial_info[trial][0]
         compared, last = len(bracket.current_trials()), bracket._halves == 0
         decision = self.scheduler.on_trial_result(self._hands, trial, self._result(time, value))  # type: ignore[arg-type]
         self._collect(bracket, compared, last)
         if decision == TrialScheduler.PAUSE:
-            return StopRequest(f"waits at {self._at(time)} for the others of its bracket", "paused")
+            return _pause(f"waits at {self._at(time)} for the others of its bracket")
         if decision == TrialScheduler.STOP:
             self._hands.trials.pop(trial, None)
-            return self._stop(bracket, compared, last, time, value)
-        return None
+            request = self._stop(bracket, compared, last, time, value)
+            return Verdict(request.reason, request, compared=compared)
+        return Verdict(f"{self._at(time)}: {value:.4g} goes on, of {compared} in its bracket", compared=compared)
 
     def _collect(self, bracket: Any, compared: int, last: bool) -> None:
         """Takes down which of the trials that wait are stopped."""
@@ -205,7 +205,7 @@ class PopulationJudge(_PausingJudge):
         exploits, self._exploits = self._exploits, []
         return exploits
 
-    def _decide(self, trial: TuneTrial, time: int, value: float) -> StopRequest | None:
+    def _decide(self, trial: TuneTrial, time: int, value: float) -> Verdict:
         assignment: Assignment = trial.config["assignment"]
         self._judgements[trial] += 1  # the same seed again would perturb the same configuration the same way
         with _drawing_from(trial_seed(assignment.seed, self._judgements[trial])), warnings.catch_warnings():
@@ -223,10 +223,16 @@ class PopulationJudge(_PausingJudge):
             del self._hands.trials[trial]
             self._hands.trials[trial] = None
             self._exploits.append(Exploit(trial, source.number, config))
-            return None
+            return Verdict(
+                f"{self._at(time)}: {value:.4g} is among the worst: it goes on from trial {source.number}"
+            )
         if decision == TrialScheduler.PAUSE:
-            return StopRequest(f"makes room at {self._at(time)} for the others of its population", "paused")
-        return None
+            return _pause(f"makes room at {self._at(time)} for the others of its population")
+        return Verdict(f"{self._at(time)}: {value:.4g} is not among the worst of its population")
+
+
+def _pause(reason: str) -> Verdict:
+    return Verdict(reason, StopRequest(reason, "paused"))
 
 
 def _within(domain: Domain, value: Any) -> Any:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
-from xaytune.sweep.spec import Reference, SweepSpec, reference_name
+from xaytune.sweep.spec import Reference, SweepSpec, TrackerName, reference_name
+from xaytune.tuning.trackers.tracking import missing
 
 __all__ = ["check_references", "never_reported", "resolve", "use_import_paths"]
 
@@ -50,8 +51,10 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     return function
 
 
-def check_references(recipe: Reference, callbacks: Iterable[Reference]) -> None:
-    """Checks that a recipe and callbacks are there and take what they will be given.
+def check_references(
+    recipe: Reference, callbacks: Iterable[Reference], trackers: Iterable[TrackerName] = ()
+) -> None:
+    """Checks that a recipe and callbacks are there and take what they will be given, and that trackers are there.
 
     Modules are looked for in the current folder first.
 
@@ -62,6 +65,7 @@ def check_references(recipe: Reference, callbacks: Iterable[Reference]) -> None:
     problems = [*_problems(("recipe",), recipe, ("config", "trial"))]
     for index, callback in enumerate(callbacks):
         problems += _problems(("callbacks", index), callback, ("trial", "config"))
+    problems += missing(trackers)
     if problems:
         raise SpecError(problems)
 

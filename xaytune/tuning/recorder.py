@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 import socket
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,10 +18,13 @@ from xaytune.records.place import Place
 from xaytune.records.state import Best, SweepState
 from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.spec import SweepSpec, reference_name
-from xaytune.tuning.report import Assignment, Failure, Report, StopRequest
+from xaytune.tuning.report import Assignment, Failure, Report, StopRequest, Verdict
 from xaytune.tuning.retention import Retention
 
 __all__ = ["Listener", "Recorder"]
+
+# How far a trial is stands in the journal so often, for who watches from elsewhere.
+_PROGRESS_S = 10.0
 
 Listener = Callable[[SweepState, Event], None]
 
@@ -31,6 +37,10 @@ class Recorder:
         spec: The sweep.
         listener: Called with the state and each event that was written.
 
+    Attributes:
+        state: What follows from all that was recorded.
+        sweep_id: What tells the sweep from all others, also of its name.
+
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
     """
@@ -40,9 +50,11 @@ class Recorder:
         self._maximize = spec.mode == "max"
         self._journal = Journal(place.folder / FILE_NAME)
         self.state = SweepState(str(place), self.events())
+        self.sweep_id = self.state.id or secrets.token_hex(4)
         self._listener = listener
         self._retention = Retention(spec.checkpoint_config.num_to_keep, maximize=self._maximize)
         self._best_before: dict[int, Best | None] = {}  # of attempts that went on from a checkpoint
+        self._quiet_until: defaultdict[int, float] = defaultdict(float)  # until then no progress is recorded
 
     def events(self) -> Iterator[Event]:
         """Yields what was recorded so far, oldest first."""
@@ -54,6 +66,7 @@ class Recorder:
         self._write(
             "sweep",
             state="running",
+            id=self.sweep_id,
             name=self._folder.name,
             spec=spec.plain(),
             num_trials=spec.num_trials,
@@ -108,7 +121,16 @@ class Recorder:
         if report.kind not in ("decision", "end"):
             self.saved(number, report)
         if report.kind == "heartbeat" and report.global_step > 0:
+            self._progressed(number, report)
+
+    def _progressed(self, number: int, report: Report) -> None:
+        """Takes in how far a trial is, and records it from time to time."""
+        if time.monotonic() < self._quiet_until[number]:
             self.state.progress(number, report.epoch, report.global_step, report.metrics)
+            return
+        self._quiet_until[number] = time.monotonic() + _PROGRESS_S
+        place = {"epoch": report.epoch, "global_step": report.global_step, "metrics": report.metrics}
+        self._write("progress", number, **place)
 
     def saved(self, number: int, report: Report) -> None:
         """Records the checkpoints of a report."""
@@ -123,6 +145,21 @@ class Recorder:
         place = {**_position(report), "checkpoints": report.checkpoints}
         self._write("result", number, due=report.due, value=value, **place)
         self._clear(number, report)
+
+    def decided(self, number: int, verdict: Verdict) -> None:
+        """Records the verdict on what was judged last."""
+        judged = self.state.trials[number].results[-1]
+        self._write(
+            "verdict",
+            number,
+            epoch=judged["epoch"],
+            global_step=judged["global_step"],
+            value=judged["value"],
+            decision=verdict.decision,
+            reason=verdict.reason,
+            cutoff=verdict.cutoff,
+            compared=verdict.compared,
+        )
 
     def paused(self, number: int, reason: str) -> None:
         """Records that the scheduler pauses a trial."""
@@ -177,6 +214,7 @@ class Recorder:
         value = report.best.value if report.best is not None else None
         self._write("end", number, status=report.status, value=value, due=report.due, **place)
         self._best_before.pop(number, None)
+        self._quiet_until.pop(number, None)
         self._clear(number, report)
 
     def close(self) -> None:

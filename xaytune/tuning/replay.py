@@ -69,7 +69,7 @@ def replay(
         elif event["event"] == "result":
             trial = replayed.unfinished[number]
             trial.set_status(TuneTrial.RUNNING)
-            request = judge.verdict(None, trial, event[time_attr], event["value"], event.get("due", True))
+            request = judge.verdict(None, trial, event[time_attr], event["value"], event.get("due", True)).request
             if request is not None and request.status == "paused":
                 trial.set_status(TuneTrial.PAUSED)
             elif request is not None:

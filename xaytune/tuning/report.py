@@ -11,9 +11,9 @@ from typing import Any, Literal
 from xaytune.records.place import Place
 from xaytune.records.state import Best
 from xaytune.sweep.errors import Problem
-from xaytune.sweep.spec import Reference, SweepSpec
+from xaytune.sweep.spec import Reference, SweepSpec, TrackerName
 
-__all__ = ["Assignment", "DecisionPoints", "Failure", "Report", "StopRequest", "Task"]
+__all__ = ["Assignment", "DecisionPoints", "Failure", "Report", "StopRequest", "Task", "Verdict"]
 
 
 Failure = Literal["error", "infeasible", "storage", "stalled", "lost", "node lost", "preempted", "not begun"]
@@ -52,12 +52,17 @@ class Task:
     """What is the same for all trials of a sweep.
 
     Attributes:
+        sweep: The sweep's name.
+        sweep_id: Unlike that of any other sweep.
         sweep_dir: The sweep's folder; where it is kept in a remote storage, each process has one of its own.
         remote: URI of the remote storage, if there is one.
     """
 
+    sweep: str
+    sweep_id: str
     recipe: Reference
     callbacks: tuple[Reference, ...]
+    trackers: tuple[TrackerName, ...]
     metric: str
     maximize: bool
     seed: int
@@ -74,13 +79,17 @@ class Task:
         spec: SweepSpec,
         points: DecisionPoints,
         place: Place,
+        sweep_id: str,
         heartbeat_s: float,
         import_paths: Iterable[str] = (),
     ) -> Task:
         """Returns the task of a sweep: modules are found in the current folder first, then in `import_paths`."""
         return cls(
+            sweep=place.folder.name,
+            sweep_id=sweep_id,
             recipe=spec.recipe,
             callbacks=tuple(spec.callbacks),
+            trackers=tuple(spec.trackers),
             metric=spec.metric,
             maximize=spec.mode == "max",
             seed=spec.search.seed,
@@ -99,6 +108,30 @@ class StopRequest:
 
     reason: str
     status: Literal["completed", "stopped", "paused", "failed"] = "stopped"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of a trial at a decision point.
+
+    Attributes:
+        reason: Why, in words and numbers.
+        request: What is asked of the trial; None if it goes on.
+        cutoff: The value that it was compared with; None where there was none.
+        compared: How many other trials that is of.
+    """
+
+    reason: str
+    request: StopRequest | None = None
+    cutoff: float | None = None
+    compared: int = 0
+
+    @property
+    def decision(self) -> Literal["continue", "stop", "pause"]:
+        """What happens to the trial."""
+        if self.request is None:
+            return "continue"
+        return "pause" if self.request.status == "paused" else "stop"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from xaytune.records.remote import RemoteFolder
+from xaytune.records.results import dotted
+from xaytune.records.state import Best
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
 from xaytune.tuning.errors import format_error, kind_of
@@ -18,6 +20,8 @@ from xaytune.tuning.output import OutputFile
 from xaytune.tuning.recipe import resolve
 from xaytune.tuning.report import Assignment, Report, StopRequest, Task
 from xaytune.tuning.reporter import Reporter
+from xaytune.tuning.trackers.tracker import TrackedTrial
+from xaytune.tuning.trackers.tracking import Tracking
 from xaytune.tuning.trial import Trial
 
 __all__ = ["RecipeRun", "ThreadedRun"]
@@ -47,6 +51,7 @@ class RecipeRun:
         self._task, self._assignment = task, assignment
         self._checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.number:05d}"
         self._remote = RemoteFolder(task.remote) if task.remote is not None else None
+        self._tracking: Tracking | None = None
         self.callbacks = CallbackManager()
         self.reporter = Reporter(
             task.metric, task.maximize, task.points, self._checkpoint_dir, decide, tell, assignment.judged_until
@@ -73,13 +78,17 @@ class RecipeRun:
         """
         try:
             self._settle_checkpoints()
+            self._tracking = self._track()
             self._call_recipe()
         except Pause:
+            self._close_tracking("paused", None, None)
             raise
         except BaseException as raised:
             self._fire_error(raised)
             raise
-        return self._last_report()
+        report = self._last_report()
+        self._close_tracking(str(report.status), report.reason, report.best)
+        return report
 
     def failed(self, error: BaseException) -> Report:
         """Returns the last report of a recipe that raised."""
@@ -89,7 +98,28 @@ class RecipeRun:
         report.reason = f"{type(error).__name__}: {first_line}"
         if report.failure == "infeasible":
             report.reason = f"out of memory: {report.reason}"
+        with contextlib.suppress(Exception):  # it may be what failed
+            self._close_tracking("failed", report.reason, report.best)
         return report
+
+    def _track(self) -> Tracking | None:
+        if not self._task.trackers:
+            return None
+        assignment, sweep = self._assignment, self._task.sweep
+        trial = TrackedTrial(
+            sweep=sweep,
+            id=f"{sweep}-{self._task.sweep_id}-{assignment.number:05d}",
+            number=assignment.number,
+            attempt=assignment.attempt,
+            config=dotted(assignment.config),
+            folder=Path(self._task.sweep_dir),
+        )
+        return Tracking(self._task.trackers, trial)
+
+    def _close_tracking(self, status: str, reason: str | None, best: Best | None) -> None:
+        tracking, self._tracking = self._tracking, None
+        if tracking is not None:
+            tracking.close(status, reason, best.value if best is not None else None)
 
     def _settle_checkpoints(self) -> None:
         """Leaves only checkpoints that an attempt can go on from: what was not recorded is trained again."""
@@ -115,6 +145,8 @@ class RecipeRun:
 
         seed_everything(self._assignment.seed)
         self.reporter.attach(self.callbacks)
+        if self._tracking is not None:
+            self._tracking.attach(self.callbacks)
         for reference in self._task.callbacks:
             resolve(reference)(self._trial, self._assignment.config)
         returned = resolve(self._task.recipe)(self._assignment.config, self._trial)

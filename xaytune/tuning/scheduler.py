@@ -213,7 +213,10 @@ class CooperativeScheduler(TrialScheduler):
             self._recorder.saved(number, report)
             return self._verdicts.get(number) if last else None
         self._recorder.judged(number, report)
-        request = self._judge.verdict(tune_controller, trial, time, report.metrics[self._spec.metric], report.due)
+        value = report.metrics[self._spec.metric]
+        verdict = self._judge.verdict(tune_controller, trial, time, value, report.due)
+        self._recorder.decided(number, verdict)
+        request = verdict.request
         if request is not None and request.status != "paused":
             self._verdicts[number] = request
         return request

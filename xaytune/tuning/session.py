@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from types import TracebackType
@@ -58,11 +59,10 @@ class RaySession:
         node: _LocalNode | None = None
         try:
             logging.getLogger("ray").setLevel(logging.ERROR)
-            address = services.canonicalize_bootstrap_address(None)  # of RAY_ADDRESS, or of a `ray start` here
-            if address is None:
+            if not _is_there():
                 node = _LocalNode()
-                address = node.address
             # What trials print is kept in files of their own.
+            address = node.address if node is not None else None
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
             _silence()
         except BaseException as error:
@@ -72,6 +72,13 @@ class RaySession:
         ray.shutdown()
         if node is not None:
             node.end()
+
+
+def _is_there() -> bool:
+    """Whether there is a Ray to use: RAY_ADDRESS names one, or `ray start` started it on this machine."""
+    if "RAY_ADDRESS" in os.environ:
+        return True
+    return services.canonicalize_bootstrap_address(None) is not None  # type: ignore[arg-type]
 
 
 class _LocalNode(Node):  # type: ignore[misc]
@@ -84,7 +91,7 @@ class _LocalNode(Node):  # type: ignore[misc]
         authentication_token_setup.enable_token_auth_by_default()
         authentication_token_setup.ensure_token_if_auth_enabled({}, create_token_if_missing=True)
         usage_lib.set_usage_stats_enabled_via_env_var(False)
-        params = RayParams(include_dashboard=False, include_log_monitor=False)
+        params = RayParams(include_dashboard=False, include_log_monitor=False)  # type: ignore[arg-type]
         super().__init__(params, head=True, shutdown_at_exit=False, ray_init_cluster=True)
 
     def start_head_processes(self) -> None:

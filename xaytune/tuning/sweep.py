@@ -33,6 +33,7 @@ class Sweep:
         max_concurrent_trials: Trials that run at once; by default as many as there is room for.
         resources_per_trial: What each trial reserves.
         callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
+        trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
         failures: ``{"retries": 3}``: times that a trial is begun again after it lost its process.
         budget: ``{"time": "2h", "epochs": 5000}``: when the sweep ends, though trials are left.
         checkpoint_config: ``{"num_to_keep": 10}``: how many of the best checkpoints are kept.
@@ -56,6 +57,7 @@ class Sweep:
         max_concurrent_trials: int | None = None,
         resources_per_trial: Mapping[str, float] | None = None,
         callbacks: Sequence[Callable[..., Any] | str] = (),
+        trackers: Sequence[str] = (),
         failures: Mapping[str, Any] | None = None,
         budget: Mapping[str, Any] | None = None,
         checkpoint_config: Mapping[str, Any] | None = None,
@@ -74,6 +76,7 @@ class Sweep:
                 "max_concurrent_trials": max_concurrent_trials,
                 "resources_per_trial": dict(resources_per_trial or {"cpu": 1}),
                 "callbacks": list(callbacks),
+                "trackers": list(trackers),
                 "failures": dict(failures or {}),
                 "budget": dict(budget or {}),
                 "checkpoint_config": dict(checkpoint_config or {}),

@@ -37,6 +37,7 @@ class TrialActor(tune.Trainable):
         """Prepares the process for its first trial: modules are imported and checked here, not by the driver."""
         from xaytune.trainer.random_state import seed_everything
         from xaytune.tuning.hygiene import Baseline
+        from xaytune.tuning.trackers.tracking import prepare
 
         if self.task.remote is not None:
             # Nothing of the sweep is kept on this node.
@@ -48,7 +49,8 @@ class TrialActor(tune.Trainable):
         seed_everything(self.task.seed)
         self._problems: list[Problem] = []
         try:
-            check_references(self.task.recipe, self.task.callbacks)
+            check_references(self.task.recipe, self.task.callbacks, self.task.trackers)
+            prepare(self.task.trackers)
         except SpecError as error:
             self._problems = error.problems
         self._baseline = Baseline()

@@ -1,0 +1,173 @@
+"""Commands that look at sweeps, while they run and after: from their journals and histories alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import cast
+
+import click
+
+from xaytune.cli.options import as_json_option, print_json, storage_option, sweep_argument
+from xaytune.records.export import FORMATS, Format, export
+from xaytune.records.journal import FILE_NAME, JournalError, JournalTail
+from xaytune.records.place import Place, find_sweep
+from xaytune.records.results import Results
+from xaytune.records.state import SweepState
+from xaytune.report import text
+
+__all__ = ["COMMANDS"]
+
+# A journal that is followed is read so often.
+_FOLLOW_S = 0.5
+_output_folder = click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to."
+)
+
+
+@click.command()
+@sweep_argument
+@storage_option
+@as_json_option
+@click.option("--follow", is_flag=True, help="Show it until it ends, as `run` does.")
+def status(sweep: str, storage: str, as_json: bool, follow: bool) -> None:
+    """Says how far a SWEEP is: a folder, or a name under the storage folder."""
+    place = find_sweep(sweep, storage)
+    if follow and as_json:
+        raise click.UsageError("--follow shows a table, --json prints once: choose one")
+    if follow:
+        _follow(place)
+        return
+    results = Results(place)
+    if as_json:
+        print_json(results.sweep.to_dict())
+    else:
+        click.echo(text.summary(results.sweep))
+
+
+def _follow(place: Place) -> None:
+    """Shows a sweep from its journal until it has ended, or its driver is gone."""
+    from xaytune.report.live import LiveView
+
+    Results(place)  # tells what is wrong with it
+    tail = JournalTail(place.folder / FILE_NAME)
+    state = SweepState(str(place), tail.new())
+    with LiveView() as view:
+        view(state, {"event": "sweep", "state": "running"})
+        while state.state == "running":
+            time.sleep(_FOLLOW_S)
+            place.fetch_journal()
+            for event in tail.new():
+                state.apply(event)
+                view(state, event)
+            state.notice_loss()
+
+
+@click.command()
+@sweep_argument
+@storage_option
+@as_json_option
+def best(sweep: str, storage: str, as_json: bool) -> None:
+    """Names the best trial of a SWEEP, its configuration and its checkpoint."""
+    found = Results(find_sweep(sweep, storage)).sweep
+    if found.best is None:
+        raise JournalError(f"{sweep}: no trial has reported {found.spec['metric']!r}")
+    if as_json:
+        print_json(found.best.to_dict())
+    else:
+        click.echo(text.best(found))
+
+
+@click.command()
+@sweep_argument
+@click.argument("trial", type=int)
+@storage_option
+def why(sweep: str, trial: int, storage: str) -> None:
+    """Tells the story of a TRIAL of a SWEEP: what it was compared with at each decision, and how it ended."""
+    from xaytune.report.story import tell
+
+    results = Results(find_sweep(sweep, storage))
+    record = results.sweep.trials.get(trial)
+    if record is None:
+        raise JournalError(f"{sweep} has no trial {trial}; it has {len(results.trials)} so far, from 0")
+    click.echo(tell(record, results.sweep, results.events()))
+
+
+@click.command()
+@sweep_argument
+@storage_option
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File; by default SWEEP-report.html."
+)
+@click.option("--png", is_flag=True, help="Write the plots as pictures too, into a folder beside it.")
+def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
+    """Writes a SWEEP as one HTML file that works offline: plots, leaderboard, and why each trial ended."""
+    from xaytune.report.figures import plots
+    from xaytune.report.page import page
+    from xaytune.report.pictures import PicturesError, write_pictures
+
+    results = Results(find_sweep(sweep, storage))
+    output = output or Path(f"{results.sweep.name}-report.html")
+    drawn = list(plots(results))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page(results, drawn), encoding="utf-8")
+    click.echo(output)
+    if png:
+        try:
+            for picture in write_pictures(drawn, output.with_suffix("")):
+                click.echo(picture)
+        except PicturesError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.command("export")
+@sweep_argument
+@storage_option
+@click.option("--format", type=click.Choice(FORMATS), default="csv", show_default=True)
+@_output_folder
+def export_(sweep: str, storage: str, format: str, output: Path | None) -> None:
+    """Writes the trials of a SWEEP (a row each), and their histories (a row a step), as tables."""
+    results = Results(find_sweep(sweep, storage))
+    for written in export(results, output or Path(f"{results.sweep.name}-export"), cast("Format", format)):
+        click.echo(written)
+
+
+@click.command()
+@click.argument("sweeps", nargs=-1, required=True)
+@storage_option
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="HTML file to draw it in.")
+def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
+    """Compares SWEEPS: their best values over time, and over the training that they spent."""
+    from rich.console import Console
+
+    from xaytune.report.comparison import Comparison
+
+    if len(sweeps) < 2:
+        raise click.UsageError("name two sweeps at least")
+    comparison = Comparison([Results(find_sweep(sweep, storage)) for sweep in sweeps])
+    console = Console(highlight=False)
+    for table in comparison.tables():
+        console.print(table, "")
+    output = output or Path("-".join([*(Path(sweep).name for sweep in sweeps), "comparison.html"]))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(comparison.page(), encoding="utf-8")
+    click.echo(output)
+
+
+@click.command()
+@sweep_argument
+@storage_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", default=8080, show_default=True, help="0 takes any that is free.")
+def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
+    """Serves a SWEEP, running or finished, in optuna-dashboard until Ctrl-C."""
+    from xaytune.report.dashboard import DashboardError, serve
+
+    place = find_sweep(sweep, storage)
+    try:
+        serve(place, host, port, lambda url: click.echo(f"{url} (Ctrl-C ends it)"))
+    except DashboardError as error:
+        raise click.ClickException(str(error)) from None
+
+
+COMMANDS = (status, best, why, report, compare, export_, dashboard)

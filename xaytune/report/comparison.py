@@ -1,0 +1,104 @@
+"""Two sweeps or more side by side: their best values over time, and over the training that they spent."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from xaytune.records.journal import JournalError
+from xaytune.records.results import Results
+from xaytune.report.curves import Progress, progress
+from xaytune.report.figures import comparison_plots
+from xaytune.report.templating import render
+from xaytune.report.text import duration, number
+
+__all__ = ["Comparison"]
+
+# So many times are shown in the tables.
+_ROWS = 8
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    texts: list[str]
+
+
+class Comparison:
+    """Sweeps side by side.
+
+    Args:
+        compared: The sweeps.
+
+    Raises:
+        JournalError: They cannot be compared: they optimise different metrics, or have reached no value.
+    """
+
+    def __init__(self, compared: Sequence[Results]) -> None:
+        self._sweeps = [results.sweep for results in compared]
+        first, *others = self._sweeps
+        for other in others:
+            goals = [(sweep.spec["mode"], sweep.spec["metric"]) for sweep in (first, other)]
+            if goals[0] != goals[1]:
+                told = " and ".join(f"{mode} {metric}" for mode, metric in goals)
+                raise JournalError(f"{first.name} and {other.name} cannot be compared: they optimise {told}")
+        names = [sweep.name for sweep in self._sweeps]
+        self._names = names if len(set(names)) == len(names) else [str(results.path) for results in compared]
+        self._grown = [progress(results) for results in compared]
+        for name, grown in zip(self._names, self._grown, strict=True):
+            if not grown.best:
+                raise JournalError(f"{name}: no trial has reported {first.spec['metric']!r}")
+
+    def tables(self) -> list[Table]:
+        """Returns what to print: a summary, and the best values over time and over training."""
+        summary = self._table("", [(row.name, row.texts) for row in self._summary()])
+        over_time = [(duration(at), self._best_at(at, "seconds")) for at in self._times("seconds")]
+        over_training = [(f"{at:.0f}", self._best_at(at, "epochs")) for at in self._times("epochs")]
+        return [summary, self._table("best after", over_time), self._table("best after epochs", over_training)]
+
+    def page(self) -> str:
+        """Returns a page with the same, drawn."""
+        plots = comparison_plots(dict(zip(self._names, self._grown, strict=True)), self._sweeps[0])
+        title = " and ".join(self._names)
+        return render("comparison.html", plots, title=title, names=self._names, rows=self._summary())
+
+    def _summary(self) -> list[_Row]:
+        metric = self._sweeps[0].spec["metric"]
+        return [
+            _Row("state", [sweep.state for sweep in self._sweeps]),
+            _Row("trials", [str(sweep.num_trials) for sweep in self._sweeps]),
+            _Row(f"best {metric}", [number(grown.best[-1]) for grown in self._grown]),
+            _Row("reached after", [duration(self._reached(grown, "seconds")) for grown in self._grown]),
+            _Row("ran", [duration(grown.seconds[-1]) for grown in self._grown]),
+            _Row("epochs of all trials", [str(sweep.epochs) for sweep in self._sweeps]),
+        ]
+
+    def _table(self, heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
+        table = Table(box=None, padding=(0, 2), header_style="bold")
+        table.add_column(heading, no_wrap=True)
+        for name in self._names:
+            table.add_column(name, justify="right", overflow="fold")
+        for name, texts in rows:
+            table.add_row(name, *texts)
+        return table
+
+    def _times(self, over: str) -> list[float]:
+        last = max(getattr(grown, over)[-1] for grown in self._grown)
+        return [last * part / _ROWS for part in range(1, _ROWS + 1)]
+
+    def _best_at(self, time: float, over: str) -> list[str]:
+        return [number(_value_at(grown, getattr(grown, over), time)) for grown in self._grown]
+
+    @staticmethod
+    def _reached(grown: Progress, over: str) -> float:
+        times: list[float] = getattr(grown, over)
+        return times[grown.best.index(grown.best[-1])]
+
+
+def _value_at(grown: Progress, times: Sequence[float], time: float) -> float | None:
+    """The best value at a time; None before there was any."""
+    index = bisect_right(times, time)
+    return grown.best[index - 1] if index else None

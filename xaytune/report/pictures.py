@@ -1,0 +1,46 @@
+"""The plots of a sweep as PNG files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+from xaytune.report.figures import Plot
+
+__all__ = ["PicturesError", "write_pictures"]
+
+
+class PicturesError(Exception):
+    """Pictures cannot be drawn here: what draws them is missing."""
+
+
+def write_pictures(plots: Sequence[Plot], folder: Path) -> list[Path]:
+    """Draws plots with kaleido, which takes a Chrome or Chromium.
+
+    Args:
+        plots: The plots.
+        folder: Where to write a file for each, by its name; made if missing.
+
+    Returns:
+        The files.
+
+    Raises:
+        PicturesError: Kaleido, or a browser for it, is not installed.
+    """
+    try:
+        import kaleido
+        from choreographer.errors import BrowserFailedError, ChromeNotFoundError
+    except ImportError:
+        raise PicturesError("pictures need the package kaleido: pip install 'xaytune[png]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{plot.name}.png" for plot in plots]
+    try:
+        for plot, file in zip(plots, files, strict=True):
+            figure = copy.deepcopy(plot.figure).update_layout(title=plot.title, margin={"t": 84})
+            size = {"width": 1100, "height": figure.layout.height + 60, "scale": 2}
+            kaleido.write_fig_sync(figure, file, opts={"format": "png", **size})
+    except (BrowserFailedError, ChromeNotFoundError):
+        message = "pictures need Chrome or Chromium: install one, or run plotly_get_chrome"
+        raise PicturesError(message) from None
+    return files

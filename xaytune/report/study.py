@@ -1,0 +1,87 @@
+"""A sweep as a study of Optuna: for its plots, its importances and its dashboard."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from xaytune.records.state import SweepState, TrialRecord
+from xaytune.search.distributions import Choices, distribution_of
+from xaytune.sweep.space import Space
+from xaytune.sweep.space_parser import parse_space
+
+__all__ = ["frozen", "intermediate", "space_of", "state_of", "study_of"]
+
+_STATES = {
+    "pending": TrialState.WAITING,
+    "running": TrialState.RUNNING,
+    "paused": TrialState.RUNNING,
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+def space_of(sweep: SweepState) -> Space:
+    """Returns the space of a sweep, as its journal has it."""
+    return parse_space(sweep.spec["space"])
+
+
+def study_of(sweep: SweepState) -> optuna.Study:
+    """Returns a study of all trials that reached a value: by it, whether they were stopped or not."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    direction = StudyDirection.MAXIMIZE if sweep.maximize else StudyDirection.MINIMIZE
+    study = optuna.create_study(study_name=sweep.name, direction=direction)
+    space = space_of(sweep)
+    for trial in sweep.trials.values():
+        if trial.value is not None and trial.status != "failed":
+            study.add_trial(frozen(trial, sweep, space, TrialState.COMPLETE))
+    return study
+
+
+def frozen(trial: TrialRecord, sweep: SweepState, space: Space, state: TrialState | None = None) -> FrozenTrial:
+    """Returns a trial as Optuna knows trials.
+
+    Args:
+        trial: The trial.
+        sweep: Its sweep.
+        space: The sweep's space.
+        state: The state to give it; by default what its status is to Optuna.
+    """
+    domains = {parameter.name: parameter.domain for parameter in space.parameters}
+    values = space.values(trial.config)
+    told = {"status": trial.status, "reason": trial.reason, "checkpoint": trial.checkpoint}
+    state = state or state_of(trial)
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial.number,
+        state=state,
+        value=trial.value if state == TrialState.COMPLETE else None,
+        params={name: Choices(domains[name]).encode(value) for name, value in values.items()},
+        distributions={name: distribution_of(domains[name]) for name in values},
+        intermediate_values=intermediate(trial, sweep),
+        user_attrs={name: value for name, value in told.items() if value is not None},
+        system_attrs={},
+        datetime_start=_moment(trial.started),
+        datetime_complete=_moment(trial.ended) if state.is_finished() else None,
+    )
+
+
+def state_of(trial: TrialRecord) -> TrialState:
+    """Returns what a trial's status is to Optuna."""
+    if trial.status == "completed" and trial.value is None:
+        return TrialState.FAIL
+    return _STATES[trial.status]
+
+
+def intermediate(trial: TrialRecord, sweep: SweepState) -> dict[int, float]:
+    """Returns what a trial was worth at its decision points, by time."""
+    time_attr = sweep.spec["scheduler"].get("time_attr", "epoch")
+    return {result[time_attr]: result["value"] for result in trial.results if result["value"] is not None}
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds) if seconds is not None else None

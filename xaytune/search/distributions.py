@@ -1,0 +1,46 @@
+"""The domains of a space as Optuna's distributions, and values as Optuna can store them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from xaytune.sweep.domains import Categorical, Domain, Float
+
+__all__ = ["Choices", "distribution_of"]
+
+
+class Choices:
+    """The values of a parameter as Optuna can store them: choices that are no scalars become their JSON text."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._scalars = not isinstance(domain, Categorical) or all(
+            isinstance(choice, (bool, int, float, str, type(None))) for choice in domain.choices
+        )
+        choices = domain.choices if isinstance(domain, Categorical) else ()
+        self.encoded = [self.encode(choice) for choice in choices]
+        self._values = dict(zip(map(_key, self.encoded), choices, strict=True))
+
+    def encode(self, value: Any) -> Any:
+        """Returns a value as Optuna stores it."""
+        return value if self._scalars else json.dumps(value, default=repr, sort_keys=True)
+
+    def decode(self, encoded: Any) -> Any:
+        """Returns the choice that is stored so."""
+        return self._values[_key(encoded)]
+
+
+def distribution_of(domain: Domain) -> BaseDistribution:
+    """Returns the distribution that holds all values of a domain."""
+    if isinstance(domain, Categorical):
+        return CategoricalDistribution(Choices(domain).encoded)
+    if isinstance(domain, Float):
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    return IntDistribution(domain.low, domain.high - 1, log=domain.log)
+
+
+def _key(value: Any) -> tuple[type, Any]:
+    """Tells True from 1, and 1 from 1.0."""
+    return type(value), value

@@ -1,0 +1,1 @@
+"""Experiment trackers: each trial is a run of TensorBoard, MLflow or Weights & Biases."""
