@@ -86,7 +86,9 @@ def progress(results: Results) -> Progress:
         state.apply(event)
         best = event.get("best")
         if best is not None and results.sweep.trials[event["trial"]].status != "failed":
-            _add(found, state, event["t"], better([best["value"], *found.best[-1:]]))
+            value = better([best["value"], *found.best[-1:]])
+            if [value] != found.best[-1:]:
+                _add(found, state, event["t"], value)
     if found.best and results.sweep.ended:
         _add(found, state, results.sweep.ended, found.best[-1])
     return found

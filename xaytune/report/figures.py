@@ -54,14 +54,14 @@ class Plot:
         title: Its heading.
         caption: What it shows.
         figure: The plot.
-        wide: Whether it is unreadable in a narrow window, and is to be scrolled there.
+        min_width: Pixels below which it cannot be read: in a narrower window it is scrolled.
     """
 
     name: str
     title: str
     caption: str
     figure: go.Figure
-    wide: bool = False
+    min_width: int = 300
 
 
 def plots(results: Results) -> Iterator[Plot]:
@@ -87,7 +87,7 @@ def plots(results: Results) -> Iterator[Plot]:
     worked = attempts(results.events())
     if worked:
         caption = f"A row is a process, a bar a trial in it. {_share_words(worked)}"
-        yield Plot("timeline", "Timeline", caption, _timeline_figure(worked, sweep), wide=True)
+        yield Plot("timeline", "Timeline", caption, _timeline_figure(worked, sweep), 560)
 
 
 def training_share(worked: Sequence[Attempt]) -> float:
@@ -117,12 +117,12 @@ def _parameter_plots(sweep: SweepState) -> Iterator[Plot]:
             yield Plot("importance", "Hyperparameter importance", caption, _importance_figure(importances))
         caption = f"A line is a trial, darker where it is better; drag along an axis to select a range. {note}"
         parallel = _parallel_figure(study, [p for p in space.parameters if p.name in varied], sweep)
-        yield Plot("parallel-coordinates", "Parallel coordinates", caption, parallel, wide=True)
+        yield Plot("parallel-coordinates", "Parallel coordinates", caption, parallel, 120 * (len(varied) + 1))
         shown = sorted(varied, key=lambda name: -importances.get(name, 0.0))[:_MOST_SLICES]
         figure = plot_slice(study, params=shown, target_name=metric)
         figure.update_traces(marker={"colorscale": "Blues", "line": {"width": 0}})
-        caption = f"{metric} over each parameter alone. {note}"
-        yield Plot("slices", "Slices", caption, _dressed(figure, height=340), wide=True)
+        caption = f"{metric} over each parameter alone; later trials are darker. {note}"
+        yield Plot("slices", "Slices", caption, _dressed(figure, height=340), 200 * len(shown))
 
 
 def _importances(study: optuna.Study, names: list[str]) -> dict[str, float]:
@@ -235,7 +235,7 @@ def _parallel_figure(study: optuna.Study, parameters: Sequence[Parameter], sweep
         line={"color": objective, "colorscale": "Blues", "reversescale": not sweep.maximize, "showscale": True},
         labelfont={"size": 12},
     )
-    return _dressed(figure, height=460).update_layout(margin={"t": 56, "l": 64, "r": 48})
+    return _dressed(figure, height=460).update_layout(margin={"t": 56, "l": 88, "r": 48})
 
 
 def _axis(parameter: Parameter, values: Sequence[Any]) -> dict[str, Any]:
@@ -292,7 +292,7 @@ def _timeline_figure(worked: Sequence[Attempt], sweep: SweepState) -> go.Figure:
             x=[attempt.ended - attempt.begun for attempt in shown],
             y=[attempt.worker for attempt in shown],
             orientation="h",
-            marker={"color": color, "line": {"width": 0.5, "color": "white"}},
+            marker={"color": color, "line": {"width": 0.5 if len(worked) < 200 else 0, "color": "white"}},
             name=status,
             hovertext=[_attempt_words(attempt, sweep) for attempt in shown],
             hoverinfo="text",
@@ -315,6 +315,7 @@ def _dressed(figure: go.Figure, height: int = 380) -> go.Figure:
         template="plotly_white",
         title=None,
         font=_FONT,
+        width=None,
         height=height,
         margin={"l": 56, "r": 16, "t": 24, "b": 48},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},

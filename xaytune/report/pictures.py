@@ -36,6 +36,7 @@ def write_pictures(plots: Sequence[Plot], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{plot.name}.png" for plot in plots]
     try:
+        kaleido.start_sync_server(silence_warnings=True)  # one browser for all
         for plot, file in zip(plots, files, strict=True):
             figure = copy.deepcopy(plot.figure).update_layout(title=plot.title, margin={"t": 84})
             size = {"width": 1100, "height": figure.layout.height + 60, "scale": 2}
@@ -43,4 +44,6 @@ def write_pictures(plots: Sequence[Plot], folder: Path) -> list[Path]:
     except (BrowserFailedError, ChromeNotFoundError):
         message = "pictures need Chrome or Chromium: install one, or run plotly_get_chrome"
         raise PicturesError(message) from None
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
     return files

@@ -81,7 +81,7 @@ def _is_there() -> bool:
     return services.canonicalize_bootstrap_address(None) is not None  # type: ignore[arg-type]
 
 
-class _LocalNode(Node):  # type: ignore[misc]
+class _LocalNode(Node):
     """A Ray on this machine, without what a sweep in it has no use for.
 
     Ray's own start-up waits for a dashboard, an autoscaler and a log monitor, and ends each in turn.
