@@ -10,16 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xaytune.records.results import Results
+    from xaytune.report.live import LiveView
     from xaytune.sweep.errors import SpecError
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
     from xaytune.tuning.sweep import Sweep, resume
     from xaytune.tuning.trial import Trial
 
-__all__ = ["CallbackManager", "Results", "SpecError", "Sweep", "TrainState", "Trainer", "Trial", "resume"]
+__all__ = [
+    "CallbackManager",
+    "LiveView",
+    "Results",
+    "SpecError",
+    "Sweep",
+    "TrainState",
+    "Trainer",
+    "Trial",
+    "resume",
+]
 
 _HOMES = {
     "CallbackManager": "xaytune.trainer.callbacks",
+    "LiveView": "xaytune.report.live",
     "Results": "xaytune.records.results",
     "SpecError": "xaytune.sweep.errors",
     "Sweep": "xaytune.tuning.sweep",

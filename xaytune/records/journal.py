@@ -14,7 +14,7 @@ event           fields
                 ``metrics``, ``value``, ``best``, ``checkpoints``
 ``verdict``     on that: ``decision`` (``continue``, ``stop``, ``pause``), ``reason``, ``cutoff`` (the value it was
                 compared with) and ``compared`` (of how many trials), ``epoch``, ``global_step``, ``value``
-``progress``    how far a trial is, now and then: ``epoch``, ``global_step``, ``metrics``
+``progress``    how far a trial is, now and then: ``epoch``, ``global_step``, ``metrics``, ``best``
 ``stop``        the trial was told to stop: ``reason``, and the ``status`` it is to end with
 ``checkpoint``  ``path`` (within the sweep's folder), ``global_step``
 ``damaged``     a checkpoint cannot be used: ``path``, ``global_step``

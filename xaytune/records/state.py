@@ -202,11 +202,14 @@ class SweepState:
         """Returns the seconds that a running sweep has run, without the time between its resumes."""
         return self._ran_s + (now - self._resumed if self._resumed is not None else 0.0)
 
-    def progress(self, trial: int, epoch: int, global_step: int, metrics: dict[str, float]) -> None:
+    def progress(
+        self, trial: int, epoch: int, global_step: int, metrics: dict[str, float], best: Best | None
+    ) -> None:
         """Takes in how far a running trial is: for who watches, not part of the record."""
         record = self.trials[trial]
         self.epochs += epoch - record.epoch
         record.epoch, record.global_step, record.metrics = epoch, global_step, metrics
+        record.best = best or record.best
 
     def to_dict(self) -> dict[str, Any]:
         """Returns how far the sweep is, as data that JSON can hold."""
@@ -251,16 +254,14 @@ class SweepState:
     def _on_verdict(self, event: Event) -> None:
         self.trials[event["trial"]].verdicts.append(event)
 
-    def _on_progress(self, event: Event) -> None:
-        self.progress(event["trial"], event["epoch"], event["global_step"], event["metrics"])
-
     def _update_position(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        self.progress(trial.number, event["epoch"], event["global_step"], event["metrics"])
-        if event["best"] is not None:
-            trial.best = Best(**event["best"])
+        best = Best(**event["best"]) if event["best"] is not None else None
+        self.progress(trial.number, event["epoch"], event["global_step"], event["metrics"], best)
         for step, path in event.get("checkpoints", {}).items():
             trial.checkpoints[int(step)] = f"{self._root}/{path}"
+
+    _on_progress = _update_position
 
     def _on_stop(self, event: Event) -> None:
         trial = self.trials[event["trial"]]

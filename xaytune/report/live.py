@@ -193,11 +193,11 @@ def picture(sweep: SweepState, console: Console) -> RenderableType:
 
 def _running_table(trials: list[TrialRecord], sweep: SweepState, width: int) -> Table:
     metric, scheduler = sweep.spec["metric"], sweep.spec["scheduler"]
-    table = Table(box=None, padding=(0, 1), show_edge=False)
+    table = Table(box=None, padding=(0, 1), show_edge=False, expand=True)
     steps, loss = width >= 60, width >= 72 and metric != "loss"
     for name in ("trial", "epoch", *(["step"] if steps else []), metric, *(["loss"] if loss else [])):
         table.add_column(name, justify="right", no_wrap=True, header_style="dim")
-    table.add_column("configuration", no_wrap=True, overflow="ellipsis", header_style="dim")
+    table.add_column("configuration", no_wrap=True, overflow="ellipsis", header_style="dim", ratio=1)
     for trial in trials:
         table.add_row(
             str(trial.number),

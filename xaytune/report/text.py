@@ -62,7 +62,8 @@ def clock(seconds: float) -> str:
 
 def tally(sweep: SweepState) -> str:
     """Writes how many trials are in each status, without those that no trial is in."""
-    return ", ".join(f"{count} {status}" for status, count in sweep.counts().items() if count)
+    counts = {"cut off" if n == "running" and sweep.state == "lost" else n: c for n, c in sweep.counts().items()}
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def ending(trial: TrialRecord, metric: str) -> str:

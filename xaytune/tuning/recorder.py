@@ -126,11 +126,10 @@ class Recorder:
     def _progressed(self, number: int, report: Report) -> None:
         """Takes in how far a trial is, and records it from time to time."""
         if time.monotonic() < self._quiet_until[number]:
-            self.state.progress(number, report.epoch, report.global_step, report.metrics)
+            self.state.progress(number, report.epoch, report.global_step, report.metrics, report.best)
             return
         self._quiet_until[number] = time.monotonic() + _PROGRESS_S
-        place = {"epoch": report.epoch, "global_step": report.global_step, "metrics": report.metrics}
-        self._write("progress", number, **place)
+        self._write("progress", number, **_position(report))
 
     def saved(self, number: int, report: Report) -> None:
         """Records the checkpoints of a report."""

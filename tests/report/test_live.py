@@ -1,0 +1,109 @@
+"""The live view, in a real terminal and in a real notebook; and the same from another terminal."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+import ray
+from nbclient import NotebookClient
+
+from tests.report.conftest import ASHA
+
+SLOW = """\
+recipe: tests.recipes:curve
+metric: score
+mode: max
+space: {x: {grid: [0.9, 0.2, 0.8, 0.1, 0.7, 0.3]}}
+scheduler: {algorithm: asha, max_t: 9, reduction_factor: 3}
+callbacks: [tests.recipes:sleep_a_little]
+"""
+Terminal = Callable[[str, int], "_Terminal"]
+
+
+class _Terminal:
+    """A window of tmux that runs a command."""
+
+    def __init__(self, socket: str, name: str, command: str, width: int) -> None:
+        self._tmux, self._name = ["tmux", "-L", socket], name
+        size = ["-x", str(width), "-y", "24"]
+        subprocess.run([*self._tmux, "new-session", "-d", "-s", name, *size, f"{command}; sleep 600"], check=True)
+
+    def shows(self, *texts: str) -> str:
+        """Waits until all of the texts are on the screen, and returns it."""
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            screen = self.screen()
+            if all(text in screen for text in texts):
+                return screen
+            time.sleep(0.05)
+        raise AssertionError(f"{texts} did not show; the screen was:\n{screen}")
+
+    def screen(self) -> str:
+        shown = [*self._tmux, "capture-pane", "-p", "-J", "-t", self._name]
+        return subprocess.run(shown, check=True, capture_output=True, text=True).stdout
+
+    def resize(self, width: int) -> None:
+        subprocess.run([*self._tmux, "resize-window", "-t", self._name, "-x", str(width)], check=True)
+
+
+@pytest.fixture
+def terminal(ray_here: None, ray_folder: Path) -> Iterator[Terminal]:
+    if shutil.which("tmux") is None:
+        pytest.skip("there is no tmux on this machine")
+    socket = f"xaytune-{time.monotonic_ns()}"
+    address = ray.get_runtime_context().gcs_address
+    opened = 0
+
+    def open_terminal(command: str, width: int) -> _Terminal:
+        nonlocal opened
+        opened += 1
+        environment = f"RAY_TMPDIR={ray_folder} RAY_ADDRESS={address} {sys.executable} -m xaytune"
+        return _Terminal(socket, f"window{opened}", f"{environment} {command}", width)
+
+    yield open_terminal
+    subprocess.run(["tmux", "-L", socket, "kill-server"], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("width", [120, 48])
+def test_the_live_view_shows_what_runs_says_why_trials_were_stopped_and_ends_with_the_summary(
+    terminal: Terminal, tmp_path: Path, width: int
+) -> None:
+    spec = tmp_path / "slow.yaml"
+    spec.write_text(SLOW)
+    window = terminal(f"run {spec} --storage {tmp_path}", width)
+    running = window.shows("slow", "/6", "2 running", "configuration", "x 0.9", "/9", "best score")
+    rows = [line for line in running.splitlines() if "/9" in line]
+    assert rows
+    assert all(len(line) <= width for line in rows)
+    other = terminal(f"status --follow slow --storage {tmp_path}", width)
+    other.shows("2 running", "configuration", "/9")
+    window.resize(70)
+    window.shows("is below the cut-off", "best score", "configuration")
+    for shown in (window, other):
+        ended = shown.shows("slow: completed in", "best: trial 0, score 0.89", "x 0.9", "checkpoint")
+        assert "configuration" not in ended.partition("slow: completed in")[2]
+
+
+def test_a_notebook_shows_a_table_that_ends_as_the_summary(ray_here: None, tmp_path: Path) -> None:
+    code = f"""
+import ray
+ray.init({ray.get_runtime_context().gcs_address!r}, log_to_driver=False)
+from xaytune import LiveView, Sweep
+with LiveView() as view:
+    Sweep("tests.recipes:curve", metric="score", mode="max", space={{"x": {{"grid": [0.9, 0.1]}}}},
+          scheduler={ASHA!r}).run(storage={str(tmp_path)!r}, listener=view)
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(Path.cwd())}}).execute()
+    shown = [output for output in notebook.cells[0].outputs if output.output_type == "display_data"]
+    assert len(shown) == 1
+    html = shown[0]["data"]["text/html"]
+    assert "completed in" in html
+    assert "best: trial 0, score 0.89" in html
