@@ -81,7 +81,7 @@ def test_the_live_view_shows_what_runs_says_why_trials_were_stopped_and_ends_wit
     running = window.shows("slow", "/6", "2 running", "configuration", "x 0.9", "/9", "best score")
     rows = [line for line in running.splitlines() if "/9" in line]
     assert rows
-    assert all(len(line) <= width for line in rows)
+    assert max(map(len, rows)) <= width, rows
     other = terminal(f"status --follow slow --storage {tmp_path}", width)
     other.shows("2 running", "configuration", "/9")
     window.resize(70)
