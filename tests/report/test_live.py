@@ -64,7 +64,10 @@ def terminal(ray_here: None, ray_folder: Path) -> Iterator[Terminal]:
     def open_terminal(command: str, width: int) -> _Terminal:
         nonlocal opened
         opened += 1
-        environment = f"RAY_TMPDIR={ray_folder} RAY_ADDRESS={address} {sys.executable} -m xaytune"
+        # Readline, which pytest loads, leaves the size of pytest's own window in the environment.
+        environment = (
+            f"env -u COLUMNS -u LINES RAY_TMPDIR={ray_folder} RAY_ADDRESS={address} {sys.executable} -m xaytune"
+        )
         return _Terminal(socket, f"window{opened}", f"{environment} {command}", width)
 
     yield open_terminal
