@@ -342,6 +342,15 @@ def sleep_a_little(trial: Trial, config: dict[str, Any]) -> None:
     trial.callbacks.on("step_end")(lambda state: time.sleep(0.1))
 
 
+def break_the_database(trial: Trial, config: dict[str, Any]) -> None:
+    """Overwrites the database of MLflow's runs with something else, after the fifth step."""
+
+    @trial.callbacks.on("step_end")
+    def overwrite(state: TrainState) -> None:
+        if state.global_step == 5:
+            Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")).write_bytes(b"no database" * 1000)
+
+
 def break_at_step_5(trial: Trial, config: dict[str, Any]) -> None:
     """Raises after the fifth step."""
 

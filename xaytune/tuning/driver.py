@@ -30,6 +30,7 @@ from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
 from xaytune.tuning.session import RaySession
 from xaytune.tuning.source import TrialSource
 from xaytune.tuning.storage import StorageError, new_place
+from xaytune.tuning.trackers import tracking as trackers
 
 __all__ = ["resume_sweep", "run_sweep"]
 
@@ -81,7 +82,13 @@ def run_sweep(
     """
     session.wait()
     resources.check_feasible(spec.resources_per_trial)
-    return _drive(spec, new_place(storage, name, default_name), listener)
+    place = new_place(storage, name, default_name)
+    try:
+        trackers.begin(spec.trackers, place.folder.name)
+    except SpecError:
+        place.remove()
+        raise
+    return _drive(spec, place, listener)
 
 
 def resume_sweep(
@@ -112,6 +119,7 @@ def resume_sweep(
         raise StorageError(place, error) from error
     session.wait()
     resources.check_feasible(spec.resources_per_trial)
+    trackers.begin(spec.trackers, place.folder.name)
     return _drive(spec, place, listener)
 
 

@@ -25,7 +25,7 @@ def try_configuration(
     on_start: Callable[[dict[str, Any]], None],
     on_epoch_end: Callable[[TrainState], None],
 ) -> Report:
-    """Trains one configuration of a sweep to its end. Its checkpoints are not kept.
+    """Trains one configuration of a sweep to its end. Its checkpoints are not kept, and no tracker sees it.
 
     Args:
         spec: The sweep.
@@ -44,7 +44,8 @@ def try_configuration(
     suggestion = Searcher(fixed).ask()
     on_start(suggestion.config)
     with tempfile.TemporaryDirectory(prefix="xaytune-try-") as scratch:
-        task = Task.of(spec, DecisionPoints("epoch", ()), Place(Path(scratch)), "", heartbeat_s=0)
+        untracked = spec.model_copy(update={"trackers": []})
+        task = Task.of(untracked, DecisionPoints("epoch", ()), Place(Path(scratch)), "", heartbeat_s=0)
         assignment = Assignment(0, trial_seed(spec.search.seed, 0), suggestion.config)
         run = RecipeRun(task, assignment, lambda report: _stop_diverged(run, report), lambda report: None)
         run.callbacks.on("epoch_end", last=True)(on_epoch_end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from xaytune.records.place import Place
 from xaytune.records.state import Best
 from xaytune.sweep.errors import Problem
 from xaytune.sweep.spec import Reference, SweepSpec, TrackerName
+from xaytune.tuning.trackers.tracking import settings
 
 __all__ = ["Assignment", "DecisionPoints", "Failure", "Report", "StopRequest", "Task", "Verdict"]
 
@@ -63,6 +64,7 @@ class Task:
     recipe: Reference
     callbacks: tuple[Reference, ...]
     trackers: tuple[TrackerName, ...]
+    tracker_settings: Mapping[str, str]
     metric: str
     maximize: bool
     seed: int
@@ -90,6 +92,7 @@ class Task:
             recipe=spec.recipe,
             callbacks=tuple(spec.callbacks),
             trackers=tuple(spec.trackers),
+            tracker_settings=settings(spec.trackers),
             metric=spec.metric,
             maximize=spec.mode == "max",
             seed=spec.search.seed,

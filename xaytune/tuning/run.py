@@ -21,7 +21,7 @@ from xaytune.tuning.recipe import resolve
 from xaytune.tuning.report import Assignment, Report, StopRequest, Task
 from xaytune.tuning.reporter import Reporter
 from xaytune.tuning.trackers.tracker import TrackedTrial
-from xaytune.tuning.trackers.tracking import Tracking
+from xaytune.tuning.trackers.tracking import FOLDERS, Tracking
 from xaytune.tuning.trial import Trial
 
 __all__ = ["RecipeRun", "ThreadedRun"]
@@ -118,8 +118,20 @@ class RecipeRun:
 
     def _close_tracking(self, status: str, reason: str | None, best: Best | None) -> None:
         tracking, self._tracking = self._tracking, None
-        if tracking is not None:
-            tracking.close(status, reason, best.value if best is not None else None)
+        if tracking is None:
+            return
+        tracking.close(status, reason, best.value if best is not None else None)
+        if self._remote is not None:
+            self._move_tracked(self._remote)
+
+    def _move_tracked(self, remote: RemoteFolder) -> None:
+        """Moves the files of trackers to where they are kept."""
+        folder = Path(self._task.sweep_dir)
+        for tracked in FOLDERS:
+            for path in sorted((folder / tracked).rglob("*")):
+                if path.is_file():
+                    remote.put(path.relative_to(folder).as_posix(), path.read_bytes())
+            shutil.rmtree(folder / tracked, ignore_errors=True)
 
     def _settle_checkpoints(self) -> None:
         """Leaves only checkpoints that an attempt can go on from: what was not recorded is trained again."""

@@ -50,7 +50,7 @@ class TrialActor(tune.Trainable):
         self._problems: list[Problem] = []
         try:
             check_references(self.task.recipe, self.task.callbacks, self.task.trackers)
-            prepare(self.task.trackers)
+            prepare(self.task.trackers, self.task.tracker_settings)
         except SpecError as error:
             self._problems = error.problems
         self._baseline = Baseline()

@@ -7,14 +7,25 @@ from collections.abc import Sequence
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
 from xaytune.tuning.trackers.tracker import Point, TrackedTrial
 
-__all__ = ["Mlflow"]
+__all__ = ["Mlflow", "make_experiment"]
 
 _ID = "xaytune.trial_id"
+
+
+def make_experiment(sweep: str, client: MlflowClient | None = None) -> str:
+    """Returns the id of the experiment of a sweep, which is made if there is none; so is MLflow's database.
+
+    Raises:
+        MlflowException: The tracking server cannot be reached, or refuses.
+    """
+    client = client or MlflowClient()
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", sweep)
+    known = client.get_experiment_by_name(name)
+    return str(known.experiment_id if known is not None else client.create_experiment(name))
 
 
 class Mlflow:
@@ -26,7 +37,7 @@ class Mlflow:
 
     def __init__(self, trial: TrackedTrial) -> None:
         self._client = MlflowClient()
-        experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", trial.sweep))
+        experiment = make_experiment(trial.sweep, self._client)
         found: list[Run] = []
         if trial.attempt > 0:
             found = self._client.search_runs([experiment], f"tags.`{_ID}` = '{trial.id}'")
@@ -39,18 +50,6 @@ class Mlflow:
         params = [Param(name, str(value)[:MAX_PARAM_VAL_LENGTH]) for name, value in trial.config.items()]
         for begin in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(self._run, params=params[begin : begin + MAX_PARAMS_TAGS_PER_BATCH])
-
-    def _experiment(self, name: str) -> str:
-        known = self._client.get_experiment_by_name(name)
-        if known is not None:
-            return str(known.experiment_id)
-        try:
-            return str(self._client.create_experiment(name))
-        except MlflowException:  # another trial was quicker
-            made = self._client.get_experiment_by_name(name)
-            if made is None:
-                raise
-            return str(made.experiment_id)
 
     def log(self, points: Sequence[Point]) -> None:
         """Takes metrics, by ascending step."""

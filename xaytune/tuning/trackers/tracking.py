@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import time
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xaytune.records.history import Row
-from xaytune.sweep.errors import Problem
+from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.spec import TrackerName
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.tuning.metrics import capture, materialize
 from xaytune.tuning.trackers.tracker import Point, TrackedTrial, Tracker
 
-__all__ = ["Tracking", "missing"]
+__all__ = ["FOLDERS", "Tracking", "begin", "missing", "prepare", "settings"]
+
+# Where trackers keep files of their own in a sweep's folder.
+FOLDERS = ("tensorboard", "wandb")
 
 # Trackers are given what was measured so often, and at the end of each epoch.
 _EVERY_S = 2.0
@@ -31,8 +36,35 @@ def missing(trackers: Iterable[TrackerName]) -> list[Problem]:
     ]
 
 
-def prepare(trackers: Iterable[TrackerName]) -> None:
-    """Imports trackers: what they start then belongs to the process, not to its first trial."""
+def settings(trackers: Iterable[TrackerName]) -> dict[str, str]:
+    """Returns the variables of this process's environment that trackers are set up by."""
+    prefixes = tuple(f"{name.upper()}_" for name in trackers)
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
+def begin(trackers: Iterable[TrackerName], sweep: str) -> None:
+    """Makes what the trials of a sweep share: they are not to race for it.
+
+    Raises:
+        SpecError: A tracker cannot be reached, or refuses.
+    """
+    if "mlflow" in trackers:
+        from xaytune.tuning.trackers.mlflow import make_experiment
+
+        try:
+            make_experiment(sweep)
+        except Exception as error:
+            raise SpecError([Problem(("trackers",), f"mlflow: {error}")]) from error
+
+
+def prepare(trackers: Iterable[TrackerName], settings: Mapping[str, str]) -> None:
+    """Imports trackers: what they start then belongs to the process, not to its first trial.
+
+    Args:
+        trackers: Their names.
+        settings: What :func:`settings` returned where the sweep was started.
+    """
+    os.environ.update(settings)
     for name in trackers:
         importlib.import_module(f"xaytune.tuning.trackers.{name}")
 
@@ -46,7 +78,8 @@ def _open(name: TrackerName, trial: TrackedTrial) -> Tracker:
 class Tracking:
     """Gives the trackers of a trial what it measures.
 
-    A metric of the training is given at every step; one that an evaluation sets, where it was set.
+    A metric of the training is given at every step; one that an evaluation sets, where it was set. A tracker that
+    fails later than at its start is given up with a warning: the training goes on.
 
     Args:
         trackers: Their names.
@@ -54,11 +87,17 @@ class Tracking:
     """
 
     def __init__(self, trackers: Iterable[TrackerName], trial: TrackedTrial) -> None:
-        self._trackers = [_open(name, trial) for name in trackers]
+        self._trackers: list[Tracker] = []
         self._rows: list[tuple[float, Row]] = []
         self._seen: dict[str, Any] = {}  # metrics as the last step left them
         self._evaluated: set[str] = set()
         self._given = time.monotonic()
+        try:
+            for name in trackers:
+                self._trackers.append(_open(name, trial))
+        except Exception as error:
+            self.close("failed", f"{name}: {error}", None)
+            raise
 
     def attach(self, callbacks: CallbackManager) -> None:
         """Registers the handlers, after all others."""
@@ -70,8 +109,7 @@ class Tracking:
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Gives the trackers what is left, and ends them."""
         self._give()
-        for tracker in self._trackers:
-            tracker.close(status, reason, best)
+        self._tell(lambda tracker: tracker.close(status, reason, best))
 
     def _on_step_end(self, state: TrainState) -> None:
         self._seen = dict(state.metrics)
@@ -80,6 +118,8 @@ class Tracking:
             self._give()
 
     def _on_evaluated(self, state: TrainState) -> None:
+        if "error" in state.metrics:  # the step that failed is no step
+            return
         new = {n: v for n, v in state.metrics.items() if n not in self._seen or v is not self._seen[n]}
         self._evaluated |= new.keys()
         self._seen = dict(state.metrics)
@@ -99,5 +139,13 @@ class Tracking:
         rows, self._rows = self._rows, []
         materialize([row for _, row in rows])
         points = [Point(row.global_step, at, row.metrics) for at, row in rows if row.metrics]
-        for tracker in self._trackers:
-            tracker.log(points)
+        self._tell(lambda tracker: tracker.log(points))
+
+    def _tell(self, told: Callable[[Tracker], None]) -> None:
+        for tracker in list(self._trackers):
+            try:
+                told(tracker)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                name, cause = type(tracker).__name__, f"{type(error).__name__}: {error}"
+                warnings.warn(f"{name} takes no more of this trial, which goes on: {cause}", stacklevel=2)
