@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +50,9 @@ def _write(table: pd.DataFrame, file: Path) -> Path:
     if file.suffix == ".csv":
         table.to_csv(file, index=False)
     elif file.suffix == ".json":
-        table.to_json(file, orient="records", double_precision=15)
+        finite = table.notna() & ~table.isin([math.inf, -math.inf])  # JSON has no others
+        known = table.astype(object).where(finite, None)
+        file.write_text(json.dumps(known.to_dict("records")))
     else:
         _of_one_type(table).to_parquet(file, index=False)
     return file

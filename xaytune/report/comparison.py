@@ -13,7 +13,7 @@ from xaytune.records.results import Results
 from xaytune.report.curves import Progress, progress
 from xaytune.report.figures import comparison_plots
 from xaytune.report.templating import render
-from xaytune.report.text import duration, number
+from xaytune.report.text import clock, number
 
 __all__ = ["Comparison"]
 
@@ -55,7 +55,7 @@ class Comparison:
     def tables(self) -> list[Table]:
         """Returns what to print: a summary, and the best values over time and over training."""
         summary = self._table("", [(row.name, row.texts) for row in self._summary()])
-        over_time = [(duration(at), self._best_at(at, "seconds")) for at in self._times("seconds")]
+        over_time = [(clock(at), self._best_at(at, "seconds")) for at in self._times("seconds")]
         over_training = [(f"{at:.0f}", self._best_at(at, "epochs")) for at in self._times("epochs")]
         return [summary, self._table("best after", over_time), self._table("best after epochs", over_training)]
 
@@ -71,8 +71,8 @@ class Comparison:
             _Row("state", [sweep.state for sweep in self._sweeps]),
             _Row("trials", [str(sweep.num_trials) for sweep in self._sweeps]),
             _Row(f"best {metric}", [number(grown.best[-1]) for grown in self._grown]),
-            _Row("reached after", [duration(self._reached(grown, "seconds")) for grown in self._grown]),
-            _Row("ran", [duration(grown.seconds[-1]) for grown in self._grown]),
+            _Row("reached after", [clock(self._reached(grown, "seconds")) for grown in self._grown]),
+            _Row("ran", [clock(grown.seconds[-1]) for grown in self._grown]),
             _Row("epochs of all trials", [str(sweep.epochs) for sweep in self._sweeps]),
         ]
 
