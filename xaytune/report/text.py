@@ -135,7 +135,9 @@ def _listed(numbers: list[int], most: int = 10) -> str:
 
 def plan(spec: SweepSpec) -> str:
     """Writes what a sweep will do: its trials, their resources, when they are judged, and its cost at most."""
-    resources = ", ".join(f"{name} {amount:g}" for name, amount in spec.resources_per_trial.items())
+    resources = " and ".join(
+        ", ".join(f"{name} {amount:g}" for name, amount in bundle.items()) for bundle in spec.bundles
+    )
     at_once = spec.max_concurrent_trials or "as many as there is room for"
     lines = [
         f"trials      {spec.num_trials}{_product(spec)}, {at_once} at once; each reserves {resources}",

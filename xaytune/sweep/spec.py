@@ -12,7 +12,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     WrapValidator,
     model_validator,
@@ -229,6 +231,11 @@ def _check_reference(value: Any) -> Any:
     return value
 
 
+_Bundle = dict[str, Annotated[float, Field(ge=0)]]
+_Resources = Annotated[
+    Annotated[_Bundle, Tag("bundle")] | Annotated[list[_Bundle], Field(min_length=1), Tag("bundles")],
+    Discriminator(lambda value: "bundles" if isinstance(value, list) else "bundle"),
+]
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Reference = Annotated[str | Callable[..., Any], WrapValidator(lambda value, _: _check_reference(value))]
 
@@ -245,7 +252,9 @@ class SweepSpec(_Options):
         scheduler: Which trials are stopped early.
         num_samples: Configurations to draw; a ``grid`` multiplies them.
         max_concurrent_trials: Trials that run at once; by default as many as the cluster has room for.
-        resources_per_trial: What each trial reserves, ``cpu``, ``gpu`` and custom resources.
+        resources_per_trial: What each trial reserves, ``cpu``, ``gpu`` and custom resources; or several such
+            bundles, the first for its own process, the others for what it starts.
+        placement_strategy: How Ray places the bundles of a trial on nodes.
         callbacks: ``"module:function"`` or functions; each is called once a trial with ``(trial, config)``.
         trackers: Experiment trackers in which each trial is a run.
         failures: What to do about failures.
@@ -265,7 +274,8 @@ class SweepSpec(_Options):
     scheduler: SchedulerSpec = FifoSpec()
     num_samples: int = Field(default=1, ge=1)
     max_concurrent_trials: int | None = Field(default=None, ge=1)
-    resources_per_trial: dict[str, Annotated[float, Field(ge=0)]] = {"cpu": 1}
+    resources_per_trial: _Resources = {"cpu": 1}
+    placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     callbacks: list[Reference] = []
     trackers: list[TrackerName] = []
     failures: FailuresSpec = FailuresSpec()
@@ -300,6 +310,12 @@ class SweepSpec(_Options):
         if problems:
             raise SpecError(problems)
         return spec
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What each trial reserves, as a list."""
+        reserved = self.resources_per_trial
+        return reserved if isinstance(reserved, list) else [reserved]
 
     @property
     def gridded(self) -> tuple[Parameter, ...]:
@@ -337,13 +353,14 @@ def reference_name(reference: Reference) -> str:
 
 
 def _contradictions(spec: SweepSpec) -> Iterator[Problem]:
-    if not any(spec.resources_per_trial.values()):
-        yield Problem(("resources_per_trial",), f"must reserve something (got {spec.resources_per_trial})")
-    gpus = spec.resources_per_trial.get("gpu", 0)
-    if gpus > 1 and gpus != int(gpus):
-        yield Problem(
-            ("resources_per_trial", "gpu"), f"must be whole above 1: Ray splits no second GPU (got {gpus:g})"
-        )
+    for index, bundle in enumerate(spec.bundles):
+        at: Path = (index,) if isinstance(spec.resources_per_trial, list) else ()
+        path = ("resources_per_trial", *at)
+        if not any(bundle.values()):
+            yield Problem(path, f"must reserve something (got {bundle})")
+        gpus = bundle.get("gpu", 0)
+        if gpus > 1 and gpus != int(gpus):
+            yield Problem((*path, "gpu"), f"must be whole above 1: Ray splits no second GPU (got {gpus:g})")
     if isinstance(spec.scheduler, (PbtSpec, Pb2Spec)):
         yield from _population_problems(spec, spec.scheduler)
     if spec.search.algorithm == "grid":
@@ -370,7 +387,7 @@ def _problem(details: ErrorDetails) -> Problem:
     """Words a problem that pydantic found: what was got, and the mend."""
     kind, got, context = details["type"], details["input"], details.get("ctx", {})
     # Pydantic puts the chosen member of a union into the path, where the file has no such key.
-    path = tuple(part for part in details["loc"] if part not in _ALGORITHMS)
+    path = tuple(part for part in details["loc"] if part not in (*_ALGORITHMS, "bundle", "bundles"))
     if kind == "extra_forbidden":
         *model, key = details["loc"]
         return Problem(path, f"unknown option {key!r}; {nearest(key, _options_at(tuple(model)))}")

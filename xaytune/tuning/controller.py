@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -57,24 +58,24 @@ class SweepTrial(TuneTrial):
 class _Controller(TuneController):
     """Tune's controller, which leaves it to the scheduler what follows from a failure."""
 
-    max_concurrent: int
-    ahead: int  # trials that are made before there is room for them
+    room: Callable[[], int]  # for how many trials at once
+    ahead: Callable[[], int]  # trials that are made before there is room for them
 
     def may_stage(self, trial: TuneTrial) -> bool:
         """Tells whether there is room for a trial to be run, or it was made already."""
         under_way = len(self._running_trials) + len(self._staged_trials)
-        return trial in self._staged_trials or under_way < self.max_concurrent
+        return trial in self._staged_trials or under_way < self.room()
 
     def _wrapped(self) -> Any:
         return self
 
     def _maybe_update_trial_queue(self) -> None:
-        self._max_pending_trials = self.ahead
+        self._max_pending_trials = self.ahead()
         super()._maybe_update_trial_queue()  # type: ignore[no-untyped-call]
 
     def _maybe_add_actors(self) -> None:
         # Paused trials do not count: the source of trials cannot hold this limit alone.
-        free = self.max_concurrent - len(self._running_trials) - len(self._staged_trials)
+        free = self.room() - len(self._running_trials) - len(self._staged_trials)
         self._max_pending_trials = self._actor_manager.num_pending_actors + free
         super()._maybe_add_actors()
 
@@ -117,11 +118,11 @@ class TuneRun:
     Args:
         task: What all trials share.
         resources: What each trial reserves.
-        max_concurrent: Trials that are under way at once.
+        room: Returns how many trials may be under way at once.
     """
 
-    def __init__(self, task: Task, resources: PlacementGroupFactory, max_concurrent: int) -> None:
-        self._task, self._resources, self._max_concurrent = task, resources, max_concurrent
+    def __init__(self, task: Task, resources: PlacementGroupFactory, room: Callable[[], int]) -> None:
+        self._task, self._resources, self._room = task, resources, room
         self._logger = logging.getLogger("ray.tune")
 
     def __enter__(self) -> TuneRun:
@@ -156,14 +157,16 @@ class TuneRun:
             trial_dirname_creator=lambda trial: name,
         )
 
-    def run(self, source: SearchAlgorithm, scheduler: TrialScheduler, callback: Callback, ahead: int) -> None:
+    def run(
+        self, source: SearchAlgorithm, scheduler: TrialScheduler, callback: Callback, ahead: Callable[[], int]
+    ) -> None:
         """Runs the trials of a source until there are no more.
 
         Args:
             source: Gives the trials.
             scheduler: Decides on them.
             callback: Is told of them.
-            ahead: Trials that are made before there is room for them.
+            ahead: Returns how many trials are made before there is room for them.
         """
         controller: Any = _Controller(
             search_alg=source,
@@ -172,7 +175,7 @@ class TuneRun:
             storage=self._storage,
             reuse_actors=True,
         )
-        controller.max_concurrent = self._max_concurrent
+        controller.room = self._room
         controller.ahead = ahead
         controller._class_cache = _ActorClasses()  # type: ignore[no-untyped-call]
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.

@@ -29,7 +29,7 @@ from xaytune.tuning.report import Report, StopRequest, Task
 from xaytune.tuning.scheduler import CooperativeScheduler, assignment_of
 from xaytune.tuning.session import RaySession
 from xaytune.tuning.source import TrialSource
-from xaytune.tuning.storage import StorageError, new_place
+from xaytune.tuning.storage import StorageError, check_shared, new_place
 from xaytune.tuning.trackers import tracking as trackers
 
 __all__ = ["resume_sweep", "run_sweep"]
@@ -47,6 +47,7 @@ _CHANGEABLE = (
     "failures",
     "max_concurrent_trials",
     "num_samples",
+    "placement_strategy",
     "recipe",
     "resources_per_trial",
     "stall_timeout_s",
@@ -81,10 +82,10 @@ def run_sweep(
         StorageError: The sweep's folder cannot be written any more.
     """
     session.wait()
-    resources.check_feasible(spec.resources_per_trial)
+    resources.check_feasible(spec)
     place = new_place(storage, name, default_name)
     try:
-        trackers.begin(spec.trackers, place.folder.name)
+        _prepare(spec, place)
     except SpecError:
         place.remove()
         raise
@@ -118,8 +119,8 @@ def resume_sweep(
     except OSError as error:
         raise StorageError(place, error) from error
     session.wait()
-    resources.check_feasible(spec.resources_per_trial)
-    trackers.begin(spec.trackers, place.folder.name)
+    resources.check_feasible(spec)
+    _prepare(spec, place)
     return _drive(spec, place, listener)
 
 
@@ -139,7 +140,8 @@ def _resumed_spec(results: Results, overrides: Mapping[str, Any]) -> SweepSpec:
         if option not in _CHANGEABLE:
             raise SpecError([Problem((option,), f"cannot be changed any more; {nearest(option, _CHANGEABLE)}")])
         if inner:
-            plain[option] = {**(plain[option] or {}), inner: value}
+            before = plain[option] if isinstance(plain[option], dict) else {}
+            plain[option] = {**before, inner: value}
         else:
             plain[option] = value
     spec = SweepSpec.parse(plain)
@@ -147,6 +149,12 @@ def _resumed_spec(results: Results, overrides: Mapping[str, Any]) -> SweepSpec:
         message = f"the sweep has {len(results.trials)} trials already (got {spec.num_trials} in all)"
         raise SpecError([Problem(("num_samples",), message)])
     return spec
+
+
+def _prepare(spec: SweepSpec, place: Place) -> None:
+    """Checks that all nodes see the sweep's folder, and makes what its trials share in trackers."""
+    check_shared(place)
+    trackers.begin(spec.trackers, place.folder.name)
 
 
 def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
@@ -160,18 +168,18 @@ def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
 
 
 def _run(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
-    limit = spec.max_concurrent_trials or resources.max_concurrent(spec.resources_per_trial)
-    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * limit)
+    room = resources.Room(spec)
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * room.trials())
     searcher, judge = Searcher(spec), judge_for(spec)
     with Mirror(place) as mirror, contextlib.closing(Recorder(place, spec, listener)) as recorder:
         folder = recorder.state.folder
         task = Task.of(spec, judge.points, place, recorder.sweep_id, heartbeat_s, [folder] if folder else [])
-        with TuneRun(task, resources.placement(spec.resources_per_trial), limit) as tune_run:
+        with TuneRun(task, resources.placement(spec), room.trials) as tune_run:
             recorder.reopen_stillborn()
             left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)
             recorder.begun()
             # A scheduler that lets trials wait for each other has to know them all.
-            ahead = spec.num_trials if judge.points.pausing else limit
+            ahead = (lambda: spec.num_trials) if judge.points.pausing else room.trials
             source = TrialSource(spec, searcher, recorder, ahead, tune_run.make_trial, left.unfinished.values())
             scheduler = CooperativeScheduler(judge, recorder, spec, heartbeat_s, left)
             scheduler.catch_up(left)

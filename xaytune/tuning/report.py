@@ -100,7 +100,7 @@ class Task:
             sweep_dir=str(place.folder.absolute()),
             remote=place.remote.uri if place.remote is not None else None,
             import_paths=(os.getcwd(), *import_paths),
-            cpus=spec.resources_per_trial.get("cpu", 1),
+            cpus=spec.bundles[0].get("cpu", 1),
             heartbeat_s=heartbeat_s,
         )
 

@@ -1,55 +1,100 @@
-"""Resources: what a trial needs, what the cluster has, and how many trials that makes."""
+"""Resources: what a trial needs, what the cluster has or may get, and how many trials that makes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 
 import ray
+from ray._private.state import state as cluster_state
 from ray.tune import PlacementGroupFactory
 
 from xaytune.sweep.errors import Problem, SpecError
+from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["bundle", "check_feasible", "max_concurrent", "placement"]
+__all__ = ["Room", "check_feasible", "placement"]
 
 _RAY_NAMES = {"cpu": "CPU", "gpu": "GPU"}
+# The cluster is asked so often what it has.
+_EVERY_S = 2.0
+_Resources = Mapping[str, float]
 
 
-def bundle(resources: Mapping[str, float]) -> dict[str, float]:
-    """Returns resources under Ray's own names, without those that are not needed."""
-    return {_RAY_NAMES.get(name, name): amount for name, amount in resources.items() if amount > 0}
+def _needs(spec: SweepSpec) -> list[dict[str, float]]:
+    """The bundles of a trial under Ray's own names, without what is not needed."""
+    return [
+        {_RAY_NAMES.get(name, name): amount for name, amount in bundle.items() if amount > 0}
+        for bundle in spec.bundles
+    ]
 
 
-def placement(resources: Mapping[str, float]) -> PlacementGroupFactory:
+def placement(spec: SweepSpec) -> PlacementGroupFactory:
     """Returns what Tune is to reserve for a trial."""
-    return PlacementGroupFactory([bundle(resources)])
+    return PlacementGroupFactory(_needs(spec), strategy=spec.placement_strategy)
 
 
-def check_feasible(resources: Mapping[str, float]) -> None:
-    """Checks that some node of the cluster could run a trial.
+def check_feasible(spec: SweepSpec) -> None:
+    """Checks that the nodes of the cluster, or those that its autoscaler may add, could run a trial.
 
     Raises:
         SpecError: None ever could.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    needed = bundle(resources)
-    if any(all(node.get(name, 0) >= amount for name, amount in needed.items()) for node in nodes):
-        return
-    largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in needed}
-    got = ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
-    have = ", ".join(f"{name} {amount:g}" for name, amount in largest.items())
-    raise SpecError(
-        [
-            Problem(
-                ("resources_per_trial",),
-                f"no node can ever run a trial (got {got}; nodes have at most {have})",
-            )
-        ]
-    )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + _addable_nodes()
+    needs = _needs(spec)
+    if spec.placement_strategy == "STRICT_PACK":
+        needs = [_total(needs)]
+    for need in needs:
+        if not any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
+            largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in need}
+            message = f"no node can ever run a trial (got {_listed(need)}; nodes have at most {_listed(largest)})"
+            raise SpecError([Problem(("resources_per_trial",), message)])
 
 
-def max_concurrent(resources: Mapping[str, float]) -> int:
-    """Returns how many trials the cluster has room for, at least one."""
-    total: Mapping[str, float] = ray.cluster_resources()
-    needed = bundle(resources)
-    return max(1, min(math.floor(total.get(name, 0) / amount) for name, amount in needed.items()))
+class Room:
+    """How many trials the cluster has room for: at least one; it changes as nodes join and leave.
+
+    Where the cluster has an autoscaler, what that may add counts too: nodes come because trials wait for them.
+
+    Args:
+        spec: The sweep.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._need = _total(_needs(spec))
+        self._at_most = min(spec.max_concurrent_trials or spec.num_trials, spec.num_trials)
+        self._trials = self._count()
+        self._counted = time.monotonic()
+
+    def trials(self) -> int:
+        """Returns the number."""
+        if time.monotonic() >= self._counted + _EVERY_S:
+            self._trials, self._counted = self._count(), time.monotonic()
+        return self._trials
+
+    def _count(self) -> int:
+        have, may_have = ray.cluster_resources(), _addable()
+        most = {name: max(have.get(name, 0.0), may_have.get(name, 0.0)) for name in self._need}
+        # Ray counts in ten thousandths: ten trials of 0.1 fit into 1, whatever floats make of it.
+        room = (int(most[name] / need + 1e-4) for name, need in self._need.items())
+        return max(1, min(self._at_most, *room))
+
+
+def _addable() -> _Resources:
+    """What the cluster has once its autoscaler has added all that it may."""
+    most: _Resources | None = cluster_state.get_max_resources_from_cluster_config()
+    return most or {}
+
+
+def _addable_nodes() -> list[_Resources]:
+    """What each type of node has that the autoscaler may add."""
+    config = cluster_state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    return [dict(group.resources) for group in groups if group.max_count != 0]
+
+
+def _total(needs: Sequence[_Resources]) -> dict[str, float]:
+    return {name: sum(need.get(name, 0) for need in needs) for need in needs for name in need}
+
+
+def _listed(resources: _Resources) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())

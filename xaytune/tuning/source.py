@@ -26,7 +26,7 @@ class TrialSource(SearchAlgorithm):
         spec: The sweep.
         searcher: Suggests configurations.
         recorder: Takes down what is suggested, and knows how trials did.
-        max_concurrent: Trials that may be under way at once, waiting ones included.
+        at_once: Returns how many trials may be under way, waiting ones included.
         make_trial: Makes Tune's trial of an assignment.
         unfinished: Trials to go on with first.
     """
@@ -36,14 +36,14 @@ class TrialSource(SearchAlgorithm):
         spec: SweepSpec,
         searcher: Searcher,
         recorder: Recorder,
-        max_concurrent: int,
+        at_once: Callable[[], int],
         make_trial: Callable[[Assignment], TuneTrial],
         unfinished: Iterable[TuneTrial] = (),
     ) -> None:
         self._spec = spec
         self._searcher = searcher
         self._recorder = recorder
-        self._max_concurrent = max_concurrent
+        self._at_once = at_once
         self._make_trial = make_trial
         self._num_trials = spec.num_trials
         self._unfinished = deque(unfinished)
@@ -60,7 +60,7 @@ class TrialSource(SearchAlgorithm):
 
     def next_trial(self) -> TuneTrial | None:
         """Returns the next trial; None while enough are under way, and when there are no more."""
-        if self.is_finished() or len(self._numbers) >= self._max_concurrent:
+        if self.is_finished() or len(self._numbers) >= self._at_once():
             return None
         trial = self._unfinished.popleft() if self._unfinished else self._new_trial()
         self._numbers[trial.trial_id] = trial.config["assignment"].number

@@ -31,7 +31,8 @@ class Sweep:
         scheduler: Options of the scheduler, ``{"algorithm": "asha", "max_t": 27}``.
         num_samples: Configurations to draw.
         max_concurrent_trials: Trials that run at once; by default as many as there is room for.
-        resources_per_trial: What each trial reserves.
+        resources_per_trial: What each trial reserves; or several such bundles, the first for its own process.
+        placement_strategy: How Ray places the bundles of a trial on nodes.
         callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
         trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
         failures: ``{"retries": 3}``: times that a trial is begun again after it lost its process.
@@ -55,7 +56,8 @@ class Sweep:
         scheduler: Mapping[str, Any] | None = None,
         num_samples: int = 1,
         max_concurrent_trials: int | None = None,
-        resources_per_trial: Mapping[str, float] | None = None,
+        resources_per_trial: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
+        placement_strategy: str = "PACK",
         callbacks: Sequence[Callable[..., Any] | str] = (),
         trackers: Sequence[str] = (),
         failures: Mapping[str, Any] | None = None,
@@ -74,7 +76,8 @@ class Sweep:
                 "scheduler": dict(scheduler or {"algorithm": "fifo"}),
                 "num_samples": num_samples,
                 "max_concurrent_trials": max_concurrent_trials,
-                "resources_per_trial": dict(resources_per_trial or {"cpu": 1}),
+                "resources_per_trial": resources_per_trial or {"cpu": 1},
+                "placement_strategy": placement_strategy,
                 "callbacks": list(callbacks),
                 "trackers": list(trackers),
                 "failures": dict(failures or {}),

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray import tune
 from xaytune.sweep.errors import Problem, SpecError
 from xaytune.tuning.recipe import check_references, use_import_paths
 from xaytune.tuning.report import Report, StopRequest, Task
+from xaytune.tuning.storage import not_shared
 
 __all__ = ["TrialActor", "trainable_for"]
 
@@ -49,6 +51,8 @@ class TrialActor(tune.Trainable):
         seed_everything(self.task.seed)
         self._problems: list[Problem] = []
         try:
+            if not Path(self.task.sweep_dir).is_dir():
+                raise SpecError([not_shared(self.task.sweep_dir, ray.util.get_node_ip_address())])
             check_references(self.task.recipe, self.task.callbacks, self.task.trackers)
             prepare(self.task.trackers, self.task.tracker_settings)
         except SpecError as error:
