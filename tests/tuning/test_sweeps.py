@@ -95,8 +95,8 @@ def test_the_journal_tells_the_whole_story_of_a_trial(swept: Results) -> None:
     stopped = next(trial for trial in swept.trials if trial.status == "stopped")
     story = [event for event in events_of(swept) if event.get("trial") == stopped.number]
     kinds = [event["event"] for event in story]
-    results = ["result"] * (1 if stopped.epoch == 1 else 2)
-    assert kinds == ["trial", "start", *results, "stop", "end"]
+    judged = ["result", "verdict"] * (1 if stopped.epoch == 1 else 2)
+    assert kinds == ["trial", "start", *judged, "stop", "end"]
     start = story[1]
     assert start["node"] == ray.util.get_node_ip_address()
     assert start["pid"] > 0
@@ -108,7 +108,7 @@ def test_a_process_serves_many_trials(swept: Results) -> None:
 
 def test_one_trial_at_a_time_with_a_seed_makes_the_same_sweep_again(run: Run, tmp_path: Path) -> None:
     def story(results: Results) -> list[Event]:
-        fleeting = ("t", "pid", "path", "name", "host")
+        fleeting = ("t", "pid", "path", "name", "host", "id")
         return [{k: v for k, v in event.items() if k not in fleeting} for event in events_of(results)]
 
     options: dict[str, Any] = {
