@@ -31,6 +31,7 @@ def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
 def test_the_exported_names_are_these() -> None:
     assert xaytune.__all__ == [
         "CallbackManager",
+        "LiveView",
         "Results",
         "SpecError",
         "Sweep",

@@ -8,7 +8,8 @@ from typing import cast
 
 import click
 
-from xaytune.cli.options import as_json_option, print_json, storage_option, sweep_argument
+from xaytune.cli.clusters import follow_on_cluster, print_status_on_cluster
+from xaytune.cli.options import as_json_option, cluster_options, print_json, storage_option, sweep_argument
 from xaytune.records.export import FORMATS, Format, export
 from xaytune.records.journal import FILE_NAME, JournalError, JournalTail
 from xaytune.records.place import Place, find_sweep
@@ -30,8 +31,17 @@ _output_folder = click.option(
 @storage_option
 @as_json_option
 @click.option("--follow", is_flag=True, help="Show it until it ends, as `run` does.")
-def status(sweep: str, storage: str, as_json: bool, follow: bool) -> None:
-    """Says how far a SWEEP is: a folder, or a name under the storage folder."""
+@cluster_options
+def status(
+    sweep: str, storage: str, as_json: bool, follow: bool, address: str | None, cluster: Path | None
+) -> None:
+    """Says how far a SWEEP is: a folder, or a name under the storage folder.
+
+    With --address or --cluster, SWEEP is the name of one that was launched there.
+    """
+    if address is not None or cluster is not None:
+        (follow_on_cluster if follow else print_status_on_cluster)(sweep, as_json, address, cluster)
+        return
     place = find_sweep(sweep, storage)
     if follow and as_json:
         raise click.UsageError("--follow shows a table, --json prints once: choose one")

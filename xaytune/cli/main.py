@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from xaytune.cli import looking, running
+from xaytune.cli import clusters, looking, running
+from xaytune.cli.ending import BAD_INPUT, INTERRUPTED
+from xaytune.cluster.errors import ClusterError
 from xaytune.records.journal import JournalError
 from xaytune.sweep.errors import SpecError
 
 __all__ = ["main"]
-
-BAD_INPUT, INTERRUPTED = 2, 130
 
 
 class _Commands(click.Group):
@@ -21,7 +21,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (SpecError, JournalError) as error:
+        except (SpecError, JournalError, ClusterError) as error:
             click.echo(str(error), err=True)
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
@@ -34,5 +34,5 @@ def main() -> None:
     """Tunes PyTorch trainers on Ray. Exit codes: 0 done, 1 the sweep failed, 2 bad input, 130 interrupted."""
 
 
-for command in (*running.COMMANDS, *looking.COMMANDS):
+for command in (*running.COMMANDS, *looking.COMMANDS, *clusters.COMMANDS):
     main.add_command(command)

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["as_json_option", "print_json", "set_option", "spec_argument", "storage_option", "sweep_argument"]
+from xaytune.sweep.loader import parse_assignments
+
+__all__ = [
+    "as_json_option",
+    "cluster_options",
+    "name_option",
+    "num_samples_option",
+    "overrides_of",
+    "print_json",
+    "set_option",
+    "spec_argument",
+    "storage_option",
+    "sweep_argument",
+]
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
 sweep_argument = click.argument("sweep")
 set_option = click.option(
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set an option of the spec; repeatable."
+)
+name_option = click.option(
+    "--name", help="Name of the sweep; by default the spec's, with a number where it is taken."
+)
+num_samples_option = click.option(
+    "--num-samples", type=int, help="Configurations to draw in all, instead of the spec's."
 )
 storage_option = click.option(
     "--storage",
@@ -22,6 +42,25 @@ storage_option = click.option(
     help="Folder of sweeps: a path, or a URI such as s3://bucket/sweeps.",
 )
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that name a cluster."""
+    address = click.option("--address", help="The cluster's dashboard, http://HEAD:8265.")
+    file = click.option(
+        "--cluster",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Or its YAML file, as `ray up` takes it.",
+    )
+    return address(file(command))
+
+
+def overrides_of(assignments: tuple[str, ...], num_samples: int | None) -> dict[str, Any]:
+    """Returns what replaces options of a spec, by dotted name."""
+    overrides = parse_assignments(assignments)
+    if num_samples is not None:
+        overrides["num_samples"] = num_samples
+    return overrides
 
 
 def print_json(value: Any) -> None:

@@ -10,36 +10,53 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from xaytune.cli.clusters import resume_on_cluster
+from xaytune.cli.ending import BAD_INPUT, SWEEP_FAILED, end_as
 from xaytune.cli.options import (
     as_json_option,
+    cluster_options,
+    name_option,
+    num_samples_option,
+    overrides_of,
     print_json,
     set_option,
     spec_argument,
     storage_option,
     sweep_argument,
 )
+from xaytune.records.journal import Event
 from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
+from xaytune.records.state import SweepState
+from xaytune.records.stream import line_of
 from xaytune.report import text
 from xaytune.sweep.errors import SpecError
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 if TYPE_CHECKING:
-    from xaytune.report.live import LiveView
+    from xaytune.tuning.recorder import Listener
     from xaytune.tuning.session import RaySession
 
 __all__ = ["COMMANDS"]
 
-DONE, SWEEP_FAILED, INTERRUPTED = 0, 1, 130
+_address_option = click.option(
+    "--address",
+    help="A cluster that this machine is a node of, HEAD:6379 or auto; by default what RAY_ADDRESS says.",
+)
+_events_option = click.option(
+    "--events", "as_events", is_flag=True, help="Print the events of the journal, a line of JSON each (RFC 7464)."
+)
 
 
 @click.command()
 @spec_argument
-@click.option("--name", help="Name of the sweep; by default the spec's, with a number where it is taken.")
+@name_option
 @storage_option
-@click.option("--num-samples", type=int, help="Configurations to draw, instead of the spec's.")
+@num_samples_option
 @set_option
 @as_json_option
+@_events_option
+@_address_option
 def run(
     spec: Path,
     name: str | None,
@@ -47,75 +64,97 @@ def run(
     num_samples: int | None,
     assignments: tuple[str, ...],
     as_json: bool,
+    as_events: bool,
+    address: str | None,
 ) -> None:
     """Runs the sweep of a SPEC to its end."""
-    overrides = parse_assignments(assignments)
-    if num_samples is not None:
-        overrides["num_samples"] = num_samples
-    loaded = load_spec(spec, overrides)
+    loaded = load_spec(spec, overrides_of(assignments, num_samples))
 
-    def drive(session: RaySession, view: LiveView) -> Results:
+    def drive(session: RaySession, listener: Listener) -> Results:
         from xaytune.tuning.driver import run_sweep
 
         with locating(spec):
-            return run_sweep(loaded, storage, name, spec.stem, session, view)
+            return run_sweep(loaded, storage, name, spec.stem, session, listener)
 
-    _show(drive, as_json)
+    _run(drive, as_json, as_events, address)
 
 
 @click.command()
 @sweep_argument
 @storage_option
-@click.option("--num-samples", type=int, help="Configurations to draw in all, instead of the spec's.")
+@num_samples_option
 @set_option
 @as_json_option
-def resume(sweep: str, storage: str, num_samples: int | None, assignments: tuple[str, ...], as_json: bool) -> None:
+@_events_option
+@cluster_options
+def resume(
+    sweep: str,
+    storage: str,
+    num_samples: int | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    as_events: bool,
+    address: str | None,
+    cluster: Path | None,
+) -> None:
     """Goes on with a SWEEP that was interrupted, killed, or failed: a folder, or a name under the storage folder.
 
-    What was finished stays as it is; unfinished trials go on from their last checkpoint.
+    What was finished stays as it is; unfinished trials go on from their last checkpoint. With --address or
+    --cluster, SWEEP is the name of one that was launched there.
     """
-    overrides = parse_assignments(assignments)
-    if num_samples is not None:
-        overrides["num_samples"] = num_samples
+    if address is not None or cluster is not None:
+        resume_on_cluster(sweep, num_samples, assignments, as_json, address, cluster)
+        return
+    overrides = overrides_of(assignments, num_samples)
     place = find_sweep(sweep, storage)
     results = Results(place)  # a journal that cannot be read is told before Ray is started
+    if as_events:
+        for event in results.events():
+            click.echo(line_of(event))
     if results.sweep.done and not overrides:
         if as_json:
             print_json(results.sweep.to_dict())
-        else:
+        elif not as_events:
             click.echo(text.summary(results.sweep))
         return
 
-    def drive(session: RaySession, view: LiveView) -> Results:
+    def drive(session: RaySession, listener: Listener) -> Results:
         from xaytune.tuning.driver import resume_sweep
 
-        return resume_sweep(place, session, view, overrides)
+        return resume_sweep(place, session, listener, overrides)
 
-    _show(drive, as_json)
+    _run(drive, as_json, as_events)
 
 
-def _show(drive: Callable[[RaySession, LiveView], Results], as_json: bool) -> NoReturn:
+def _run(
+    drive: Callable[[RaySession, Listener], Results], as_json: bool, as_events: bool, address: str | None = None
+) -> NoReturn:
     """Runs a sweep while it is shown, and exits with its code."""
-    from xaytune.tuning.session import RaySession
+    from xaytune.tuning.session import RaySession, SessionError
 
     with contextlib.ExitStack() as stack:
         if as_json:  # whatever trials print must not get between the lines of the JSON
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        session = stack.enter_context(RaySession())  # while it starts, the rest is imported
+        session = stack.enter_context(RaySession(address))  # while it starts, the rest is imported
 
         from rich.console import Console
 
         from xaytune.report.live import LiveView
         from xaytune.tuning.storage import StorageError
 
-        view = stack.enter_context(LiveView(Console(stderr=as_json)))
+        listener: Listener = _print_event if as_events else stack.enter_context(LiveView(Console(stderr=as_json)))
         try:
-            results = drive(session, view)
+            results = drive(session, listener)
+        except SessionError as error:
+            click.echo(str(error), err=True)
+            sys.exit(BAD_INPUT)
         except StorageError as error:
             raise click.ClickException(str(error)) from None
-    if as_json:
-        print_json(results.sweep.to_dict())
-    sys.exit({"completed": DONE, "interrupted": INTERRUPTED}.get(results.sweep.state, SWEEP_FAILED))
+    end_as(results.sweep, as_json)
+
+
+def _print_event(sweep: SweepState, event: Event) -> None:
+    click.echo(line_of(event))
 
 
 @click.command("try")

@@ -92,7 +92,7 @@ def place_of(sweep: str) -> Place:
         OSError: The remote storage cannot be reached.
     """
     if not is_remote(sweep):
-        return Place(Path(sweep))
+        return Place(Path(sweep).expanduser())
     remote = RemoteFolder(sweep)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return Place(cache / "xaytune" / quote(str(remote), safe=""), remote)
@@ -122,13 +122,13 @@ def child_of(storage: str, name: str) -> Place:
     """Returns the place of a name in the storage."""
     if is_remote(storage):
         return place_of(RemoteFolder(storage).child(name).uri)
-    return Place(Path(storage) / name)
+    return Place(Path(storage).expanduser() / name)
 
 
 def _sweeps(storage: str) -> list[str]:
     if is_remote(storage):
         return RemoteFolder(storage).folders()
-    return sorted(path.parent.name for path in Path(storage).glob(f"*/{FILE_NAME}"))
+    return sorted(path.parent.name for path in Path(storage).expanduser().glob(f"*/{FILE_NAME}"))
 
 
 def _size(file: Path) -> int:

@@ -159,7 +159,12 @@ class SweepState:
 
     def notice_loss(self) -> None:
         """Looks whether the process that runs the sweep is still there."""
-        if self.state == "running" and self._driver is not None and not _alive(*self._driver):
+        if self._driver is not None and not _alive(*self._driver):
+            self.driver_gone()
+
+    def driver_gone(self) -> None:
+        """Takes note that the process that runs the sweep is not there any more."""
+        if self.state == "running":
             self.state, self.reason = "lost", "the process that ran it is gone"
 
     def apply(self, event: Event) -> None:

@@ -68,7 +68,7 @@ class LiveView:
 
     def _render(self, console: Console) -> RenderableType:
         sweep = self._sweep
-        return picture(sweep, console) if sweep is not None else Text("starting Ray ...", style="dim")
+        return picture(sweep, console) if sweep is not None else Text("starting ...", style="dim")
 
 
 class _Shown(Protocol):
@@ -146,7 +146,7 @@ class _InNotebook:
     def begin(self) -> None:
         from IPython.display import HTML, display
 
-        self._handle = display(HTML("starting Ray ..."), display_id=True)
+        self._handle = display(HTML("starting ..."), display_id=True)
 
     def take(self, sweep: SweepState, event: Event) -> None:
         line = _line_on(sweep, event)

@@ -257,6 +257,7 @@ class SweepSpec(_Options):
         placement_strategy: How Ray places the bundles of a trial on nodes.
         callbacks: ``"module:function"`` or functions; each is called once a trial with ``(trial, config)``.
         trackers: Experiment trackers in which each trial is a run.
+        requirements: Packages, as pip takes them, that a cluster installs for the sweep when it is launched there.
         failures: What to do about failures.
         budget: When the sweep ends, though trials are left.
         checkpoint_config: Which checkpoints are kept.
@@ -274,10 +275,11 @@ class SweepSpec(_Options):
     scheduler: SchedulerSpec = FifoSpec()
     num_samples: int = Field(default=1, ge=1)
     max_concurrent_trials: int | None = Field(default=None, ge=1)
-    resources_per_trial: _Resources = {"cpu": 1}
+    resources_per_trial: _Resources = {"cpu": 1.0}
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     callbacks: list[Reference] = []
     trackers: list[TrackerName] = []
+    requirements: list[str] = []
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()
     checkpoint_config: CheckpointSpec = CheckpointSpec()

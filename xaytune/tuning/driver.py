@@ -49,6 +49,7 @@ _CHANGEABLE = (
     "num_samples",
     "placement_strategy",
     "recipe",
+    "requirements",
     "resources_per_trial",
     "stall_timeout_s",
     "stop_grace_s",

@@ -97,4 +97,5 @@ def _total(needs: Sequence[_Resources]) -> dict[str, float]:
 
 
 def _listed(resources: _Resources) -> str:
-    return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
+    names = {theirs: ours for ours, theirs in _RAY_NAMES.items()}
+    return ", ".join(f"{names.get(name, name)} {amount:g}" for name, amount in resources.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from types import TracebackType
@@ -16,14 +17,28 @@ from ray._private.authentication import authentication_token_setup
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.worker import global_worker
+from ray.exceptions import AuthenticationError
 
-__all__ = ["RaySession"]
+__all__ = ["RaySession", "SessionError"]
+
+_PORT = 6379
+_ANSWER_S = 5.0
+
+
+class SessionError(Exception):
+    """The Ray that a sweep is to run in cannot be used."""
 
 
 class RaySession:
-    """A context in which Ray is there: the one that was initialised already, a cluster, or one of its own."""
+    """A context in which Ray is there: the one that was initialised already, a cluster, or one of its own.
 
-    def __init__(self) -> None:
+    Args:
+        address: Of a cluster that this machine is a node of, ``HEAD:6379`` or ``auto``; by default what
+            RAY_ADDRESS says, or else what was started on this machine.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
         self._thread: threading.Thread | None = None
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -39,7 +54,8 @@ class RaySession:
         """Waits until Ray is there.
 
         Raises:
-            Exception: Whatever kept it from starting.
+            SessionError: The cluster cannot be used.
+            Exception: Whatever else kept it from starting.
         """
         if self._thread is not None:
             self._ready.wait()
@@ -59,11 +75,13 @@ class RaySession:
         node: _LocalNode | None = None
         try:
             logging.getLogger("ray").setLevel(logging.ERROR)
-            if not _is_there():
+            address = self._address or os.environ.get("RAY_ADDRESS")
+            if address is not None:
+                _check(address)
+            elif not _is_there():
                 node = _LocalNode()
-            # What trials print is kept in files of their own.
-            address = node.address if node is not None else None
-            ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+                address = node.address
+            _join(address)
             _silence()
         except BaseException as error:
             self._error = error
@@ -74,10 +92,41 @@ class RaySession:
             node.end()
 
 
+def _check(address: str) -> None:
+    """Checks that there is a cluster at an address: Ray itself would try for minutes."""
+    if "://" in address:
+        raise SessionError(
+            f"a sweep is run from a node of its cluster (got {address}): give the address of the head, HEAD:6379; "
+            "from elsewhere use `xaytune launch`"
+        )
+    host, _, port = address.partition(":")
+    if address in ("auto", "local"):
+        return
+    try:
+        socket.create_connection((host, int(port or _PORT)), timeout=_ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        raise SessionError(
+            f"no Ray answers at {address} ({error}): is the cluster up, and is this the address of its head, "
+            f"HEAD:{_PORT}?"
+        ) from None
+
+
+def _join(address: str | None) -> None:
+    """Connects to a Ray. What trials print is kept in files of their own."""
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, AuthenticationError, RuntimeError) as error:
+        cause = str(error.__cause__ or error).strip()
+        where = f"the Ray at {address}" if address is not None else "the Ray on this machine"
+        raise SessionError(
+            f"{where} cannot be used: {cause}\nA token that it does not take, another version of Ray or Python, "
+            "and a machine that is no node of it are the usual causes; from elsewhere use `xaytune launch`"
+        ) from error
+
+
 def _is_there() -> bool:
-    """Whether there is a Ray to use: RAY_ADDRESS names one, or `ray start` started it on this machine."""
-    if "RAY_ADDRESS" in os.environ:
-        return True
+    """Whether `ray start` started a Ray on this machine."""
     return services.canonicalize_bootstrap_address(None) is not None  # type: ignore[arg-type]
 
 

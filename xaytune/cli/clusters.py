@@ -1,0 +1,212 @@
+"""Commands for sweeps on a cluster: ``launch``, ``attach``, ``stop``; and what others do with ``--address``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from xaytune.cli.ending import INTERRUPTED, SWEEP_FAILED, end_as
+from xaytune.cli.options import (
+    as_json_option,
+    cluster_options,
+    name_option,
+    num_samples_option,
+    overrides_of,
+    print_json,
+    set_option,
+    spec_argument,
+    sweep_argument,
+)
+from xaytune.records.remote import is_remote
+from xaytune.report import text
+from xaytune.sweep.loader import load_spec
+from xaytune.sweep.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from xaytune.cluster.connection import Connection
+    from xaytune.cluster.sweeps import ClusterSweep
+
+__all__ = ["COMMANDS", "follow_on_cluster", "print_status_on_cluster", "resume_on_cluster"]
+
+
+@click.command()
+@spec_argument
+@name_option
+@click.option(
+    "--storage",
+    default="~/runs",
+    show_default=True,
+    help="Folder of sweeps that all nodes of the cluster share: a path there, or a URI such as s3://bucket/sweeps.",
+)
+@num_samples_option
+@set_option
+@as_json_option
+@cluster_options
+@click.option("--detach", is_flag=True, help="Do not follow it.")
+def launch(
+    spec: Path,
+    name: str | None,
+    storage: str,
+    num_samples: int | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    address: str | None,
+    cluster: Path | None,
+    detach: bool,
+) -> None:
+    """Runs the sweep of a SPEC on a cluster; this folder is shipped there.
+
+    The sweep goes on when this command ends: `attach` follows it again, `stop` ends it, `resume` goes on with it.
+    """
+    loaded = load_spec(spec, overrides_of(assignments, num_samples))
+    command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
+    if name is not None:
+        command += ["--name", name]
+    from xaytune.cluster.connection import connected
+
+    with connected(address, cluster) as connection:
+        _submit(connection, command, name or spec.stem, storage, loaded, as_json, detach)
+
+
+@click.command()
+@sweep_argument
+@as_json_option
+@cluster_options
+def attach(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
+    """Follows a SWEEP that was launched on a cluster, until it ends; Ctrl-C leaves it as it is."""
+    follow_on_cluster(sweep, as_json, address, cluster)
+
+
+@click.command()
+@sweep_argument
+@cluster_options
+def stop(sweep: str, address: str | None, cluster: Path | None) -> None:
+    """Ends a SWEEP that was launched on a cluster: its trials save and end through their loops."""
+    from xaytune.cluster.connection import connected
+    from xaytune.cluster.sweeps import find
+
+    with connected(address, cluster) as connection:
+        found = find(connection, sweep)
+        if found.details().status.is_terminal():
+            raise click.ClickException(f"{sweep} does not run any more")
+        found.stop()
+        _follow(found, as_json=False, done="interrupted")
+
+
+COMMANDS = (launch, attach, stop)
+
+
+def resume_on_cluster(
+    sweep: str,
+    num_samples: int | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    address: str | None,
+    cluster: Path | None,
+) -> None:
+    """Goes on with a sweep that was launched on a cluster, and follows it."""
+    from xaytune.cluster.connection import connected
+    from xaytune.cluster.sweeps import find
+
+    with connected(address, cluster) as connection:
+        found = find(connection, sweep)
+        state = found.state()
+        if not found.details().status.is_terminal():
+            raise click.ClickException(f"{sweep} is running; `xaytune attach {sweep}` follows it")
+        if state is None:
+            raise click.ClickException(f"{sweep} never began: launch it again")
+        command = ["resume", state.name, "--storage", found.storage, *_repeated(num_samples, assignments)]
+        _submit(connection, command, state.name, found.storage, SweepSpec.parse(state.spec), as_json, detach=False)
+
+
+def follow_on_cluster(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
+    """Follows a sweep that was launched on a cluster."""
+    from xaytune.cluster.connection import connected
+    from xaytune.cluster.sweeps import find
+
+    with connected(address, cluster) as connection:
+        _follow(find(connection, sweep), as_json)
+
+
+def print_status_on_cluster(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
+    """Says how far a sweep is that was launched on a cluster."""
+    from xaytune.cluster.connection import connected
+    from xaytune.cluster.sweeps import find
+
+    with connected(address, cluster) as connection:
+        found = find(connection, sweep)
+        state = found.state()
+        if state is None:
+            details = found.details()
+            raise click.ClickException(f"{sweep} has not begun: {details.status.value.lower()}, {details.message}")
+    if as_json:
+        print_json(state.to_dict())
+    else:
+        click.echo(text.summary(state))
+
+
+def _shipped(spec: Path) -> str:
+    """Returns the path of a spec in the folder that is shipped."""
+    here = Path.cwd()
+    try:
+        return spec.resolve().relative_to(here).as_posix()
+    except ValueError:
+        raise click.UsageError(
+            f"{spec} is not in {here}, the folder that is shipped: go to one that holds it"
+        ) from None
+
+
+def _kept(storage: str) -> str:
+    if is_remote(storage) or storage.startswith(("/", "~")):
+        return storage
+    raise click.UsageError(
+        f"--storage must be a path from / or ~ on the cluster's nodes, or a URI (got {storage!r}): the folder "
+        "that a sweep runs in there does not outlive it"
+    )
+
+
+def _repeated(num_samples: int | None, assignments: tuple[str, ...]) -> list[str]:
+    """Returns options as they were given."""
+    samples = [] if num_samples is None else ["--num-samples", str(num_samples)]
+    return [*samples, *(part for assignment in assignments for part in ("--set", assignment))]
+
+
+def _submit(
+    connection: Connection,
+    command: list[str],
+    name: str,
+    storage: str,
+    spec: SweepSpec,
+    as_json: bool,
+    detach: bool,
+) -> None:
+    from xaytune.cluster.sweeps import submit
+
+    launched = submit(connection, command, name, storage, spec)
+    click.echo(f"{name} was launched as {launched.job}; `xaytune attach {launched.job}` follows it", err=as_json)
+    if not detach:
+        _follow(launched, as_json)
+
+
+def _follow(sweep: ClusterSweep, as_json: bool, done: str = "completed") -> None:
+    """Shows a sweep until it ends, and exits with its code."""
+    from rich.console import Console
+
+    from xaytune.cluster.following import follow
+    from xaytune.report.live import LiveView
+
+    try:
+        with LiveView(Console(stderr=as_json)) as view:
+            state, details = follow(sweep, view, lambda line: click.echo(line, err=as_json))
+    except KeyboardInterrupt:
+        click.echo(
+            f"the sweep goes on; `xaytune attach {sweep.job}` follows it, `xaytune stop {sweep.job}` ends it"
+        )
+        sys.exit(INTERRUPTED)
+    if state is None:
+        click.echo(f"the sweep did not begin: {details.message}", err=True)
+        sys.exit(details.driver_exit_code or SWEEP_FAILED)
+    end_as(state, as_json, done)

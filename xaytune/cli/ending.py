@@ -1,0 +1,28 @@
+"""How commands that run or follow a sweep end."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from xaytune.cli.options import print_json
+from xaytune.records.state import SweepState
+
+__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "SWEEP_FAILED", "end_as"]
+
+DONE, SWEEP_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def end_as(sweep: SweepState, as_json: bool, wanted: str = "completed") -> NoReturn:
+    """Exits with the code of how a sweep ended.
+
+    Args:
+        sweep: The sweep.
+        as_json: Whether its state is printed as JSON.
+        wanted: The state that is success.
+    """
+    if as_json:
+        print_json(sweep.to_dict())
+    if sweep.state == wanted:
+        sys.exit(DONE)
+    sys.exit(INTERRUPTED if sweep.state == "interrupted" else SWEEP_FAILED)

@@ -1,0 +1,1 @@
+"""A Ray cluster seen from outside: sweeps are launched on it, followed and stopped through Ray's Jobs API."""

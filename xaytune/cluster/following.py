@@ -1,0 +1,136 @@
+"""Following a sweep on a cluster: its events and its other output, however often the connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+from ray.job_submission import JobDetails
+
+from xaytune.cluster.errors import ClusterError
+from xaytune.cluster.sweeps import ClusterSweep
+from xaytune.records.journal import Event
+from xaytune.records.state import SweepState
+from xaytune.records.stream import event_in
+
+__all__ = ["follow"]
+
+# What Ray puts before the output of a job.
+_RAYS_OWN = ("Runtime env is setting up.", "Running entrypoint for job ")
+# A job that says nothing for so long is asked how it is.
+_QUIET_S = 10.0
+_AGAIN_S = 1.0
+# A cluster that cannot be reached for so long is given up; the sweep is not.
+_PATIENCE_S = 300.0
+
+
+def follow(
+    sweep: ClusterSweep,
+    show: Callable[[SweepState, Event], None],
+    say: Callable[[str], None],
+) -> tuple[SweepState | None, JobDetails]:
+    """Follows a sweep until its job has ended.
+
+    Args:
+        sweep: The sweep.
+        show: Called with its state and each event; what happened before is one event that says it runs.
+        say: Called with each other line that it prints, and with what is to be known of the connection.
+
+    Returns:
+        The state, None if the sweep did not begin; and how the job ended.
+
+    Raises:
+        ClusterError: The cluster did not answer for minutes.
+    """
+    return asyncio.run(_Follower(sweep, show, say).follow())
+
+
+class _Follower:
+    def __init__(
+        self, sweep: ClusterSweep, show: Callable[[SweepState, Event], None], say: Callable[[str], None]
+    ) -> None:
+        self._sweep, self._show, self._say = sweep, show, say
+        self._state: SweepState | None = None
+        self._taken = 0  # characters of the job's output
+        self._half_line = ""
+
+    async def follow(self) -> tuple[SweepState | None, JobDetails]:
+        self._catch_up()
+        while True:
+            whole = await self._tail()
+            details = await self._details()
+            if whole and details.status.is_terminal():
+                if self._state is not None:
+                    self._state.driver_gone()
+                return self._state, details
+            await asyncio.sleep(_AGAIN_S)
+
+    def _catch_up(self) -> None:
+        """Takes in what was printed before."""
+        before = self._sweep.output()
+        lines, _, _ = before.rpartition("\n")
+        self._taken = len(lines) + 1 if lines else 0
+        for event in filter(None, map(event_in, lines.split("\n"))):
+            self._state = self._sweep.apply(event, self._state)
+        if self._state is not None:
+            self._show(self._state, {"event": "sweep", "state": "running"})
+
+    async def _details(self) -> JobDetails:
+        """How the job is; waits while the cluster cannot be reached."""
+        lost: float | None = None
+        while True:
+            try:
+                details = await asyncio.to_thread(self._sweep.details)
+            except ClusterError as error:
+                if lost is None:
+                    lost = time.monotonic()
+                    self._say(
+                        f"the cluster cannot be reached: the sweep goes on there, this tries again ({error})"
+                    )
+                elif time.monotonic() > lost + _PATIENCE_S:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return details
+
+    async def _tail(self) -> bool:
+        """Takes in what is printed, until the connection or the job ends; tells whether nothing was cut off."""
+        at = 0
+        with contextlib.suppress(RuntimeError, OSError, aiohttp.ClientError):
+            async for text in self._chunks():
+                new, at = text[max(0, self._taken - at) :], at + len(text)
+                self._taken = max(self._taken, at)
+                self._take(new)
+            return True
+        return False
+
+    async def _chunks(self) -> AsyncIterator[str]:
+        """The job's output from its beginning; ends when the job has ended and nothing more comes."""
+        chunks = self._sweep.connection.jobs.tail_job_logs(self._sweep.job)
+        coming = asyncio.ensure_future(anext(chunks, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait({coming}, timeout=_QUIET_S)
+                if not done:  # a connection that was cut does not say so
+                    await asyncio.to_thread(self._sweep.details)
+                    continue
+                text = coming.result()
+                if text is None:
+                    return
+                yield text
+                coming = asyncio.ensure_future(anext(chunks, None))
+        finally:
+            coming.cancel()
+
+    def _take(self, text: str) -> None:
+        *lines, self._half_line = (self._half_line + text).split("\n")
+        for line in lines:
+            event = event_in(line)
+            if event is None and not any(words in line for words in _RAYS_OWN):
+                self._say(line)
+            elif event is not None:
+                self._state = self._sweep.apply(event, self._state)
+                self._show(self._state, event)

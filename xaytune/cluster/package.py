@@ -1,0 +1,41 @@
+"""What is shipped to a cluster: the working directory, which Ray limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+from xaytune.cluster.errors import ClusterError
+
+__all__ = ["EXCLUDED", "check_size"]
+
+# Of the working directory: sweeps that ran here.
+EXCLUDED = ["/runs"]
+_MIB = 2**20
+_SHOWN = 3
+
+
+def check_size(folder: Path) -> None:
+    """Checks that a working directory is not too large to be shipped, before it is read.
+
+    Raises:
+        ClusterError: It is.
+    """
+    sizes: Counter[str] = Counter()
+
+    def weigh(path: Path) -> None:
+        if path.is_file():
+            sizes[path.relative_to(folder).parts[0]] += path.stat().st_size
+
+    excludes = [_get_excludes(folder, [*get_runtime_env_default_excludes(), *EXCLUDED])]
+    _dir_travel(folder, excludes, weigh, include_gitignore=True)
+    if sizes.total() > DASHBOARD_CLIENT_MAX_SIZE:
+        largest = ", ".join(f"{name} {size / _MIB:.0f} MiB" for name, size in sizes.most_common(_SHOWN))
+        raise ClusterError(
+            f"the working directory {folder} is too large to be shipped: {sizes.total() / _MIB:.0f} MiB, of "
+            f"{DASHBOARD_CLIENT_MAX_SIZE / _MIB:.0f} at most (largest: {largest}); name in .gitignore or "
+            ".rayignore what the sweep does not need, and keep data in a storage that the nodes reach"
+        )

@@ -1,0 +1,180 @@
+"""Sweeps on a cluster: each runs as a job there, whose output carries the events of its journal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobDetails
+
+from xaytune.cluster.connection import Connection
+from xaytune.cluster.errors import ClusterError
+from xaytune.cluster.package import EXCLUDED, check_size
+from xaytune.records.journal import Event
+from xaytune.records.state import SweepState
+from xaytune.records.stream import event_in
+from xaytune.sweep.spec import SweepSpec
+from xaytune.tuning.trackers.tracking import settings
+
+__all__ = ["ClusterSweep", "find", "submit"]
+
+# What the jobs of sweeps are told from others by, and what is noted of them.
+_NAME, _STORAGE = "xaytune.sweep", "xaytune.storage"
+# Beyond the seconds that its trials have to end, those a stopped sweep has to record it.
+_RECORD_S = 30
+# Seconds after its start in which a cluster is to be ready for jobs.
+_READY_S = 60
+
+
+class ClusterSweep:
+    """A sweep on a cluster: the job that ran it last.
+
+    Attributes:
+        job: The job's id.
+        storage: Folder of sweeps on the cluster.
+
+    Args:
+        connection: To the cluster.
+        job: The job's id.
+        metadata: What was noted of it.
+    """
+
+    def __init__(self, connection: Connection, job: str, metadata: Mapping[str, str]) -> None:
+        self.connection, self.job = connection, job
+        self.storage = metadata[_STORAGE]
+        self._name = metadata[_NAME]
+
+    @property
+    def name(self) -> str:
+        """The sweep's name; until it has begun, the name it was asked to have."""
+        state = self.state()
+        return state.name if state is not None else self._name
+
+    def details(self) -> JobDetails:
+        """Returns how the job is, within seconds.
+
+        Raises:
+            ClusterError: The cluster does not answer.
+        """
+        return JobDetails(**self.connection.get(f"/api/jobs/{self.job}"))
+
+    def output(self) -> str:
+        """Returns all that the job printed."""
+        with _asking(self.connection):
+            return self.connection.jobs.get_job_logs(self.job)
+
+    def state(self) -> SweepState | None:
+        """Returns the state of the sweep, as far as the job's output tells it; None if it has not begun."""
+        ended = self.details().status.is_terminal()
+        state: SweepState | None = None
+        for event in filter(None, map(event_in, self.output().split("\n"))):
+            state = self.apply(event, state)
+        if ended and state is not None:
+            state.driver_gone()
+        return state
+
+    def apply(self, event: Event, state: SweepState | None) -> SweepState:
+        """Returns the state after an event; None is that before the first, which tells the sweep's name."""
+        if state is None:
+            return SweepState(f"{self.storage.rstrip('/')}/{event['name']}", [event])
+        state.apply(event)
+        return state
+
+    def stop(self) -> None:
+        """Asks the sweep to end: its trials save and end through their loops."""
+        with _asking(self.connection):
+            self.connection.jobs.stop_job(self.job)
+
+
+def submit(
+    connection: Connection, command: Sequence[str], name: str, storage: str, spec: SweepSpec | None
+) -> ClusterSweep:
+    """Starts a command of xaytune that runs a sweep as a job on a cluster, with the working directory shipped.
+
+    Args:
+        connection: To the cluster.
+        command: What follows ``xaytune``.
+        name: The sweep's name, or the one that it is asked to have.
+        storage: Folder of sweeps on the cluster.
+        spec: The sweep's, where it is known here.
+
+    Raises:
+        ClusterError: The cluster does not take it.
+    """
+    check_size(Path.cwd())
+    requirements = spec.requirements if spec is not None else []
+    python = "python" if requirements else _python(connection)  # with requirements it is that of their environment
+    grace_s = int(spec.stop_grace_s if spec is not None else 60) + _RECORD_S
+    environment = settings(spec.trackers) if spec is not None else {}
+    job, metadata = f"{name}-{secrets.token_hex(4)}", {_NAME: name, _STORAGE: storage}
+    with _asking(connection):
+        _submit(
+            connection,
+            entrypoint=f"exec {shlex.join([python, '-m', 'xaytune', *command, '--events'])}",
+            submission_id=job,
+            metadata=metadata,
+            runtime_env={
+                "working_dir": os.getcwd(),
+                "excludes": EXCLUDED,
+                "env_vars": {**environment, "RAY_JOB_STOP_WAIT_TIME_S": str(grace_s)},
+                **({"pip": requirements} if requirements else {}),
+            },
+        )
+    return ClusterSweep(connection, job, metadata)
+
+
+def _submit(connection: Connection, **job: Any) -> None:
+    """Submits a job; a cluster that has only just started may not be ready for it."""
+    until = time.monotonic() + _READY_S
+    while True:
+        try:
+            connection.jobs.submit_job(**job)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
+def find(connection: Connection, name: str) -> ClusterSweep:
+    """Returns the sweep of a name, or of a job's id: of several, the one that was started last.
+
+    Raises:
+        ClusterError: There is none.
+    """
+    with _asking(connection):
+        jobs = [job for job in connection.jobs.list_jobs() if _NAME in (job.metadata or {})]
+    newest_first = sorted(jobs, key=lambda job: job.start_time or 0, reverse=True)
+    sweeps = [ClusterSweep(connection, str(job.submission_id), job.metadata or {}) for job in newest_first]
+    names = []
+    for sweep in sweeps:
+        names.append(sweep.name)
+        if name in (sweep.job, names[-1]):
+            return sweep
+    known = f"there are: {', '.join(dict.fromkeys(names))}" if names else "there is none"
+    raise ClusterError(f"no sweep {name!r} was launched on the cluster at {connection.url} ({known})")
+
+
+def _python(connection: Connection) -> str:
+    """The Python that runs Ray on the head: what the PATH has there may be another."""
+    nodes = connection.get("/api/v0/nodes")["data"]["result"]["result"]
+    head = next(node["node_id"] for node in nodes if node["is_head_node"])
+    raylet: Sequence[str] = connection.get(f"/nodes/{head}")["data"]["detail"].get("cmdline", [])
+    workers = [part.partition("=")[2] for part in raylet if part.startswith("--python_worker_command=")]
+    return shlex.split(workers[0])[0] if workers else "python"
+
+
+@contextlib.contextmanager
+def _asking(connection: Connection) -> Iterator[None]:
+    """Words what a cluster answers to a request."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        raise ClusterError(f"the cluster at {connection.url} refused: {error}") from None
