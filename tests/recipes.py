@@ -342,6 +342,11 @@ def sleep_a_little(trial: Trial, config: dict[str, Any]) -> None:
     trial.callbacks.on("step_end")(lambda state: time.sleep(0.1))
 
 
+def sleep_10_ms(trial: Trial, config: dict[str, Any]) -> None:
+    """Makes every step take a while, but not as long."""
+    trial.callbacks.on("step_end")(lambda state: time.sleep(0.01))
+
+
 def break_the_database(trial: Trial, config: dict[str, Any]) -> None:
     """Overwrites the database of MLflow's runs with something else, after the fifth step."""
 

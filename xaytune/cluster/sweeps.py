@@ -9,7 +9,6 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ray.job_submission import JobDetails
 
@@ -29,7 +28,10 @@ _NAME, _STORAGE = "xaytune.sweep", "xaytune.storage"
 # Beyond the seconds that its trials have to end, those a stopped sweep has to record it.
 _RECORD_S = 30
 # Seconds after its start in which a cluster is to be ready for jobs.
-_READY_S = 60
+_READY_S = 60.0
+_AGAIN_S = 0.5
+# The option by which a raylet is told how to start its workers.
+_WORKERS = "--python_worker_command="
 
 
 class ClusterSweep:
@@ -109,13 +111,13 @@ def submit(
     """
     check_size(Path.cwd())
     requirements = spec.requirements if spec is not None else []
-    python = "python" if requirements else _python(connection)  # with requirements it is that of their environment
+    head_python = _python_of_head(connection)
+    python = "python" if requirements else head_python  # requirements make an environment with a Python of its own
     grace_s = int(spec.stop_grace_s if spec is not None else 60) + _RECORD_S
     environment = settings(spec.trackers) if spec is not None else {}
     job, metadata = f"{name}-{secrets.token_hex(4)}", {_NAME: name, _STORAGE: storage}
     with _asking(connection):
-        _submit(
-            connection,
+        connection.jobs.submit_job(
             entrypoint=f"exec {shlex.join([python, '-m', 'xaytune', *command, '--events'])}",
             submission_id=job,
             metadata=metadata,
@@ -127,20 +129,6 @@ def submit(
             },
         )
     return ClusterSweep(connection, job, metadata)
-
-
-def _submit(connection: Connection, **job: Any) -> None:
-    """Submits a job; a cluster that has only just started may not be ready for it."""
-    until = time.monotonic() + _READY_S
-    while True:
-        try:
-            connection.jobs.submit_job(**job)
-        except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > until:
-                raise
-            time.sleep(1)
-        else:
-            return
 
 
 def find(connection: Connection, name: str) -> ClusterSweep:
@@ -162,13 +150,19 @@ def find(connection: Connection, name: str) -> ClusterSweep:
     raise ClusterError(f"no sweep {name!r} was launched on the cluster at {connection.url} ({known})")
 
 
-def _python(connection: Connection) -> str:
-    """The Python that runs Ray on the head: what the PATH has there may be another."""
-    nodes = connection.get("/api/v0/nodes")["data"]["result"]["result"]
-    head = next(node["node_id"] for node in nodes if node["is_head_node"])
-    raylet: Sequence[str] = connection.get(f"/nodes/{head}")["data"]["detail"].get("cmdline", [])
-    workers = [part.partition("=")[2] for part in raylet if part.startswith("--python_worker_command=")]
-    return shlex.split(workers[0])[0] if workers else "python"
+def _python_of_head(connection: Connection) -> str:
+    """The Python that runs Ray on the head, where the PATH may have another; waits until the head is ready."""
+    until = time.monotonic() + _READY_S
+    while time.monotonic() < until:
+        with contextlib.suppress(ClusterError):
+            nodes = connection.get("/api/v0/nodes")["data"]["result"]["result"]
+            for head in (node["node_id"] for node in nodes if node["is_head_node"]):
+                raylet: Sequence[str] = connection.get(f"/nodes/{head}")["data"]["detail"].get("cmdline", [])
+                workers = [part.partition("=")[2] for part in raylet if part.startswith(_WORKERS)]
+                if workers:
+                    return shlex.split(workers[0])[0]
+        time.sleep(_AGAIN_S)
+    return "python"
 
 
 @contextlib.contextmanager
