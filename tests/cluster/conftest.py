@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.hosts import RayHosts, skip_without_hosts
+from tests.cluster.hosts import RayHosts, skip_without_hosts, wait_until
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 Client = Callable[..., "subprocess.Popen[str]"]
@@ -26,6 +26,7 @@ def hosts() -> Iterator[RayHosts]:
         cluster.start_head()
         cluster.start_worker()
         cluster.start_worker(cluster.private)
+        wait_until(lambda: cluster.alive() == 3, of="the nodes did not join")
         yield cluster
     finally:
         cluster.remove()

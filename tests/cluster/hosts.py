@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,7 @@ class Host:
         self.ip, self._link, self._namespace = f"10.213.7.{index}", f"{network}{index}", f"{network}-{index}"
         self._folder = folder / str(index)
         self._folder.mkdir()
+        self.output = self._folder / "output.txt"
         run("ip", "netns", "add", self._namespace)
         run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._namespace)
         run("ip", "link", "set", self._link, "master", f"{network}br", "up")
@@ -91,12 +94,13 @@ class Host:
             "nsenter",
             "-t",
             str(self._init),
+            f"--wd={Path.cwd()}",
             *_NAMESPACES,
             "env",
             "-i",
             *(f"{k}={v}" for k, v in known.items()),
         ]
-        with (self._folder / "output.txt").open("ab") as output:
+        with self.output.open("ab") as output:
             return subprocess.Popen([*enter, *command], stdout=output, stderr=output, stdin=subprocess.DEVNULL)
 
     def cut_off(self) -> None:
@@ -148,6 +152,16 @@ class RayHosts:
         self.workers.append(worker)
         self._start(worker, f"--address={self.address}", "--num-cpus=1")
         return worker
+
+    def alive(self) -> int:
+        """Returns how many nodes the cluster has."""
+        asked = urllib.request.Request(
+            f"{self.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {self._token}"}
+        )
+        with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=5) as answer:
+            nodes = json.load(answer)["data"]["summary"]
+            return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+        return 0
 
     @property
     def environment(self) -> dict[str, str]:

@@ -84,7 +84,7 @@ def test_a_node_of_the_cluster_runs_a_sweep_there_by_its_address(
 ) -> None:
     command = [sys.executable, "-m", "xaytune", "run", slow, "--storage", str(tmp_path), "--num-samples", "1"]
     process = hosts.head.start(*command, "--address", hosts.address, **hosts.environment)
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=120) == 0, hosts.head.output.read_text()
     (trial,) = Results(tmp_path / "slow_sweep_of_a_test").trials
     assert trial.status == "completed"
     assert trial.node in [worker.ip for worker in hosts.workers]
