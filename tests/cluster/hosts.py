@@ -137,13 +137,18 @@ class RayHosts:
         run("ip", "addr", "add", "10.213.7.254/24", "dev", f"{self._network}br")
         run("ip", "link", "set", f"{self._network}br", "up")
 
-    def start_head(self) -> None:
-        """Starts a head, on which no trial runs."""
+    def start_head(self, *arguments: str, **environment: str) -> None:
+        """Starts a head, on which no trial runs.
+
+        Args:
+            arguments: More of those of ``ray start``.
+            environment: More of what it finds in its environment.
+        """
         self.head = head = self._new_host(None)
         self.dashboard = f"http://{head.ip}:8265"
         self.address = f"{head.ip}:6379"
         dashboard = [f"--dashboard-host={head.ip}", "--dashboard-port=8265"]
-        self._start(head, "--head", "--port=6379", "--num-cpus=0", *dashboard)
+        self._start(head, "--head", "--port=6379", "--num-cpus=0", *dashboard, *arguments, **environment)
         wait_until(lambda: _listens(head.ip, 6379) and _listens(head.ip, 8265))
 
     def start_worker(self, private: Path | None = None) -> Host:
@@ -180,9 +185,10 @@ class RayHosts:
         self._hosts.append(host)
         return host
 
-    def _start(self, host: Host, *arguments: str) -> None:
+    def _start(self, host: Host, *arguments: str, **environment: str) -> None:
         ray = str(Path(sys.executable).parent / "ray")
-        host.start(ray, "start", *arguments, f"--node-ip-address={host.ip}", *_NODE, **self.environment)
+        command = [ray, "start", *arguments, f"--node-ip-address={host.ip}", *_NODE]
+        host.start(*command, **self.environment, **environment)
 
 
 def _listens(ip: str, port: int) -> bool:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 import ray
-from ray._private.state import state as cluster_state
 from ray.tune import PlacementGroupFactory
 
 from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.spec import SweepSpec
+from xaytune.tuning.autoscaler import addable_nodes
 
 __all__ = ["Room", "check_feasible", "placement"]
 
@@ -39,7 +39,8 @@ def check_feasible(spec: SweepSpec) -> None:
     Raises:
         SpecError: None ever could.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + _addable_nodes()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes += [node for node, _ in addable_nodes()]
     needs = _needs(spec)
     if spec.placement_strategy == "STRICT_PACK":
         needs = [_total(needs)]
@@ -62,6 +63,8 @@ class Room:
     def __init__(self, spec: SweepSpec) -> None:
         self._need = _total(_needs(spec))
         self._at_most = min(spec.max_concurrent_trials or spec.num_trials, spec.num_trials)
+        addable = addable_nodes()
+        self._addable = {n: sum(node.get(n, 0) * count for node, count in addable) for n in self._need}
         self._trials = self._count()
         self._counted = time.monotonic()
 
@@ -72,24 +75,11 @@ class Room:
         return self._trials
 
     def _count(self) -> int:
-        have, may_have = ray.cluster_resources(), _addable()
-        most = {name: max(have.get(name, 0.0), may_have.get(name, 0.0)) for name in self._need}
+        have = ray.cluster_resources()
+        most = {name: max(have.get(name, 0.0), self._addable[name]) for name in self._need}
         # Ray counts in ten thousandths: ten trials of 0.1 fit into 1, whatever floats make of it.
         room = (int(most[name] / need + 1e-4) for name, need in self._need.items())
         return max(1, min(self._at_most, *room))
-
-
-def _addable() -> _Resources:
-    """What the cluster has once its autoscaler has added all that it may."""
-    most: _Resources | None = cluster_state.get_max_resources_from_cluster_config()
-    return most or {}
-
-
-def _addable_nodes() -> list[_Resources]:
-    """What each type of node has that the autoscaler may add."""
-    config = cluster_state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    return [dict(group.resources) for group in groups if group.max_count != 0]
 
 
 def _total(needs: Sequence[_Resources]) -> dict[str, float]:
