@@ -39,11 +39,13 @@ class Connection:
     """A cluster that was reached.
 
     Attributes:
+        name: What its user knows it by.
         url: Of its dashboard, which serves the Jobs API.
         jobs: Ray's client of that.
         headers: What each request carries.
     """
 
+    name: str
     url: str
     jobs: JobSubmissionClient
     headers: dict[str, str]
@@ -54,7 +56,7 @@ class Connection:
         Raises:
             ClusterError: It does not answer, or refuses.
         """
-        return _get(self.url + path, self.headers)
+        return _get(self.name, self.url + path, self.headers)
 
 
 @contextlib.contextmanager
@@ -72,17 +74,17 @@ def connected(address: str | None, file: Path | None) -> Iterator[Connection]:
         logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         if file is not None:
-            url = f"http://127.0.0.1:{stack.enter_context(tunnel(file, _DASHBOARD_PORT))}"
+            name, url = str(file), f"http://127.0.0.1:{stack.enter_context(tunnel(file, _DASHBOARD_PORT))}"
         else:
-            url = _url(address or os.environ.get("RAY_ADDRESS"))
-        headers = _headers(url)
-        _check_versions(url, headers)
+            name = url = _url(address or os.environ.get("RAY_ADDRESS"))
+        headers = _headers(name, url)
+        _check_versions(name, url, headers)
         before = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
         try:
             client = JobSubmissionClient(url, headers=headers)
         finally:
             os.environ.update(before)
-        yield Connection(url, client, headers)
+        yield Connection(name, url, client, headers)
 
 
 def _url(address: str | None) -> str:
@@ -102,29 +104,29 @@ def _url(address: str | None) -> str:
     return f"{parts.scheme}://{parts.netloc}".rstrip("/")
 
 
-def _headers(url: str) -> dict[str, str]:
+def _headers(name: str, url: str) -> dict[str, str]:
     """Returns what shows a cluster that we may use it."""
-    if _get(f"{url}/api/authentication_mode", {}).get("authentication_mode") != "token":
+    if _get(name, f"{url}/api/authentication_mode", {}).get("authentication_mode") != "token":
         return {}
     try:
         token = AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True)
     except Exception as error:
-        raise ClusterError(f"the token of the cluster at {url} is missing: {error}") from None
+        raise ClusterError(f"the token of the cluster at {name} is missing: {error}") from None
     if not token:
         raise ClusterError(
-            f"the cluster at {url} asks for a token, and there is none: set RAY_AUTH_TOKEN, or put the cluster's "
+            f"the cluster at {name} asks for a token, and there is none: set RAY_AUTH_TOKEN, or put the cluster's "
             "into ~/.ray/auth_token (`ray get-auth-token` prints it there)"
         )
     return {"Authorization": f"Bearer {token}"}
 
 
-def _check_versions(url: str, headers: dict[str, str]) -> None:
-    cluster = _get(f"{url}/api/v0/cluster_metadata", headers)["data"]
+def _check_versions(name: str, url: str, headers: dict[str, str]) -> None:
+    cluster = _get(name, f"{url}/api/v0/cluster_metadata", headers)["data"]
     theirs = cluster["rayVersion"], _minor(cluster["pythonVersion"])
     ours = ray.__version__, _minor(platform.python_version())
     if theirs != ours:
         raise ClusterError(
-            f"the cluster at {url} runs Ray {theirs[0]} with Python {theirs[1]}, this is Ray {ours[0]} with "
+            f"the cluster at {name} runs Ray {theirs[0]} with Python {theirs[1]}, this is Ray {ours[0]} with "
             f"Python {ours[1]}: use the same in both places"
         )
 
@@ -137,20 +139,20 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def _get(url: str, headers: dict[str, str]) -> Any:
+def _get(name: str, url: str, headers: dict[str, str]) -> Any:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_ANSWER_S) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise ClusterError(
-                f"the cluster at {url.partition('/api')[0]} does not take this token: use the one that it was "
+                f"the cluster at {name} does not take this token: use the one that it was "
                 "started with (RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token)"
             ) from None
         cause = f"HTTP status {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:
         cause = "it speaks no HTTP" if isinstance(error, http.client.HTTPException) else _reason(error)
     raise ClusterError(
-        f"no Ray dashboard answers at {url.partition('/api')[0]} ({cause}): is the cluster up, and is this the "
-        f"address of its head's dashboard (port {_DASHBOARD_PORT})?"
+        f"no Ray dashboard answers at {name} ({cause}): is the cluster up, and is this the address of its head's "
+        f"dashboard (port {_DASHBOARD_PORT})?"
     )

@@ -147,7 +147,7 @@ def find(connection: Connection, name: str) -> ClusterSweep:
         if name in (sweep.job, names[-1]):
             return sweep
     known = f"there are: {', '.join(dict.fromkeys(names))}" if names else "there is none"
-    raise ClusterError(f"no sweep {name!r} was launched on the cluster at {connection.url} ({known})")
+    raise ClusterError(f"no sweep {name!r} was launched on the cluster at {connection.name} ({known})")
 
 
 def _python_of_head(connection: Connection) -> str:
@@ -171,4 +171,4 @@ def _asking(connection: Connection) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        raise ClusterError(f"the cluster at {connection.url} refused: {error}") from None
+        raise ClusterError(f"the cluster at {connection.name} refused: {error}") from None
