@@ -20,6 +20,7 @@ from xaytune.cli.options import (
     spec_argument,
     sweep_argument,
 )
+from xaytune.cluster.errors import ClusterError
 from xaytune.records.remote import is_remote
 from xaytune.report import text
 from xaytune.sweep.loader import load_spec
@@ -101,25 +102,33 @@ COMMANDS = (launch, attach, stop)
 
 def resume_on_cluster(
     sweep: str,
+    storage: str,
     num_samples: int | None,
     assignments: tuple[str, ...],
     as_json: bool,
     address: str | None,
     cluster: Path | None,
 ) -> None:
-    """Goes on with a sweep that was launched on a cluster, and follows it."""
+    """Goes on with a sweep on a cluster, and follows it. It may have been launched on another, if its storage is given."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
 
     with connected(address, cluster) as connection:
-        found = find(connection, sweep)
+        options = _repeated(num_samples, assignments)
+        try:
+            found = find(connection, sweep)
+        except ClusterError:
+            if not _outlives(storage):
+                raise
+            _submit(connection, ["resume", sweep, "--storage", storage, *options], sweep, storage, None, as_json)
+            return
         state = found.state()
         if not found.details().status.is_terminal():
             raise click.ClickException(f"{sweep} is running; `xaytune attach {sweep}` follows it")
         if state is None:
             raise click.ClickException(f"{sweep} never began: launch it again")
-        command = ["resume", state.name, "--storage", found.storage, *_repeated(num_samples, assignments)]
-        _submit(connection, command, state.name, found.storage, SweepSpec.parse(state.spec), as_json, detach=False)
+        command = ["resume", state.name, "--storage", found.storage, *options]
+        _submit(connection, command, state.name, found.storage, SweepSpec.parse(state.spec), as_json)
 
 
 def follow_on_cluster(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
@@ -160,12 +169,17 @@ def _shipped(spec: Path) -> str:
 
 
 def _kept(storage: str) -> str:
-    if is_remote(storage) or storage.startswith(("/", "~")):
+    if _outlives(storage):
         return storage
     raise click.UsageError(
         f"--storage must be a path from / or ~ on the cluster's nodes, or a URI (got {storage!r}): the folder "
         "that a sweep runs in there does not outlive it"
     )
+
+
+def _outlives(storage: str) -> bool:
+    """Whether a storage outlives the folder that a sweep runs in on a cluster."""
+    return is_remote(storage) or storage.startswith(("/", "~"))
 
 
 def _repeated(num_samples: int | None, assignments: tuple[str, ...]) -> list[str]:
@@ -179,9 +193,9 @@ def _submit(
     command: list[str],
     name: str,
     storage: str,
-    spec: SweepSpec,
+    spec: SweepSpec | None,
     as_json: bool,
-    detach: bool,
+    detach: bool = False,
 ) -> None:
     from xaytune.cluster.sweeps import submit
 
