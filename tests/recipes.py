@@ -180,6 +180,35 @@ def draws(config: dict[str, Any], trial: Trial) -> TrainState:
     return state
 
 
+def counts_threads(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Reports how many threads torch may use."""
+    state = TrainState(global_step=1)
+    state.metrics.update(score=1.0, threads=torch.get_num_threads())
+    trial.callbacks.fire("step_end", state)
+    return state
+
+
+def trains_in_its_second_bundle(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its score comes from an actor that it starts in what it reserves beside its own process."""
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    @ray.remote(num_cpus=1)
+    class Elsewhere:
+        def score(self) -> float:
+            return 1.0
+
+    group = ray.util.get_current_placement_group()
+    assert group is not None
+    second = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1)
+    elsewhere = Elsewhere.options(scheduling_strategy=second).remote()  # type: ignore[attr-defined]
+    state = TrainState(global_step=1)
+    state.metrics["score"] = ray.get(elsewhere.score.remote())
+    trial.callbacks.fire("step_end", state)
+    ray.kill(elsewhere)
+    return state
+
+
 def waits(config: dict[str, Any], trial: Trial) -> TrainState:
     """Trains until it is told to stop."""
     state = TrainState(metrics={"score": 1.0})

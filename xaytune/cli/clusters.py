@@ -109,7 +109,7 @@ def resume_on_cluster(
     address: str | None,
     cluster: Path | None,
 ) -> None:
-    """Goes on with a sweep on a cluster, and follows it. It may have been launched on another, if its storage is given."""
+    """Goes on with a sweep on a cluster, and follows it; if its storage is given, one launched on another too."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
 

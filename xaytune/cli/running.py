@@ -100,7 +100,7 @@ def resume(
     """Goes on with a SWEEP that was interrupted, killed, or failed: a folder, or a name under the storage folder.
 
     What was finished stays as it is; unfinished trials go on from their last checkpoint. With --address or
-    --cluster, SWEEP is the name of one that was launched there; of one that was launched elsewhere, give --storage.
+    --cluster, SWEEP is the name of one that was launched there, or of any in the --storage.
     """
     if address is not None or cluster is not None:
         resume_on_cluster(sweep, storage, num_samples, assignments, as_json, address, cluster)

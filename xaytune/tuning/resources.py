@@ -39,16 +39,25 @@ def check_feasible(spec: SweepSpec) -> None:
     Raises:
         SpecError: None ever could.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes += [node for node, _ in addable_nodes()]
-    needs = _needs(spec)
-    if spec.placement_strategy == "STRICT_PACK":
-        needs = [_total(needs)]
-    for need in needs:
-        if not any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
-            largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in need}
-            message = f"no node can ever run a trial (got {_listed(need)}; nodes have at most {_listed(largest)})"
-            raise SpecError([Problem(("resources_per_trial",), message)])
+    nodes = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]] + addable_nodes()
+    needs, whole = _needs(spec), _total(_needs(spec))
+    for need in [whole] if spec.placement_strategy == "STRICT_PACK" else needs:
+        if not any(_has(node, need) for node, _ in nodes):
+            largest = {name: max((node.get(name, 0) for node, _ in nodes), default=0) for name in need}
+            raise _infeasible(
+                f"no node can ever run a trial (got {_listed(need)}; nodes have at most {_listed(largest)})"
+            )
+    have = {name: sum(node.get(name, 0) * count for node, count in nodes) for name in whole}
+    if not _has(have, whole):
+        raise _infeasible(f"no trial can ever run (got {_listed(whole)}; the cluster has {_listed(have)})")
+
+
+def _has(have: _Resources, need: _Resources) -> bool:
+    return all(have.get(name, 0) >= amount for name, amount in need.items())
+
+
+def _infeasible(message: str) -> SpecError:
+    return SpecError([Problem(("resources_per_trial",), message)])
 
 
 class Room:
