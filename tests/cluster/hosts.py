@@ -40,27 +40,43 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+class Network:
+    """A network of hosts on this machine, unlike that of any other process."""
+
+    def __init__(self) -> None:
+        self.name, self.prefix = f"xt{os.getpid() % 10000}", f"10.213.{os.getpid() % 250}"
+        self.bridge, self.gateway = f"{self.name}br", f"{self.prefix}.254"
+        run("ip", "link", "add", self.bridge, "type", "bridge")
+        run("ip", "addr", "add", f"{self.gateway}/24", "dev", self.bridge)
+        run("ip", "link", "set", self.bridge, "up")
+
+    def remove(self) -> None:
+        """Takes it back."""
+        subprocess.run(["ip", "link", "del", self.bridge], check=False, capture_output=True)
+
+
 class Host:
     """A host of a network.
 
     Args:
-        network: Names what is made of it.
+        network: Names what is made of it, and begins its addresses.
         index: Its number, and the last of its address.
         folder: For files of its own.
         private: A folder that it does not share with the others.
     """
 
-    def __init__(self, network: str, index: int, folder: Path, private: Path | None = None) -> None:
-        self.ip, self._link, self._namespace = f"10.213.7.{index}", f"{network}{index}", f"{network}-{index}"
+    def __init__(self, network: Network, index: int, folder: Path, private: Path | None = None) -> None:
+        self.ip, self._link = f"{network.prefix}.{index}", f"{network.name}{index}"
+        self._namespace = f"{network.name}-{index}"
         self._folder = folder / str(index)
         self._folder.mkdir()
         self.output = self._folder / "output.txt"
         run("ip", "netns", "add", self._namespace)
         run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._namespace)
-        run("ip", "link", "set", self._link, "master", f"{network}br", "up")
+        run("ip", "link", "set", self._link, "master", network.bridge, "up")
         for arguments in (f"addr add {self.ip}/24 dev eth0", "link set lo up", "link set eth0 up"):
             run("ip", "-n", self._namespace, *arguments.split())
-        run("ip", "-n", self._namespace, "route", "add", "default", "via", "10.213.7.254")
+        run("ip", "-n", self._namespace, "route", "add", "default", "via", network.gateway)
         (self._folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.ip} host{index}\n")
         (self._folder / "nsswitch.conf").write_text("hosts: files\n")  # no name server can be reached
         for path in (folder / "ray", self._folder / "ray"):  # Ray's sessions have one path on all nodes
@@ -128,14 +144,11 @@ class RayHosts:
     """
 
     def __init__(self, folder: Path, token: str) -> None:
-        self._folder, self._token, self._network = folder, token, f"xt{os.getpid() % 10000}"
+        self._folder, self._token, self._network = folder, token, Network()
         self.private = folder / "private"  # of the second worker alone
         self.private.mkdir()
         self.workers: list[Host] = []
         self._hosts: list[Host] = []
-        run("ip", "link", "add", f"{self._network}br", "type", "bridge")
-        run("ip", "addr", "add", "10.213.7.254/24", "dev", f"{self._network}br")
-        run("ip", "link", "set", f"{self._network}br", "up")
 
     def start_head(self, *arguments: str, **environment: str) -> None:
         """Starts a head, on which no trial runs.
@@ -178,7 +191,7 @@ class RayHosts:
         """Ends the cluster, and takes back all that was made."""
         for host in self._hosts:
             host.remove()
-        subprocess.run(["ip", "link", "del", f"{self._network}br"], check=False, capture_output=True)
+        self._network.remove()
 
     def _new_host(self, private: Path | None) -> Host:
         host = Host(self._network, len(self._hosts) + 1, self._folder, private)

@@ -115,15 +115,18 @@ def test_a_wrong_token_and_none_are_told(hosts: RayHosts, client: Client, slow: 
     ("address", "told"),
     [
         ("http://127.0.0.1:9", "no Ray dashboard answers at http://127.0.0.1:9 ([Errno 111] Connection refused)"),
-        ("10.213.7.1:6379", "no Ray dashboard answers at http://10.213.7.1:6379 (it speaks no HTTP)"),
-        ("ray://10.213.7.1:10001", "give http://10.213.7.1:8265 (got ray://10.213.7.1:10001)"),
+        ("HEAD:6379", "no Ray dashboard answers at http://HEAD:6379 (it speaks no HTTP)"),
+        ("ray://HEAD:10001", "give http://HEAD:8265 (got ray://HEAD:10001)"),
     ],
 )
-def test_an_address_where_no_dashboard_is_is_told(client: Client, slow: str, address: str, told: str) -> None:
+def test_an_address_where_no_dashboard_is_is_told(
+    hosts: RayHosts, client: Client, slow: str, address: str, told: str
+) -> None:
+    address, told = (text.replace("HEAD", hosts.head.ip) for text in (address, told))
     assert told in text_of(client, "launch", slow, "--address", address, code=2)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://10.213.7.1:10001"])
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001"])
 def test_an_address_where_no_sweep_can_run_is_told(client: Client, slow: str, address: str) -> None:
     said = text_of(client, "run", slow, "--address", address, code=2)
     assert address in said
