@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from xaytune.sweep.algorithms import AshaSpec, TpeSpec
 from xaytune.sweep.errors import SpecError
 from xaytune.sweep.loader import load_spec, parse_assignments
-from xaytune.sweep.spec import AshaSpec, SweepSpec, TpeSpec
+from xaytune.sweep.spec import SweepSpec
 
 VALID: dict[str, Any] = {
     "recipe": "sweeps.digits:train",

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.experiment import Trial as TuneTrial
 
-from xaytune.sweep.spec import AshaSpec, SweepSpec
+from xaytune.sweep.algorithms import AshaSpec
+from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.judges import AshaJudge, judge_for
 from xaytune.tuning.report import StopRequest, Verdict
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-import aiohttp
 from ray.job_submission import JobDetails
 
 from xaytune.cluster.errors import ClusterError
@@ -46,6 +44,10 @@ def follow(
         ClusterError: The cluster did not answer for minutes.
     """
     return asyncio.run(_Follower(sweep, show, say).follow())
+
+
+class _CutError(Exception):
+    """The connection to the cluster was lost."""
 
 
 class _Follower:
@@ -98,30 +100,29 @@ class _Follower:
 
     async def _tail(self) -> bool:
         """Takes in what is printed, until the connection or the job ends; tells whether nothing was cut off."""
-        at = 0
-        with contextlib.suppress(RuntimeError, OSError, aiohttp.ClientError):
-            async for text in self._chunks():
+        chunks, at = self._sweep.connection.jobs.tail_job_logs(self._sweep.job), 0
+        try:
+            while (text := await self._next(chunks)) is not None:
                 new, at = text[max(0, self._taken - at) :], at + len(text)
                 self._taken = max(self._taken, at)
                 self._take(new)
-            return True
-        return False
+        except _CutError:
+            return False
+        return True
 
-    async def _chunks(self) -> AsyncIterator[str]:
-        """The job's output from its beginning; ends when the job has ended and nothing more comes."""
-        chunks = self._sweep.connection.jobs.tail_job_logs(self._sweep.job)
+    async def _next(self, chunks: AsyncIterator[str]) -> str | None:
+        """The next part of the output; None when the job has ended and nothing more comes.
+
+        Raises:
+            _CutError: The connection was lost.
+        """
         coming = asyncio.ensure_future(anext(chunks, None))
         try:
-            while True:
-                done, _ = await asyncio.wait({coming}, timeout=_QUIET_S)
-                if not done:  # a connection that was cut does not say so
-                    await asyncio.to_thread(self._sweep.details)
-                    continue
-                text = coming.result()
-                if text is None:
-                    return
-                yield text
-                coming = asyncio.ensure_future(anext(chunks, None))
+            while not (await asyncio.wait({coming}, timeout=_QUIET_S))[0]:
+                await asyncio.to_thread(self._sweep.details)  # a connection that was cut does not say so
+            return coming.result()
+        except Exception as error:  # Ray's and those of the libraries below it
+            raise _CutError from error
         finally:
             coming.cancel()
 

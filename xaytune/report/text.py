@@ -7,7 +7,8 @@ from typing import Any
 
 from xaytune.records.results import dotted
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.sweep.spec import AshaSpec, SweepSpec
+from xaytune.sweep.algorithms import AshaSpec
+from xaytune.sweep.spec import SweepSpec
 
 __all__ = [
     "best",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -17,171 +14,27 @@ from pydantic import (
     Tag,
     ValidationError,
     WrapValidator,
-    model_validator,
 )
 from pydantic_core import ErrorDetails
 
+from xaytune.sweep.algorithms import FifoSpec, Options, Pb2Spec, PbtSpec, RandomSpec, SchedulerSpec, SearchSpec
 from xaytune.sweep.domains import Float
 from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.space_parser import parse_space
 
 __all__ = [
-    "AshaSpec",
     "BudgetSpec",
     "CheckpointSpec",
     "FailuresSpec",
-    "FifoSpec",
-    "HyperbandSpec",
-    "MedianSpec",
-    "Pb2Spec",
-    "PbtSpec",
-    "SchedulerSpec",
-    "SearchSpec",
+    "Reference",
     "SweepSpec",
-    "TpeSpec",
     "TrackerName",
+    "reference_name",
 ]
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Search(_Options):
-    seed: int = Field(default=0, ge=0, lt=2**32)
-
-
-class RandomSpec(_Search):
-    """Independent draws: the default, and hard to beat under ASHA."""
-
-    algorithm: Literal["random"] = "random"
-
-
-class GridSpec(_Search):
-    """Every combination of the values of a space that can be counted."""
-
-    algorithm: Literal["grid"]
-
-
-class QmcSpec(_Search):
-    """A scrambled Sobol sequence: draws that cover the space more evenly than random ones."""
-
-    algorithm: Literal["qmc"]
-
-
-class TpeSpec(_Search):
-    """Tree-structured Parzen estimator (Bergstra et al., 2011)."""
-
-    algorithm: Literal["tpe"]
-    n_startup_trials: int = Field(default=10, ge=0)
-    multivariate: bool = False
-
-
-class GpSpec(_Search):
-    """Bayesian optimisation with a Gaussian process."""
-
-    algorithm: Literal["gp"]
-    n_startup_trials: int = Field(default=10, ge=0)
-
-
-class CmaesSpec(_Search):
-    """Covariance matrix adaptation evolution strategy (Hansen, 2016); choices are drawn independently."""
-
-    algorithm: Literal["cmaes"]
-    n_startup_trials: int = Field(default=1, ge=0)
-
-
-SearchSpec = Annotated[
-    RandomSpec | GridSpec | QmcSpec | TpeSpec | GpSpec | CmaesSpec, Field(discriminator="algorithm")
-]
-
-
-class FifoSpec(_Options):
-    """Every trial trains to its end."""
-
-    algorithm: Literal["fifo"] = "fifo"
-
-
-class _EarlyStopping(_Options):
-    time_attr: Literal["epoch", "global_step"] = "epoch"
-    grace_period: int = Field(default=1, ge=1)
-
-
-class AshaSpec(_EarlyStopping):
-    """Asynchronous successive halving (Li et al., 2020): at each rung the best 1/`reduction_factor` go on."""
-
-    algorithm: Literal["asha"]
-    max_t: int = Field(default=100, ge=1)
-    reduction_factor: float = Field(default=4, gt=1)
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The times at which trials are judged: ``grace_period * reduction_factor**k``, and `max_t` last."""
-        powers = (self.grace_period * self.reduction_factor**k for k in itertools.count())
-        rungs = {math.ceil(power) for power in itertools.takewhile(lambda power: power <= self.max_t, powers)}
-        return tuple(sorted(rungs | {self.max_t}))
-
-    @model_validator(mode="after")
-    def _first_rung_is_reached(self) -> AshaSpec:
-        if self.grace_period > self.max_t:
-            raise ValueError(
-                f"grace_period must be at most max_t (got grace_period {self.grace_period}, max_t {self.max_t})"
-            )
-        return self
-
-
-class MedianSpec(_EarlyStopping):
-    """Median stopping (Golovin et al., 2017): stops what is worse than the median of the other trials."""
-
-    algorithm: Literal["median"]
-    min_samples_required: int = Field(default=3, ge=1)
-
-
-class HyperbandSpec(_Options):
-    """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best go on together."""
-
-    algorithm: Literal["hyperband"]
-    time_attr: Literal["epoch", "global_step"] = "epoch"
-    max_t: int = Field(default=81, ge=1)
-    reduction_factor: int = Field(default=3, ge=2)
-
-
-class _Population(_Options):
-    time_attr: Literal["epoch", "global_step"] = "epoch"
-    perturbation_interval: int = Field(default=5, ge=1)
-    quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
-    hyperparam_mutations: list[str] | None = Field(default=None, min_length=1)
-
-
-class PbtSpec(_Population):
-    """Population based training (Jaderberg et al., 2017): the worst take over and perturb what the best are.
-
-    Attributes:
-        perturbation_interval: Epochs or steps between two perturbations of a trial.
-        quantile_fraction: Share of the population that is best, and that is worst.
-        hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
-        resample_probability: How often a parameter is drawn anew instead.
-        burn_in_period: Epochs or steps before the first perturbation.
-    """
-
-    algorithm: Literal["pbt"]
-    resample_probability: float = Field(default=0.25, ge=0, le=1)
-    burn_in_period: int = Field(default=0, ge=0)
-
-
-class Pb2Spec(_Population):
-    """Population based bandits (Parker-Holder et al., 2020): PBT whose perturbations a Gaussian process draws."""
-
-    algorithm: Literal["pb2"]
-
-
-SchedulerSpec = Annotated[
-    FifoSpec | AshaSpec | MedianSpec | HyperbandSpec | PbtSpec | Pb2Spec, Field(discriminator="algorithm")
-]
-
-
-class FailuresSpec(_Options):
+class FailuresSpec(Options):
     """What to do about failures.
 
     Attributes:
@@ -202,7 +55,7 @@ def _seconds(value: Any) -> Any:
     return sum(float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
 
 
-class BudgetSpec(_Options):
+class BudgetSpec(Options):
     """When a sweep ends, though trials are left: those that run are stopped through their own loops.
 
     Attributes:
@@ -214,7 +67,7 @@ class BudgetSpec(_Options):
     epochs: int | None = Field(default=None, ge=1)
 
 
-class CheckpointSpec(_Options):
+class CheckpointSpec(Options):
     """Which checkpoints of a sweep are kept.
 
     Attributes:
@@ -240,7 +93,7 @@ TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Reference = Annotated[str | Callable[..., Any], WrapValidator(lambda value, _: _check_reference(value))]
 
 
-class SweepSpec(_Options):
+class SweepSpec(Options):
     """A sweep: what is trained, over which space, how it is searched, and which trials are stopped early.
 
     Attributes:
@@ -275,11 +128,11 @@ class SweepSpec(_Options):
     scheduler: SchedulerSpec = FifoSpec()
     num_samples: int = Field(default=1, ge=1)
     max_concurrent_trials: int | None = Field(default=None, ge=1)
-    resources_per_trial: _Resources = {"cpu": 1.0}
+    resources_per_trial: _Resources = Field(default_factory=lambda: {"cpu": 1.0})
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    callbacks: list[Reference] = []
-    trackers: list[TrackerName] = []
-    requirements: list[str] = []
+    callbacks: list[Reference] = Field(default_factory=list)
+    trackers: list[TrackerName] = Field(default_factory=list)
+    requirements: list[str] = Field(default_factory=list)
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()
     checkpoint_config: CheckpointSpec = CheckpointSpec()
@@ -420,7 +273,7 @@ def _options_at(location: Path) -> list[str]:
     return list(model.model_fields)  # type: ignore[union-attr]
 
 
-_ALGORITHMS: dict[str, type[_Options]] = {
+_ALGORITHMS: dict[str, type[Options]] = {
     model.model_fields["algorithm"].annotation.__args__[0]: model
     for union in (SearchSpec, SchedulerSpec)
     for model in get_args(get_args(union)[0])

@@ -10,7 +10,8 @@ import numpy as np
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 
-from xaytune.sweep.spec import AshaSpec, HyperbandSpec, MedianSpec, Pb2Spec, PbtSpec, SweepSpec
+from xaytune.sweep.algorithms import AshaSpec, HyperbandSpec, MedianSpec, Pb2Spec, PbtSpec
+from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.judge import Comparison, Judge
 from xaytune.tuning.pausing import HyperbandJudge, PopulationJudge
 from xaytune.tuning.report import DecisionPoints

@@ -14,10 +14,11 @@ import numpy as np
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, TrialScheduler
 
+from xaytune.sweep.algorithms import HyperbandSpec, Pb2Spec, PbtSpec
 from xaytune.sweep.domains import Domain, Float, Integer
 from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.space import Parameter, nest
-from xaytune.sweep.spec import HyperbandSpec, Pb2Spec, PbtSpec, SweepSpec
+from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.judge import Exploit, Judge
 from xaytune.tuning.ray_space import to_ray
 from xaytune.tuning.report import Assignment, DecisionPoints, StopRequest, Verdict
