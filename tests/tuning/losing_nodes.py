@@ -23,7 +23,8 @@ def main(storage: str, how: str) -> None:
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def lose_node(sweep: SweepState, event: Event) -> None:
-        if event["event"] != "checkpoint" or len(nodes) < 2:
+        saved = [trial for trial in sweep.trials.values() if trial.checkpoints]
+        if event["event"] != "checkpoint" or len(nodes) < 2 or len(saved) < 2:
             return
         node = nodes.pop()
         if how == "preempted":
