@@ -69,7 +69,13 @@ def test_a_sweep_is_stopped_from_outside_through_the_loops_of_its_trials_and_goe
     paused = [trial for trial in results.trials if trial.status == "paused"]
     assert paused
     assert all(trial.checkpoints for trial in paused)
-    assert "slow does not run any more" in text_of(client, "stop", "slow", code=1)
+    assert "slow has ended already" in text_of(client, "stop", "slow")
+    # A job that could not begin for its name is taken does not hide the sweep that has it.
+    said = text_of(client, "launch", slow, "--storage", str(tmp_path), "--name", "slow", code=2)
+    assert "slow holds a sweep already: choose another name" in said
+    said = text_of(client, "resume", "slow", "--address", hosts.dashboard, "--set", "metric=loss", code=2)
+    assert "metric: cannot be changed any more" in said
+    assert "interrupted" not in said
     said = text_of(client, "resume", "slow", "--address", hosts.dashboard)
     assert "slow: completed in" in said
     results = Results(tmp_path / "slow")
@@ -99,6 +105,11 @@ def test_a_storage_that_a_node_does_not_share_is_refused_with_what_to_do(
     assert "give a folder that all nodes mount, or a URI such as s3://bucket/sweeps" in said
 
 
+@pytest.mark.parametrize("name", ["a b", "../a", "a/b"])
+def test_a_name_that_no_sweep_can_have_is_told(client: Client, slow: str, name: str) -> None:
+    assert f"(got {name!r})" in text_of(client, "launch", slow, "--name", name, code=2)
+
+
 def test_a_storage_that_would_not_outlive_the_sweep_is_refused(client: Client, slow: str) -> None:
     said = text_of(client, "launch", slow, "--storage", "runs", code=2)
     assert "--storage must be a path from / or ~ on the cluster's nodes, or a URI (got 'runs')" in said
@@ -124,6 +135,18 @@ def test_an_address_where_no_dashboard_is_is_told(
 ) -> None:
     address, told = (text.replace("HEAD", hosts.head.ip) for text in (address, told))
     assert told in text_of(client, "launch", slow, "--address", address, code=2)
+
+
+def test_a_node_with_a_wrong_token_is_told(hosts: RayHosts, slow: str) -> None:
+    environment = {**hosts.environment, "RAY_AUTH_TOKEN": "f" * 32}
+    before = len(hosts.head.output.read_text())
+    process = hosts.head.start(
+        sys.executable, "-m", "xaytune", "run", slow, "--address", hosts.address, **environment
+    )
+    assert process.wait(timeout=60) == 2
+    said = hosts.head.output.read_text()[before:]
+    assert f"the Ray at {hosts.address} does not take this token" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001"])

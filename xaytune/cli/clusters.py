@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xaytune.cli.ending import INTERRUPTED, SWEEP_FAILED, end_as
+from xaytune.cli.ending import DONE, INTERRUPTED, SWEEP_FAILED, end_as
 from xaytune.cli.options import (
     as_json_option,
     cluster_options,
@@ -64,10 +64,13 @@ def launch(
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
-    if name is not None:
-        command += ["--name", name]
-    from xaytune.cluster.connection import connected
 
+    from xaytune.cluster.connection import connected
+    from xaytune.tuning.storage import check_name
+
+    if name is not None:
+        check_name(name)
+        command += ["--name", name]
     with connected(address, cluster) as connection:
         _submit(connection, command, name or spec.stem, storage, loaded, as_json, detach)
 
@@ -92,9 +95,11 @@ def stop(sweep: str, address: str | None, cluster: Path | None) -> None:
     with connected(address, cluster) as connection:
         found = find(connection, sweep)
         if found.details().status.is_terminal():
-            raise click.ClickException(f"{sweep} does not run any more")
+            click.echo(f"{sweep} has ended already")
+            return
         found.stop()
-        _follow(found, as_json=False, done="interrupted")
+        click.echo(f"{sweep} was told to stop: its trials save and end through their loops")
+        _follow(found, as_json=False, stopping=True)
 
 
 COMMANDS = (launch, attach, stop)
@@ -124,9 +129,11 @@ def resume_on_cluster(
             return
         state = found.state()
         if not found.details().status.is_terminal():
-            raise click.ClickException(f"{sweep} is running; `xaytune attach {sweep}` follows it")
+            raise click.ClickException(
+                f"{sweep} is running; `xaytune attach {sweep}{connection.options}` follows it"
+            )
         if state is None:
-            raise click.ClickException(f"{sweep} never began: launch it again")
+            raise click.ClickException(f"{found.why_not_begun(found.details())}; launch it again")
         command = ["resume", state.name, "--storage", found.storage, *options]
         _submit(connection, command, state.name, found.storage, SweepSpec.parse(state.spec), as_json)
 
@@ -149,12 +156,11 @@ def print_status_on_cluster(sweep: str, as_json: bool, address: str | None, clus
         found = find(connection, sweep)
         state = found.state()
         if state is None:
-            details = found.details()
-            raise click.ClickException(f"{sweep} has not begun: {details.status.value.lower()}, {details.message}")
+            raise click.ClickException(found.why_not_begun(found.details()))
     if as_json:
         print_json(state.to_dict())
     else:
-        click.echo(text.summary(state))
+        click.echo(text.summary(state, connection.options))
 
 
 def _shipped(spec: Path) -> str:
@@ -200,27 +206,35 @@ def _submit(
     from xaytune.cluster.sweeps import submit
 
     launched = submit(connection, command, name, storage, spec)
-    click.echo(f"{name} was launched as {launched.job}; `xaytune attach {launched.job}` follows it", err=as_json)
+    attach = f"xaytune attach {launched.job}{connection.options}"
+    click.echo(f"{name} was launched as {launched.job}; `{attach}` follows it", err=as_json)
     if not detach:
         _follow(launched, as_json)
+    elif as_json:
+        print_json({"sweep": name, "job": launched.job, "storage": storage})
 
 
-def _follow(sweep: ClusterSweep, as_json: bool, done: str = "completed") -> None:
-    """Shows a sweep until it ends, and exits with its code."""
+def _follow(sweep: ClusterSweep, as_json: bool, stopping: bool = False) -> None:
+    """Shows a sweep until it ends, and exits with its code; that of one that was to stop is success."""
     from rich.console import Console
 
     from xaytune.cluster.following import follow
     from xaytune.report.live import LiveView
 
+    options = sweep.connection.options
     try:
-        with LiveView(Console(stderr=as_json)) as view:
+        with LiveView(Console(stderr=as_json), options) as view:
             state, details = follow(sweep, view, lambda line: click.echo(line, err=as_json))
     except KeyboardInterrupt:
         click.echo(
-            f"the sweep goes on; `xaytune attach {sweep.job}` follows it, `xaytune stop {sweep.job}` ends it"
+            f"the sweep goes on; `xaytune attach {sweep.job}{options}` follows it, "
+            f"`xaytune stop {sweep.job}{options}` ends it",
+            err=as_json,
         )
         sys.exit(INTERRUPTED)
-    if state is None:
-        click.echo(f"the sweep did not begin: {details.message}", err=True)
-        sys.exit(details.driver_exit_code or SWEEP_FAILED)
-    end_as(state, as_json, done)
+    if state is not None:
+        end_as(state, as_json, "interrupted" if stopping else "completed")
+    if details.driver_exit_code is None:  # else the job has said itself what was wrong
+        click.echo(sweep.why_not_begun(details), err=True)
+    stopped = details.status.value == "STOPPED"
+    sys.exit(DONE if stopped and stopping else details.driver_exit_code or SWEEP_FAILED)

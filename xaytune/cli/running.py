@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -76,7 +76,7 @@ def run(
         with locating(spec):
             return run_sweep(loaded, storage, name, spec.stem, session, listener)
 
-    _run(drive, as_json, as_events, address)
+    _run(drive, as_json, as_events, address=address)
 
 
 @click.command()
@@ -108,9 +108,6 @@ def resume(
     overrides = overrides_of(assignments, num_samples)
     place = find_sweep(sweep, storage)
     results = Results(place)  # a journal that cannot be read is told before Ray is started
-    if as_events:
-        for event in results.events():
-            click.echo(line_of(event))
     if results.sweep.done and not overrides:
         if as_json:
             print_json(results.sweep.to_dict())
@@ -123,11 +120,15 @@ def resume(
 
         return resume_sweep(place, session, listener, overrides)
 
-    _run(drive, as_json, as_events)
+    _run(drive, as_json, as_events, journal=results.events)
 
 
 def _run(
-    drive: Callable[[RaySession, Listener], Results], as_json: bool, as_events: bool, address: str | None = None
+    drive: Callable[[RaySession, Listener], Results],
+    as_json: bool,
+    as_events: bool,
+    address: str | None = None,
+    journal: Callable[[], Iterable[Event]] | None = None,
 ) -> NoReturn:
     """Runs a sweep while it is shown, and exits with its code."""
     from xaytune.tuning.session import RaySession, SessionError
@@ -142,7 +143,9 @@ def _run(
         from xaytune.report.live import LiveView
         from xaytune.tuning.storage import StorageError
 
-        listener: Listener = _print_event if as_events else stack.enter_context(LiveView(Console(stderr=as_json)))
+        listener: Listener = (
+            _Events(journal) if as_events else stack.enter_context(LiveView(Console(stderr=as_json)))
+        )
         try:
             results = drive(session, listener)
         except SessionError as error:
@@ -153,8 +156,16 @@ def _run(
     end_as(results.sweep, as_json)
 
 
-def _print_event(sweep: SweepState, event: Event) -> None:
-    click.echo(line_of(event))
+class _Events:
+    """Prints events as they come, and before the first those that a journal has already."""
+
+    def __init__(self, journal: Callable[[], Iterable[Event]] | None) -> None:
+        self._journal = journal
+
+    def __call__(self, sweep: SweepState, event: Event) -> None:
+        for one in [event] if self._journal is None else self._journal():
+            click.echo(line_of(one))
+        self._journal = None
 
 
 @click.command("try")

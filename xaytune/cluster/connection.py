@@ -40,12 +40,14 @@ class Connection:
 
     Attributes:
         name: What its user knows it by.
+        options: Those of a command by which it is reached.
         url: Of its dashboard, which serves the Jobs API.
         jobs: Ray's client of that.
         headers: What each request carries.
     """
 
     name: str
+    options: str
     url: str
     jobs: JobSubmissionClient
     headers: dict[str, str]
@@ -70,13 +72,17 @@ def connected(address: str | None, file: Path | None) -> Iterator[Connection]:
     Raises:
         ClusterError: It cannot be reached, does not take our token, or runs another Ray or Python.
     """
+    if address is not None and file is not None:
+        raise ClusterError("name the cluster by --address or by --cluster, not by both")
     for name in ("ray", dashboard_sdk.__name__, job_sdk.__name__):
         logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         if file is not None:
-            name, url = str(file), f"http://127.0.0.1:{stack.enter_context(tunnel(file, _DASHBOARD_PORT))}"
+            name, options = str(file), f" --cluster {file}"
+            url = f"http://127.0.0.1:{stack.enter_context(tunnel(file, _DASHBOARD_PORT))}"
         else:
             name = url = _url(address or os.environ.get("RAY_ADDRESS"))
+            options = f" --address {address}" if address is not None else ""
         headers = _headers(name, url)
         _check_versions(name, url, headers)
         before = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
@@ -84,7 +90,7 @@ def connected(address: str | None, file: Path | None) -> Iterator[Connection]:
             client = JobSubmissionClient(url, headers=headers)
         finally:
             os.environ.update(before)
-        yield Connection(name, url, client, headers)
+        yield Connection(name, options, url, client, headers)
 
 
 def _url(address: str | None) -> str:
@@ -95,7 +101,10 @@ def _url(address: str | None) -> str:
         )
     if address == "auto":
         return f"http://127.0.0.1:{_DASHBOARD_PORT}"
-    parts = urlsplit(address if "://" in address else f"http://{address}")
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+    except ValueError as error:
+        raise ClusterError(f"{address} is no address: {error}; give http://HEAD:{_DASHBOARD_PORT}") from None
     if parts.scheme not in ("http", "https"):
         raise ClusterError(
             f"sweeps are launched through the cluster's dashboard: give http://{parts.hostname}:{_DASHBOARD_PORT} "

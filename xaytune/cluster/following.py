@@ -9,15 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from ray.job_submission import JobDetails
 
 from xaytune.cluster.errors import ClusterError
-from xaytune.cluster.sweeps import ClusterSweep
+from xaytune.cluster.sweeps import ClusterSweep, is_said
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.records.stream import event_in
 
 __all__ = ["follow"]
 
-# What Ray puts before the output of a job.
-_RAYS_OWN = ("Runtime env is setting up.", "Running entrypoint for job ")
 # A job that says nothing for so long is asked how it is.
 _QUIET_S = 10.0
 _AGAIN_S = 1.0
@@ -58,8 +56,10 @@ class _Follower:
         self._state: SweepState | None = None
         self._taken = 0  # characters of the job's output
         self._half_line = ""
+        self._begun = 0.0  # Unix seconds; what a journal has from before is not shown again
 
     async def follow(self) -> tuple[SweepState | None, JobDetails]:
+        self._begun = ((await self._details()).start_time or 0) / 1000
         self._catch_up()
         while True:
             whole = await self._tail()
@@ -130,8 +130,9 @@ class _Follower:
         *lines, self._half_line = (self._half_line + text).split("\n")
         for line in lines:
             event = event_in(line)
-            if event is None and not any(words in line for words in _RAYS_OWN):
-                self._say(line)
-            elif event is not None:
+            if event is not None:
                 self._state = self._sweep.apply(event, self._state)
-                self._show(self._state, event)
+                if event["t"] >= self._begun:
+                    self._show(self._state, event)
+            elif is_said(line):
+                self._say(line)

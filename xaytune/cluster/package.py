@@ -33,7 +33,8 @@ def check_size(folder: Path) -> None:
     excludes = [_get_excludes(folder, [*get_runtime_env_default_excludes(), *EXCLUDED])]
     _dir_travel(folder, excludes, weigh, include_gitignore=True)
     if sizes.total() > DASHBOARD_CLIENT_MAX_SIZE:
-        largest = ", ".join(f"{name} {size / _MIB:.0f} MiB" for name, size in sizes.most_common(_SHOWN))
+        most = [(name, size / _MIB) for name, size in sizes.most_common(_SHOWN) if size >= _MIB]
+        largest = ", ".join(f"{name} {mib:.0f} MiB" for name, mib in most)
         raise ClusterError(
             f"the working directory {folder} is too large to be shipped: {sizes.total() / _MIB:.0f} MiB, of "
             f"{DASHBOARD_CLIENT_MAX_SIZE / _MIB:.0f} at most (largest: {largest}); name in .gitignore or "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ray.job_submission import JobDetails
+from ray.job_submission import JobDetails, JobErrorType, JobStatus
 
 from xaytune.cluster.connection import Connection
 from xaytune.cluster.errors import ClusterError
@@ -21,7 +22,7 @@ from xaytune.records.stream import event_in
 from xaytune.sweep.spec import SweepSpec
 from xaytune.tuning.trackers.tracking import settings
 
-__all__ = ["ClusterSweep", "find", "submit"]
+__all__ = ["ClusterSweep", "find", "is_said", "submit"]
 
 # What the jobs of sweeps are told from others by, and what is noted of them.
 _NAME, _STORAGE = "xaytune.sweep", "xaytune.storage"
@@ -30,6 +31,8 @@ _RECORD_S = 30
 # Seconds after its start in which a cluster is to be ready for jobs.
 _READY_S = 60.0
 _AGAIN_S = 0.5
+# What Ray puts before the output of a job.
+_RAYS_OWN = ("Runtime env is setting up.", "Running entrypoint for job ")
 # The option by which a raylet is told how to start its workers.
 _WORKERS = "--python_worker_command="
 
@@ -40,6 +43,7 @@ class ClusterSweep:
     Attributes:
         job: The job's id.
         storage: Folder of sweeps on the cluster.
+        asked: The name that the sweep was asked to have; it may have got a number.
 
     Args:
         connection: To the cluster.
@@ -50,13 +54,7 @@ class ClusterSweep:
     def __init__(self, connection: Connection, job: str, metadata: Mapping[str, str]) -> None:
         self.connection, self.job = connection, job
         self.storage = metadata[_STORAGE]
-        self._name = metadata[_NAME]
-
-    @property
-    def name(self) -> str:
-        """The sweep's name; until it has begun, the name it was asked to have."""
-        state = self.state()
-        return state.name if state is not None else self._name
+        self.asked = metadata[_NAME]
 
     def details(self) -> JobDetails:
         """Returns how the job is, within seconds.
@@ -70,6 +68,21 @@ class ClusterSweep:
         """Returns all that the job printed."""
         with _asking(self.connection):
             return self.connection.jobs.get_job_logs(self.job)
+
+    def said(self) -> list[str]:
+        """Returns what the job printed beside its events."""
+        return [line for line in self.output().splitlines() if line and is_said(line)]
+
+    def why_not_begun(self, details: JobDetails) -> str:
+        """Says why the sweep has not begun."""
+        if details.status == JobStatus.STOPPED:
+            return f"{self.asked} was stopped before it began"
+        if details.status != JobStatus.FAILED:
+            return f"{self.asked} has not begun yet: its job is {details.status.value.lower()}"
+        if details.error_type == JobErrorType.RUNTIME_ENV_SETUP_FAILURE:
+            told = [line.strip() for line in (details.message or "").splitlines() if "ERROR: " in line]
+            return f"{self.asked}: its requirements cannot be installed: {'; '.join(told) or details.message}"
+        return f"{self.asked} did not begin: {' '.join(self.said()[-1:]) or details.message}"
 
     def state(self) -> SweepState | None:
         """Returns the state of the sweep, as far as the job's output tells it; None if it has not begun."""
@@ -94,6 +107,11 @@ class ClusterSweep:
             self.connection.jobs.stop_job(self.job)
 
 
+def is_said(line: str) -> bool:
+    """Whether a line of a job's output is neither an event nor Ray's own."""
+    return event_in(line) is None and not any(words in line for words in _RAYS_OWN)
+
+
 def submit(
     connection: Connection, command: Sequence[str], name: str, storage: str, spec: SweepSpec | None
 ) -> ClusterSweep:
@@ -115,7 +133,9 @@ def submit(
     python = "python" if requirements else head_python  # requirements make an environment with a Python of its own
     grace_s = int(spec.stop_grace_s if spec is not None else 60) + _RECORD_S
     environment = settings(spec.trackers) if spec is not None else {}
-    job, metadata = f"{name}-{secrets.token_hex(4)}", {_NAME: name, _STORAGE: storage}
+    in_paths_and_urls = re.sub(r"[^\w.-]", "-", name)
+    job = f"{in_paths_and_urls}-{secrets.token_hex(4)}"
+    metadata = {_NAME: name, _STORAGE: storage}
     with _asking(connection):
         connection.jobs.submit_job(
             entrypoint=f"exec {shlex.join([python, '-m', 'xaytune', *command, '--events'])}",
@@ -132,7 +152,9 @@ def submit(
 
 
 def find(connection: Connection, name: str) -> ClusterSweep:
-    """Returns the sweep of a name, or of a job's id: of several, the one that was started last.
+    """Returns the sweep of a name, or of a job's id: of several jobs, the one that was started last.
+
+    A job whose sweep never began, for its name was taken, say, does not hide the one that has the name.
 
     Raises:
         ClusterError: There is none.
@@ -141,11 +163,16 @@ def find(connection: Connection, name: str) -> ClusterSweep:
         jobs = [job for job in connection.jobs.list_jobs() if _NAME in (job.metadata or {})]
     newest_first = sorted(jobs, key=lambda job: job.start_time or 0, reverse=True)
     sweeps = [ClusterSweep(connection, str(job.submission_id), job.metadata or {}) for job in newest_first]
-    names = []
+    names, unbegun = [], None
     for sweep in sweeps:
-        names.append(sweep.name)
+        state = sweep.state()
+        names.append(state.name if state is not None else sweep.job)
         if name in (sweep.job, names[-1]):
             return sweep
+        if state is None and name == sweep.asked:
+            unbegun = unbegun or sweep
+    if unbegun is not None:
+        return unbegun
     known = f"there are: {', '.join(dict.fromkeys(names))}" if names else "there is none"
     raise ClusterError(f"no sweep {name!r} was launched on the cluster at {connection.name} ({known})")
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.report.text import configuration, duration, ending, number, retried, summary, tally
+from xaytune.report.text import configuration, duration, ending, number, retried, summary, tally, trials
 
 __all__ = ["LiveView"]
 
@@ -37,18 +37,19 @@ class LiveView:
 
     Args:
         console: Where to show it; by default the terminal, the notebook or the file that output goes to.
+        where: Options that commands on the sweep need, ``--address http://HEAD:8265``.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, where: str = "") -> None:
         console = console or Console()
         self._sweep: SweepState | None = None
         self._shown: _Shown
         if console.is_jupyter:
-            self._shown = _InNotebook(console)
+            self._shown = _InNotebook(console, where)
         elif console.is_terminal:
-            self._shown = _OnTerminal(console, self._render)
+            self._shown = _OnTerminal(console, where, self._render)
         else:
-            self._shown = _Lines(console)
+            self._shown = _Lines(console, where)
 
     def __enter__(self) -> LiveView:
         """Starts to show."""
@@ -84,8 +85,8 @@ class _Shown(Protocol):
 class _OnTerminal:
     """A picture that is drawn over itself; lines on what ended go above it."""
 
-    def __init__(self, console: Console, render: Any) -> None:
-        self._console = console
+    def __init__(self, console: Console, where: str, render: Any) -> None:
+        self._console, self._where = console, where
         self._live = Live(
             console=console, get_renderable=lambda: render(console), refresh_per_second=4, transient=True
         )
@@ -100,14 +101,14 @@ class _OnTerminal:
 
     def end(self, sweep: SweepState | None) -> None:
         self._live.stop()
-        _leave(self._console, sweep)
+        _leave(self._console, sweep, self._where)
 
 
 class _Lines:
     """Lines, few enough to read; failures always."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, where: str) -> None:
+        self._console, self._where = console, where
         self._quiet_until = 0.0
 
     def begin(self) -> None:
@@ -116,7 +117,7 @@ class _Lines:
     def take(self, sweep: SweepState, event: Event) -> None:
         if event["event"] == "sweep" and event["state"] == "running":
             ended = f", of which {_finished(sweep)} have ended" if sweep.trials else ""
-            self._print(f"{sweep.name}: {sweep.num_trials} trials{ended}")
+            self._print(f"{sweep.name}: {trials(sweep.num_trials)}{ended}")
             return
         line = _line_on(sweep, event)
         if line is None:
@@ -128,7 +129,7 @@ class _Lines:
             self._print(f"[{progress}] {line.plain}; {_best(sweep)}")
 
     def end(self, sweep: SweepState | None) -> None:
-        _leave(self._console, sweep)
+        _leave(self._console, sweep, self._where)
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -137,8 +138,8 @@ class _Lines:
 class _InNotebook:
     """A picture in the output of a cell, with what ended last below it."""
 
-    def __init__(self, console: Console) -> None:
-        self._width = console.width
+    def __init__(self, console: Console, where: str) -> None:
+        self._width, self._where = console.width, where
         self._endings: deque[Text] = deque(maxlen=_ENDINGS)
         self._quiet_until = 0.0
         self._handle: Any = None
@@ -158,7 +159,7 @@ class _InNotebook:
 
     def end(self, sweep: SweepState | None) -> None:
         if sweep is not None:
-            self._show(lambda console: Group(Text(summary(sweep)), Text(), *self._endings))
+            self._show(lambda console: Group(Text(summary(sweep, self._where)), Text(), *self._endings))
 
     def _show(self, render: Any) -> None:
         from IPython.display import HTML
@@ -177,7 +178,7 @@ def picture(sweep: SweepState, console: Console) -> RenderableType:
         Text(sweep.name, style="bold", no_wrap=True, overflow="ellipsis"),
         ProgressBar(total=sweep.num_trials, completed=finished, width=max(8, min(30, console.width // 4))),
         f"{finished}/{sweep.num_trials}",
-        Text(", ".join(filter(None, (duration(sweep.running_s(time.time())), _left(sweep)))), style="dim"),
+        Text(", ".join(filter(None, (duration(_ran_s(sweep)), _left(sweep)))), style="dim"),
     )
     running = [trial for trial in list(sweep.trials.values()) if trial.status == "running"]
     room = max(1, console.height - 8)
@@ -226,9 +227,9 @@ def _line_on(sweep: SweepState, event: Event) -> Text | None:
     return None
 
 
-def _leave(console: Console, sweep: SweepState | None) -> None:
+def _leave(console: Console, sweep: SweepState | None, where: str) -> None:
     if sweep is not None:
-        console.print(summary(sweep), highlight=False, markup=False, soft_wrap=True)
+        console.print(summary(sweep, where), highlight=False, markup=False, soft_wrap=True)
 
 
 def _finished(sweep: SweepState) -> int:
@@ -236,12 +237,16 @@ def _finished(sweep: SweepState) -> int:
     return sum(counts[status] for status in _ENDED)
 
 
+def _ran_s(sweep: SweepState) -> float:
+    return sweep.running_s(sweep.ended or time.time())
+
+
 def _left(sweep: SweepState) -> str:
     """How long the sweep may still take, by how long it took so far; empty where that is too early to say."""
     finished = _finished(sweep)
     if finished < _ENOUGH or sweep.state != "running":
         return ""
-    ran = sweep.running_s(time.time())
+    ran = _ran_s(sweep)
     left = ran / finished * (sweep.num_trials - finished)
     budget = (sweep.spec.get("budget") or {}).get("time")
     return f"about {duration(left if budget is None else max(0.0, min(left, budget - ran)))} left"

@@ -22,6 +22,7 @@ __all__ = [
     "retried",
     "summary",
     "tally",
+    "trials",
 ]
 
 
@@ -101,14 +102,24 @@ def _checkpoint(trial: TrialRecord) -> str:
     return f"{trial.checkpoint} (the newest; the best value was at step {trial.best.global_step})"
 
 
-def summary(sweep: SweepState) -> str:
-    """Writes what a sweep found: its state, its trials, the best of them, and why others failed."""
+def trials(count: int) -> str:
+    """Writes a number of trials."""
+    return f"{count} trial{'' if count == 1 else 's'}"
+
+
+def summary(sweep: SweepState, where: str = "") -> str:
+    """Writes what a sweep found: its state, its trials, the best of them, and why others failed.
+
+    Args:
+        sweep: The sweep.
+        where: Options that commands on it need.
+    """
     took = f" in {duration(sweep.running_s(sweep.ended))}" if sweep.ended else ""
-    lines = [f"{sweep.name}: {sweep.state}{took}, {sweep.num_trials} trials: {tally(sweep)}"]
+    lines = [f"{sweep.name}: {sweep.state}{took}, {trials(sweep.num_trials)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
     if sweep.state in ("interrupted", "lost"):
-        lines.append(f"  xaytune resume {sweep.name} goes on with it")
+        lines.append(f"  xaytune resume {sweep.name}{where} goes on with it")
     if sweep.best is not None:
         lines.append(best(sweep))
     failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]

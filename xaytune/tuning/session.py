@@ -17,6 +17,7 @@ from ray._private.authentication import authentication_token_setup
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.worker import global_worker
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 __all__ = ["RaySession", "SessionError"]
@@ -75,6 +76,9 @@ class RaySession:
         node: _LocalNode | None = None
         try:
             logging.getLogger("ray").setLevel(logging.ERROR)
+            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            if self._address is not None:
+                os.environ.pop("RAY_ADDRESS", None)  # Ray would take it instead
             address = self._address or os.environ.get("RAY_ADDRESS")
             if address is not None:
                 _check(address)
@@ -96,14 +100,20 @@ def _check(address: str) -> None:
     """Checks that there is a cluster at an address: Ray itself would try for minutes."""
     if "://" in address:
         raise SessionError(
-            f"a sweep is run from a node of its cluster (got {address}): give the address of the head, HEAD:6379; "
-            "from elsewhere use `xaytune launch`"
+            f"a sweep is run from a node of its cluster (got {address}, of --address or RAY_ADDRESS): give the "
+            f"address of its head, HEAD:{_PORT}; from elsewhere use `xaytune launch`"
         )
     host, _, port = address.partition(":")
     if address in ("auto", "local"):
         return
     try:
         socket.create_connection((host, int(port or _PORT)), timeout=_ANSWER_S).close()
+        GcsClient(address=f"{host}:{port or _PORT}")
+    except AuthenticationError:
+        raise SessionError(
+            f"the Ray at {address} does not take this token: use the one that it was started with "
+            "(RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token)"
+        ) from None
     except (OSError, ValueError) as error:
         raise SessionError(
             f"no Ray answers at {address} ({error}): is the cluster up, and is this the address of its head, "
@@ -113,7 +123,6 @@ def _check(address: str) -> None:
 
 def _join(address: str | None) -> None:
     """Connects to a Ray. What trials print is kept in files of their own."""
-    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, AuthenticationError, RuntimeError) as error:

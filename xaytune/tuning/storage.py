@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from xaytune.records.place import Place, child_of
 from xaytune.sweep.errors import Problem, SpecError
 
-__all__ = ["StorageError", "check_shared", "new_place", "not_shared"]
+__all__ = ["StorageError", "check_name", "check_shared", "new_place", "not_shared"]
 
 # A node that says nothing for so long is on its way out.
 _ANSWER_S = 30.0
@@ -29,6 +29,17 @@ class StorageError(Exception):
         super().__init__(f"{place} cannot be written: {said}; mend that, then: xaytune resume {place}")
 
 
+def check_name(name: str) -> None:
+    """Checks that a sweep can have a name.
+
+    Raises:
+        SpecError: It cannot.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        message = f"must be letters, digits, '_', '.' and '-', and begin with none of the last two (got {name!r})"
+        raise SpecError([Problem(("name",), message)])
+
+
 def new_place(storage: str, name: str | None, default: str) -> Place:
     """Returns the place of a new sweep, and makes its folder.
 
@@ -40,9 +51,8 @@ def new_place(storage: str, name: str | None, default: str) -> Place:
     Raises:
         SpecError: There is a sweep of that name, or the folder cannot be made.
     """
-    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
-        message = f"must be letters, digits, '_', '.' and '-', and begin with none of the last two (got {name!r})"
-        raise SpecError([Problem(("name",), message)])
+    if name is not None:
+        check_name(name)
     names = [name] if name is not None else (default if n == 1 else f"{default}-{n}" for n in itertools.count(1))
     try:
         for candidate in names:

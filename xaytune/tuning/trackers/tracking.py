@@ -30,7 +30,10 @@ _CLASSES: Mapping[TrackerName, str] = {"tensorboard": "TensorBoard", "mlflow": "
 def missing(trackers: Iterable[TrackerName]) -> list[Problem]:
     """Returns which trackers of a spec are not installed, and how to mend that."""
     return [
-        Problem(("trackers", index), f"{name} is not installed: pip install 'xaytune[{name}]'")
+        Problem(
+            ("trackers", index),
+            f"{name} is not installed: pip install 'xaytune[{name}]', or name it in `requirements` on a cluster",
+        )
         for index, name in enumerate(trackers)
         if importlib.util.find_spec(name) is None
     ]
@@ -46,8 +49,10 @@ def begin(trackers: Iterable[TrackerName], sweep: str) -> None:
     """Makes what the trials of a sweep share: they are not to race for it.
 
     Raises:
-        SpecError: A tracker cannot be reached, or refuses.
+        SpecError: A tracker is not installed, cannot be reached, or refuses.
     """
+    if problems := missing(trackers):
+        raise SpecError(problems)
     if "mlflow" in trackers:
         from xaytune.tuning.trackers.mlflow import make_experiment
 
