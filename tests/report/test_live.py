@@ -94,6 +94,35 @@ def test_the_live_view_shows_what_runs_says_why_trials_were_stopped_and_ends_wit
         assert "configuration" not in ended.partition("slow: completed in")[2]
 
 
+ODD = """\
+recipe: tests.recipes:curve
+metric: score
+mode: max
+space: {x: {grid: [0.9, 0.2]}, words: {choice: ["[/red]", "[bold]x[/bold]"]}}
+callbacks: [tests.recipes:sleep_a_little]
+"""
+
+
+def test_what_looks_like_markup_is_shown_as_it_is_and_a_sweep_that_runs_has_a_report(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    (tmp_path / "odd.yaml").write_text(ODD)
+    window = terminal(f"run {tmp_path}/odd.yaml --storage {tmp_path}", 120)
+    window.shows("words [", "best score")
+    command = [
+        sys.executable,
+        "-m",
+        "xaytune",
+        "report",
+        str(tmp_path / "odd"),
+        "--output",
+        str(tmp_path / "r.html"),
+    ]
+    subprocess.run(command, check=True)
+    assert "odd: score" in (tmp_path / "r.html").read_text()
+    window.shows("odd: completed in")
+
+
 def test_a_notebook_shows_a_table_that_ends_as_the_summary(ray_here: None, tmp_path: Path) -> None:
     code = f"""
 import ray

@@ -136,6 +136,14 @@ def best_after(results: Results, epochs: float) -> str:
     return number(best)
 
 
+def test_a_sweep_compared_with_itself_and_a_place_that_cannot_be_written_are_told(swept: Results) -> None:
+    assert "name two different sweeps at least" in xaytune("compare", swept.path, swept.path).output
+    for command in ("export", "report"):
+        told = xaytune(command, swept.path, "--output", "/proc/nothing/here")
+        assert told.exit_code == 1
+        assert "cannot be written: No such file or directory; name another place with --output" in told.output
+
+
 def test_sweeps_of_different_metrics_are_not_compared(swept: Results, run: Run) -> None:
     losses = run("curve", metric="loss", mode="min", num_samples=1)
     told = xaytune("compare", swept.path, losses.path)
@@ -174,7 +182,10 @@ def test_the_dashboard_has_every_trial_with_its_state_and_values(swept: Results,
             assert float(params["lr"]) == pytest.approx(trial.config["lr"])
             assert params["kind"] == trial.config["kind"]
             reached = [(one["step"], one["value"]) for one in shown["intermediate_values"]]
-            assert reached == [(event["epoch"], event["value"]) for event in trial.results]
+            history = swept.history(trial.number)
+            known = history[history["score"].notna()] if trial.value is not None else history[:0]
+            at_ends = {int(row.epoch) + 1: row.score for row in known.itertuples()}
+            assert reached == list(at_ends.items())
             if trial.status == "completed":
                 assert shown["values"] == [trial.value]
         page = chromium.new_page()

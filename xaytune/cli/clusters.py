@@ -160,7 +160,7 @@ def print_status_on_cluster(sweep: str, as_json: bool, address: str | None, clus
     if as_json:
         print_json(state.to_dict())
     else:
-        click.echo(text.summary(state, connection.options))
+        click.echo(text.summary(state, f"{state.name}{connection.options}"))
 
 
 def _shipped(spec: Path) -> str:
@@ -223,7 +223,7 @@ def _follow(sweep: ClusterSweep, as_json: bool, stopping: bool = False) -> None:
 
     options = sweep.connection.options
     try:
-        with LiveView(Console(stderr=as_json), options) as view:
+        with LiveView(Console(stderr=as_json), f"{sweep.job}{options}") as view:
             state, details = follow(sweep, view, lambda line: click.echo(line, err=as_json))
     except KeyboardInterrupt:
         click.echo(

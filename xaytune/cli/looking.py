@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -119,9 +121,7 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     results = Results(find_sweep(sweep, storage))
     output = output or Path(f"{results.sweep.name}-report.html")
     drawn = list(plots(results))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page(results, drawn), encoding="utf-8")
-    click.echo(output)
+    _write(output, page(results, drawn))
     if png:
         try:
             for picture in write_pictures(drawn, output.with_suffix("")):
@@ -138,8 +138,10 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
 def export_(sweep: str, storage: str, format: str, output: Path | None) -> None:
     """Writes the trials of a SWEEP (a row each), and their histories (a row a step), as tables."""
     results = Results(find_sweep(sweep, storage))
-    for written in export(results, output or Path(f"{results.sweep.name}-export"), cast("Format", format)):
-        click.echo(written)
+    output = output or Path(f"{results.sweep.name}-export")
+    with _writing(output):
+        for written in export(results, output, cast("Format", format)):
+            click.echo(written)
 
 
 @click.command()
@@ -152,16 +154,32 @@ def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
 
     from xaytune.report.comparison import Comparison
 
-    if len(sweeps) < 2:
-        raise click.UsageError("name two sweeps at least")
-    comparison = Comparison([Results(find_sweep(sweep, storage)) for sweep in sweeps])
+    compared = [Results(find_sweep(sweep, storage)) for sweep in sweeps]
+    if len({results.path.absolute() for results in compared}) < max(2, len(compared)):
+        raise click.UsageError("name two different sweeps at least, each once")
+    comparison = Comparison(compared)
     console = Console(highlight=False)
     for table in comparison.tables():
         console.print(table, "")
     output = output or Path("-".join([*(Path(sweep).name for sweep in sweeps), "comparison.html"]))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(comparison.page(), encoding="utf-8")
-    click.echo(output)
+    _write(output, comparison.page())
+
+
+def _write(output: Path, page: str) -> None:
+    with _writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, encoding="utf-8")
+        click.echo(output)
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Words that an output cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{output} cannot be written: {error.strerror}; name another place with --output"
+        raise click.ClickException(message) from None
 
 
 @click.command()

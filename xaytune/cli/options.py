@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xaytune.records.place import DEFAULT_STORAGE
 from xaytune.sweep.loader import parse_assignments
 
 __all__ = [
@@ -37,7 +38,7 @@ num_samples_option = click.option(
 )
 storage_option = click.option(
     "--storage",
-    default="runs",
+    default=DEFAULT_STORAGE,
     show_default=True,
     help="Folder of sweeps: a path, or a URI such as s3://bucket/sweeps.",
 )

@@ -82,7 +82,7 @@ def connected(address: str | None, file: Path | None) -> Iterator[Connection]:
             url = f"http://127.0.0.1:{stack.enter_context(tunnel(file, _DASHBOARD_PORT))}"
         else:
             name = url = _url(address or os.environ.get("RAY_ADDRESS"))
-            options = f" --address {address}" if address is not None else ""
+            options = f" --address {url}"
         headers = _headers(name, url)
         _check_versions(name, url, headers)
         before = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}

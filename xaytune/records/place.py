@@ -15,8 +15,10 @@ from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME, JournalError, is_locked
 from xaytune.records.remote import RemoteFolder, is_remote
 
-__all__ = ["Mirror", "Place", "child_of", "find_sweep", "place_of"]
+__all__ = ["DEFAULT_STORAGE", "Mirror", "Place", "child_of", "find_sweep", "place_of"]
 
+# Folder of sweeps, where none is named.
+DEFAULT_STORAGE = "runs"
 # Copying takes a tenth of the time at most.
 _COPY_EVERY_S = 1.0
 _REST = 10

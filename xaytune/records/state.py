@@ -126,6 +126,7 @@ class SweepState:
         events: Oldest first.
 
     Attributes:
+        root: The sweep's folder or URI.
         name: The sweep's name.
         id: What tells it from all others, also of its name.
         spec: The spec, as plain data.
@@ -138,7 +139,7 @@ class SweepState:
     """
 
     def __init__(self, root: str, events: Iterable[Event] = ()) -> None:
-        self._root = root
+        self.root = root
         self.name = self.id = ""
         self.spec: dict[str, Any] = {}
         self.num_trials = 0
@@ -264,7 +265,7 @@ class SweepState:
         best = Best(**event["best"]) if event["best"] is not None else None
         self.progress(trial.number, event["epoch"], event["global_step"], event["metrics"], best)
         for step, path in event.get("checkpoints", {}).items():
-            trial.checkpoints[int(step)] = f"{self._root}/{path}"
+            trial.checkpoints[int(step)] = f"{self.root}/{path}"
 
     _on_progress = _update_position
 
@@ -273,7 +274,7 @@ class SweepState:
         trial.stop_reason, trial.stop_status = event["reason"], event.get("status", "stopped")
 
     def _on_checkpoint(self, event: Event) -> None:
-        self.trials[event["trial"]].checkpoints[event["global_step"]] = f"{self._root}/{event['path']}"
+        self.trials[event["trial"]].checkpoints[event["global_step"]] = f"{self.root}/{event['path']}"
 
     def _on_damaged(self, event: Event) -> None:
         self.trials[event["trial"]].checkpoints.pop(event["global_step"], None)
@@ -298,7 +299,7 @@ class SweepState:
     def _on_exploit(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
         trial.config = event["config"]
-        trial.checkpoints = {event["global_step"]: f"{self._root}/{event['path']}"}
+        trial.checkpoints = {event["global_step"]: f"{self.root}/{event['path']}"}
         trial.results = [result for result in trial.results if result["global_step"] <= event["global_step"]]
 
     def _on_pause(self, event: Event) -> None:

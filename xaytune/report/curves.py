@@ -11,7 +11,18 @@ from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
 
-__all__ = ["Attempt", "Curve", "Progress", "Rung", "attempts", "learning_curves", "progress", "rungs", "time_axis"]
+__all__ = [
+    "Attempt",
+    "Curve",
+    "Progress",
+    "Rung",
+    "attempts",
+    "learning_curves",
+    "measured",
+    "progress",
+    "rungs",
+    "time_axis",
+]
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
     for trial in results.trials:
         history = results.history(trial.number)
         if metric in history:
-            times, values = _measured(history, metric, axis)
+            times, values = measured(history, metric, axis)
             stride = max(1, -(-len(times) // most))
             # The last point is always there: it is where the trial ended.
             kept = [*range(0, len(times) - 1, stride), len(times) - 1] if times else []
@@ -51,8 +62,16 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
     return curves
 
 
-def _measured(history: pd.DataFrame, metric: str, axis: str) -> tuple[list[int], list[float]]:
-    """The metric at the end of each epoch, or wherever it changed."""
+def measured(history: pd.DataFrame, metric: str, axis: str) -> tuple[list[int], list[float]]:
+    """Returns the metric at the end of each epoch, or wherever it changed, and when that was.
+
+    Args:
+        history: Of a trial.
+        metric: Its name.
+        axis: ``epoch`` or ``global_step``.
+    """
+    if metric not in history:
+        return [], []
     known = history[history[metric].notna()]
     if axis == "epoch":
         last = known.groupby("epoch", sort=True)[metric].last()
@@ -159,6 +178,9 @@ def attempts(events: Iterable[Event]) -> list[Attempt]:
     found: list[Attempt] = []
     latest = 0.0
     for event in events:
+        if event["event"] == "sweep" and event["state"] == "running":  # what ran before was cut off
+            found += [_attempt(start, latest, "failed") for start in open_.values()]
+            open_.clear()
         latest, number = event["t"], event.get("trial", -1)
         if event["event"] == "start":
             open_[number] = event

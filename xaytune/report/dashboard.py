@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 from xaytune.records.place import Place
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
-from xaytune.report.study import frozen, intermediate, space_of, state_of
+from xaytune.report.curves import measured
+from xaytune.report.study import frozen, space_of, state_of
 
 __all__ = ["DashboardError", "StudyMirror", "serve"]
 
@@ -58,19 +59,25 @@ class StudyMirror:
     def _take(self, results: Results) -> None:
         for trial in results.trials:
             if trial.number not in self._ids:
-                created = frozen(trial, results.sweep, self._space)
+                created = frozen(trial, self._space, intermediate_values=_reached(results, trial))
                 self._ids[trial.number] = self.storage.create_new_trial(self._study, created)
             elif not self.storage.get_trial(self._ids[trial.number]).state.is_finished():
                 self._update(self._ids[trial.number], trial, results)
 
     def _update(self, identity: int, trial: TrialRecord, results: Results) -> None:
-        for time, value in intermediate(trial, results.sweep).items():
+        for time, value in _reached(results, trial).items():
             self.storage.set_trial_intermediate_value(identity, time, value)
         if trial.reason is not None:
             self.storage.set_trial_user_attr(identity, "reason", trial.reason)
         state = state_of(trial)
         values = [trial.value] if state == TrialState.COMPLETE and trial.value is not None else None
         self.storage.set_trial_state_values(identity, state, values)
+
+
+def _reached(results: Results, trial: TrialRecord) -> dict[int, float]:
+    """The metric of a trial by the time of its training."""
+    axis = results.sweep.spec["scheduler"].get("time_attr", "epoch")
+    return dict(zip(*measured(results.history(trial.number), results.sweep.spec["metric"], axis), strict=True))
 
 
 class _Quiet(WSGIRequestHandler):

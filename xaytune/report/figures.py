@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,8 @@ COLORS = {
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#1c2330"}
 # Too many of them cannot be told apart any more, and take long to draw.
 _MOST_SLICES = 8
+# Values whose largest is so many times their smallest are drawn by powers of ten.
+_WIDE = 200
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def training_share(worked: Sequence[Attempt]) -> float:
 
 def _share_words(worked: Sequence[Attempt]) -> str:
     workers = len({attempt.worker for attempt in worked})
-    return f"{workers} processes had a trial {training_share(worked):.0%} of the time."
+    share = f"{training_share(worked):.0%} of the time"
+    return f"From the first trial to the last, {workers} processes had a trial to train {share}."
 
 
 def _parameter_plots(sweep: SweepState) -> Iterator[Plot]:
@@ -121,8 +125,16 @@ def _parameter_plots(sweep: SweepState) -> Iterator[Plot]:
         shown = sorted(varied, key=lambda name: -importances.get(name, 0.0))[:_MOST_SLICES]
         figure = plot_slice(study, params=shown, target_name=metric)
         figure.update_traces(marker={"colorscale": "Blues", "line": {"width": 0}})
+        figure.for_each_trace(_as_they_are)
+        _with_values(figure, sweep, [trial.value for trial in study.trials if trial.value is not None])
         caption = f"{metric} over each parameter alone; later trials are darker. {note}"
         yield Plot("slices", "Slices", caption, _dressed(figure, height=340), 200 * len(shown))
+
+
+def _as_they_are(trace: go.Scatter) -> None:
+    """Lets categories that look like HTML be drawn as they are."""
+    if any(isinstance(value, str) for value in trace.x):
+        trace.x = [html.escape(str(value)) for value in trace.x]
 
 
 def _importances(study: optuna.Study, names: list[str]) -> dict[str, float]:
@@ -167,8 +179,14 @@ def _progress_figure(compared: dict[str, Progress], sweep: SweepState, over: str
             x=x, y=grown.best, mode="lines+markers", line={"shape": "hv"}, marker={"size": 4}, name=name
         )
     figure.update_xaxes(title="seconds" if over == "seconds" else "epochs of all trials")
-    figure.update_yaxes(title=sweep.spec["metric"])
-    return _dressed(figure)
+    return _dressed(_with_values(figure, sweep, [value for grown in compared.values() for value in grown.best]))
+
+
+def _with_values(figure: go.Figure, sweep: SweepState, values: Sequence[float]) -> go.Figure:
+    """Draws the metric upwards: by powers of ten where its values are of very different size."""
+    known = [value for value in values if math.isfinite(value)]
+    wide = bool(known) and min(known) > 0 and max(known) > _WIDE * min(known)
+    return figure.update_yaxes(title=html.escape(sweep.spec["metric"]), type="log" if wide else "linear")
 
 
 def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
@@ -201,13 +219,12 @@ def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
         y=[curve.values[-1] for curve in ends],
         mode="markers",
         marker={"symbol": "x", "size": 7, "color": COLORS["stopped"]},
-        hovertext=[f"trial {curve.trial.number}: {curve.trial.reason}" for curve in ends],
+        hovertext=[html.escape(f"trial {curve.trial.number}: {curve.trial.reason}") for curve in ends],
         hoverinfo="text",
         showlegend=False,
     )
     figure.update_xaxes(title="epoch" if time_axis(sweep) == "epoch" else "step")
-    figure.update_yaxes(title=sweep.spec["metric"])
-    return _dressed(figure, height=460)
+    return _dressed(_with_values(figure, sweep, [v for curve in curves for v in curve.values]), height=460)
 
 
 def _rungs_figure(judged: Sequence[Rung], sweep: SweepState) -> go.Figure:
@@ -307,7 +324,7 @@ def _attempt_words(attempt: Attempt, sweep: SweepState) -> str:
     trial = sweep.trials[attempt.trial]
     took = duration(attempt.ended - attempt.begun)
     shown = configuration(trial.config)
-    return f"trial {attempt.trial}: {attempt.how} after {took}, {number(trial.value)}<br>{shown}"
+    return f"trial {attempt.trial}: {attempt.how} after {took}, {number(trial.value)}<br>{html.escape(shown)}"
 
 
 def _dressed(figure: go.Figure, height: int = 380) -> go.Figure:

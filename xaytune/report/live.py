@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -28,6 +30,8 @@ _NOTEBOOK_S = 1.0
 _ENDINGS = 5
 _ENDED = ("completed", "stopped", "failed")
 _STYLES = {"completed": "green", "stopped": "yellow", "failed": "red"}
+# So many lines on what ended are kept, to be shown again in a terminal that was resized.
+_KEPT = 100
 # Trials that must have ended before it is told how long the others may take.
 _ENOUGH = 3
 
@@ -37,19 +41,19 @@ class LiveView:
 
     Args:
         console: Where to show it; by default the terminal, the notebook or the file that output goes to.
-        where: Options that commands on the sweep need, ``--address http://HEAD:8265``.
+        resume: What follows ``xaytune resume`` to go on with the sweep; by default its name, or its folder.
     """
 
-    def __init__(self, console: Console | None = None, where: str = "") -> None:
+    def __init__(self, console: Console | None = None, resume: str | None = None) -> None:
         console = console or Console()
         self._sweep: SweepState | None = None
         self._shown: _Shown
         if console.is_jupyter:
-            self._shown = _InNotebook(console, where)
+            self._shown = _InNotebook(console, resume)
         elif console.is_terminal:
-            self._shown = _OnTerminal(console, where, self._render)
+            self._shown = _OnTerminal(console, resume, self._render)
         else:
-            self._shown = _Lines(console, where)
+            self._shown = _Lines(console, resume)
 
     def __enter__(self) -> LiveView:
         """Starts to show."""
@@ -85,11 +89,11 @@ class _Shown(Protocol):
 class _OnTerminal:
     """A picture that is drawn over itself; lines on what ended go above it."""
 
-    def __init__(self, console: Console, where: str, render: Any) -> None:
-        self._console, self._where = console, where
-        self._live = Live(
-            console=console, get_renderable=lambda: render(console), refresh_per_second=4, transient=True
-        )
+    def __init__(self, console: Console, resume: str | None, render: Callable[[Console], RenderableType]) -> None:
+        self._console, self._resume, self._render = console, resume, render
+        self._width = console.width
+        self._lines: deque[Text] = deque(maxlen=_KEPT)  # those above the picture
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
     def begin(self) -> None:
         self._live.start()
@@ -97,18 +101,32 @@ class _OnTerminal:
     def take(self, sweep: SweepState, event: Event) -> None:
         line = _line_on(sweep, event)
         if line is not None:
+            self._lines.append(line)
             self._console.print(line, soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        if self._console.width != self._width:
+            self._width = self._console.width
+            self._begin_anew()
+        return self._render(self._console)
+
+    def _begin_anew(self) -> None:
+        """Clears a terminal that was resized: it has broken the lines of the last picture anew."""
+        self._console.control(Control.clear(), Control.home())
+        for line in list(self._lines)[-self._console.height // 2 :]:
+            self._console.file.write(f"{line.plain}\n")
+        self._live._live_render._shape = None
 
     def end(self, sweep: SweepState | None) -> None:
         self._live.stop()
-        _leave(self._console, sweep, self._where)
+        _leave(self._console, sweep, self._resume)
 
 
 class _Lines:
     """Lines, few enough to read; failures always."""
 
-    def __init__(self, console: Console, where: str) -> None:
-        self._console, self._where = console, where
+    def __init__(self, console: Console, resume: str | None) -> None:
+        self._console, self._resume = console, resume
         self._quiet_until = 0.0
 
     def begin(self) -> None:
@@ -129,7 +147,7 @@ class _Lines:
             self._print(f"[{progress}] {line.plain}; {_best(sweep)}")
 
     def end(self, sweep: SweepState | None) -> None:
-        _leave(self._console, sweep, self._where)
+        _leave(self._console, sweep, self._resume)
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -138,8 +156,8 @@ class _Lines:
 class _InNotebook:
     """A picture in the output of a cell, with what ended last below it."""
 
-    def __init__(self, console: Console, where: str) -> None:
-        self._width, self._where = console.width, where
+    def __init__(self, console: Console, resume: str | None) -> None:
+        self._width, self._resume = console.width, resume
         self._endings: deque[Text] = deque(maxlen=_ENDINGS)
         self._quiet_until = 0.0
         self._handle: Any = None
@@ -159,7 +177,7 @@ class _InNotebook:
 
     def end(self, sweep: SweepState | None) -> None:
         if sweep is not None:
-            self._show(lambda console: Group(Text(summary(sweep, self._where)), Text(), *self._endings))
+            self._show(lambda console: Group(Text(summary(sweep, self._resume)), Text(), *self._endings))
 
     def _show(self, render: Any) -> None:
         from IPython.display import HTML
@@ -197,7 +215,7 @@ def _running_table(trials: list[TrialRecord], sweep: SweepState, width: int) -> 
     table = Table(box=None, padding=(0, 1), show_edge=False, expand=True)
     steps, loss = width >= 60, width >= 72 and metric != "loss"
     for name in ("trial", "epoch", *(["step"] if steps else []), metric, *(["loss"] if loss else [])):
-        table.add_column(name, justify="right", no_wrap=True, header_style="dim")
+        table.add_column(Text(name), justify="right", no_wrap=True, header_style="dim")
     table.add_column("configuration", no_wrap=True, overflow="ellipsis", header_style="dim", ratio=1)
     for trial in trials:
         table.add_row(
@@ -206,7 +224,7 @@ def _running_table(trials: list[TrialRecord], sweep: SweepState, width: int) -> 
             *([_of_all(trial.global_step, "global_step", scheduler)] if steps else []),
             number(trial.metrics.get(metric)),
             *([number(trial.metrics.get("loss"))] if loss else []),
-            configuration(trial.config),
+            Text(configuration(trial.config)),  # as it is: it may look like markup
         )
     return table
 
@@ -227,9 +245,9 @@ def _line_on(sweep: SweepState, event: Event) -> Text | None:
     return None
 
 
-def _leave(console: Console, sweep: SweepState | None, where: str) -> None:
+def _leave(console: Console, sweep: SweepState | None, resume: str | None) -> None:
     if sweep is not None:
-        console.print(summary(sweep, where), highlight=False, markup=False, soft_wrap=True)
+        console.print(summary(sweep, resume), highlight=False, markup=False, soft_wrap=True)
 
 
 def _finished(sweep: SweepState) -> int:
@@ -247,13 +265,17 @@ def _left(sweep: SweepState) -> str:
     if finished < _ENOUGH or sweep.state != "running":
         return ""
     ran = _ran_s(sweep)
-    left = ran / finished * (sweep.num_trials - finished)
+    first = min(trial.started for trial in list(sweep.trials.values()) if trial.started)
+    training = max(0.0, time.time() - max(first, time.time() - ran))  # processes are started once
+    left = training / finished * (sweep.num_trials - finished)
     budget = (sweep.spec.get("budget") or {}).get("time")
     return f"about {duration(left if budget is None else max(0.0, min(left, budget - ran)))} left"
 
 
 def _best(sweep: SweepState) -> str:
     best = sweep.best
+    if best is None and not any(trial.started for trial in list(sweep.trials.values())):
+        return "processes are being started"
     if best is None:
         return "no value yet"
     return f"best {sweep.spec['metric']} {number(best.value)} (trial {best.number}: {configuration(best.config)})"

@@ -74,11 +74,16 @@ def _columns(sweep: SweepState, names: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _ranked(sweep: SweepState) -> list[TrialRecord]:
-    """The trials, best first; last those without a value."""
+    """The trials, best first; last those that failed, and those without a value."""
     sign = -1 if sweep.maximize else 1
     return sorted(
         sweep.trials.values(),
-        key=lambda trial: (trial.value is None, sign * (trial.value or 0.0), trial.number),
+        key=lambda trial: (
+            trial.status == "failed",
+            trial.value is None,
+            sign * (trial.value or 0.0),
+            trial.number,
+        ),
     )
 
 

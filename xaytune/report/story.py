@@ -57,6 +57,8 @@ def why(trial: TrialRecord, sweep: SweepState) -> str:
         return f"It failed {reached}: {trial.reason}{best}."
     if trial.status == "paused":
         return f"It is paused {reached}: {trial.reason}{best}."
+    if trial.status == "running" and sweep.state == "lost":
+        return f"It was cut off {reached}, when {sweep.reason}{best}."
     if trial.status == "running":
         return f"It is running, {reached}{best}."
     return "It waits for its turn."

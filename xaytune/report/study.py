@@ -13,7 +13,7 @@ from xaytune.search.distributions import Choices, distribution_of
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["frozen", "intermediate", "space_of", "state_of", "study_of"]
+__all__ = ["frozen", "space_of", "state_of", "study_of"]
 
 _STATES = {
     "pending": TrialState.WAITING,
@@ -38,18 +38,23 @@ def study_of(sweep: SweepState) -> optuna.Study:
     space = space_of(sweep)
     for trial in sweep.trials.values():
         if trial.value is not None and trial.status != "failed":
-            study.add_trial(frozen(trial, sweep, space, TrialState.COMPLETE))
+            study.add_trial(frozen(trial, space, TrialState.COMPLETE))
     return study
 
 
-def frozen(trial: TrialRecord, sweep: SweepState, space: Space, state: TrialState | None = None) -> FrozenTrial:
+def frozen(
+    trial: TrialRecord,
+    space: Space,
+    state: TrialState | None = None,
+    intermediate_values: dict[int, float] | None = None,
+) -> FrozenTrial:
     """Returns a trial as Optuna knows trials.
 
     Args:
         trial: The trial.
-        sweep: Its sweep.
-        space: The sweep's space.
+        space: Its sweep's space.
         state: The state to give it; by default what its status is to Optuna.
+        intermediate_values: Its metric by the time of its training.
     """
     domains = {parameter.name: parameter.domain for parameter in space.parameters}
     values = space.values(trial.config)
@@ -62,11 +67,12 @@ def frozen(trial: TrialRecord, sweep: SweepState, space: Space, state: TrialStat
         value=trial.value if state == TrialState.COMPLETE else None,
         params={name: Choices(domains[name]).encode(value) for name, value in values.items()},
         distributions={name: distribution_of(domains[name]) for name in values},
-        intermediate_values=intermediate(trial, sweep),
+        intermediate_values=intermediate_values or {},
         user_attrs={name: value for name, value in told.items() if value is not None},
         system_attrs={},
         datetime_start=_moment(trial.started),
-        datetime_complete=_moment(trial.ended) if state.is_finished() else None,
+        # A trial that goes on counts with what it has reached: Optuna asks when that was.
+        datetime_complete=_moment(trial.ended or trial.started) if state.is_finished() else None,
     )
 
 
@@ -75,12 +81,6 @@ def state_of(trial: TrialRecord) -> TrialState:
     if trial.status == "completed" and trial.value is None:
         return TrialState.FAIL
     return _STATES[trial.status]
-
-
-def intermediate(trial: TrialRecord, sweep: SweepState) -> dict[int, float]:
-    """Returns what a trial was worth at its decision points, by time."""
-    time_attr = sweep.spec["scheduler"].get("time_attr", "epoch")
-    return {result[time_attr]: result["value"] for result in trial.results if result["value"] is not None}
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from xaytune.records.place import DEFAULT_STORAGE
 from xaytune.records.results import dotted
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.sweep.algorithms import AshaSpec
@@ -107,19 +109,21 @@ def trials(count: int) -> str:
     return f"{count} trial{'' if count == 1 else 's'}"
 
 
-def summary(sweep: SweepState, where: str = "") -> str:
+def summary(sweep: SweepState, resume: str | None = None) -> str:
     """Writes what a sweep found: its state, its trials, the best of them, and why others failed.
 
     Args:
         sweep: The sweep.
-        where: Options that commands on it need.
+        resume: What follows ``xaytune resume`` to go on with it; by default its name, or its folder.
     """
     took = f" in {duration(sweep.running_s(sweep.ended))}" if sweep.ended else ""
     lines = [f"{sweep.name}: {sweep.state}{took}, {trials(sweep.num_trials)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
     if sweep.state in ("interrupted", "lost"):
-        lines.append(f"  xaytune resume {sweep.name}{where} goes on with it")
+        by_name = sweep.root == f"{DEFAULT_STORAGE}/{sweep.name}"
+        resume = resume or (sweep.name if by_name else shlex.quote(sweep.root))
+        lines.append(f"  xaytune resume {resume} goes on with it")
     if sweep.best is not None:
         lines.append(best(sweep))
     failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]

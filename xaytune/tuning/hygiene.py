@@ -18,7 +18,7 @@ from torch.optim import optimizer
 __all__ = ["Baseline"]
 
 # Threads of these packages serve a process, not a trial.
-_SERVING = ("ray", "torch", "tqdm")
+_SERVING = ("ray", "torch", "tqdm", "wandb")
 
 
 _LoggerSettings = tuple[list[Any], list[Any], int, bool, bool]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from xaytune.records.place import find_sweep
+from xaytune.records.place import DEFAULT_STORAGE, find_sweep
 from xaytune.records.results import Results
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec, reference_name
@@ -104,7 +104,7 @@ class Sweep:
         return sweep
 
     def run(
-        self, *, name: str | None = None, storage: Path | str = "runs", listener: Listener | None = None
+        self, *, name: str | None = None, storage: Path | str = DEFAULT_STORAGE, listener: Listener | None = None
     ) -> Results:
         """Runs the sweep to its end, in the Ray that is initialised, or in one of its own.
 
@@ -124,7 +124,7 @@ class Sweep:
 def resume(
     sweep: Path | str,
     *,
-    storage: Path | str = "runs",
+    storage: Path | str = DEFAULT_STORAGE,
     overrides: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> Results:
