@@ -41,7 +41,7 @@ def run(*command: str) -> None:
 
 
 class Network:
-    """A network of hosts on this machine, unlike that of any other process."""
+    """A network of hosts on this machine, named by this process."""
 
     def __init__(self) -> None:
         self.name, self.prefix = f"xt{os.getpid() % 10000}", f"10.213.{os.getpid() % 250}"

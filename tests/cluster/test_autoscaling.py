@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,8 +83,9 @@ def test_a_sweep_asks_the_autoscaler_for_the_nodes_that_it_needs_and_no_more(
     (tmp_path / "grown.yaml").write_text(SPEC)
     command = [sys.executable, "-m", "xaytune", "run", str(tmp_path / "grown.yaml"), "--storage", str(tmp_path)]
     process = growing.head.start(*command, "--address", growing.address, **growing.environment)
-    most = 0
+    most, deadline = 0, time.monotonic() + 120
     while process.poll() is None:
+        assert time.monotonic() < deadline, growing.head.output.read_text()
         most = max(most, growing.alive())
     assert process.returncode == 0, growing.head.output.read_text()
     results = Results(tmp_path / "grown")

@@ -161,12 +161,12 @@ class _Another(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         answers = {
-            "/api/authentication_mode": {"authentication_mode": "disabled"},
+            "/api/version": {"ray_version": "2.59.0"},
             "/api/v0/cluster_metadata": {"data": {"rayVersion": "2.59.0", "pythonVersion": "3.10.4"}},
         }
-        self.send_response(200)
+        self.send_response(200 if self.path in answers else 404)
         self.end_headers()
-        self.wfile.write(json.dumps(answers[self.path]).encode())
+        self.wfile.write(json.dumps(answers.get(self.path)).encode())
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -230,6 +230,7 @@ def test_a_sweep_survives_the_loss_of_its_client_and_of_a_node_and_uses_a_node_t
 def worker_of(hosts: RayHosts, folder: Path) -> Host:
     """The worker on which the trial trains that went on from its third epoch."""
     events = list(read_events(folder / FILE_NAME))
-    trial = next(e["trial"] for e in events if e["event"] == "verdict" and e["epoch"] == 3)
+    verdicts = [event for event in events if event["event"] == "verdict" and event["epoch"] == 3]
+    trial = next(verdict["trial"] for verdict in verdicts if verdict["decision"] == "continue")
     nodes = {event["trial"]: event["node"] for event in events if event["event"] == "start"}
     return next(worker for worker in hosts.workers if worker.ip == nodes[trial])

@@ -20,8 +20,9 @@ from xaytune.cli.options import (
     spec_argument,
     sweep_argument,
 )
-from xaytune.cluster.errors import ClusterError
+from xaytune.records.place import find_sweep
 from xaytune.records.remote import is_remote
+from xaytune.records.results import Results
 from xaytune.report import text
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec
@@ -114,19 +115,20 @@ def resume_on_cluster(
     address: str | None,
     cluster: Path | None,
 ) -> None:
-    """Goes on with a sweep on a cluster, and follows it; if its storage is given, one launched on another too."""
+    """Goes on with a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
+    from xaytune.tuning.driver import resumed_spec
 
     with connected(address, cluster) as connection:
-        options = _repeated(num_samples, assignments)
-        try:
-            found = find(connection, sweep)
-        except ClusterError:
-            if not _outlives(storage):
-                raise
-            _submit(connection, ["resume", sweep, "--storage", storage, *options], sweep, storage, None, as_json)
+        options, overrides = _repeated(num_samples, assignments), overrides_of(assignments, num_samples)
+        if _outlives(storage):
+            spec = (
+                resumed_spec(Results(find_sweep(sweep, storage)).sweep, overrides) if is_remote(storage) else None
+            )
+            _submit(connection, ["resume", sweep, "--storage", storage, *options], sweep, storage, spec, as_json)
             return
+        found = find(connection, sweep)
         state = found.state()
         if not found.details().status.is_terminal():
             raise click.ClickException(
@@ -134,8 +136,11 @@ def resume_on_cluster(
             )
         if state is None:
             raise click.ClickException(f"{found.why_not_begun(found.details())}; launch it again")
+        if state.done and not overrides:
+            click.echo(text.summary(state))
+            return
         command = ["resume", state.name, "--storage", found.storage, *options]
-        _submit(connection, command, state.name, found.storage, SweepSpec.parse(state.spec), as_json)
+        _submit(connection, command, state.name, found.storage, resumed_spec(state, overrides), as_json)
 
 
 def follow_on_cluster(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
@@ -227,14 +232,15 @@ def _follow(sweep: ClusterSweep, as_json: bool, stopping: bool = False) -> None:
             state, details = follow(sweep, view, lambda line: click.echo(line, err=as_json))
     except KeyboardInterrupt:
         click.echo(
-            f"the sweep goes on; `xaytune attach {sweep.job}{options}` follows it, "
+            f"it is followed no more; `xaytune attach {sweep.job}{options}` follows it, "
             f"`xaytune stop {sweep.job}{options}` ends it",
             err=as_json,
         )
         sys.exit(INTERRUPTED)
     if state is not None:
-        end_as(state, as_json, "interrupted" if stopping else "completed")
+        end_as(state, as_json, stopping)
     if details.driver_exit_code is None:  # else the job has said itself what was wrong
         click.echo(sweep.why_not_begun(details), err=True)
     stopped = details.status.value == "STOPPED"
-    sys.exit(DONE if stopped and stopping else details.driver_exit_code or SWEEP_FAILED)
+    code = SWEEP_FAILED if details.driver_exit_code is None else details.driver_exit_code
+    sys.exit(DONE if stopped and stopping else code)

@@ -13,16 +13,16 @@ __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "SWEEP_FAILED", "end_as"]
 DONE, SWEEP_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-def end_as(sweep: SweepState, as_json: bool, wanted: str = "completed") -> NoReturn:
+def end_as(sweep: SweepState, as_json: bool, stopping: bool = False) -> NoReturn:
     """Exits with the code of how a sweep ended.
 
     Args:
         sweep: The sweep.
         as_json: Whether its state is printed as JSON.
-        wanted: The state that is success.
+        stopping: Whether it was to end early: then that is success.
     """
     if as_json:
         print_json(sweep.to_dict())
-    if sweep.state == wanted:
+    if sweep.state == "completed" or (stopping and sweep.state == "interrupted"):
         sys.exit(DONE)
     sys.exit(INTERRUPTED if sweep.state == "interrupted" else SWEEP_FAILED)

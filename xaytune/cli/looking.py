@@ -11,6 +11,7 @@ from typing import cast
 import click
 
 from xaytune.cli.clusters import follow_on_cluster, print_status_on_cluster
+from xaytune.cli.ending import end_as
 from xaytune.cli.options import as_json_option, cluster_options, print_json, storage_option, sweep_argument
 from xaytune.records.export import FORMATS, Format, export
 from xaytune.records.journal import FILE_NAME, JournalError, JournalTail
@@ -41,12 +42,12 @@ def status(
 
     With --address or --cluster, SWEEP is the name of one that was launched there.
     """
+    if follow and as_json:
+        raise click.UsageError("--follow shows a table, --json prints once: choose one")
     if address is not None or cluster is not None:
         (follow_on_cluster if follow else print_status_on_cluster)(sweep, as_json, address, cluster)
         return
     place = find_sweep(sweep, storage)
-    if follow and as_json:
-        raise click.UsageError("--follow shows a table, --json prints once: choose one")
     if follow:
         _follow(place)
         return
@@ -68,11 +69,13 @@ def _follow(place: Place) -> None:
         view(state, {"event": "sweep", "state": "running"})
         while state.state == "running":
             time.sleep(_FOLLOW_S)
-            place.fetch_journal()
+            with contextlib.suppress(OSError):  # a storage that does not answer now
+                place.fetch_journal()
             for event in tail.new():
                 state.apply(event)
                 view(state, event)
             state.notice_loss()
+    end_as(state, as_json=False)
 
 
 @click.command()
@@ -186,7 +189,9 @@ def _writing(output: Path) -> Iterator[None]:
 @sweep_argument
 @storage_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", default=8080, show_default=True, help="0 takes any that is free.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any that is free."
+)
 def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
     """Serves a SWEEP, running or finished, in optuna-dashboard until Ctrl-C."""
     from xaytune.report.dashboard import DashboardError, serve

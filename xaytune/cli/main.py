@@ -10,6 +10,7 @@ from xaytune.cli import clusters, looking, running
 from xaytune.cli.ending import BAD_INPUT, INTERRUPTED
 from xaytune.cluster.errors import ClusterError
 from xaytune.records.journal import JournalError
+from xaytune.records.remote import RemoteError
 from xaytune.sweep.errors import SpecError
 
 __all__ = ["main"]
@@ -23,6 +24,9 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (SpecError, JournalError, ClusterError) as error:
             click.echo(str(error), err=True)
+            ctx.exit(BAD_INPUT)
+        except RemoteError as error:
+            click.echo(f"the storage cannot be reached: {error}", err=True)
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)

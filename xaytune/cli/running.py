@@ -120,7 +120,7 @@ def resume(
 
         return resume_sweep(place, session, listener, overrides)
 
-    _run(drive, as_json, as_events, journal=results.events)
+    _run(drive, as_json, as_events, journal=lambda: Results(place).events())
 
 
 def _run(

@@ -115,7 +115,7 @@ def _url(address: str | None) -> str:
 
 def _headers(name: str, url: str) -> dict[str, str]:
     """Returns what shows a cluster that we may use it."""
-    if _get(name, f"{url}/api/authentication_mode", {}).get("authentication_mode") != "token":
+    if _get(name, f"{url}/api/authentication_mode", {}, {}).get("authentication_mode") != "token":
         return {}
     try:
         token = AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True)
@@ -130,8 +130,9 @@ def _headers(name: str, url: str) -> dict[str, str]:
 
 
 def _check_versions(name: str, url: str, headers: dict[str, str]) -> None:
-    cluster = _get(name, f"{url}/api/v0/cluster_metadata", headers)["data"]
-    theirs = cluster["rayVersion"], _minor(cluster["pythonVersion"])
+    version = _get(name, f"{url}/api/version", headers).get("ray_version", "of another kind")
+    cluster = _get(name, f"{url}/api/v0/cluster_metadata", headers, {"data": {}})["data"]
+    theirs = cluster.get("rayVersion", version), _minor(cluster.get("pythonVersion", "unknown"))
     ours = ray.__version__, _minor(platform.python_version())
     if theirs != ours:
         raise ClusterError(
@@ -148,7 +149,8 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def _get(name: str, url: str, headers: dict[str, str]) -> Any:
+def _get(name: str, url: str, headers: dict[str, str], missing: Any = None) -> Any:
+    """Returns what a URL answers; `missing`, if that is something, where it does not know the path."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_ANSWER_S) as answer:
             return json.load(answer)
@@ -158,6 +160,8 @@ def _get(name: str, url: str, headers: dict[str, str]) -> Any:
                 f"the cluster at {name} does not take this token: use the one that it was "
                 "started with (RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token)"
             ) from None
+        if error.code == 404 and missing is not None:
+            return missing
         cause = f"HTTP status {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:
         cause = "it speaks no HTTP" if isinstance(error, http.client.HTTPException) else _reason(error)

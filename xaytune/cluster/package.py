@@ -31,7 +31,12 @@ def check_size(folder: Path) -> None:
             sizes[path.relative_to(folder).parts[0]] += path.stat().st_size
 
     excludes = [_get_excludes(folder, [*get_runtime_env_default_excludes(), *EXCLUDED])]
-    _dir_travel(folder, excludes, weigh, include_gitignore=True)
+    try:
+        _dir_travel(folder, excludes, weigh, include_gitignore=True)
+    except OSError as error:
+        raise ClusterError(
+            f"{error.filename} cannot be shipped: {error.strerror}; name it in .rayignore if it is not needed"
+        ) from None
     if sizes.total() > DASHBOARD_CLIENT_MAX_SIZE:
         most = [(name, size / _MIB) for name, size in sizes.most_common(_SHOWN) if size >= _MIB]
         largest = ", ".join(f"{name} {mib:.0f} MiB" for name, mib in most)

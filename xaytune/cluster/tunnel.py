@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from xaytune.cluster.errors import ClusterError
 __all__ = ["tunnel"]
 
 _CONNECT_S = 20
+_AGAIN_S = 1.0
 _OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": str(_CONNECT_S),
@@ -51,33 +53,58 @@ def tunnel(file: Path, port: int) -> Iterator[int]:
     config = _read(file)
     head, here = _head_of(file, config), _free_port()
     command = _ssh(config["auth"], head, f"127.0.0.1:{here}:localhost:{port}")
-    ssh = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    ssh = _open(command)
     try:
         _wait(ssh, here, head)
+    except ClusterError:
+        ssh.wait()
+        raise
+    closing = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(ssh, command, closing), name="tunnel", daemon=True)
+    keeper.start()
+    try:
         yield here
     finally:
-        ssh.terminate()
-        ssh.wait()
+        closing.set()
+        keeper.join()
+
+
+def _open(command: list[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    except OSError as error:
+        raise ClusterError(f"ssh cannot be started: {error.strerror}; it is what reaches the head") from None
+
+
+def _keep(ssh: subprocess.Popen[str], command: list[str], closing: threading.Event) -> None:
+    """Opens a tunnel again whenever it was cut, and closes it in the end."""
+    while not closing.wait(_AGAIN_S):
+        if ssh.poll() is not None:
+            ssh = _open(command)
+    ssh.terminate()
+    ssh.communicate()
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         config = YAML(typ="safe").load(file.read_text())
-    except OSError as error:
-        raise ClusterError(f"{file} cannot be read: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from None
     except YAMLError as error:
         raise ClusterError(f"{file} is no YAML: {error}") from None
-    if not isinstance(config, dict) or "type" not in (config.get("provider") or {}):
+    provider = config.get("provider") if isinstance(config, dict) else None
+    if not isinstance(provider, dict) or "type" not in provider:
         raise ClusterError(f"{file} is no cluster file: it has no `provider` with a `type`")
-    return config
+    if provider["type"] == "local" and not (provider.get("external_head_ip") or provider.get("head_ip")):
+        raise ClusterError(f"{file} does not say where its head is: provider.head_ip is missing")
+    return {**config, "auth": config.get("auth") or {}}
 
 
 def _head_of(file: Path, config: dict[str, Any]) -> str:
     """Returns the address of the head; fills in what only the provider knows of how to get there."""
     provider = config["provider"]
-    config.setdefault("auth", {})
     if provider["type"] == "local":  # Ray knows such a cluster only where it was made
         return str(provider.get("external_head_ip") or provider["head_ip"])
     try:

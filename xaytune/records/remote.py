@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -95,7 +96,9 @@ class RemoteFolder:
         if data is None:
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        os.replace(temporary, target)  # whoever reads it meanwhile finds the one or the other
         return True
 
     def delete(self, file: str) -> None:

@@ -37,13 +37,14 @@ class Results:
         self._place.fetch_journal()
         self._fetched = False  # the histories
         self.path = self._place.folder
-        self.sweep = SweepState(str(self._place), self.events())
+        self._events = list(read_events(self.path / FILE_NAME))
+        self.sweep = SweepState(str(self._place), self._events)
         if not self.sweep.spec:
             raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")
 
     def events(self) -> Iterator[Event]:
-        """Yields the events of the journal, oldest first."""
-        return read_events(self.path / FILE_NAME)
+        """Yields the events of the journal that the state follows from, oldest first."""
+        return iter(self._events)
 
     @property
     def trials(self) -> list[TrialRecord]:

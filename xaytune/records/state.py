@@ -136,6 +136,7 @@ class SweepState:
         folder: Where it was run from.
         epochs: Epochs finished by all trials together.
         trials: By number.
+        latest: Unix seconds of the newest event.
     """
 
     def __init__(self, root: str, events: Iterable[Event] = ()) -> None:
@@ -151,7 +152,7 @@ class SweepState:
         self.epochs = 0
         self.trials: dict[int, TrialRecord] = {}
         self._driver: tuple[str, int] | None = None
-        self._latest = 0.0  # time of the newest event
+        self.latest = 0.0  # time of the newest event
         self._resumed: float | None = None  # when it was begun or resumed last
         self._ran_s = 0.0  # before that
         for event in events:
@@ -173,7 +174,7 @@ class SweepState:
         apply = getattr(self, f"_on_{event['event']}", None)
         if apply is not None:
             apply(event)
-        self._latest = event["t"]
+        self.latest = event["t"]
 
     @property
     def maximize(self) -> bool:
@@ -183,7 +184,7 @@ class SweepState:
     @property
     def best(self) -> TrialRecord | None:
         """The trial that did not fail whose metric reached the best value; the first of equals."""
-        candidates = (trial for trial in self.trials.values() if trial.status != "failed")
+        candidates = (trial for trial in list(self.trials.values()) if trial.status != "failed")
         reached = [trial for trial in candidates if trial.value is not None]
         sign = -1 if self.maximize else 1
         return min(reached, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
@@ -195,7 +196,7 @@ class SweepState:
 
     def counts(self) -> dict[str, int]:
         """Trials by status; those that were not suggested yet are pending."""
-        counted = Counter(trial.status for trial in self.trials.values())
+        counted = Counter(trial.status for trial in list(self.trials.values()))
         counted["pending"] += max(0, self.num_trials - len(self.trials))
         return {status: counted[status] for status in TRIAL_STATUSES}
 
@@ -237,7 +238,7 @@ class SweepState:
         self.folder, self.id = event.get("folder", ""), event.get("id", "")
         self._driver = event["host"], event["pid"]
         if self._resumed is not None:
-            self._ran_s += self._latest - self._resumed
+            self._ran_s += self.latest - self._resumed
         self._resumed = event["t"]
         self.started, self.ended = self.started or event["t"], None
 

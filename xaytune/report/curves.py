@@ -108,8 +108,8 @@ def progress(results: Results) -> Progress:
             value = better([best["value"], *found.best[-1:]])
             if [value] != found.best[-1:]:
                 _add(found, state, event["t"], value)
-    if found.best and results.sweep.ended:
-        _add(found, state, results.sweep.ended, found.best[-1])
+    if found.best:
+        _add(found, state, results.sweep.ended or state.latest, found.best[-1])
     return found
 
 

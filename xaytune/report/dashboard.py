@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -10,6 +11,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from xaytune.records.journal import JournalError
 from xaytune.records.place import Place
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
@@ -54,7 +56,8 @@ class StudyMirror:
             until: Ends it.
         """
         while not until.wait(every_s):
-            self._take(Results(self._place))
+            with contextlib.suppress(OSError, JournalError):  # of a storage that does not answer now
+                self._take(Results(self._place))
 
     def _take(self, results: Results) -> None:
         for trial in results.trials:

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 __all__ = ["addable_nodes"]
 
+_YAML = YAML(typ="safe")
 _CONFIG = "--autoscaling-config="
 
 
@@ -25,7 +26,8 @@ def addable_nodes() -> list[tuple[Mapping[str, float], int]]:
         if address in arguments:
             for argument in arguments:
                 if argument.startswith(_CONFIG):
-                    return list(_workers(YAML(typ="safe").load(Path(argument.removeprefix(_CONFIG)).expanduser())))
+                    with contextlib.suppress(OSError):  # it is not for us to read
+                        return list(_workers(_YAML.load(Path(argument.removeprefix(_CONFIG)).expanduser())))
     return []
 
 

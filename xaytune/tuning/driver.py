@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from xaytune.records.place import Mirror, Place
 from xaytune.records.results import Results
-from xaytune.records.state import TrialRecord
+from xaytune.records.state import SweepState, TrialRecord
 from xaytune.search.searcher import Searcher
 from xaytune.sweep.errors import Problem, SpecError, nearest
 from xaytune.sweep.spec import SweepSpec
@@ -32,7 +32,7 @@ from xaytune.tuning.source import TrialSource
 from xaytune.tuning.storage import StorageError, check_shared, new_place
 from xaytune.tuning.trackers import tracking as trackers
 
-__all__ = ["resume_sweep", "run_sweep"]
+__all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
 
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0
@@ -112,7 +112,7 @@ def resume_sweep(
         StorageError: The sweep's folder cannot be written any more.
     """
     results = Results(place)
-    spec = _resumed_spec(results, overrides or {})
+    spec = resumed_spec(results.sweep, overrides or {})
     if results.sweep.done and spec.num_trials == results.sweep.num_trials:
         return results
     try:
@@ -125,17 +125,17 @@ def resume_sweep(
     return _drive(spec, place, listener)
 
 
-def _resumed_spec(results: Results, overrides: Mapping[str, Any]) -> SweepSpec:
+def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
     """Returns the spec that a sweep goes on with.
 
     Args:
-        results: The sweep.
+        sweep: The sweep.
         overrides: Options by dotted name. What decides on trials cannot change any more.
 
     Raises:
         SpecError: An option cannot be changed, or its value is wrong.
     """
-    plain = copy.deepcopy(results.sweep.spec)
+    plain = copy.deepcopy(sweep.spec)
     for name, value in overrides.items():
         option, _, inner = name.partition(".")
         if option not in _CHANGEABLE:
@@ -146,8 +146,8 @@ def _resumed_spec(results: Results, overrides: Mapping[str, Any]) -> SweepSpec:
         else:
             plain[option] = value
     spec = SweepSpec.parse(plain)
-    if spec.num_trials < len(results.trials):
-        message = f"the sweep has {len(results.trials)} trials already (got {spec.num_trials} in all)"
+    if spec.num_trials < len(sweep.trials):
+        message = f"the sweep has {len(sweep.trials)} trials already (got {spec.num_trials} in all)"
         raise SpecError([Problem(("num_samples",), message)])
     return spec
 

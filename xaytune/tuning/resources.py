@@ -63,7 +63,8 @@ def _infeasible(message: str) -> SpecError:
 class Room:
     """How many trials the cluster has room for: at least one; it changes as nodes join and leave.
 
-    Where the cluster has an autoscaler, what that may add counts too: nodes come because trials wait for them.
+    Where the cluster has an autoscaler, all that it may add counts, if that is more than what is there: nodes come
+    because trials wait for them.
 
     Args:
         spec: The sweep.

@@ -18,7 +18,7 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.worker import global_worker
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
 __all__ = ["RaySession", "SessionError"]
 
@@ -114,7 +114,7 @@ def _check(address: str) -> None:
             f"the Ray at {address} does not take this token: use the one that it was started with "
             "(RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token)"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RayError) as error:
         raise SessionError(
             f"no Ray answers at {address} ({error}): is the cluster up, and is this the address of its head, "
             f"HEAD:{_PORT}?"

@@ -97,6 +97,7 @@ class Tracking:
         self._seen: dict[str, Any] = {}  # metrics as the last step left them
         self._evaluated: set[str] = set()
         self._given = time.monotonic()
+        self._failed = False
         try:
             for name in trackers:
                 self._trackers.append(_open(name, trial))
@@ -109,6 +110,7 @@ class Tracking:
         callbacks.on("step_end", last=True)(self._on_step_end)
         callbacks.on("eval_end", last=True)(self._on_evaluated)
         callbacks.on("epoch_end", last=True)(self._on_epoch_end)
+        callbacks.on("error", last=True)(self._on_error)
         callbacks.on("train_end", last=True)(self._on_evaluated)
 
     def close(self, status: str, reason: str | None, best: float | None) -> None:
@@ -123,13 +125,16 @@ class Tracking:
             self._give()
 
     def _on_evaluated(self, state: TrainState) -> None:
-        if "error" in state.metrics:  # the step that failed is no step
+        if self._failed:  # the step that failed is no step
             return
         new = {n: v for n, v in state.metrics.items() if n not in self._seen or v is not self._seen[n]}
         self._evaluated |= new.keys()
         self._seen = dict(state.metrics)
         if new:
             self._add(state, new)
+
+    def _on_error(self, state: TrainState) -> None:
+        self._failed = True
 
     def _on_epoch_end(self, state: TrainState) -> None:
         self._on_evaluated(state)
