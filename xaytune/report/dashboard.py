@@ -111,12 +111,19 @@ def serve(place: Place, host: str, port: int, ready: Callable[[str], object]) ->
         server = make_server(host, port, wsgi(mirror.storage), handler_class=_Quiet)
     except OSError as error:
         raise DashboardError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
-    follower = threading.Thread(target=mirror.follow, args=(_EVERY_S, over), daemon=True)
-    follower.start()
+    # Beside this thread, which is interrupted: an interrupt in the midst of a request would be taken for its failure.
+    threads = [
+        threading.Thread(target=mirror.follow, args=(_EVERY_S, over), daemon=True),
+        threading.Thread(target=server.serve_forever, daemon=True),
+    ]
     with server:
+        for thread in threads:
+            thread.start()
         ready(f"http://{host}:{server.server_port}/dashboard/studies/0")
         try:
-            server.serve_forever()
+            over.wait()
         finally:
             over.set()
-            follower.join()
+            server.shutdown()
+            for thread in threads:
+                thread.join()
