@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def text_of(client: Client, *arguments: str, code: int = 0, **options: Any) -> s
 @pytest.fixture
 def slow() -> Iterator[str]:
     """A spec of a sweep that takes a while, in the folder that is shipped."""
-    path = Path("slow_sweep_of_a_test.yaml")
+    path = Path(f"slow_sweep_{os.getpid()}.yaml")
     path.write_text(SLOW)
     yield str(path)
     path.unlink()
@@ -91,7 +92,7 @@ def test_a_node_of_the_cluster_runs_a_sweep_there_by_its_address(
     command = [sys.executable, "-m", "xaytune", "run", slow, "--storage", str(tmp_path), "--num-samples", "1"]
     process = hosts.head.start(*command, "--address", hosts.address, **hosts.environment)
     assert process.wait(timeout=120) == 0, hosts.head.output.read_text()
-    (trial,) = Results(tmp_path / "slow_sweep_of_a_test").trials
+    (trial,) = Results(tmp_path / Path(slow).stem).trials
     assert trial.status == "completed"
     assert trial.node in [worker.ip for worker in hosts.workers]
 
@@ -101,7 +102,7 @@ def test_a_storage_that_a_node_does_not_share_is_refused_with_what_to_do(
 ) -> None:
     said = text_of(client, "launch", slow, "--storage", str(hosts.private), code=2)
     blind = hosts.workers[1].ip
-    assert f"storage: {hosts.private}/slow_sweep_of_a_test is not on every node: {blind} cannot see it" in said
+    assert f"storage: {hosts.private}/{Path(slow).stem} is not on every node: {blind} cannot see it" in said
     assert "give a folder that all nodes mount, or a URI such as s3://bucket/sweeps" in said
 
 

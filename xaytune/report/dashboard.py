@@ -111,7 +111,7 @@ def serve(place: Place, host: str, port: int, ready: Callable[[str], object]) ->
         server = make_server(host, port, wsgi(mirror.storage), handler_class=_Quiet)
     except OSError as error:
         raise DashboardError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
-    # Beside this thread, which is interrupted: an interrupt in the midst of a request would be taken for its failure.
+    # Beside this thread: an interrupt in the midst of a request would be taken for a failure of that.
     threads = [
         threading.Thread(target=mirror.follow, args=(_EVERY_S, over), daemon=True),
         threading.Thread(target=server.serve_forever, daemon=True),
