@@ -23,6 +23,7 @@ from xaytune.cli.options import (
 from xaytune.records.place import find_sweep
 from xaytune.records.remote import is_remote
 from xaytune.records.results import Results
+from xaytune.records.state import SweepState
 from xaytune.report import text
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec
@@ -137,7 +138,7 @@ def resume_on_cluster(
         if state is None:
             raise click.ClickException(f"{found.why_not_begun(found.details())}; launch it again")
         if state.done and not overrides:
-            click.echo(text.summary(state))
+            _print(state, as_json, connection)
             return
         command = ["resume", state.name, "--storage", found.storage, *options]
         _submit(connection, command, state.name, found.storage, resumed_spec(state, overrides), as_json)
@@ -162,6 +163,10 @@ def print_status_on_cluster(sweep: str, as_json: bool, address: str | None, clus
         state = found.state()
         if state is None:
             raise click.ClickException(found.why_not_begun(found.details()))
+    _print(state, as_json, connection)
+
+
+def _print(state: SweepState, as_json: bool, connection: Connection) -> None:
     if as_json:
         print_json(state.to_dict())
     else:
