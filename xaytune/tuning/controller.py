@@ -21,7 +21,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm
 
 from xaytune.tuning.report import Assignment, Task
-from xaytune.tuning.trainable import trainable_for
+from xaytune.tuning.trainable import TrialActor, trainable_for
 
 __all__ = ["SweepTrial", "TuneRun"]
 
@@ -43,12 +43,18 @@ class SweepTrial(TuneTrial):
     """A trial of Tune.
 
     Attributes:
+        trainable: What runs it.
         retry: Whether it is to be begun again after its failure.
         spoilt: Whether its process is not fit for another trial.
     """
 
+    trainable: type[TrialActor]
     retry = False
     spoilt = False
+
+    def get_trainable_cls(self) -> type[TrialActor]:
+        """Returns what runs the trial; Tune would ask Ray for it, and unpickle it, for every trial."""
+        return self.trainable
 
     def should_recover(self) -> bool:
         """Tells whether the trial is to be begun again."""
@@ -132,7 +138,9 @@ class TuneRun:
         self._logger.setLevel(logging.CRITICAL)
         self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
         self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
-        register_trainable(_TRAINABLE, trainable_for(self._task), warn=False)
+        trainable = trainable_for(self._task)
+        register_trainable(_TRAINABLE, trainable, warn=False)
+        self._trial: type[SweepTrial] = type("SweepTrial", (SweepTrial,), {"trainable": trainable})
         return self
 
     def __exit__(
@@ -147,7 +155,7 @@ class TuneRun:
     def make_trial(self, assignment: Assignment) -> SweepTrial:
         """Returns Tune's trial of an assignment."""
         name = f"trial-{assignment.number:05d}"
-        return SweepTrial(
+        return self._trial(
             _TRAINABLE,
             trial_id=name,
             config={"assignment": assignment},
