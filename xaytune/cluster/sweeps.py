@@ -71,7 +71,7 @@ class ClusterSweep:
 
     def said(self) -> list[str]:
         """Returns what the job printed beside its events."""
-        return [line for line in self.output().splitlines() if line and is_said(line)]
+        return [line for line in self.output().split("\n") if line and is_said(line)]
 
     def why_not_begun(self, details: JobDetails) -> str:
         """Says why the sweep has not begun."""

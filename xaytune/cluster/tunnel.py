@@ -56,7 +56,8 @@ def tunnel(file: Path, port: int) -> Iterator[int]:
     ssh = _open(command)
     try:
         _wait(ssh, here, head)
-    except ClusterError:
+    except BaseException:  # an interrupt too: ssh does not hear of it
+        ssh.terminate()
         ssh.wait()
         raise
     closing = threading.Event()
