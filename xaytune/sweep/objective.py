@@ -1,0 +1,52 @@
+"""The objective of a sweep: the metric, and which of two of its values is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Mode", "Objective"]
+
+Mode = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a sweep optimises. Nothing else works out a direction.
+
+    Attributes:
+        metric: Name of the metric.
+        mode: Whether a ``"max"`` or a ``"min"`` is better.
+    """
+
+    metric: str
+    mode: Mode
+
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied with so that larger is better: 1 or -1."""
+        return 1 if self.mode == "max" else -1
+
+    @property
+    def worst(self) -> float:
+        """A value that every other one is better than: an infinity."""
+        return -self.sign * math.inf
+
+    def score(self, value: float) -> float:
+        """Returns a value as a score: larger is better."""
+        return self.sign * value
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Tells whether a value is better than another; any is better than None."""
+        return than is None or self.score(value) > self.score(than)
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """Returns the best of some values; None of none."""
+        return max(values, key=self.score, default=None)
+
+    def describe_worse(self, *, worse: bool) -> str:
+        """Words on which side of a cut-off a value is: ``is below``, ``is not above`` and so on."""
+        side = "below" if self.mode == "max" else "above"
+        return f"is {side}" if worse else f"is not {side}"
