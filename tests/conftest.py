@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import ray
 
+from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.results import Results
-from xaytune.tuning.sweep import Sweep
 
 Run = Callable[..., Results]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

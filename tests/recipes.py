@@ -19,7 +19,7 @@ from tests.models import loader, make_trainer
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import EVENTS, TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
-from xaytune.tuning.trial import Trial
+from xaytune.trial.trial import Trial
 
 STEPS_PER_EPOCH = 4
 

@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xaytune.ray_tune.sweep import Sweep, resume
     from xaytune.records.results import Results
     from xaytune.report.live import LiveView
     from xaytune.sweep.errors import SpecError
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
-    from xaytune.tuning.sweep import Sweep, resume
-    from xaytune.tuning.trial import Trial
+    from xaytune.trial.trial import Trial
 
 __all__ = [
     "CallbackManager",
@@ -34,11 +34,11 @@ _HOMES = {
     "LiveView": "xaytune.report.live",
     "Results": "xaytune.records.results",
     "SpecError": "xaytune.sweep.errors",
-    "Sweep": "xaytune.tuning.sweep",
+    "Sweep": "xaytune.ray_tune.sweep",
     "TrainState": "xaytune.trainer.callbacks",
     "Trainer": "xaytune.trainer.loop",
-    "Trial": "xaytune.tuning.trial",
-    "resume": "xaytune.tuning.sweep",
+    "Trial": "xaytune.trial.trial",
+    "resume": "xaytune.ray_tune.sweep",
 }
 
 

@@ -153,8 +153,8 @@ def results_a_second(options: argparse.Namespace, scratch: Path) -> None:
 
 def driver_cost(options: argparse.Namespace, scratch: Path) -> None:
     """(f) What a trial costs the driver, over 1,000 of them."""
+    from xaytune.ray_tune.sweep import Sweep
     from xaytune.records.state import SweepState
-    from xaytune.tuning.sweep import Sweep
 
     _start_ray()
     cpu, memory = [], []
@@ -194,7 +194,7 @@ def _stop_ray() -> None:
 
 def _xaytune(recipe: str, space: dict[str, Any], scratch: Path, metric: str) -> Any:
     """Runs a sweep of one trial in this process, and returns the trial."""
-    from xaytune.tuning.sweep import Sweep
+    from xaytune.ray_tune.sweep import Sweep
 
     sweep = Sweep(f"tests.benchmarks.recipes:{recipe}", metric=metric, mode="max", space=space)
     return sweep.run(storage=_fresh(scratch)).trials[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.benchmarks import workload
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.tuning.trial import Trial
+from xaytune.trial.trial import Trial
 
 
 def digits(config: dict[str, Any], trial: Trial) -> TrainState:

@@ -68,7 +68,7 @@ def launch(
     command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
 
     from xaytune.cluster.connection import connected
-    from xaytune.tuning.storage import check_name
+    from xaytune.ray_tune.storage import check_name
 
     if name is not None:
         check_name(name)
@@ -119,7 +119,7 @@ def resume_on_cluster(
     """Goes on with a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
-    from xaytune.tuning.driver import resumed_spec
+    from xaytune.ray_tune.running import resumed_spec
 
     with connected(address, cluster) as connection:
         options, overrides = _repeated(num_samples, assignments), overrides_of(assignments, num_samples)

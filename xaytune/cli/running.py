@@ -34,8 +34,8 @@ from xaytune.sweep.errors import SpecError
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 if TYPE_CHECKING:
-    from xaytune.tuning.recorder import Listener
-    from xaytune.tuning.session import RaySession
+    from xaytune.driver.recorder import Listener
+    from xaytune.ray_tune.session import RaySession
 
 __all__ = ["COMMANDS"]
 
@@ -71,7 +71,7 @@ def run(
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
 
     def drive(session: RaySession, listener: Listener) -> Results:
-        from xaytune.tuning.driver import run_sweep
+        from xaytune.ray_tune.running import run_sweep
 
         with locating(spec):
             return run_sweep(loaded, storage, name, spec.stem, session, listener)
@@ -116,7 +116,7 @@ def resume(
         return
 
     def drive(session: RaySession, listener: Listener) -> Results:
-        from xaytune.tuning.driver import resume_sweep
+        from xaytune.ray_tune.running import resume_sweep
 
         return resume_sweep(place, session, listener, overrides)
 
@@ -131,7 +131,7 @@ def _run(
     journal: Callable[[], Iterable[Event]] | None = None,
 ) -> NoReturn:
     """Runs a sweep while it is shown, and exits with its code."""
-    from xaytune.tuning.session import RaySession, SessionError
+    from xaytune.ray_tune.session import RaySession, SessionError
 
     with contextlib.ExitStack() as stack:
         if as_json:  # whatever trials print must not get between the lines of the JSON
@@ -140,8 +140,8 @@ def _run(
 
         from rich.console import Console
 
+        from xaytune.ray_tune.storage import StorageError
         from xaytune.report.live import LiveView
-        from xaytune.tuning.storage import StorageError
 
         listener: Listener = (
             _Events(journal) if as_events else stack.enter_context(LiveView(Console(stderr=as_json)))
@@ -181,8 +181,8 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     loaded = load_spec(spec)
     values = {name.removeprefix("space."): value for name, value in parse_assignments(assignments).items()}
 
-    from xaytune.tuning.local import try_configuration
-    from xaytune.tuning.recipe import never_reported
+    from xaytune.trial.in_process import try_configuration
+    from xaytune.trial.recipe import never_reported
 
     with locating(spec):
         report = try_configuration(
@@ -208,7 +208,7 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
     """Checks a SPEC without running it, and says what its sweep will do."""
     loaded = load_spec(spec, parse_assignments(assignments))
 
-    from xaytune.tuning.recipe import check_references
+    from xaytune.trial.recipe import check_references
 
     with locating(spec):
         check_references(loaded.recipe, loaded.callbacks, loaded.trackers)

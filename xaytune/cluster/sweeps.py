@@ -20,7 +20,7 @@ from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.records.stream import event_in
 from xaytune.sweep.spec import SweepSpec
-from xaytune.tuning.trackers.tracking import settings
+from xaytune.trial.trackers.tracking import settings
 
 __all__ = ["ClusterSweep", "find", "is_said", "submit"]
 

@@ -1,0 +1,337 @@
+"""Faults, made for real: nothing that was finished is done again, and no decision changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import ray
+import torch
+
+from tests.conftest import Run
+from tests.ray_tune.test_sweeps import ASHA, events_of, fired
+from xaytune.ray_tune.sweep import Sweep
+from xaytune.records.journal import FILE_NAME, Event, read_events
+from xaytune.records.results import Results
+
+SAVED: dict[str, Any] = {
+    "metric": "eval_accuracy",
+    "space": {"x": {"loguniform": [1e-3, 1]}},
+    "search": {"algorithm": "tpe", "seed": 3, "n_startup_trials": 3},
+    "scheduler": ASHA,
+    "max_concurrent_trials": 1,
+}
+
+
+def decisions(results: Results) -> list[Event]:
+    """What was suggested, judged, stopped and ended, without when and where."""
+    kinds = ("trial", "result", "stop", "end")
+    fleeting = ("t", "path", "checkpoints")
+    found = [event for event in events_of(results) if event["event"] in kinds]
+    return [{key: value for key, value in event.items() if key not in fleeting} for event in found]
+
+
+def last_checkpoint(results: Results, trial: int) -> dict[str, Any]:
+    steps = results.trials[trial].checkpoints
+    loaded: dict[str, Any] = torch.load(steps[max(steps)])
+    return loaded
+
+
+def assert_same(left: Any, right: Any) -> None:
+    """Equal to the last bit."""
+    assert type(left) is type(right)
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same(left[key], right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for a, b in zip(left, right, strict=True):
+            assert_same(a, b)
+    else:
+        assert left == right
+
+
+def assert_same_sweep(disturbed: Results, undisturbed: Results) -> None:
+    assert decisions(disturbed) == decisions(undisturbed)
+    for trial in undisturbed.trials:
+        pd.testing.assert_frame_equal(disturbed.history(trial.number), undisturbed.history(trial.number))
+        assert_same(last_checkpoint(disturbed, trial.number), last_checkpoint(undisturbed, trial.number))
+
+
+SLOW: dict[str, Any] = {"metric": "eval_accuracy", "space": {"x": {"loguniform": [1e-3, 1]}}}
+
+
+def lines(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def start(command: list[str], storage: Path | str) -> subprocess.Popen[bytes]:
+    """Starts the command line, in the Ray of the tests."""
+    address = ray.get_runtime_context().gcs_address
+    return subprocess.Popen(
+        [sys.executable, "-m", "xaytune", *command, "--storage", str(storage)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "RAY_ADDRESS": address},
+    )
+
+
+def saved_spec(folder: Path, more: str = "") -> str:
+    """The spec of the undisturbed sweep, as a file."""
+    path = folder / "saved.yaml"
+    path.write_text(
+        "recipe: tests.recipes:saved\nmetric: eval_accuracy\nmode: max\n"
+        "space: {x: {loguniform: [1e-3, 1]}}\n"
+        "search: {algorithm: tpe, seed: 3, n_startup_trials: 3}\n"
+        "scheduler: {algorithm: asha, max_t: 9, reduction_factor: 3}\n"
+        f"num_samples: 12\nmax_concurrent_trials: 1\n{more}"
+    )
+    return str(path)
+
+
+def wait_for(journal: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Waits until a journal has so many lines, or its process has ended."""
+    while lines(journal) < count and process.poll() is None:
+        time.sleep(0.001)
+
+
+def test_a_trial_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(
+    run: Run, undisturbed: Results
+) -> None:
+    results = run("saved", num_samples=12, callbacks=["tests.recipes:kill_once_at_step_40"], **SAVED)
+    killed = [trial for trial in results.trials if trial.attempts == 2]
+    assert killed
+    assert_same_sweep(results, undisturbed)
+    for trial in killed:
+        failure = next(e for e in events_of(results) if e["event"] == "failure" and e["trial"] == trial.number)
+        assert (failure["kind"], failure["retried"]) == ("lost", True)
+        assert results.history(trial.number)["global_step"].tolist() == list(range(1, trial.global_step + 1))
+
+
+def test_digits_whose_process_is_killed_ends_with_the_same_bits(ray_here: None, tmp_path: Path) -> None:
+    alone, killed = (
+        Sweep.from_yaml("sweeps/digits.yaml", {"num_samples": 1, "callbacks": callbacks}).run(
+            storage=tmp_path, name=name
+        )
+        for name, callbacks in [("alone", []), ("killed", ["tests.recipes:kill_once_at_step_400"])]
+    )
+    assert (alone.trials[0].attempts, killed.trials[0].attempts) == (1, 2)
+    assert_same_sweep(killed, alone)
+
+
+def test_a_checkpoint_is_recorded_without_waiting_for_a_heartbeat(run: Run) -> None:
+    """A process that is killed goes on from what it wrote until about a second before."""
+    results = run(
+        "saved", callbacks=["tests.recipes:kill_once_at_step_40", "tests.recipes:sleep_a_little"], **SLOW
+    )
+    (trial,) = results.trials
+    events = [event for event in events_of(results) if event["event"] in ("checkpoint", "failure")]
+    before = events[: [event["event"] for event in events].index("failure")]
+    steps = [event["global_step"] for event in before]
+    assert steps == [6, 12, 18, 24, 30, 36][: len(steps)]
+    assert len(steps) >= 4
+    assert trial.attempts == 2
+    assert trial.status == "completed"
+
+
+def test_a_driver_killed_at_20_random_moments_leaves_the_same_sweep(undisturbed: Results, tmp_path: Path) -> None:
+    journal = tmp_path / "saved" / FILE_NAME
+    draw = random.Random(4)
+    command = ["run", saved_spec(tmp_path)]
+    for _ in range(20):
+        process = start(command, tmp_path)
+        wait_for(journal, lines(journal) + draw.randint(1, 5), process)
+        time.sleep(draw.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        command = ["resume", "saved"]
+    done = start(command, tmp_path)
+    assert done.wait() == 0
+    assert sum(event["event"] == "sweep" for event in read_events(journal)) >= 20
+    assert_same_sweep(Results(tmp_path / "saved"), undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_was_interrupted_goes_on_as_if_it_had_not_been(
+    undisturbed: Results, tmp_path: Path, number: signal.Signals
+) -> None:
+    journal = tmp_path / "saved" / FILE_NAME
+    process = start(["run", saved_spec(tmp_path)], tmp_path)
+    wait_for(journal, 9, process)
+    process.send_signal(number)
+    assert process.wait() == 130
+    interrupted = Results(tmp_path / "saved").sweep
+    assert interrupted.state == "interrupted"
+    assert start(["resume", "saved"], tmp_path).wait() == 0
+    results = Results(tmp_path / "saved")
+    fresh = [event for event in decisions(results) if event.get("status") != "paused"]
+    assert fresh == decisions(undisturbed)
+    for trial in undisturbed.trials:
+        pd.testing.assert_frame_equal(results.history(trial.number), undisturbed.history(trial.number))
+        assert_same(last_checkpoint(results, trial.number), last_checkpoint(undisturbed, trial.number))
+
+
+def test_a_second_ctrl_c_ends_the_sweep_at_once(tmp_path: Path) -> None:
+    spec = tmp_path / "ignores.yaml"
+    spec.write_text(
+        "recipe: tests.recipes:swallows_everything\nmetric: score\nmode: max\nspace: {x: {uniform: [0, 0.5]}}\n"
+    )
+    process = start(["run", str(spec)], tmp_path)
+    wait_for(tmp_path / "ignores" / FILE_NAME, 3, process)
+    process.send_signal(signal.SIGINT)
+    wait_for(tmp_path / "ignores" / FILE_NAME, 4, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    sweep = Results(tmp_path / "ignores").sweep
+    assert (sweep.state, sweep.counts()["paused"]) == ("interrupted", 1)
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_is_used(run: Run, undisturbed: Results) -> None:
+    callbacks = ["tests.recipes:kill_once_with_a_damaged_checkpoint"]
+    results = run("saved", num_samples=12, callbacks=callbacks, **SAVED)
+    damaged = [event for event in events_of(results) if event["event"] == "damaged"]
+    assert damaged
+    assert {event["global_step"] for event in damaged} == {12}
+    assert decisions(results) == decisions(undisturbed)
+    for trial in undisturbed.trials:
+        pd.testing.assert_frame_equal(results.history(trial.number), undisturbed.history(trial.number))
+        assert_same(last_checkpoint(results, trial.number), last_checkpoint(undisturbed, trial.number))
+
+
+def test_a_trial_that_hangs_in_a_step_is_ended_and_the_sweep_goes_on(run: Run) -> None:
+    results = run("hangs_for_some", space={"x": {"grid": [0.1, 0.2, 0.9]}}, stall_timeout_s=3)
+    first, second, third = results.trials
+    for hung in (first, second):
+        assert (hung.status, hung.failure, hung.attempts) == ("failed", "stalled", 1)
+        assert hung.reason == "killed: it trained no step for 3 s"
+    assert third.status == "completed"
+    assert results.sweep.state == "completed"
+
+
+def test_a_trial_that_swallows_every_exception_is_ended_after_the_grace_period(run: Run) -> None:
+    results = run(
+        "swallows_everything",
+        scheduler=ASHA,
+        space={"x": {"grid": [0.9, 0.1]}},
+        max_concurrent_trials=1,
+        stop_grace_s=1,
+        callbacks=[],
+    )
+    strong, weak = results.trials
+    assert strong.status == "completed"
+    assert (weak.status, weak.reason) == ("stopped", "killed: it did not end within 1 s of being asked to stop")
+
+
+def test_a_trial_that_is_out_of_memory_is_infeasible_and_not_retried(run: Run) -> None:
+    results = run("too_large_for_some", space={"x": {"grid": [0.9, 0.1]}}, max_concurrent_trials=1)
+    _, large = results.trials
+    assert (large.status, large.failure, large.attempts) == ("failed", "infeasible", 1)
+    assert str(large.reason).startswith("out of memory: RuntimeError")
+    assert results.sweep.state == "completed"
+
+
+def test_a_typo_ends_the_sweep_at_once_with_its_traceback(tmp_path: Path) -> None:
+    spec = tmp_path / "typo.yaml"
+    spec.write_text(
+        "recipe: tests.recipes:has_a_typo\nmetric: score\nmode: max\n"
+        "space: {x: {uniform: [0, 1]}}\nnum_samples: 64\n"
+    )
+    process = start(["run", str(spec)], tmp_path)
+    output = process.communicate()[0].decode()
+    assert process.returncode == 1
+    assert "NameError: name 'curv' is not defined" in output
+    assert "return curv(config, trial)" in output
+    assert len(Results(tmp_path / "typo").trials) <= 4
+
+
+def test_a_budget_of_epochs_ends_the_sweep_through_the_loops_of_its_trials(run: Run) -> None:
+    callbacks = ["tests.recipes:note_events", *["tests.recipes:sleep_a_little"] * 2]
+    results = run("curve", num_samples=50, budget={"epochs": 8}, callbacks=callbacks)
+    assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 8 epochs is spent")
+    assert 8 <= results.sweep.epochs < 18
+    for trial in results.trials:
+        if trial.attempts:
+            assert fired(results, trial.number)[-2:] == ["checkpoint_saved", "train_end"]
+    stopped = [trial for trial in results.trials if trial.status == "stopped"]
+    assert {trial.reason for trial in stopped} == {"the budget of 8 epochs is spent"}
+
+
+def test_a_budget_of_time_ends_the_sweep_through_the_loops_of_its_trials(run: Run) -> None:
+    results = run("waits", num_samples=50, budget={"time": "8s"})
+    assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 8 s is spent")
+    begun = [trial for trial in results.trials if trial.attempts]
+    assert begun
+    assert all(fired(results, trial.number)[-1] == "train_end" for trial in begun)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with little room."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs to be root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("moment", [3, 12])
+def test_a_full_disk_ends_the_sweep_with_what_to_do_and_it_goes_on_when_there_is_room(
+    undisturbed: Results, small_disk: Path, tmp_path: Path, moment: int
+) -> None:
+    process = start(["run", saved_spec(tmp_path)], small_disk)
+    wait_for(small_disk / "saved" / FILE_NAME, moment, process)
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 100)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 1
+    assert "saved cannot be written: " in output
+    assert "No space left on device" in output
+    assert "Traceback" not in output
+    (small_disk / "filler").unlink()
+    assert start(["resume", "saved"], small_disk).wait() == 0
+    results = Results(small_disk / "saved")
+    assert [e for e in decisions(results) if e.get("status") != "paused"] == decisions(undisturbed)
+
+
+@pytest.mark.parametrize("how", ["died", "preempted"])
+def test_the_trials_of_a_lost_node_go_on_elsewhere_from_their_checkpoints(
+    tmp_path: Path, ray_folder: Path, how: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    subprocess.run(
+        [sys.executable, "-m", "tests.ray_tune.losing_nodes", str(tmp_path), how],
+        check=True,
+        env={**environment, "RAY_TMPDIR": str(ray_folder)},
+    )
+    results = Results(tmp_path / "saved")
+    assert results.sweep.state == "completed"
+    assert [trial.status for trial in results.trials] == ["completed"] * 2
+    failures = [event for event in events_of(results) if event["event"] == "failure"]
+    assert [event["kind"] for event in failures] == ["node lost" if how == "died" else "preempted"]
+    (moved,) = (trial for trial in results.trials if trial.attempts == 2)
+    assert results.history(moved.number)["global_step"].tolist() == list(range(1, 55))
+    assert (results.path / "resumed.txt").read_text().split() != ["0"]
+
+
+def test_the_disk_holds_the_best_checkpoints_and_what_other_trials_need(run: Run) -> None:
+    options: dict[str, Any] = {**SAVED, "max_concurrent_trials": 2, "checkpoint_config": {"num_to_keep": 3}}
+    results = run("saved", num_samples=20, **options)
+    ranked = sorted(results.trials, key=lambda trial: (-(trial.value or 0), trial.number))
+    kept = {path for path in (results.path / "checkpoints").rglob("*") if path.is_file()}
+    assert kept == {Path(str(trial.checkpoint)) for trial in ranked[:3]}
+    assert all(not trial.checkpoints for trial in ranked[3:])

@@ -1,0 +1,111 @@
+"""Schedulers that pause trials: nothing of a trial is lost where it waits, or where another takes it over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import Run
+from tests.ray_tune.test_faults import assert_same, last_checkpoint, lines, start, wait_for
+from tests.ray_tune.test_sweeps import events_of, fired
+from xaytune.records.journal import FILE_NAME
+from xaytune.records.results import Results
+
+OPTIONS: dict[str, Any] = {
+    "metric": "eval_accuracy",
+    "space": {"x": {"loguniform": [1e-3, 1]}},
+    "callbacks": ["tests.recipes:note_events"],
+}
+HYPERBAND = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}
+
+
+def assert_every_trial_ends_once(results: Results) -> None:
+    ends = Counter(event["trial"] for event in events_of(results) if event["event"] == "end")
+    assert ends == dict.fromkeys(range(len(results.trials)), 1)
+    for trial in results.trials:
+        events = fired(results, trial.number)
+        assert events.count("train_end") == 1
+        assert events[-1] == "train_end"
+        assert results.history(trial.number)["global_step"].tolist() == list(range(1, trial.global_step + 1))
+
+
+@pytest.fixture(scope="module")
+def alone(run_in: Any) -> Results:
+    """The trials that HyperBand is given, each trained to its end."""
+    results: Results = run_in("saved", num_samples=17, **OPTIONS)
+    return results
+
+
+def assert_as_if_never_paused(results: Results, alone: Results) -> None:
+    for trial, other in zip(results.trials, alone.trials, strict=True):
+        assert trial.config == other.config
+        whole = alone.history(trial.number)
+        pd.testing.assert_frame_equal(results.history(trial.number), whole[: trial.global_step])
+        if trial.epoch == 9:
+            assert_same(
+                last_checkpoint(results, trial.number)["model"], last_checkpoint(alone, trial.number)["model"]
+            )
+
+
+def test_trials_that_hyperband_pauses_go_on_exactly_and_end_through_their_loops(run: Run, alone: Results) -> None:
+    results = run("saved", num_samples=17, scheduler=HYPERBAND, **OPTIONS)
+    assert_every_trial_ends_once(results)
+    assert_as_if_never_paused(results, alone)
+    pauses = [event for event in events_of(results) if event["event"] == "pause"]
+    assert len(pauses) >= 8
+    counts = results.sweep.counts()
+    assert counts["stopped"] >= 8
+    assert counts["completed"] >= 3
+    stopped = next(trial for trial in results.trials if trial.status == "stopped")
+    assert " is not among the best " in str(stopped.stop_reason)
+
+
+def test_a_hyperband_sweep_whose_driver_is_killed_goes_on_exactly(alone: Results, tmp_path: Path) -> None:
+    spec = tmp_path / "saved.yaml"
+    spec.write_text(
+        "recipe: tests.recipes:saved\nmetric: eval_accuracy\nmode: max\nspace: {x: {loguniform: [1e-3, 1]}}\n"
+        "scheduler: {algorithm: hyperband, max_t: 9, reduction_factor: 3}\nnum_samples: 17\n"
+        "callbacks: [tests.recipes:note_events]\n"
+    )
+    journal = tmp_path / "saved" / FILE_NAME
+    command = ["run", str(spec)]
+    for growth in (20, 25, 30):
+        process = start(command, tmp_path)
+        wait_for(journal, lines(journal) + growth, process)
+        process.kill()
+        process.wait()
+        command = ["resume", "saved"]
+    assert start(command, tmp_path).wait() == 0
+    results = Results(tmp_path / "saved")
+    assert results.sweep.state == "completed"
+    assert all(trial.finished for trial in results.trials)
+    assert_as_if_never_paused(results, alone)
+
+
+@pytest.mark.parametrize("algorithm", ["pbt", "pb2"])
+def test_the_worst_of_a_population_go_on_from_what_the_best_are_with_a_configuration_of_their_own(
+    run: Run, algorithm: str
+) -> None:
+    scheduler = {"algorithm": algorithm, "perturbation_interval": 2, "quantile_fraction": 0.5}
+    results = run("saved", num_samples=8, scheduler=scheduler, max_concurrent_trials=2, **OPTIONS)
+    assert_every_trial_ends_once(results)
+    assert results.sweep.counts()["completed"] == 8
+    exploits = [event for event in events_of(results) if event["event"] == "exploit"]
+    assert exploits
+    for exploit in exploits:
+        assert 1e-3 <= exploit["config"]["x"] <= 1
+    for trial in results.trials:
+        own = [exploit for exploit in exploits if exploit["trial"] == trial.number]
+        history = results.history(trial.number)
+        if own:
+            taken = torch.load(results.path / own[-1]["path"])
+            assert taken["state"]["global_step"] == own[-1]["global_step"]
+            after = history[history["global_step"] > own[-1]["global_step"]]
+            assert len(after) > 0
+            assert (after["learning_rate"] == own[-1]["config"]["x"]).all()
+            assert trial.config == own[-1]["config"]

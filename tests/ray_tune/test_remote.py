@@ -1,0 +1,79 @@
+"""Sweeps in a storage that is no folder of this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.ray_tune.test_faults import SAVED, assert_same_sweep, saved_spec, start, wait_for
+from xaytune.ray_tune.sweep import Sweep
+from xaytune.records.journal import FILE_NAME, JournalError
+from xaytune.records.place import find_sweep
+from xaytune.records.remote import RemoteFolder
+from xaytune.records.results import Results
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of a bucket on a server that speaks S3."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    options = f"scheme=http&endpoint_override=127.0.0.1:{port}&allow_bucket_creation=true"
+    uri = f"s3://key:secret@bucket?{options}"
+    RemoteFolder(uri).put("made", b"")
+    yield uri
+    server.stop()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_sweep_in_an_object_store_is_the_same_as_in_a_folder(
+    undisturbed: Results, bucket: str, cache: Path
+) -> None:
+    Sweep("tests.recipes:saved", mode="max", num_samples=12, **SAVED).run(storage=bucket, name="whole")
+    shutil.rmtree(cache)  # as on another machine
+    results = Results(find_sweep("whole", bucket))
+    best = results.best
+    assert best is not None
+    assert str(best.checkpoint).startswith("s3://bucket/whole/checkpoints/")
+    for trial in results.trials:  # to where they can be compared
+        for step, uri in trial.checkpoints.items():
+            trial.checkpoints[step] = str(cache / f"{trial.number}-{step}.pt")
+            assert RemoteFolder(bucket).fetch(uri.removeprefix("s3://bucket/"), Path(trial.checkpoints[step]))
+    assert_same_sweep(results, undisturbed)
+
+
+def test_a_sweep_in_an_object_store_is_resumed_on_another_machine(
+    undisturbed: Results, bucket: str, cache: Path, tmp_path: Path
+) -> None:
+    process = start(["run", saved_spec(tmp_path)], bucket)
+    (journal,) = (cache / "xaytune" / f"s3%3A%2F%2Fbucket%2F{name}" / FILE_NAME for name in ["saved"])
+    wait_for(journal, 16, process)
+    process.kill()
+    process.wait()
+    shutil.rmtree(cache)
+    assert start(["resume", "saved"], bucket).wait() == 0
+    results = Results(find_sweep("saved", bucket))
+    assert results.sweep.state == "completed"
+    assert [trial.config for trial in results.trials] == [trial.config for trial in undisturbed.trials]
+    for trial, other in zip(results.trials, undisturbed.trials, strict=True):
+        assert (trial.status, trial.stop_reason, trial.best) == (other.status, other.stop_reason, other.best)
+        assert results.history(trial.number).equals(undisturbed.history(trial.number))
+
+
+def test_a_storage_that_cannot_be_reached_is_told_in_a_message(cache: Path) -> None:
+    with pytest.raises(JournalError, match="the storage cannot be reached: nothing://x"):
+        find_sweep("sweep", "nothing://x")
+    assert os.environ["XDG_CACHE_HOME"] == str(cache)

@@ -1,0 +1,68 @@
+"""What trials reserve, and what they use of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Run
+from xaytune.ray_tune.resources import Room, check_feasible
+from xaytune.sweep.errors import SpecError
+from xaytune.sweep.spec import SweepSpec
+
+
+def spec(**options: Any) -> SweepSpec:
+    space = {"x": {"uniform": [0, 1]}}
+    required = {"recipe": "tests.recipes:curve", "metric": "score", "mode": "max", "space": space}
+    return SweepSpec.parse({**required, "num_samples": 50, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "trials"),
+    [
+        ({}, 2),
+        ({"resources_per_trial": {"cpu": 0.1}}, 20),
+        ({"resources_per_trial": {"cpu": 0.1}, "num_samples": 3}, 3),
+        ({"resources_per_trial": {"cpu": 0.1}, "max_concurrent_trials": 4}, 4),
+        ({"resources_per_trial": [{"cpu": 1}, {"cpu": 1}]}, 1),
+        ({"resources_per_trial": [{"cpu": 0.5}, {"cpu": 0.5}]}, 2),
+    ],
+)
+def test_as_many_trials_run_at_once_as_there_is_room_for(
+    ray_here: None, options: dict[str, Any], trials: int
+) -> None:
+    assert Room(spec(**options)).trials() == trials
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"resources_per_trial": {"cpu": 3}}, "got cpu 3; nodes have at most cpu 2"),
+        ({"resources_per_trial": {"cpu": 1, "disk": 1}}, "got cpu 1, disk 1; nodes have at most cpu 2, disk 0"),
+        ({"resources_per_trial": [{"cpu": 1}, {"gpu": 1}]}, "got gpu 1; nodes have at most gpu 0"),
+        (
+            {"resources_per_trial": [{"cpu": 2}, {"cpu": 1}], "placement_strategy": "STRICT_PACK"},
+            "got cpu 3; nodes have at most cpu 2",
+        ),
+        ({"resources_per_trial": [{"cpu": 2}, {"cpu": 1}]}, "got cpu 3; the cluster has cpu 2"),
+    ],
+)
+def test_a_trial_that_could_never_run_is_refused(ray_here: None, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        check_feasible(spec(**options))
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [(2, 2), (1, 1), (0.5, 1)])
+def test_a_trial_uses_the_cpus_that_it_reserves(run: Run, cpu: float, threads: int) -> None:
+    results = run("counts_threads", num_samples=1, resources_per_trial={"cpu": cpu})
+    assert results.history(0)["threads"].tolist() == [threads]
+
+
+def test_a_trial_of_several_bundles_has_them_for_what_it_starts(run: Run) -> None:
+    results = run("trains_in_its_second_bundle", num_samples=2, resources_per_trial=[{"cpu": 1}, {"cpu": 1}])
+    first, second = results.trials
+    assert [trial.value for trial in results.trials] == [1, 1]
+    assert first.ended is not None
+    assert second.started is not None
+    assert first.ended <= second.started  # there is room for one at a time

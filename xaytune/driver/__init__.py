@@ -1,0 +1,1 @@
+"""The driver: what happens in a sweep on which message of its trials. No Ray, no torch."""

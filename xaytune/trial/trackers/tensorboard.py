@@ -1,0 +1,44 @@
+"""TensorBoard: a folder of event files a trial, under ``tensorboard/`` in the sweep's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from xaytune.trial.trackers.tracker import Point, TrackedTrial
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard:
+    """A run of TensorBoard; its configuration and best value are in the HParams tab.
+
+    Args:
+        trial: The trial.
+    """
+
+    def __init__(self, trial: TrackedTrial) -> None:
+        self._config = trial.config
+        self._writer = SummaryWriter(str(trial.folder / "tensorboard" / trial.name))
+        self._newest = 0
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Takes metrics, by ascending step."""
+        for point in points:
+            for name, value in point.metrics.items():
+                self._writer.add_scalar(name, value, point.global_step, walltime=point.time)
+            self._newest = point.global_step
+
+    def close(self, status: str, reason: str | None, best: float | None) -> None:
+        """Ends the run."""
+        if status != "paused":
+            known = {n: v if isinstance(v, (bool, int, float, str)) else str(v) for n, v in self._config.items()}
+            found = {} if best is None else {"best": best}
+            for summary in hparams({**known, "status": status}, found):
+                self._writer._get_file_writer().add_summary(summary)
+            for name, value in found.items():
+                self._writer.add_scalar(name, value, self._newest)
+            self._writer.add_text("status", f"{status}: {reason}" if reason else status, self._newest)
+        self._writer.close()

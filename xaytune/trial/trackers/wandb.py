@@ -1,0 +1,43 @@
+"""Weights & Biases: a run a trial, in a group of the sweep's name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import wandb
+
+from xaytune.trial.trackers.tracker import Point, TrackedTrial
+
+__all__ = ["Wandb"]
+
+
+class Wandb:
+    """A run of W&B. ``WANDB_PROJECT``, ``WANDB_MODE`` and the like mean what they mean to W&B.
+
+    Args:
+        trial: The trial.
+    """
+
+    def __init__(self, trial: TrackedTrial) -> None:
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "xaytune"),
+            group=trial.sweep,
+            name=trial.name,
+            id=trial.id,
+            resume="allow",
+            config=dict(trial.config),
+            dir=str(trial.folder),
+            reinit="create_new",
+            settings=wandb.Settings(console="off", silent=True),
+        )
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Takes metrics, by ascending step."""
+        for point in points:
+            self._run.log(dict(point.metrics), step=point.global_step)
+
+    def close(self, status: str, reason: str | None, best: float | None) -> None:
+        """Ends the run."""
+        self._run.summary.update({"status": status, "reason": reason, "best": best})
+        self._run.finish(exit_code=1 if status == "failed" else 0)
