@@ -1,54 +1,48 @@
-"""What a trial tells the driver, and what the driver gives a trial."""
+"""What a trial and the driver say to each other: frozen values, all that the two have in common.
+
+From the driver to a trial: a :class:`Task` (the same for all trials of a sweep) and an :class:`Assignment` (the
+trial's own) when it is started, and a :class:`StopRequest` at any time. From a trial to the driver, in this order:
+
+=====================  ======================================================================================
+:class:`Refused`       instead of all others: no trial of the sweep can run
+:class:`Started`       its process runs
+:class:`Heartbeat`     training goes on; any number of times
+:class:`DecisionDue`   it has reached a decision point, and waits until the driver lets it train on
+:class:`Ended`         the last
+=====================  ======================================================================================
+"""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from xaytune.records.place import Place
 from xaytune.records.state import Best
 from xaytune.sweep.errors import Problem
-from xaytune.sweep.spec import Reference, SweepSpec, TrackerName
-from xaytune.trial.trackers.tracking import settings
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.spec import Reference, TrackerName
+from xaytune.sweep.time_axis import DecisionPoints
 
-__all__ = ["Assignment", "DecisionPoints", "Failure", "Report", "StopRequest", "Task", "Verdict"]
+__all__ = [
+    "Assignment",
+    "DecisionDue",
+    "Ended",
+    "Failure",
+    "FailureKind",
+    "Heartbeat",
+    "Message",
+    "Progress",
+    "Refused",
+    "Started",
+    "StopRequest",
+    "Task",
+]
 
-
-Failure = Literal["error", "infeasible", "storage", "stalled", "lost", "node lost", "preempted", "not begun"]
-
-
-@dataclass(frozen=True)
-class DecisionPoints:
-    """When a trial is judged.
-
-    Attributes:
-        time_attr: What time is counted in: finished epochs, or optimizer steps.
-        milestones: The times at which the scheduler judges, ascending; None judges every evaluation.
-        every: Instead of milestones: the time between two judgements.
-        pausing: Whether the scheduler may pause a trial where it judges it: it is saved there.
-    """
-
-    time_attr: Literal["epoch", "global_step"]
-    milestones: tuple[int, ...] | None = None
-    every: int | None = None
-    pausing: bool = False
-
-    @property
-    def at_every_evaluation(self) -> bool:
-        """Whether every evaluation is judged."""
-        return self.milestones is None and self.every is None
-
-    def after(self, time: int) -> float:
-        """Returns the next time that is judged after one; infinity if there is none."""
-        if self.every is not None:
-            return (time // self.every + 1) * self.every
-        return next((milestone for milestone in self.milestones or () if milestone > time), math.inf)
+FailureKind = Literal["error", "infeasible", "storage", "stalled", "lost", "node_lost", "preempted", "not_started"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What is the same for all trials of a sweep.
 
@@ -57,101 +51,61 @@ class Task:
         sweep_id: Unlike that of any other sweep.
         sweep_dir: The sweep's folder; where it is kept in a remote storage, each process has one of its own.
         remote: URI of the remote storage, if there is one.
+        recipe: The recipe, or ``"module:function"``.
+        setup: ``"module:function"``, or the function, that runs once in each template process; None is none.
+        callbacks: Called once a trial with ``(trial, config)``.
+        trackers: Names of experiment trackers.
+        tracker_settings: Variables of the environment that trackers are set up by.
+        objective: What is optimised.
+        seed: The sweep's seed.
+        points: When trials are judged.
+        import_paths: Folders that modules are looked for in, first to last.
+        cpus: CPUs that a trial reserves: the threads it computes with.
+        gpus: GPUs that a trial reserves; with 0 it sees none.
+        heartbeat_s: Seconds between two heartbeats.
     """
 
     sweep: str
     sweep_id: str
-    recipe: Reference
-    callbacks: tuple[Reference, ...]
-    trackers: tuple[TrackerName, ...]
-    tracker_settings: Mapping[str, str]
-    metric: str
-    maximize: bool
-    seed: int
-    points: DecisionPoints
     sweep_dir: str
     remote: str | None
-    import_paths: tuple[str, ...]
-    cpus: float
-    heartbeat_s: float
-
-    @classmethod
-    def of(
-        cls,
-        spec: SweepSpec,
-        points: DecisionPoints,
-        place: Place,
-        sweep_id: str,
-        heartbeat_s: float,
-        import_paths: Iterable[str] = (),
-    ) -> Task:
-        """Returns the task of a sweep: modules are found in the current folder first, then in `import_paths`."""
-        return cls(
-            sweep=place.folder.name,
-            sweep_id=sweep_id,
-            recipe=spec.recipe,
-            callbacks=tuple(spec.callbacks),
-            trackers=tuple(spec.trackers),
-            tracker_settings=settings(spec.trackers),
-            metric=spec.metric,
-            maximize=spec.mode == "max",
-            seed=spec.search.seed,
-            points=points,
-            sweep_dir=str(place.folder.absolute()),
-            remote=place.remote.uri if place.remote is not None else None,
-            import_paths=(os.getcwd(), *import_paths),
-            cpus=spec.bundles[0].get("cpu", 1),
-            heartbeat_s=heartbeat_s,
-        )
+    recipe: Reference
+    setup: Reference | None = None
+    callbacks: tuple[Reference, ...] = ()
+    trackers: tuple[TrackerName, ...] = ()
+    tracker_settings: Mapping[str, str] = field(default_factory=dict)
+    objective: Objective
+    seed: int
+    points: DecisionPoints
+    import_paths: tuple[str, ...] = ()
+    cpus: float = 1
+    gpus: float = 0
+    heartbeat_s: float = 2.0
 
 
 @dataclass(frozen=True)
 class StopRequest:
-    """Why a trial is to stop, and the status it ends with; a ``paused`` one is continued later."""
+    """Why a trial is to stop, and the status it ends with; a ``paused`` one resumes later."""
 
     reason: str
     status: Literal["completed", "stopped", "paused", "failed"] = "stopped"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says of a trial at a decision point.
-
-    Attributes:
-        reason: Why, in words and numbers.
-        request: What is asked of the trial; None if it goes on.
-        cutoff: The value that it was compared with; None where there was none.
-        compared: How many other trials that is of.
-    """
-
-    reason: str
-    request: StopRequest | None = None
-    cutoff: float | None = None
-    compared: int = 0
-
-    @property
-    def decision(self) -> Literal["continue", "stop", "pause"]:
-        """What happens to the trial."""
-        if self.request is None:
-            return "continue"
-        return "pause" if self.request.status == "paused" else "stop"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Assignment:
     """What is a trial's own.
 
     Attributes:
-        number: Its number.
+        trial: Its number.
         seed: Its seed.
         config: Its configuration.
-        attempt: Times that it was begun before.
+        attempt: Times that it was started before.
         checkpoints: Steps of the checkpoints that the journal knows, which this attempt may resume from.
         judged_until: The newest time at which it was judged.
-        stop: Why it is to end at once, if it is to: it was judged while it was paused.
+        stop: Why it is to end at once, if it is to: that was decided while it was paused.
     """
 
-    number: int
+    trial: int
     seed: int
     config: dict[str, Any]
     attempt: int = 0
@@ -160,53 +114,116 @@ class Assignment:
     stop: StopRequest | None = None
 
 
-@dataclass
-class Report:
-    """What a trial tells the driver.
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Something that a trial says.
 
     Attributes:
-        kind: ``start`` (a process says where it is), ``heartbeat`` (training goes on), ``decision`` (training
-            waits for a verdict), ``end``.
-        due: Whether the scheduler judges here; a metric that is not finite is reported at any time.
-        node: Address of the trial's node.
+        trial: Its number.
+        attempt: Which attempt of it says so, from 0.
+        rank: Which process of it, for a trial of several.
+    """
+
+    trial: int
+    attempt: int = 0
+    rank: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused(Message):
+    """No trial of the sweep can run: its recipe or callbacks are not there, or cannot be called."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Message):
+    """A process trains the trial.
+
+    Attributes:
+        node: Address of its node.
         node_id: Ray's id of it.
-        pid: The trial's process.
+        pid: The process.
+    """
+
+    node: str = ""
+    node_id: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Message):
+    """How far a trial is, and what it has trained since its last message.
+
+    Attributes:
         epoch: Epochs finished.
         global_step: Optimizer steps done.
         metrics: Latest numbers.
         best: Where the sweep's metric was best so far.
-        history: Packed rows of the steps since the last report.
+        seconds: Seconds that this attempt has trained.
+        history: Packed rows of the steps since the last message.
         checkpoints: Paths (within the sweep's folder, as all here) of the checkpoints written since the last
-            report, by global step. What was trained up to them has been reported too.
+            message, by global step. What was trained up to them has been reported too.
         discarded: Paths of checkpoints that are no longer needed, by global step.
         damaged: Paths of checkpoints that cannot be used, by global step.
-        begins_at: The step that the attempt began at, once it did: what was reported of later ones before, by
+        resumed_at: The step that the attempt began at, once it did: what was reported of later ones before, by
             another attempt, no longer counts.
-        status: How it ended, in an ``end``.
-        reason: Why it ended, where there is more to say than that it was finished.
-        error: Traceback, in an ``end`` that failed.
-        failure: What kind of failure that was; ``storage`` is none of the trial's.
-        clean: Whether the process is fit for another trial.
-        problems: Why no trial of the sweep can run: its recipe or callbacks are not there, or cannot be called.
     """
 
-    kind: Literal["start", "heartbeat", "decision", "end"]
-    due: bool = False
-    node: str = ""
-    node_id: str = ""
-    pid: int = 0
     epoch: int = 0
     global_step: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
+    seconds: float = 0.0
     history: bytes | None = None
-    checkpoints: dict[int, str] = field(default_factory=dict)
-    discarded: dict[int, str] = field(default_factory=dict)
-    damaged: dict[int, str] = field(default_factory=dict)
-    begins_at: int | None = None
-    status: Literal["completed", "stopped", "paused", "failed"] | None = None
+    checkpoints: Mapping[int, str] = field(default_factory=dict)
+    discarded: Mapping[int, str] = field(default_factory=dict)
+    damaged: Mapping[int, str] = field(default_factory=dict)
+    resumed_at: int | None = None
+
+
+class Heartbeat(Progress):
+    """Training goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionDue(Progress):
+    """The trial waits for a decision.
+
+    Attributes:
+        due: Whether this is a decision point; a metric that is not finite is reported at any time.
+    """
+
+    due: bool = True
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial failed.
+
+    Attributes:
+        kind: What kind of failure; ``storage`` is not the trial's own.
+        error: The error in a line.
+        traceback: The traceback, or what the process said last.
+    """
+
+    kind: FailureKind
+    error: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended(Progress):
+    """The trial has ended, or pauses.
+
+    Attributes:
+        status: How it ended.
+        reason: Why, where there is more to say than that it was finished.
+        due: Whether it ended by itself at a decision point.
+        failure: Why it failed, if it did.
+    """
+
+    status: Literal["completed", "stopped", "paused", "failed"]
     reason: str | None = None
-    error: str | None = None
+    due: bool = False
     failure: Failure | None = None
-    clean: bool = True
-    problems: list[Problem] = field(default_factory=list)
