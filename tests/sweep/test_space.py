@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xaytune.sweep.errors import SpecError
+from xaytune.errors import SpecError
 from xaytune.sweep.space import Parameter
 from xaytune.sweep.space_parser import parse_space
 

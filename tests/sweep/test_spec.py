@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from xaytune.sweep.algorithms import AshaSpec, TpeSpec
-from xaytune.sweep.errors import SpecError
+from xaytune.errors import SpecError
 from xaytune.sweep.loader import load_spec, parse_assignments
 from xaytune.sweep.spec import SweepSpec
 

@@ -46,14 +46,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xaytune.errors import JournalError
+
 __all__ = ["FILE_NAME", "Event", "Journal", "JournalError", "JournalTail", "is_locked", "read_events"]
 
 FILE_NAME = "journal.jsonl"
 Event = dict[str, Any]
-
-
-class JournalError(Exception):
-    """A journal cannot be read: it is missing, or damaged before its last line."""
 
 
 class Journal:

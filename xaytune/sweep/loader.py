@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from xaytune.sweep.errors import Path, Problem, SpecError
+from xaytune.errors import Path, Problem, SpecError
 from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["load_spec", "locating", "parse_assignments"]

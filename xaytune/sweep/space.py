@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xaytune.errors import Problem, SpecError, nearest
 from xaytune.sweep.domains import Domain
-from xaytune.sweep.errors import Problem, SpecError, nearest
 
 __all__ = ["Parameter", "Space"]
 

@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from xaytune.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
-from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.space import Parameter, Space
 
 __all__ = ["parse_space"]

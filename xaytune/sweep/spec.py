@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from xaytune.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.algorithms import FifoSpec, Options, Pb2Spec, PbtSpec, RandomSpec, SchedulerSpec, SearchSpec
 from xaytune.sweep.domains import Float
-from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.space_parser import parse_space
 
