@@ -8,10 +8,7 @@ import click
 
 from xaytune.cli import clusters, looking, running
 from xaytune.cli.ending import BAD_INPUT, INTERRUPTED
-from xaytune.cluster.errors import ClusterError
-from xaytune.records.journal import JournalError
-from xaytune.records.remote import RemoteError
-from xaytune.sweep.errors import SpecError
+from xaytune.errors import ClusterError, JournalError, RemoteError, SpecError
 
 __all__ = ["main"]
 

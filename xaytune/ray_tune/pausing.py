@@ -14,11 +14,11 @@ import numpy as np
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, TrialScheduler
 
+from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune.judge import Exploit, Judge
 from xaytune.ray_tune.ray_space import to_ray
 from xaytune.sweep.algorithms import HyperbandSpec, Pb2Spec, PbtSpec
 from xaytune.sweep.domains import Domain, Float, Integer
-from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.seeds import trial_seed
 from xaytune.sweep.space import Parameter, nest
 from xaytune.sweep.spec import SweepSpec

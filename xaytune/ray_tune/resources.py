@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import ray
 from ray.tune import PlacementGroupFactory
 
+from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune.autoscaler import addable_nodes
-from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["Room", "check_feasible", "placement"]
+__all__ = ["Capacity", "check_feasible", "placement"]
 
 _RAY_NAMES = {"cpu": "CPU", "gpu": "GPU"}
 # The cluster is asked so often what it has.
@@ -60,7 +60,7 @@ def _infeasible(message: str) -> SpecError:
     return SpecError([Problem(("resources_per_trial",), message)])
 
 
-class Room:
+class Capacity:
     """How many trials the cluster has room for: at least one; it changes as nodes join and leave.
 
     Where the cluster has an autoscaler, all that it may add counts, if that is more than what is there: nodes come

@@ -7,27 +7,30 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import ray
-from ray._common.usage import usage_lib
-from ray._private import services
-from ray._private.authentication import authentication_token_setup
-from ray._private.node import Node
-from ray._private.parameter import RayParams
-from ray._private.worker import global_worker
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
-__all__ = ["RaySession", "SessionError"]
+from xaytune.errors import SessionError
+from xaytune.ray_tune import compat
+from xaytune.ray_tune.compat import (
+    GcsClient,
+    Node,
+    RayParams,
+    authentication_token_setup,
+    global_worker,
+    services,
+    usage_lib,
+)
+
+__all__ = ["RaySession"]
 
 _PORT = 6379
 _ANSWER_S = 5.0
-
-
-class SessionError(Exception):
-    """The Ray that a sweep is to run in cannot be used."""
 
 
 class RaySession:
@@ -73,27 +76,60 @@ class RaySession:
 
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
+        with _quiet_ray(), _without_address(self._address):
+            node: _LocalNode | None = None
+            try:
+                node = self._start()
+            except BaseException as error:
+                self._error = error
+            self._ready.set()
+            self._over.wait()
+            ray.shutdown()
+            if node is not None:
+                node.end()
+
+    def _start(self) -> _LocalNode | None:
+        """Connects to a Ray; returns the one that was started for that, if one was."""
+        compat.check()
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         node: _LocalNode | None = None
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        if address is not None:
+            _check(address)
+        elif not _is_there():
+            node = _LocalNode()
+            address = node.address
         try:
-            logging.getLogger("ray").setLevel(logging.ERROR)
-            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            if self._address is not None:
-                os.environ.pop("RAY_ADDRESS", None)  # Ray would take it instead
-            address = self._address or os.environ.get("RAY_ADDRESS")
-            if address is not None:
-                _check(address)
-            elif not _is_there():
-                node = _LocalNode()
-                address = node.address
             _join(address)
-            _silence()
-        except BaseException as error:
-            self._error = error
-        self._ready.set()
-        self._over.wait()
-        ray.shutdown()
-        if node is not None:
-            node.end()
+        except BaseException:
+            if node is not None:
+                node.end()
+            raise
+        _silence()
+        return node
+
+
+@contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """Keeps Ray's log to errors, and puts its level back."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _without_address(given: str | None) -> Iterator[None]:
+    """Hides RAY_ADDRESS where an address was given: Ray would take it instead."""
+    hidden = os.environ.pop("RAY_ADDRESS", None) if given is not None else None
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            os.environ["RAY_ADDRESS"] = hidden
 
 
 def _check(address: str) -> None:

@@ -12,21 +12,13 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from xaytune.errors import Problem, SpecError
 from xaytune.records.place import Place, child_of
-from xaytune.sweep.errors import Problem, SpecError
 
-__all__ = ["StorageError", "check_name", "check_shared", "new_place", "not_shared"]
+__all__ = ["check_name", "check_shared", "new_place", "not_shared"]
 
 # A node that says nothing for so long is on its way out.
 _ANSWER_S = 30.0
-
-
-class StorageError(Exception):
-    """A sweep's folder cannot be written any more; what was recorded is whole."""
-
-    def __init__(self, place: Place, cause: OSError | str) -> None:
-        said = cause if isinstance(cause, str) else cause.strerror or str(cause)
-        super().__init__(f"{place} cannot be written: {said}; mend that, then: xaytune resume {place}")
 
 
 def check_name(name: str) -> None:

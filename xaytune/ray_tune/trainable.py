@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune.storage import not_shared
-from xaytune.sweep.errors import Problem, SpecError
 from xaytune.trial.messages import Report, StopRequest, Task
 from xaytune.trial.recipe import check_references, use_import_paths
 

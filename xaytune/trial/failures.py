@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from xaytune.records.remote import RemoteError
+from xaytune.errors import RemoteError
 from xaytune.trial.messages import Failure
 
 __all__ = ["format_error", "kind_of"]

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xaytune.sweep.errors import Path, Problem, SpecError, nearest
+from xaytune.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.spec import Reference, SweepSpec, TrackerName, reference_name
 from xaytune.trial.trackers.tracking import missing
 

@@ -1,0 +1,192 @@
+"""Where the learning curves of a simulated sweep come from: an earlier sweep, or a function that computes them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from xaytune.errors import Problem, SpecError
+from xaytune.records.results import Results, dotted
+from xaytune.sweep.domains import Categorical
+from xaytune.sweep.space import Space
+from xaytune.sweep.time_axis import TimeAxis
+
+__all__ = ["Curve", "Curves", "RecordedCurves", "Surrogate", "curves_from"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a configuration is worth as it trains.
+
+    Attributes:
+        values: The metric by time (epochs or steps finished), ascending; None where it is not finite.
+        seconds: Seconds of training until each of these times.
+        ends: Whether the training is over after the last of them. Else it was cut off there: what would have come
+            is not known.
+        source: Where the curve comes from, in words.
+    """
+
+    values: Mapping[int, float | None]
+    seconds: Mapping[int, float]
+    ends: bool = True
+    source: str = ""
+
+
+class Curves(Protocol):
+    """Gives the curve of a configuration."""
+
+    def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
+        """Returns the curve of a trial's configuration.
+
+        Raises:
+            SpecError: There is none.
+        """
+
+
+Function = Callable[[Mapping[str, Any]], "tuple[Sequence[float], Sequence[float]]"]
+
+
+class Surrogate:
+    """Curves that a function computes: of ``(config)`` to ``(times, values)``.
+
+    ``times`` are the seconds of training after each unit of time (epoch or step), ``values`` the metric there.
+
+    Args:
+        function: The function.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
+        """Returns the curve of a configuration.
+
+        Raises:
+            SpecError: The function returned something else.
+        """
+        try:
+            seconds, values = self._function(config)
+            by_time = {time: float(value) for time, value in enumerate(values, start=1)}
+            by_seconds = {time: float(second) for time, second in enumerate(seconds, start=1)}
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                [Problem(("curves",), f"must return (times, values), a number for each epoch or step ({error})")]
+            ) from error
+        if not by_time or len(by_time) != len(by_seconds):
+            got = f"{len(by_seconds)} times, {len(by_time)} values"
+            raise SpecError([Problem(("curves",), f"must return as many times as values, and some (got {got})")])
+        return Curve(by_time, by_seconds)
+
+
+class RecordedCurves:
+    """The curves of an earlier sweep: of its decision points, evaluations and ends.
+
+    A trial gets the curve of the trial of the same number if their configurations are equal; else of the first
+    with an equal configuration; else, where that is allowed, of the nearest.
+
+    Args:
+        results: The earlier sweep.
+        space: The space that both draw from.
+        axis: What time is counted in.
+        nearest: Whether a configuration that was never trained gets the curve of the nearest.
+
+    Attributes:
+        matched: Trials that got the curve of another configuration, and which.
+    """
+
+    def __init__(self, results: Results, space: Space, axis: TimeAxis, *, nearest: bool) -> None:
+        self._results, self._space, self._axis, self._nearest = results, space, axis, nearest
+        self._configs = {trial.number: dotted(trial.config) for trial in results.trials}
+        self.matched: dict[int, int] = {}
+
+    def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
+        """Returns the curve of a configuration.
+
+        Raises:
+            SpecError: It was never trained, and no other is to stand for it.
+        """
+        wanted = dotted(config)
+        if self._configs.get(trial) == wanted:
+            return self._curve(trial)
+        for number, known in self._configs.items():
+            if known == wanted:
+                return self._curve(number)
+        if not self._nearest:
+            raise SpecError(
+                [
+                    Problem(
+                        ("curves",),
+                        f"trial {trial} has a configuration that {self._results.sweep.name} never trained: "
+                        f"{wanted}; simulate with the same search and seed, or allow the nearest with --nearest",
+                    )
+                ]
+            )
+        number = min(self._configs, key=lambda known: self._distance(self._configs[known], wanted))
+        self.matched[trial] = number
+        return self._curve(number)
+
+    def _curve(self, number: int) -> Curve:
+        record = self._results.sweep.trials[number]
+        objective = self._results.sweep.spec["metric"]
+        history = self._results.history(number)
+        values: dict[int, float | None] = {}
+        if len(history) and objective in history:
+            times = history["global_step"] if self._axis.by_step else history["epoch"] + 1
+            last = history.assign(time=times).groupby("time")[objective].last()
+            values = {int(time): float(value) for time, value in last.items() if value == value}
+        for event in record.results:
+            values[self._axis.in_event(event)] = event["value"]
+        if not values:
+            raise SpecError([Problem(("curves",), f"trial {number} of the earlier sweep has no value to play")])
+        per_unit = _seconds_per_unit(record.started, record.ended, max(values))
+        return Curve(
+            dict(sorted(values.items())),
+            {time: time * per_unit for time in values},
+            ends=record.status == "completed",
+            source=f"trial {number}",
+        )
+
+    def _distance(self, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
+        """How far two configurations are from each other: 0 to 1 for each parameter."""
+        distance = 0.0
+        for parameter in self._space.parameters:
+            a, b = known.get(parameter.name), wanted.get(parameter.name)
+            if a == b:
+                continue
+            if a is None or b is None or isinstance(parameter.domain, Categorical):
+                distance += 1.0
+            else:
+                distance += parameter.domain.distance(a, b) ** 2
+        return distance
+
+
+def _seconds_per_unit(started: float | None, ended: float | None, units: int) -> float:
+    if started is None or ended is None or ended <= started:
+        return 1.0
+    return (ended - started) / units
+
+
+def curves_from(what: str, results: Callable[[str], Results], space: Space, axis: TimeAxis, *, nearest: bool) -> Curves:
+    """Returns the curves that ``--curves`` names: a ``module:function``, or an earlier sweep.
+
+    Args:
+        what: The name.
+        results: Finds an earlier sweep.
+        space: The space of the sweep.
+        axis: What time is counted in.
+        nearest: Whether a configuration that was never trained gets the curve of the nearest.
+
+    Raises:
+        SpecError: There is no such function.
+        JournalError: There is no such sweep.
+    """
+    module, colon, name = what.partition(":")
+    if not colon or "/" in what:
+        return RecordedCurves(results(what), space, axis, nearest=nearest)
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SpecError([Problem(("curves",), f"{what} cannot be imported: {error}")]) from None
+    return Surrogate(function)
