@@ -89,15 +89,36 @@ class Space:
 
         A parameter that does not exist in a combination is left out of it.
         """
-        seen = []
-        for values in itertools.product(*(parameter.domain.values() or [] for parameter in parameters)):
-            point: dict[str, Any] = {}
-            for parameter, value in zip(parameters, values, strict=True):
-                if parameter.active(point | self.constants):
-                    point[parameter.name] = value
-            if point not in seen:
-                seen.append(point)
-                yield point
+
+        def complete(point: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
+            if index == len(parameters):
+                yield dict(point)
+                return
+            parameter = parameters[index]
+            if not parameter.active(point | self.constants):
+                yield from complete(point, index + 1)
+                return
+            for value in parameter.domain.values() or ():
+                yield from complete({**point, parameter.name: value}, index + 1)
+
+        return complete({}, 0)
+
+    def count(self, parameters: tuple[Parameter, ...]) -> int:
+        """Returns how many combinations :meth:`grid` yields, without making those of independent parameters."""
+        total = 1
+        for group in self._groups(parameters):
+            alone = len(group) == 1 and not group[0].when
+            total *= len(group[0].domain.values() or ()) if alone else sum(1 for _ in self.grid(group))
+        return total
+
+    def _groups(self, parameters: tuple[Parameter, ...]) -> list[tuple[Parameter, ...]]:
+        """Splits parameters into groups whose conditions do not speak of each other."""
+        groups: list[list[Parameter]] = []
+        for parameter in parameters:
+            related = [group for group in groups if any(p.name in parameter.when for p in group)]
+            groups = [group for group in groups if group not in related]
+            groups.append([*itertools.chain.from_iterable(related), parameter])
+        return [tuple(p for p in parameters if p in group) for group in groups]
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -18,7 +18,16 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from xaytune.errors import Path, Problem, SpecError, nearest
-from xaytune.sweep.algorithms import FifoSpec, Options, Pb2Spec, PbtSpec, RandomSpec, SchedulerSpec, SearchSpec
+from xaytune.sweep.algorithms import (
+    ALGORITHMS,
+    FifoSpec,
+    Options,
+    Pb2Spec,
+    PbtSpec,
+    RandomSpec,
+    SchedulerSpec,
+    SearchSpec,
+)
 from xaytune.sweep.domains import Float
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.space_parser import parse_space
@@ -191,7 +200,7 @@ class SweepSpec(Options):
     @property
     def num_trials(self) -> int:
         """Trials of the whole sweep."""
-        return self.num_samples * len(self.grid_points())
+        return self.num_samples * self.space.count(self.gridded)
 
     def plain(self) -> dict[str, Any]:
         """Returns the spec as data that JSON can hold; functions become references."""
@@ -242,7 +251,9 @@ def _problem(details: ErrorDetails) -> Problem:
     """Words a problem that pydantic found: what was got, and the mend."""
     kind, got, context = details["type"], details["input"], details.get("ctx", {})
     # Pydantic puts the chosen member of a union into the path, where the file has no such key.
-    path = tuple(part for part in details["loc"] if part not in (*_ALGORITHMS, "bundle", "bundles"))
+    path = tuple(
+        part for part in details["loc"] if part not in (*ALGORITHMS, "built-in", "extension", "bundle", "bundles")
+    )
     if kind == "extra_forbidden":
         *model, key = details["loc"]
         return Problem(path, f"unknown option {key!r}; {nearest(key, _options_at(tuple(model)))}")
@@ -268,13 +279,10 @@ def _options_at(location: Path) -> list[str]:
     model = (
         SweepSpec.model_fields[str(location[0])].annotation
         if len(location) == 1
-        else _ALGORITHMS[str(location[1])]
+        else ALGORITHMS[str(location[-1])]
     )
     return list(model.model_fields)  # type: ignore[union-attr]
 
 
-_ALGORITHMS: dict[str, type[Options]] = {
-    model.model_fields["algorithm"].annotation.__args__[0]: model
-    for union in (SearchSpec, SchedulerSpec)
-    for model in get_args(get_args(union)[0])
-}
+# Which member of a union was chosen, as pydantic's locations tell it.
+_TAGS = {*ALGORITHMS, "built-in", "extension", "bundle", "bundles"}
