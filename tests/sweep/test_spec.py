@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from xaytune.sweep.algorithms import AshaSpec, TpeSpec
 from xaytune.errors import SpecError
+from xaytune.sweep.algorithms import AshaSpec, TpeSpec
 from xaytune.sweep.loader import load_spec, parse_assignments
 from xaytune.sweep.spec import SweepSpec
 
