@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Run
 from xaytune.ray_tune.resources import Room, check_feasible
-from xaytune.sweep.errors import SpecError
+from xaytune.errors import SpecError
 from xaytune.sweep.spec import SweepSpec
 
 

@@ -24,13 +24,13 @@ from xaytune.cli.options import (
     storage_option,
     sweep_argument,
 )
+from xaytune.errors import SessionError, SpecError, StorageError
 from xaytune.records.journal import Event
 from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.stream import line_of
 from xaytune.report import text
-from xaytune.errors import SessionError, SpecError, StorageError
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 if TYPE_CHECKING:

@@ -50,6 +50,7 @@ class Attempts:
         self._clock = clock
         self._stop_grace_s, self._delay_s, self._stall_timeout_s = stop_grace_s, delay_s, stall_timeout_s
         self._running: dict[int, Attempt] = {}
+        self._stopping: set[int] = set()
 
     def __iter__(self) -> Iterator[int]:
         return iter(list(self._running))
@@ -69,6 +70,7 @@ class Attempts:
 
     def remove(self, trial: int) -> Attempt:
         """Drops an attempt that is over."""
+        self._stopping.discard(trial)
         return self._running.pop(trial)
 
     def begin(self, trial: int) -> None:
@@ -92,13 +94,15 @@ class Attempts:
         if attempt.stop is not None and attempt.stop.status != "paused":
             return False
         attempt.stop = request
+        self._stopping.add(trial)
         attempt.deadline = self._clock.monotonic() + self._delay_s + self._stop_grace_s
         return True
 
     def overdue(self) -> Iterator[tuple[int, StopRequest]]:
         """Yields the trials whose processes must be killed now, each once, and what they end as."""
         now = self._clock.monotonic()
-        for trial, attempt in self._running.items():
+        for trial in list(self._stopping if self._stall_timeout_s is None else self._running):
+            attempt = self._running[trial]
             if attempt.killed is not None:
                 continue
             if attempt.stop is not None and now > attempt.deadline:

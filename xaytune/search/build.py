@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from xaytune.errors import Path, Problem, SpecError, nearest
 from xaytune.search.configurations import configuration_of, point_problems
 from xaytune.search.extension import Extension, Setting
 from xaytune.search.method import SearchMethod
@@ -13,7 +14,6 @@ from xaytune.search.sampled import SampledMethod
 from xaytune.search.samplers.sampler import Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import ExtensionSpec, FifoSpec, Options, RandomSpec
-from xaytune.sweep.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
 

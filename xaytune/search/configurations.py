@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
+from xaytune.errors import Problem, nearest
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
-from xaytune.sweep.errors import Problem, nearest
 from xaytune.sweep.space import Space
 
 __all__ = [

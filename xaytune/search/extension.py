@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
+from xaytune.errors import Problem, SpecError, nearest
 from xaytune.sweep.algorithms import Options
-from xaytune.sweep.errors import Problem, SpecError, nearest
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import Space
 

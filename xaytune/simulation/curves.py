@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.results import Results, dotted
-from xaytune.sweep.domains import Categorical
+from xaytune.sweep.domains import Categorical, Float, Integer
 from xaytune.sweep.space import Space
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["Curve", "Curves", "RecordedCurves", "Surrogate", "curves_from"]
+__all__ = ["Curve", "Curves", "RecordedCurves", "Surrogate", "surrogate"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,21 @@ class Curve:
         seconds: Seconds of training until each of these times.
         ends: Whether the training is over after the last of them. Else it was cut off there: what would have come
             is not known.
-        source: Where the curve comes from, in words.
+        moments: Seconds after the earlier sweep began at which it had each of these values: they come in
+            the same order again. Without them they come when the seconds of training are over.
+        ended: When it ended there; None where that is not known.
     """
 
     values: Mapping[int, float | None]
     seconds: Mapping[int, float]
     ends: bool = True
-    source: str = ""
+    moments: Mapping[int, float] = field(default_factory=dict)
+    ended: float | None = None
+
+    @property
+    def last(self) -> int:
+        """The newest time whose value is known."""
+        return max(self.values)
 
 
 class Curves(Protocol):
@@ -91,13 +101,15 @@ class RecordedCurves:
         space: The space that both draw from.
         axis: What time is counted in.
         nearest: Whether a configuration that was never trained gets the curve of the nearest.
+        timed: Whether values come when they came there, instead of after as many seconds of training.
 
     Attributes:
         matched: Trials that got the curve of another configuration, and which.
     """
 
-    def __init__(self, results: Results, space: Space, axis: TimeAxis, *, nearest: bool) -> None:
-        self._results, self._space, self._axis, self._nearest = results, space, axis, nearest
+    def __init__(self, results: Results, space: Space, axis: TimeAxis, *, nearest: bool, timed: bool) -> None:
+        self._results, self._space, self._axis = results, space, axis
+        self._nearest, self._timed = nearest, timed
         self._configs = {trial.number: dotted(trial.config) for trial in results.trials}
         self.matched: dict[int, int] = {}
 
@@ -127,25 +139,37 @@ class RecordedCurves:
         self.matched[trial] = number
         return self._curve(number)
 
+    @property
+    def workers(self) -> int:
+        """The most trials that trained at once."""
+        changes = sorted(
+            change
+            for trial in self._results.trials
+            if trial.started is not None
+            for change in ((trial.started, 1), (trial.ended or math.inf, -1))
+        )
+        return max(itertools.accumulate(change for _, change in changes), default=1)
+
     def _curve(self, number: int) -> Curve:
         record = self._results.sweep.trials[number]
-        objective = self._results.sweep.spec["metric"]
-        history = self._results.history(number)
+        history, metric = self._results.history(number), self._results.sweep.spec["metric"]
         values: dict[int, float | None] = {}
-        if len(history) and objective in history:
+        if len(history) and metric in history:
             times = history["global_step"] if self._axis.by_step else history["epoch"] + 1
-            last = history.assign(time=times).groupby("time")[objective].last()
-            values = {int(time): float(value) for time, value in last.items() if value == value}
-        for event in record.results:
-            values[self._axis.in_event(event)] = event["value"]
+            newest = history.assign(time=times).groupby("time")[metric].last().dropna()
+            values = {int(time): float(value) for time, value in newest.items()}
+        values |= {self._axis.in_event(event): event["value"] for event in record.results}
         if not values:
             raise SpecError([Problem(("curves",), f"trial {number} of the earlier sweep has no value to play")])
-        per_unit = _seconds_per_unit(record.started, record.ended, max(values))
+        began, started, ended = self._results.sweep.started or 0.0, record.started or 0.0, record.ended
+        per_unit = (ended - started) / max(values) if ended is not None and ended > started else 1.0
+        judged = {self._axis.in_event(event): event["t"] - began for event in record.results}
         return Curve(
             dict(sorted(values.items())),
             {time: time * per_unit for time in values},
             ends=record.status == "completed",
-            source=f"trial {number}",
+            moments=judged if self._timed else {},
+            ended=ended - began if ended is not None and self._timed else None,
         )
 
     def _distance(self, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
@@ -158,35 +182,25 @@ class RecordedCurves:
             if a is None or b is None or isinstance(parameter.domain, Categorical):
                 distance += 1.0
             else:
-                distance += parameter.domain.distance(a, b) ** 2
+                distance += (_share(parameter.domain, a) - _share(parameter.domain, b)) ** 2
         return distance
 
 
-def _seconds_per_unit(started: float | None, ended: float | None, units: int) -> float:
-    if started is None or ended is None or ended <= started:
-        return 1.0
-    return (ended - started) / units
+def _share(domain: Float | Integer, value: float) -> float:
+    """Where a value lies in its range, from 0 to 1."""
+    scale = math.log if domain.log else float
+    low, high = scale(domain.low), scale(domain.high)
+    return (scale(value) - low) / (high - low)
 
 
-def curves_from(what: str, results: Callable[[str], Results], space: Space, axis: TimeAxis, *, nearest: bool) -> Curves:
-    """Returns the curves that ``--curves`` names: a ``module:function``, or an earlier sweep.
-
-    Args:
-        what: The name.
-        results: Finds an earlier sweep.
-        space: The space of the sweep.
-        axis: What time is counted in.
-        nearest: Whether a configuration that was never trained gets the curve of the nearest.
+def surrogate(reference: str) -> Surrogate:
+    """Returns the curves of the function that ``module:function`` names.
 
     Raises:
         SpecError: There is no such function.
-        JournalError: There is no such sweep.
     """
-    module, colon, name = what.partition(":")
-    if not colon or "/" in what:
-        return RecordedCurves(results(what), space, axis, nearest=nearest)
+    module, _, name = reference.partition(":")
     try:
-        function = getattr(importlib.import_module(module), name)
+        return Surrogate(getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError) as error:
-        raise SpecError([Problem(("curves",), f"{what} cannot be imported: {error}")]) from None
-    return Surrogate(function)
+        raise SpecError([Problem(("curves",), f"{reference} cannot be imported: {error}")]) from None

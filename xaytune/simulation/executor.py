@@ -6,7 +6,8 @@ import heapq
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.driver import Driver
@@ -17,20 +18,9 @@ from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Started, StopRequest
 
-__all__ = ["Censored", "SimulatedExecutor"]
+__all__ = ["SimulatedExecutor"]
 
-
-@dataclass
-class Censored:
-    """How many decisions rest on values that are not known.
-
-    Attributes:
-        decisions: Decisions taken, in all.
-        missing: Times that a trial was to be judged after its curve was cut off: it ended there instead.
-    """
-
-    decisions: int = 0
-    missing: int = 0
+_Status = Literal["completed", "stopped", "paused", "failed"]
 
 
 @dataclass
@@ -48,7 +38,6 @@ class _Play:
     time: int = 0
     best: Best | None = None
     stop: StopRequest | None = None
-    waiting: bool = field(default=False)
 
 
 class SimulatedExecutor:
@@ -63,7 +52,8 @@ class SimulatedExecutor:
         clock: The clock that the driver has, too.
 
     Attributes:
-        censored: How many decisions rest on values that are not known.
+        decisions: Decisions that were taken.
+        censored: Trials that would have trained on where nothing more is known of them: they ended there.
     """
 
     def __init__(
@@ -75,7 +65,7 @@ class SimulatedExecutor:
         workers: int,
         clock: VirtualClock,
     ) -> None:
-        self.censored = Censored()
+        self.decisions = self.censored = 0
         self._driver, self._points, self._objective = driver, points, objective
         self._curves, self._workers, self._clock = curves, workers, clock
         self._plays: dict[int, _Play] = {}
@@ -107,78 +97,74 @@ class SimulatedExecutor:
             self._schedule(play)
 
     def _schedule(self, play: _Play) -> None:
-        """Lets a trial train until it has something to say."""
-        until = play.time if play.stop is not None else self._next_time(play)
-        delay = play.curve.seconds[until] - play.curve.seconds.get(play.time, 0.0) if until > play.time else 0.0
-        play.time = until
-        heapq.heappush(self._events, (self._clock.monotonic() + delay, next(self._order), play.assignment.trial))
+        """Lets a trial train until it has something to say; one that is to stop ends where it is."""
+        curve, now = play.curve, self._clock.monotonic()
+        if play.stop is not None:
+            moment = curve.ended if curve.ended is not None and play.time == curve.last else now
+        else:
+            until = self._next_time(play)
+            moment = now + curve.seconds[until] - curve.seconds.get(play.time, 0.0)
+            if curve.moments:
+                moment = curve.moments.get(until, curve.ended or now)
+            play.time = until
+        heapq.heappush(self._events, (max(moment, now), next(self._order), play.assignment.trial))
 
     def _next_time(self, play: _Play) -> int:
-        """When a trial is judged next, or its curve ends."""
-        last = max(play.curve.values)
+        """When a trial is judged next, diverges, or is at the end of what is known of it."""
+        later = [time for time in play.curve.values if time > play.time]
         if self._points.at_every_evaluation:
-            return next((time for time in play.curve.values if time > play.time), last)
-        after = self._points.after(play.time)
-        diverged = next((t for t, value in play.curve.values.items() if t > play.time and value is None), last)
-        return int(min(after, diverged, last))
+            return later[0]
+        due = self._points.after(play.time)
+        return next((time for time in later if time >= due or play.curve.values[time] is None), later[-1])
 
     def _advance(self, play: _Play) -> None:
-        """A trial is where it was to train to: it ends there, or is judged."""
+        """A trial is where it was to train to: it is judged, or ends there."""
+        points, value = self._points, play.curve.values.get(play.time)
+        due = points.at_every_evaluation or points.after(play.time - 1) == play.time
         if play.stop is not None:
             self._end(play, play.stop.status, play.stop.reason)
-            return
-        last = max(play.curve.values)
-        value = play.curve.values.get(play.time)
-        due = self._points.at_every_evaluation or self._points.after(play.time - 1) == play.time
-        if play.time >= last and play.curve.ends:
+        elif play.time == play.curve.last and play.curve.ends and value is not None:
             self._end(play, "completed", None, due=due)
-            return
-        if value is None and play.time in play.curve.values:
-            self._judge(play, due=due)  # it diverged
-            return
-        if play.time >= last and not due:
-            self.censored.missing += 1
-            self._end(play, "stopped", f"not known: the curve was cut off at {self._points.axis.at(last)}")
-            return
-        self._judge(play, due=due)
+        elif due or value is None:
+            self._judge(play, due=due)
+        else:
+            self._cut_off(play)
 
     def _judge(self, play: _Play, *, due: bool) -> None:
-        self.censored.decisions += 1
-        commands = self._driver.receive(DecisionDue(**self._progress(play), due=due))
-        self._perform(commands)
+        self.decisions += 1
+        self._perform(self._driver.receive(DecisionDue(**self._progress(play), due=due)))
         if play.assignment.trial not in self._plays:
-            return
-        if play.stop is None and play.time >= max(play.curve.values):
-            self.censored.missing += 1
-            last = self._points.axis.at(play.time)
-            self._end(play, "stopped", f"not known: the curve was cut off at {last}")
-            return
-        self._schedule(play)
+            return  # it was paused
+        if play.stop is None and play.time == play.curve.last:
+            self._cut_off(play)
+        else:
+            self._schedule(play)
 
-    def _end(self, play: _Play, status: str, reason: str | None, *, due: bool = False) -> None:
+    def _cut_off(self, play: _Play) -> None:
+        """A trial would train on, and what it would be worth is not known."""
+        self.censored += 1
+        where = self._points.axis.at(play.time)
+        self._end(play, "stopped", f"censored: the earlier sweep knows it to {where} only")
+
+    def _end(self, play: _Play, status: _Status, reason: str | None, *, due: bool = False) -> None:
         del self._plays[play.assignment.trial]
-        message = Ended(**self._progress(play), status=status, reason=reason, due=due)  # type: ignore[arg-type]
+        message = Ended(**self._progress(play), status=status, reason=reason, due=due)
         self._perform(self._driver.receive(message))
 
-    def _progress(self, play: _Play) -> dict[str, object]:
-        known = {time: value for time, value in play.curve.values.items() if time <= play.time}
-        at = max(known, default=0)
-        value = known.get(at)
-        number = math.nan if value is None else value
-        metrics = {self._objective.metric: number}
-        position = {"epoch": 0, "global_step": play.time} if self._points.axis.by_step else {
-            "epoch": play.time,
-            "global_step": play.time,
-        }
-        if value is not None and self._objective.is_better(value, None if play.best is None else play.best.value):
-            play.best = Best(value, position["epoch"], position["global_step"], metrics)
+    def _progress(self, play: _Play) -> dict[str, Any]:
+        value = play.curve.values[play.time]
+        metrics = {self._objective.metric: math.nan if value is None else value}
+        epoch = 0 if self._points.axis.by_step else play.time
+        if value is not None and self._objective.is_better(value, play.best.value if play.best else None):
+            play.best = Best(value, epoch, play.time, metrics)
         return {
             "trial": play.assignment.trial,
             "attempt": play.assignment.attempt,
-            **position,
+            "epoch": epoch,
+            "global_step": play.time,
             "metrics": metrics,
             "best": play.best,
-            "seconds": play.curve.seconds.get(play.time, 0.0),
+            "seconds": play.curve.seconds[play.time],
         }
 
     def _perform(self, commands: Iterable[Command]) -> None:

@@ -13,12 +13,12 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from xaytune.errors import Problem, SpecError
 from xaytune.search.configurations import hold
 from xaytune.search.distributions import Choices
 from xaytune.search.samplers.sampler import Outcome, Sampler
 from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, TpeSpec
 from xaytune.sweep.domains import Categorical, Integer
-from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.space import Parameter
 
 __all__ = ["CmaesSampler", "GpSampler", "OptunaSampler", "QmcSampler", "TpeSampler"]

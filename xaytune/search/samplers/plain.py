@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from xaytune.errors import Problem, SpecError
 from xaytune.search.configurations import draw_configuration, seeded
 from xaytune.search.samplers.sampler import Sampler
 from xaytune.sweep.algorithms import GridSpec, RandomSpec
-from xaytune.sweep.errors import Problem, SpecError
 
 __all__ = ["GridSampler", "RandomSampler"]
 
