@@ -301,11 +301,11 @@ class Driver:
 
     def _ended(self, message: Ended) -> list[Command]:
         attempt = self._attempts.remove(message.trial)
+        if message.failure is not None and message.failure.kind == "storage":
+            self.fatal = StorageError(self._recorder.place, message.failure.error)
         message = self._settled(message, self.state.trials[message.trial])
         self._recorder.reported(message)
         self._recorder.ended(message)
-        if message.failure is not None and message.failure.kind == "storage":
-            self.fatal = StorageError(self._recorder.place, message.failure.error)
         if message.status == "paused":
             return []
         self._stops.pop(attempt.assignment.trial, None)

@@ -159,11 +159,16 @@ class RecordedCurves:
             newest = history.assign(time=times).groupby("time")[metric].last().dropna()
             values = {int(time): float(value) for time, value in newest.items()}
         values |= {self._axis.in_event(event): event["value"] for event in record.results}
+        ended_at = self._axis.of(epoch=record.epoch, global_step=record.global_step)
+        if metric in record.metrics:
+            values.setdefault(ended_at, record.metrics[metric])
         if not values:
             raise SpecError([Problem(("curves",), f"trial {number} of the earlier sweep has no value to play")])
         began, started, ended = self._results.sweep.started or 0.0, record.started or 0.0, record.ended
         per_unit = (ended - started) / max(values) if ended is not None and ended > started else 1.0
         judged = {self._axis.in_event(event): event["t"] - began for event in record.results}
+        if ended is not None:
+            judged.setdefault(ended_at, ended - began)
         return Curve(
             dict(sorted(values.items())),
             {time: time * per_unit for time in values},
