@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from xaytune.cli import clusters, looking, running
+from xaytune.cli import clusters, looking, running, simulating
 from xaytune.cli.ending import BAD_INPUT, INTERRUPTED
 from xaytune.errors import ClusterError, JournalError, RemoteError, SpecError
 
@@ -35,5 +35,5 @@ def main() -> None:
     """Tunes PyTorch trainers on Ray. Exit codes: 0 done, 1 the sweep failed, 2 bad input, 130 interrupted."""
 
 
-for command in (*running.COMMANDS, *looking.COMMANDS, *clusters.COMMANDS):
+for command in (*running.COMMANDS, *simulating.COMMANDS, *looking.COMMANDS, *clusters.COMMANDS):
     main.add_command(command)

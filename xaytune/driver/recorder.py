@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import secrets
 import socket
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -13,7 +15,7 @@ from typing import Any
 
 from xaytune.driver.clock import Clock
 from xaytune.driver.retention import Retention
-from xaytune.errors import Problem, SpecError
+from xaytune.errors import Problem, SpecError, StorageError
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
 from xaytune.records.place import Place
@@ -55,6 +57,8 @@ class Recorder:
 
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
+
+    All of its methods raise :class:`~xaytune.errors.StorageError` where the sweep's folder cannot be written.
     """
 
     def __init__(self, place: Place, spec: SweepSpec, clock: Clock, listener: Listener | None = None) -> None:
@@ -123,18 +127,24 @@ class Recorder:
 
     def reported(self, message: Progress) -> None:
         """Records what a trial trained and wrote; not yet what it was worth, nor how it ended."""
-        number, path = message.trial, history.path_for(self._folder, message.trial)
-        if message.resumed_at is not None and path.exists():
-            history.cut(path, after=message.resumed_at)
-            self._best_before[number] = history.best(path, self._spec.metric, self._spec.mode == "max")
-        if message.history is not None:
-            history.append(path, message.history)
+        number = message.trial
+        if message.resumed_at is not None or message.history is not None:
+            with self._storing():
+                self._keep_history(message)
         for global_step, damaged in message.damaged.items():
             self._write("damaged", number, path=damaged, global_step=global_step)
         if isinstance(message, Heartbeat):
             self.saved(message)
             if message.global_step > 0:
                 self._progressed(message)
+
+    def _keep_history(self, message: Progress) -> None:
+        path = history.path_for(self._folder, message.trial)
+        if message.resumed_at is not None and path.exists():
+            history.cut(path, after=message.resumed_at)
+            self._best_before[message.trial] = history.best(path, self._spec.metric, self._spec.mode == "max")
+        if message.history is not None:
+            history.append(path, message.history)
 
     def _progressed(self, message: Heartbeat) -> None:
         """Takes in how far a trial is, and records it from time to time."""
@@ -189,10 +199,12 @@ class Recorder:
             return
         before, step = trial.offer, max(trial.checkpoints)
         file = f"sources/{number:05d}/step-{step:08d}.pt"
-        self.place.copy(self._within(trial.checkpoints[step]), file)
+        with self._storing():
+            self.place.copy(self._within(trial.checkpoints[step]), file)
         self._write("offer", number, path=file, global_step=step)
         if before is not None and before != file:
-            self.place.delete(before)
+            with self._storing():
+                self.place.delete(before)
 
     def exploited(self, decision: Exploit) -> None:
         """Records that a trial resumes from the donor checkpoint of another, with a configuration of its own.
@@ -208,7 +220,8 @@ class Recorder:
             raise SpecError([Problem(("recipe",), f"{reference_name(self._spec.recipe)} {message}")])
         name = PurePosixPath(offer).name
         file = f"checkpoints/{decision.trial:05d}/{name}"
-        self.place.copy(offer, file)
+        with self._storing():
+            self.place.copy(offer, file)
         step = int(name.removeprefix("step-").removesuffix(".pt"))
         self._write(
             "exploit",
@@ -296,13 +309,27 @@ class Recorder:
 
     def _delete(self, number: int, global_step: int, file: str) -> None:
         self._write("deleted", number, path=file, global_step=global_step)
-        self.place.delete(file)
+        with self._storing():
+            self.place.delete(file)
 
     def _write(self, event: str, trial: int | None = None, **fields: Any) -> None:
-        entry = self._journal.write(event, trial, **fields)
+        with self._storing():
+            entry = self._journal.write(event, trial, **fields)
         self.state.apply(entry)
         if self._listener is not None:
-            self._listener(self.state, entry)
+            try:
+                self._listener(self.state, entry)
+            except Exception as error:  # whoever watches decides nothing: a closed pipe, a stream of ASCII
+                self._listener = None
+                warnings.warn(f"the sweep is not shown any more: {type(error).__name__}: {error}", stacklevel=2)
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Says that it is the storage, where it is the storage."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(self.place, error) from error
 
 
 def _word(decision: Decision) -> str:

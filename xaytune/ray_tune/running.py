@@ -18,7 +18,8 @@ from xaytune.errors import Problem, SpecError, StorageError, nearest
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import TuneRun
 from xaytune.ray_tune.session import RaySession
-from xaytune.ray_tune.storage import check_shared, new_place
+from xaytune.ray_tune.shared_storage import check_shared
+from xaytune.records.naming import new_place
 from xaytune.records.place import Mirror, Place
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
@@ -160,19 +161,13 @@ def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
     capacity = resources.Capacity(spec)
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials())
     clock = SystemClock()
-    with Mirror(place) as mirror:
-        try:
-            with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
-                folder = recorder.state.folder
-                remaining = resume(spec, recorder, method)
-                recorder.begun()
-                driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
-                task = _task(spec, place, method, recorder.sweep_id, heartbeat_s, [folder] if folder else [])
-                _run(driver, recorder, TuneRun(task, resources.placement(spec), capacity.trials))
-        except OSError as error:
-            if isinstance(error, (ConnectionError, TimeoutError)):
-                raise  # Ray's, not the storage's
-            raise StorageError(place, error) from error
+    with Mirror(place) as mirror, contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
+        folder = recorder.state.folder
+        remaining = resume(spec, recorder, method)
+        recorder.begun()
+        driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
+        task = _task(spec, place, method, recorder.sweep_id, heartbeat_s, [folder] if folder else [])
+        _run(driver, recorder, TuneRun(task, resources.placement(spec), capacity.trials))
     if driver.refused:
         place.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
@@ -192,11 +187,11 @@ def _run(driver: Driver, recorder: Recorder, tune_run: TuneRun) -> None:
         state, reason = "interrupted", "interrupted twice: its trials were not waited for"
         recorder.abandoned(reason)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # the disk may be what failed
+        with contextlib.suppress(StorageError):  # it may be what failed
             recorder.finished("failed", f"{type(error).__name__}: {error}")
         raise
     # Where the storage is full that was said already.
-    with contextlib.suppress(OSError) if driver.fatal is not None else contextlib.nullcontext():
+    with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
         recorder.finished(state, reason)
 
 

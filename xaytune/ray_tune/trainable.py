@@ -13,7 +13,7 @@ import ray
 from ray import tune
 
 from xaytune.errors import Problem, SpecError
-from xaytune.ray_tune.storage import not_shared
+from xaytune.ray_tune.shared_storage import not_shared
 from xaytune.trial.messages import Report, StopRequest, Task
 from xaytune.trial.recipe import check_references, use_import_paths
 

@@ -1,10 +1,8 @@
-"""Folders of sweeps."""
+"""Whether all nodes of a cluster see the folder of a sweep."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import tempfile
 from typing import Any
 
@@ -13,52 +11,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from xaytune.errors import Problem, SpecError
-from xaytune.records.place import Place, child_of
+from xaytune.records.place import Place
 
-__all__ = ["check_name", "check_shared", "new_place", "not_shared"]
+__all__ = ["check_shared", "not_shared"]
 
 # A node that says nothing for so long is on its way out.
 _ANSWER_S = 30.0
-
-
-def check_name(name: str) -> None:
-    """Checks that a sweep can have a name.
-
-    Raises:
-        SpecError: It cannot.
-    """
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        message = f"must be letters, digits, '_', '.' and '-', and begin with none of the last two (got {name!r})"
-        raise SpecError([Problem(("name",), message)])
-
-
-def new_place(storage: str, name: str | None, default: str) -> Place:
-    """Returns the place of a new sweep, and makes its folder.
-
-    Args:
-        storage: Folder of all sweeps, a path or a URI.
-        name: The sweep's name, if it was given one.
-        default: Else this, with a number where there is such a sweep already.
-
-    Raises:
-        SpecError: There is a sweep of that name, or the folder cannot be made.
-    """
-    if name is not None:
-        check_name(name)
-    names = [name] if name is not None else (default if n == 1 else f"{default}-{n}" for n in itertools.count(1))
-    try:
-        for candidate in names:
-            place = child_of(storage, candidate)
-            if place.exists or (name is None and place.remote is None and place.folder.exists()):
-                continue
-            place.folder.mkdir(parents=True, exist_ok=True)
-            return place
-    except OSError as error:
-        said = error.strerror or str(error)
-        raise SpecError([Problem(("storage",), f"{storage} cannot be used: {said}")]) from None
-    raise SpecError(
-        [Problem(("name",), f"{child_of(storage, str(name))} holds a sweep already: choose another name")]
-    )
 
 
 def check_shared(place: Place) -> None:
