@@ -12,16 +12,17 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from xaytune.driver.attempts import Attempt, Attempts
+from xaytune.driver.attempts import Attempts
 from xaytune.driver.budget import Budget
 from xaytune.driver.clock import Clock
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.endings import Ending
-from xaytune.driver.failures import LOSSES, EarlyFailures, RestartPolicy, never_reported
+from xaytune.driver.failures import LOSSES, EarlyFailures, RestartPolicy
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
+from xaytune.driver.thinking import Thinking
 from xaytune.errors import SpecError, StorageError
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
 from xaytune.search.method import (
     Action,
     Decision,
@@ -89,6 +90,7 @@ class Driver:
         self._budget = Budget(spec.budget, clock, recorder.state.running_s(clock.now()))
         self._restarts = RestartPolicy(spec.failures.retries)
         self._early_failures = EarlyFailures(spec)
+        self._thinking = Thinking(clock)
         self._exhausted = False  # the method has nothing to begin any more
         remaining = remaining or Remaining()
         # What is to be started before the method is asked.
@@ -179,11 +181,14 @@ class Driver:
             stop = attempt.assignment.stop
             self._ready.append(self._assignment(trial, stop=stop))
             return [Release(trial)]
-        return self._ended(self._last_words(attempt, record, kind, error))
+        return self._ended(last_words(attempt, record, kind, error, self._pausing))
 
     def tick(self) -> list[Command]:
         """Lets time pass: ends what is overdue, and the sweep when its budget is spent."""
         commands: list[Command] = [Kill(trial) for trial, _ in self._attempts.overdue()]
+        if (reason := self._thinking.too_long()) is not None:
+            self._recorder.fell_back(reason)
+            self._method.fall_back(reason)
         if self.ending is None:
             spent = self._budget.spent(self.state.epochs)
             if self.fatal is not None:
@@ -217,7 +222,8 @@ class Driver:
 
     def _chosen(self) -> Assignment | None:
         """Asks the method."""
-        chosen = self._method.next()
+        with self._thinking.measured():
+            chosen = self._method.next()
         if isinstance(chosen, NewTrial):
             number = len(self.state.trials)
             seed = trial_seed(self._spec.search.seed, number)
@@ -248,7 +254,8 @@ class Driver:
             stop = self._stops.get(trial) if time == judged else None
             return self._ask_to_stop(trial, stop) if stop is not None else []
         self._recorder.judged(message)
-        actions = self._method.on_result(trial, self._result(message, time))
+        with self._thinking.measured():
+            actions = self._method.on_result(trial, self._result(message, time))
         if isinstance(own := actions[0], Decision):
             self._recorder.decided(own)
         return self._follow(actions)
@@ -303,7 +310,7 @@ class Driver:
         attempt = self._attempts.remove(message.trial)
         if message.failure is not None and message.failure.kind == "storage":
             self.fatal = StorageError(self._recorder.place, message.failure.error)
-        message = self._settled(message, self.state.trials[message.trial])
+        message = settled(message, self.state.trials[message.trial], self._spec)
         self._recorder.reported(message)
         self._recorder.ended(message)
         if message.status == "paused":
@@ -312,52 +319,12 @@ class Driver:
         self._early_failures.add(self.state.trials[message.trial], self.state.trained)
         return self._follow(self._method.on_end(message.trial, self._end(message)))
 
-    def _settled(self, message: Ended, record: TrialRecord) -> Ended:
-        """Returns an end as it is to be recorded."""
-        failure = message.failure
-        if failure is not None and message.global_step == 0:  # it failed before it was where it was before
-            message = dataclasses.replace(
-                message,
-                epoch=record.epoch,
-                global_step=record.global_step,
-                metrics=record.metrics,
-                best=record.best,
-            )
-        if failure is not None and failure.kind == "storage":  # not the trial's own: it resumes when there is room
-            return dataclasses.replace(message, status="paused", failure=None)
-        if message.status == "completed" and message.reason is None and self._spec.metric not in message.metrics:
-            problem = never_reported(self._spec, message.metrics)
-            return dataclasses.replace(
-                message, status="failed", reason=problem, failure=Failure("error", problem), due=False
-            )
-        return dataclasses.replace(message, due=message.due and message.status == "completed")
-
     def _end(self, message: Ended) -> End:
         time = self._axis.of(epoch=message.epoch, global_step=message.global_step)
         infeasible = message.failure is not None and message.failure.kind == "infeasible"
         best = self.state.trials[message.trial].value
         assert message.status != "paused"
         return End("infeasible" if infeasible else message.status, best, self._result(message, time))
-
-    def _last_words(self, attempt: Attempt, record: TrialRecord, kind: FailureKind, error: str) -> Ended:
-        """Returns the end of a trial whose process is gone, and that is not restarted."""
-        latest = attempt.latest or Progress(
-            trial=record.number, epoch=record.epoch, global_step=record.global_step, metrics=record.metrics
-        )
-        position = {
-            field.name: getattr(latest, field.name)
-            for field in dataclasses.fields(Progress)
-            if field.name in ("trial", "attempt", "rank", "epoch", "global_step", "metrics", "best", "seconds")
-        }
-        if attempt.killed is not None:
-            outcome = attempt.killed
-            failure = Failure("stalled", outcome.reason, error) if outcome.status == "failed" else None
-            return Ended(**position, status=outcome.status, reason=outcome.reason, failure=failure)
-        if self._pausing is not None:
-            return Ended(**position, status="paused", reason=LOSSES[kind])
-        times = f", {record.lost + 1} times" if record.lost else ""
-        reason = f"{LOSSES[kind]}{times}"
-        return Ended(**position, status="failed", reason=reason, failure=Failure(kind, reason, error))
 
     def _wind_down(self, ending: Ending) -> list[Command]:
         """Starts no more trials, and asks those that run to end; those that wait for a worker are dropped."""

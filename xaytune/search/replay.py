@@ -105,6 +105,9 @@ class _Replaying:
 
     on_resume = on_start
 
+    def on_fall_back(self, event: Event) -> None:
+        self._method.fall_back(event["reason"])
+
     def on_offer(self, event: Event) -> None:
         self.left.keeps.discard(event["trial"])
 
