@@ -17,6 +17,7 @@ from xaytune.driver.budget import Budget
 from xaytune.driver.clock import Clock
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.endings import Ending
+from xaytune.driver.ends import last_words, settled
 from xaytune.driver.failures import LOSSES, EarlyFailures, RestartPolicy
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
