@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +33,8 @@ __all__ = ["RaySession"]
 
 _PORT = 6379
 _ANSWER_S = 5.0
+# The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
+_LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
 
 class RaySession:
@@ -97,7 +101,8 @@ class RaySession:
         if address is not None:
             _check(address)
         elif not _is_there():
-            node = _LocalNode()
+            _check_environment()
+            node = _started()
             address = node.address
         try:
             _join(address)
@@ -168,6 +173,41 @@ def _join(address: str | None) -> None:
             f"{where} cannot be used: {cause}\nA token that it does not take, another version of Ray or Python, "
             "and a machine that is no node of it are the usual causes; from elsewhere use `xaytune launch`"
         ) from error
+
+
+def _check_environment() -> None:
+    """Checks that Ray can be started here: it would say in forty lines, or after a minute, that it cannot."""
+    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise SessionError(
+            f"the temporary folder has too long a name for Ray's sockets (got {folder}): set RAY_TMPDIR to a short "
+            "one, such as /tmp"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SessionError(
+            f"Ray cannot write to the temporary folder {folder}: set RAY_TMPDIR to one that can be written"
+        )
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        raise SessionError(
+            "PYTHONWARNINGS makes warnings errors, which ends Ray's own processes "
+            f"(got {os.environ['PYTHONWARNINGS']!r}): unset it, and use `python -W error` or pytest's -W instead"
+        )
+
+
+def _started() -> _LocalNode:
+    """Starts a Ray on this machine.
+
+    Its processes are in a session of their own: what a batch system, ``timeout`` or a terminal sends to the group of
+    this process is for this process, which ends them itself.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
+    try:
+        return _LocalNode()
+    except Exception as error:
+        raise SessionError(f"Ray cannot be started on this machine: {type(error).__name__}: {error}") from error
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
 
 
 def _is_there() -> bool:
