@@ -180,8 +180,8 @@ def _check_environment() -> None:
     folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
     if len(os.fsencode(folder)) > _LONGEST_FOLDER:
         raise SessionError(
-            f"the temporary folder has too long a name for Ray's sockets (got {folder}): set RAY_TMPDIR to a short "
-            "one, such as /tmp"
+            f"the path of the temporary folder is too long for Ray's sockets (got {folder}): set RAY_TMPDIR to a "
+            "short one, such as /tmp"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SessionError(
@@ -197,8 +197,8 @@ def _check_environment() -> None:
 def _started() -> _LocalNode:
     """Starts a Ray on this machine.
 
-    Its processes are in a session of their own: what a batch system, ``timeout`` or a terminal sends to the group of
-    this process is for this process, which ends them itself.
+    Its processes have sessions of their own: what a batch system, ``timeout`` or a terminal sends to the group of
+    this process is for this process alone, which ends them itself.
     """
     popen = services.ConsolePopen
     services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
