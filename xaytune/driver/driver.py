@@ -161,6 +161,9 @@ class Driver:
             self._recorder.started(message)
             return []
         if isinstance(message, Ended):
+            failure = message.failure
+            if failure is not None and failure.kind == "lost":
+                return self.lost(message.trial, failure.kind, failure.traceback or failure.error)
             return self._ended(message)
         if isinstance(message, Progress):
             self._recorder.reported(message)

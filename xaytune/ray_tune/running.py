@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from xaytune.driver.clock import SystemClock
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
 from xaytune.driver.resuming import resume
-from xaytune.errors import Problem, SpecError, StorageError, nearest
+from xaytune.errors import Problem, SessionError, SpecError, StorageError, nearest
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import TuneRun
 from xaytune.ray_tune.session import RaySession
@@ -28,6 +29,7 @@ from xaytune.search.method import SearchMethod
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
+from xaytune.trial.process import start_template
 from xaytune.trial.trackers import tracking as trackers
 
 __all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
@@ -79,15 +81,14 @@ def run_sweep(
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
         StorageError: The sweep's folder cannot be written any more.
     """
-    session.wait()
-    resources.check_feasible(spec)
+    method = method_for(spec)
     place = new_place(storage, name, default_name)
     try:
-        _prepare(spec, place)
-    except SpecError:
-        place.remove()
+        return _drive(spec, method, place, session, listener)
+    except (SpecError, SessionError):
+        if not place.exists:  # nothing was recorded: it is as if the sweep had not begun
+            place.remove()
         raise
-    return _drive(spec, place, listener)
 
 
 def resume_sweep(
@@ -116,10 +117,7 @@ def resume_sweep(
         place.fetch_histories()
     except OSError as error:
         raise StorageError(place, error) from error
-    session.wait()
-    resources.check_feasible(spec)
-    _prepare(spec, place)
-    return _drive(spec, place, listener)
+    return _drive(spec, method_for(spec), place, session, listener, results.sweep.folder)
 
 
 def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
@@ -149,25 +147,34 @@ def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
     return spec
 
 
-def _prepare(spec: SweepSpec, place: Place) -> None:
-    """Checks that all nodes see the sweep's folder, and makes what its trials share in trackers."""
-    check_shared(place)
-    trackers.begin(spec.trackers, place.folder.name)
+def _drive(
+    spec: SweepSpec,
+    method: SearchMethod,
+    place: Place,
+    session: RaySession,
+    listener: Listener | None,
+    folder: str | None = None,
+) -> Results:
+    """Runs what is left of a sweep, all of it if it is new.
 
-
-def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
-    """Runs what is left of a sweep, all of it if it is new."""
-    method = method_for(spec)
-    capacity = resources.Capacity(spec)
-    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials())
-    clock = SystemClock()
-    with Mirror(place) as mirror, contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
-        folder = recorder.state.folder
-        remaining = resume(spec, recorder, method)
-        recorder.begun()
-        driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
-        task = _task(spec, place, method, recorder.sweep_id, heartbeat_s, [folder] if folder else [])
-        _run(driver, recorder, TuneRun(task, resources.placement(spec), capacity.trials))
+    Args:
+        spec: The sweep.
+        method: A new search method of it.
+        place: Its folder.
+        session: The Ray to run it in, which may still be starting.
+        listener: Called with the state and each event.
+        folder: Where it was begun, if that was before.
+    """
+    task = _task(spec, method, place, [folder] if folder else [])
+    with contextlib.ExitStack() as stack:
+        # While Ray starts, the template of this node imports what the trials need.
+        stack.callback(start_template(task).end)
+        session.wait()
+        resources.check_feasible(spec)
+        check_shared(place)
+        trackers.begin(spec.trackers, place.folder.name)
+        mirror = stack.enter_context(Mirror(place))
+        driver = _run(spec, method, place, task, listener)
     if driver.refused:
         place.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
@@ -177,31 +184,40 @@ def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
     return Results(place)
 
 
-def _run(driver: Driver, recorder: Recorder, tune_run: TuneRun) -> None:
-    """Runs the trials, and records how the sweep ended."""
-    try:
-        with tune_run, _Interrupts() as interrupts:
-            tune_run.run(driver, lambda: interrupts.asked)
-        state, reason = driver.outcome()
-    except KeyboardInterrupt:
-        state, reason = "interrupted", "interrupted twice: its trials were not waited for"
-        recorder.abandoned(reason)
-    except BaseException as error:
-        with contextlib.suppress(StorageError):  # it may be what failed
-            recorder.finished("failed", f"{type(error).__name__}: {error}")
-        raise
-    # Where the storage is full that was said already.
-    with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
-        recorder.finished(state, reason)
+def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listener: Listener | None) -> Driver:
+    """Runs the trials, and records what happens and how the sweep ended."""
+    capacity, clock = resources.Capacity(spec), SystemClock()
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials())
+    with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
+        remaining = resume(spec, recorder, method)
+        recorder.begun()
+        driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
+        task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
+        try:
+            with (
+                TuneRun(task, resources.placement(spec), capacity.trials) as tune_run,
+                _Interrupts() as interrupts,
+            ):
+                tune_run.run(driver, lambda: interrupts.asked)
+            state, reason = driver.outcome()
+        except KeyboardInterrupt:
+            state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+            recorder.abandoned(reason)
+        except BaseException as error:
+            with contextlib.suppress(StorageError):  # it may be what failed
+                recorder.finished("failed", f"{type(error).__name__}: {error}")
+            raise
+        # Where the storage is full that was said already.
+        with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
+            recorder.finished(state, reason)
+    return driver
 
 
-def _task(
-    spec: SweepSpec, place: Place, method: SearchMethod, sweep_id: str, heartbeat_s: float, folders: list[str]
-) -> Task:
+def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str]) -> Task:
     """Returns what all trials share: modules are found in the current folder first, then in `folders`."""
     return Task(
         sweep=place.folder.name,
-        sweep_id=sweep_id,
+        sweep_id="",
         sweep_dir=str(place.folder.absolute()),
         remote=place.remote.uri if place.remote is not None else None,
         recipe=spec.recipe,
@@ -215,7 +231,6 @@ def _task(
         import_paths=(os.getcwd(), *folders),
         cpus=spec.bundles[0].get("cpu", 1),
         gpus=spec.bundles[0].get("gpu", 0),
-        heartbeat_s=heartbeat_s,
     )
 
 
