@@ -1,0 +1,1 @@
+"""Sweeps on Ray Tune: the one folder, with `cluster/`, that imports Ray."""
