@@ -15,6 +15,7 @@ from xaytune.search.method import (
     Done,
     End,
     Exploit,
+    KeepCheckpoint,
     NewTrial,
     Next,
     Result,
@@ -62,6 +63,7 @@ class SampledMethod(SearchMethod):
         self._sampler, self._scheduler = sampler, scheduler
         self._tried: set[int] = set()
         self._values: dict[int, dict[int, float]] = {}  # of the trials that have not ended, by time
+        self._kept: dict[int, int] = {}  # times of the checkpoints that are kept for others
         self._asked = 0
         sampler.begin(setting)
         scheduler.begin(setting)
@@ -163,9 +165,7 @@ class SampledMethod(SearchMethod):
         if trial in self._values:
             self._values[trial][result.time] = result.value
         actions = self._scheduler.on_result(trial, result)
-        for action in actions:
-            if isinstance(action, Exploit):
-                self._take_over(action)
+        self._follow(actions)
         return actions
 
     def on_end(self, trial: int, end: End) -> Sequence[Action]:
@@ -173,20 +173,29 @@ class SampledMethod(SearchMethod):
         intermediate = self._values.pop(trial, None)
         if intermediate is not None:  # else it ended before, and was continued
             self._sampler.tell(trial, Outcome(end.status, end.best, intermediate))
-        return self._scheduler.on_end(trial, end)
+        actions = self._scheduler.on_end(trial, end)
+        self._follow(actions)
+        return actions
 
     def recall(self, decision: Decision) -> None:
         """Lets the scheduler know what was decided in fact."""
+        self._scheduler.recall(decision)
         if isinstance(decision, Exploit):
             self._take_over(decision)
-        self._scheduler.recall(decision)
 
     def fall_back(self, reason: str) -> None:
         """Lets the sampler draw what is cheaper."""
         self._sampler.fall_back()
 
+    def _follow(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, KeepCheckpoint):
+                self._kept[action.trial] = max(self._values.get(action.trial, {}), default=0)
+            elif isinstance(action, Exploit):
+                self._take_over(action)
+
     def _take_over(self, exploit: Exploit) -> None:
-        """A trial goes back, or ahead, to where the other is: what it was worth later no longer counts."""
-        reached = max(self._values.get(exploit.donor, {}), default=0)
-        own = self._values[exploit.trial]
+        """A trial continues from where the other was: what it was worth later no longer counts."""
+        reached = self._kept.get(exploit.donor, 0)
+        own = self._values.get(exploit.trial, {})
         self._values[exploit.trial] = {time: value for time, value in own.items() if time <= reached}

@@ -209,6 +209,7 @@ class _Population(Options):
     perturbation_interval: int = Field(default=5, ge=1)
     quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
     synch: bool = False
+    burn_in_period: int = Field(default=0, ge=0)
     hyperparam_mutations: list[str] | None = Field(default=None, min_length=1)
 
 
@@ -227,7 +228,6 @@ class PbtSpec(_Population):
 
     algorithm: Literal["pbt"] = "pbt"
     resample_probability: float = Field(default=0.25, ge=0, le=1)
-    burn_in_period: int = Field(default=0, ge=0)
 
 
 class Pb2Spec(_Population):
