@@ -101,6 +101,8 @@ class Driver:
         for trial in remaining.unfinished:
             # One that was judged while it was paused ends at once; another hears of it where it was judged.
             stop = self._stops.get(trial) if method.points.pausing else None
+            if stop is not None:
+                recorder.stop_requested(trial, stop)
             self._ready.append(self._assignment(trial, stop))
         self._follow(remaining.actions)
 
