@@ -184,20 +184,20 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     from xaytune.trial.recipe import never_reported
 
     with locating(spec):
-        report = try_configuration(
+        ended = try_configuration(
             loaded,
             values,
             on_start=lambda config: click.echo(text.configuration(config)),
             on_epoch_end=lambda state: click.echo(f"epoch {state.epoch + 1}: {text.metrics(state.metrics)}"),
         )
-    if report.error is not None:
-        click.echo(report.error, err=True)
+    if ended.failure is not None:
+        click.echo(ended.failure.traceback, err=True)
         sys.exit(SWEEP_FAILED)
-    if report.reason is None and loaded.metric not in report.metrics:
+    if ended.reason is None and loaded.metric not in ended.metrics:
         with locating(spec):
-            raise SpecError([never_reported(loaded, report.metrics)])
-    value = report.best.value if report.best is not None else None
-    click.echo(f"{report.reason or 'completed'}: best {loaded.metric} {text.number(value)}")
+            raise SpecError([never_reported(loaded, ended.metrics)])
+    value = ended.best.value if ended.best is not None else None
+    click.echo(f"{ended.reason or 'completed'}: best {loaded.metric} {text.number(value)}")
 
 
 @click.command()

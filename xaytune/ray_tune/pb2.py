@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from xaytune.errors import Problem, SpecError
 from xaytune.search.configurations import hold
 from xaytune.search.method import Action, Result
 from xaytune.search.schedulers.pbt import PbtScheduler, changed, mutated
 from xaytune.sweep.algorithms import Options, Pb2Spec
 from xaytune.sweep.domains import Float
-from xaytune.sweep.errors import Problem, SpecError
 
 __all__ = ["Pb2Scheduler"]
 

@@ -1,10 +1,10 @@
-"""The Ray side of a trial: an actor that Tune drives, reused for trial after trial."""
+"""The Ray side of a trial: a thin actor that Tune drives, reused for trial after trial."""
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,31 @@ from typing import Any
 import ray
 from ray import tune
 
-from xaytune.errors import Problem, SpecError
+from xaytune.errors import Problem
 from xaytune.ray_tune.shared_storage import not_shared
-from xaytune.trial.messages import Report, StopRequest, Task
-from xaytune.trial.recipe import check_references, use_import_paths
+from xaytune.records.remote import RemoteFolder
+from xaytune.trial.attempt import TrialProcess
+from xaytune.trial.messages import (
+    Assignment,
+    Ended,
+    Failure,
+    Message,
+    Progress,
+    Refused,
+    Started,
+    StopRequest,
+    Task,
+)
+from xaytune.trial.output import file_of
+from xaytune.trial.process import Template, TemplateError
+from xaytune.trial.recipe import portable
+from xaytune.trial.trackers.tracking import FOLDERS
 
 __all__ = ["TrialActor", "trainable_for"]
 
-# An actor is given this long to unwind a recipe that is done with, before it is given up.
-_JOIN_S = 5.0
-# Threads that a trial leaves are given this long to end before its process is given up.
-_THREADS_S = 1.0
-
 
 class TrialActor(tune.Trainable):
-    """Runs one trial at a time. `step` returns when the trial has something to say."""
+    """Runs one trial at a time, in a process of its own. `step` returns when the trial has something to say."""
 
     task: Task
 
@@ -36,97 +46,119 @@ class TrialActor(tune.Trainable):
         super().__init__(*args, **kwargs)
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Prepares the process for its first trial: modules are imported and checked here, not by the driver."""
-        from xaytune.trainer.random_state import seed_everything
-        from xaytune.trial.hygiene import Baseline
-        from xaytune.trial.trackers.tracking import prepare
-
+        """Prepares for the first trial, which begins with the first step: Tune may drop an actor before."""
+        context = ray.get_runtime_context()
+        self._node: dict[str, Any] = {"node": ray.util.get_node_ip_address(), "node_id": context.get_node_id()}
+        self._environment = _environment(self.task, context.gcs_address)
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._remote: RemoteFolder | None = None
         if self.task.remote is not None:
             # Nothing of the sweep is kept on this node.
+            self._remote = RemoteFolder(self.task.remote)
             self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-trial-")
             self.task = dataclasses.replace(self.task, sweep_dir=self._scratch.name)
-        use_import_paths(self.task.import_paths)
-        _limit_threads(self.task.cpus)
-        # A module may draw its data when it is imported: it is to be the same for all trials.
-        seed_everything(self.task.seed)
-        self._problems: list[Problem] = []
-        try:
-            if not Path(self.task.sweep_dir).is_dir():
-                raise SpecError([not_shared(self.task.sweep_dir, ray.util.get_node_ip_address())])
-            check_references(self.task.recipe, self.task.callbacks, self.task.trackers)
-            prepare(self.task.trackers, self.task.tracker_settings)
-        except SpecError as error:
-            self._problems = error.problems
-        self._baseline = Baseline()
-        self._introduced = False
-        self._begin(config)
+        self._template: Template | None = None
+        self._assign(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Starts the next trial in this process."""
+        """Starts the next trial."""
         self.cleanup()
-        if self._run.thread.is_alive():
-            os._exit(1)  # it swallowed its pause, and would go on beside the next trial
-        self._baseline.restore()
-        self._begin(new_config)
-        if not self._problems:
-            self._run.start()
+        self._assign(new_config)
+        self._begin()
         return True
 
     def step(self) -> dict[str, Any]:
-        """Waits for the trial's next report."""
-        report = self._next_report()
-        report.node, report.pid = ray.util.get_node_ip_address(), os.getpid()
-        report.node_id = ray.get_runtime_context().get_node_id()
-        return {"report": report, "done": report.kind == "end"}
+        """Waits for the trial's next message."""
+        message = self._next_message()
+        return {"message": message, "done": _is_last(message)}
 
-    def _next_report(self) -> Report:
-        if self._problems:
-            return Report("end", status="failed", reason=str(self._problems[0]), problems=self._problems)
-        # The first not before: Tune may drop an actor that it has just made, and give its trial to another.
-        if not self._run.started:
-            self._run.start()
-        if not self._introduced:
-            self._introduced = True
-            return Report("start")
-        report = self._run.next_report(self.task.heartbeat_s)
-        if report.kind == "end":
-            report.clean = self._baseline.has_no_other_threads(self._run.thread, _THREADS_S)
-        return report
+    def _assign(self, config: dict[str, Any]) -> None:
+        # Tune would send it back with every result.
+        self.config = {}
+        self._assignment: Assignment = config["assignment"]
+        self._process: TrialProcess | None = None
+        self._problem: Problem | None = None
+        self._early_request: StopRequest | None = None
+        self._introduced = False
+
+    def _begin(self) -> None:
+        """Starts the trial's process."""
+        if not Path(self.task.sweep_dir).is_dir():
+            self._problem = not_shared(self.task.sweep_dir, self._node["node"])
+            return
+        try:
+            if self._template is None:
+                self._template = Template(self.task)
+            self._process = TrialProcess(self._template, self.task, self._assignment, self._environment)
+        except TemplateError as error:
+            self._problem = Problem(("recipe",), str(error))
+            return
+        if self._early_request is not None:
+            self._process.request_stop(self._early_request)
 
     def request_stop(self, request: StopRequest) -> None:
         """Asks the trial to end through its own loop."""
-        self._run.request_stop(request)
+        if self._process is None:
+            self._early_request = request
+        else:
+            self._process.request_stop(request)
 
     def cleanup(self) -> None:
-        """Waits for a recipe that is ending, or paused."""
-        self._run.pause()
-        self._run.join(_JOIN_S)
+        """Ends the trial's process, if it runs."""
+        if self._process is not None:
+            self._process.close()
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        # Tune would send it back with every result.
-        self.config = {}
-        # Here, for the driver makes this class too: torch is to be imported by trials alone.
-        from xaytune.trial.runner import ThreadedRun
+    def _next_message(self) -> Message:
+        sender: dict[str, Any] = {"trial": self._assignment.trial, "attempt": self._assignment.attempt}
+        if self._process is None:
+            self._begin()
+        if self._process is None:
+            assert self._problem is not None
+            return Refused(**sender, problems=(self._problem,))
+        if not self._introduced:
+            self._introduced = True
+            return Started(**sender, **self._node, pid=self._process.pid, notes=self._process.notes)
+        message = self._process.next_message(self.task.heartbeat_s)
+        if self._remote is not None and isinstance(message, Progress):
+            try:
+                self._upload(message, self._remote)
+            except OSError as error:
+                failure = Failure("storage", str(error))
+                message = Ended(**sender, status="failed", reason=str(error), failure=failure)
+        return message
 
-        _free_accelerator()
-        self._run = ThreadedRun(self.task, config["assignment"])
+    def _upload(self, message: Progress, remote: RemoteFolder) -> None:
+        """Copies what a message speaks of to where it is kept: it counts only when it is there."""
+        folder = Path(self.task.sweep_dir)
+        files = [folder / file for file in message.checkpoints.values()]
+        if isinstance(message, Ended):
+            files.append(folder / file_of(message.trial))
+            files += [path for tracked in FOLDERS for path in sorted((folder / tracked).rglob("*"))]
+        for path in files:
+            if path.is_file():
+                remote.put(path.relative_to(folder).as_posix(), path.read_bytes())
+        if isinstance(message, Ended):
+            for kept in ("checkpoints", *FOLDERS):
+                shutil.rmtree(folder / kept, ignore_errors=True)
 
 
 def trainable_for(task: Task) -> type[TrialActor]:
     """Returns the trainable of a sweep."""
-    return type("Trial", (TrialActor,), {"task": task})
+    return type("Trial", (TrialActor,), {"task": portable(task)})
 
 
-def _free_accelerator() -> None:
-    """Gives back what the trial before kept on the device: models in reference cycles wait for the collector."""
-    import torch
-
-    if torch.cuda.is_initialized():
-        gc.collect()
-        torch.cuda.empty_cache()
+def _is_last(message: Message) -> bool:
+    """Whether a trial is over with a message; one that lost its process may be restarted."""
+    lost = isinstance(message, Ended) and message.failure is not None and message.failure.kind == "lost"
+    return isinstance(message, (Ended, Refused)) and not lost
 
 
-def _limit_threads(cpus: float) -> None:
-    import torch
+def _environment(task: Task, address: str) -> dict[str, str]:
+    """Returns what a trial finds in its environment: this actor's, but that it is no process of Ray's.
 
-    torch.set_num_threads(max(1, int(cpus)))
+    ``ray.init()`` in a recipe finds the sweep's Ray.
+    """
+    kept = {n: v for n, v in os.environ.items() if not n.startswith("RAY_") or n.startswith("RAY_AUTH")}
+    if not task.gpus:
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    return kept | {"RAY_ADDRESS": address}

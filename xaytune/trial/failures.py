@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
 
 from xaytune.errors import RemoteError
-from xaytune.trial.messages import Failure
+from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["format_error", "kind_of"]
+__all__ = ["describe", "failure_of", "format_error", "kind_of"]
 
 _PACKAGE = str(Path(__file__).parents[1])
+# How torch, its allocators and its libraries say that there is not enough memory, where the type does not.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "Failed to CUDA malloc",
+    "Failed to CUDA calloc",
+    "std::bad_alloc",
+)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Returns what a recipe's error was: its kind, a line and its traceback."""
+    kind = kind_of(error)
+    line = describe(error)
+    return Failure(kind, f"out of memory: {line}" if kind == "infeasible" else line, format_error(error))
+
+
+def describe(error: BaseException) -> str:
+    """Returns an error in a line: its type, and the first line of its text."""
+    if isinstance(error, SystemExit):
+        code = error.code
+        return f"exit code {code} (SystemExit)" if isinstance(code, int) else f"SystemExit: {code}"
+    first_line, *_ = _text(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
 
 
 def format_error(error: BaseException) -> str:
@@ -20,18 +50,34 @@ def format_error(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, _below(error.__traceback__)))
 
 
-def kind_of(error: BaseException) -> Failure:
+def kind_of(error: BaseException) -> FailureKind:
     """Tells what kind of failure an error of a recipe is."""
-    import torch
-
-    text = str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
-        return "infeasible"
-    if isinstance(error, RemoteError):
-        return "storage"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return "storage"
+    cause: BaseException | None = error
+    while cause is not None:
+        if _is_out_of_memory(cause):
+            return "infeasible"
+        if isinstance(cause, RemoteError):
+            return "storage"
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return "storage"
+        cause = cause.__cause__
     return "error"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in _text(error) for words in _OUT_OF_MEMORY)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # nothing that a recipe can raise is to stop the report of it
+        return ""
 
 
 def _below(trace: TracebackType | None) -> TracebackType | None:

@@ -1,19 +1,23 @@
-"""Trying one configuration in this process: no Ray, no thread, nothing between the recipe and a debugger."""
+"""Trying one configuration in this process: no Ray, nothing between the recipe and a debugger."""
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from xaytune.records.place import Place
+from xaytune.errors import SpecError
+from xaytune.records.history import Row
 from xaytune.search.searcher import Searcher
+from xaytune.sweep.objective import Objective
 from xaytune.sweep.seeds import trial_seed
 from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.messages import Assignment, DecisionPoints, Report, StopRequest, Task
-from xaytune.trial.recipe import check_references
+from xaytune.trial.forked import name_program
+from xaytune.trial.imports import Imports
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, StopRequest, Task
 from xaytune.trial.runner import RecipeRun
 
 __all__ = ["try_configuration"]
@@ -24,7 +28,7 @@ def try_configuration(
     values: Mapping[str, Any],
     on_start: Callable[[dict[str, Any]], None],
     on_epoch_end: Callable[[TrainState], None],
-) -> Report:
+) -> Ended:
     """Trains one configuration of a sweep to its end. Its checkpoints are not kept, and no tracker sees it.
 
     Args:
@@ -38,23 +42,56 @@ def try_configuration(
 
     Raises:
         SpecError: The space has no such parameter, or the recipe cannot be called.
+        KeyboardInterrupt: The user ended it, through its own loop.
     """
-    check_references(spec.recipe, spec.callbacks, spec.trackers)
-    fixed = spec.model_copy(update={"space": spec.space.fix(values)})
-    suggestion = Searcher(fixed).ask()
-    on_start(suggestion.config)
     with tempfile.TemporaryDirectory(prefix="xaytune-try-") as scratch:
-        untracked = spec.model_copy(update={"trackers": []})
-        task = Task.of(untracked, DecisionPoints("epoch", ()), Place(Path(scratch)), "", heartbeat_s=0)
-        assignment = Assignment(0, trial_seed(spec.search.seed, 0), suggestion.config)
-        run = RecipeRun(task, assignment, lambda report: _stop_diverged(run, report), lambda report: None)
+        task = _task(spec, scratch)
+        if not task.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as in a sweep
+        name_program(task)
+        imports = Imports(task)
+        imports.load()
+        if imports.problems:
+            raise SpecError(imports.problems)
+        suggestion = Searcher(spec.model_copy(update={"space": spec.space.fix(values)})).ask()
+        on_start(suggestion.config)
+        assignment = Assignment(trial=0, seed=trial_seed(spec.search.seed, 0), config=suggestion.config)
+        run = RecipeRun(task, assignment, _NoDriver(), imports.shared)
         run.callbacks.on("epoch_end", last=True)(on_epoch_end)
-        try:
-            return run.train()
-        except (Exception, SystemExit) as error:
-            return run.failed(error)
+        ended = run.run()
+    if isinstance(run.raised, KeyboardInterrupt):
+        raise run.raised
+    return ended
 
 
-def _stop_diverged(run: RecipeRun, report: Report) -> None:
-    """There is no scheduler here: a metric that is not finite is all there is to decide on."""
-    run.reporter.stop_request = StopRequest(f"diverged at epoch {report.epoch}")
+def _task(spec: SweepSpec, folder: str) -> Task:
+    return Task(
+        sweep="try",
+        sweep_id="",
+        sweep_dir=folder,
+        remote=None,
+        recipe=spec.recipe,
+        setup=getattr(spec, "setup", None),
+        callbacks=tuple(spec.callbacks),
+        objective=Objective(spec.metric, spec.mode),
+        seed=spec.search.seed,
+        points=DecisionPoints(milestones=()),
+        cpus=spec.bundles[0].get("cpu", 1),
+        gpus=spec.bundles[0].get("gpu", 0),
+    )
+
+
+class _NoDriver:
+    """There is no driver here: a metric that is not finite is all there is to decide on."""
+
+    busy = True
+
+    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+        """Nobody listens."""
+
+    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest:
+        """Stops a run that diverged."""
+        return StopRequest(f"diverged at epoch {message.epoch}")
+
+    def stop_request(self) -> None:
+        """Nobody asks."""

@@ -14,6 +14,7 @@ trial's own) when it is started, and a :class:`StopRequest` at any time. From a 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -49,6 +50,7 @@ class Task:
     Attributes:
         sweep: The sweep's name.
         sweep_id: Unlike that of any other sweep.
+        run_id: Unlike that of any other run of the sweep: the processes of a run on a node find each other by it.
         sweep_dir: The sweep's folder; where it is kept in a remote storage, each process has one of its own.
         remote: URI of the remote storage, if there is one.
         recipe: The recipe, or ``"module:function"``.
@@ -81,6 +83,7 @@ class Task:
     cpus: float = 1
     gpus: float = 0
     heartbeat_s: float = 2.0
+    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,13 @@ class Started(Message):
         node: Address of its node.
         node_id: Ray's id of it.
         pid: The process.
+        notes: What whoever runs the sweep should know about how its trials are started; to be said once a sweep.
     """
 
     node: str = ""
     node_id: str = ""
     pid: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

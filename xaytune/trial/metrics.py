@@ -8,7 +8,7 @@ from typing import Any
 
 from xaytune.records.history import Row
 
-__all__ = ["capture", "materialize", "numbers"]
+__all__ = ["capture", "materialize", "readable"]
 
 
 def capture(name: str, value: Any) -> Any:
@@ -34,10 +34,14 @@ def capture(name: str, value: Any) -> Any:
     return None
 
 
-def materialize(rows: Sequence[Row]) -> None:
+def materialize(rows: Sequence[Row], *, lenient: bool = False) -> None:
     """Turns the captured metrics of rows into floats, in place, waiting for the device once.
 
     What is no number is left out.
+
+    Args:
+        rows: The rows.
+        lenient: Leave out what cannot be read any more, as on a device after a failed assertion.
     """
     others = [
         (row.metrics, name, value)
@@ -53,16 +57,41 @@ def materialize(rows: Sequence[Row]) -> None:
             tensor: Any = value
             waiting[tensor.device, tensor.dtype].append((metrics, name, tensor))
     for (device, _), entries in waiting.items():
-        import torch
+        try:
+            values = _read(device, [tensor for _, _, tensor in entries])
+        except Exception:
+            if not lenient:
+                raise
+            for metrics, name, _ in entries:
+                del metrics[name]
+        else:
+            for (metrics, name, _), value in zip(entries, values, strict=True):
+                metrics[name] = float(value)
 
-        # The training thread may use a stream of its own: the copies must have been made.
-        torch.accelerator.synchronize(device)
-        values = torch.stack([tensor for _, _, tensor in entries]).tolist()
-        for (metrics, name, _), value in zip(entries, values, strict=True):
-            metrics[name] = float(value)
+
+def readable(metrics: Mapping[str, Any], *, lenient: bool = False) -> dict[str, float]:
+    """Returns the metrics that are numbers, as floats; this waits for the device.
+
+    Args:
+        metrics: Values by name.
+        lenient: Leave out what cannot be read, too.
+    """
+    found = {}
+    for name, value in metrics.items():
+        try:
+            captured = capture(name, value)
+            if captured is not None:
+                found[name] = float(captured)
+        except Exception:
+            if not lenient:
+                raise
+    return found
 
 
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the metrics that are numbers, as floats; this waits for the device."""
-    captured = {name: capture(name, value) for name, value in metrics.items()}
-    return {name: float(value) for name, value in captured.items() if value is not None}
+def _read(device: Any, tensors: Sequence[Any]) -> list[float]:
+    import torch
+
+    # The training thread may use a stream of its own: the copies must have been made.
+    torch.accelerator.synchronize(device)
+    values: list[float] = torch.stack(list(tensors)).tolist()
+    return values

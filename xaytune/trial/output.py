@@ -1,34 +1,99 @@
-"""What a trial prints, kept with its sweep."""
+"""What a trial says, by whatever way: the standard streams of its process are a file of its sweep."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import io
+import os
+import signal
+import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NoReturn
 
-__all__ = ["OutputFile"]
+from xaytune.trial.kernel import flush_c_streams
+
+__all__ = [
+    "DUMP_STACKS",
+    "file_of",
+    "flush_output",
+    "last_lines",
+    "make_readable",
+    "redirect_output",
+    "report_stacks",
+]
+
+# Makes a process write where each of its threads is.
+DUMP_STACKS = signal.SIGUSR2
+_TAIL = 1 << 14
+_NO_TERMINAL = "a trial of a sweep has no terminal; `xaytune try` trains one configuration in yours"
 
 
-class OutputFile(io.TextIOBase):
-    """A text file that is made when something is written to it.
+def file_of(trial: int) -> str:
+    """Returns the path of a trial's output, within its sweep's folder."""
+    return f"output/{trial:05d}.txt"
 
-    Args:
-        path: Where; missing folders are made.
+
+def redirect_output(path: Path) -> None:
+    """Makes a file what this process, its libraries and its children write to, and leaves them nothing to read.
+
+    ``sys.stdout`` and ``sys.stderr`` stay the objects that they are: handlers of `logging` keep them.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for source, targets in ((os.open(os.devnull, os.O_RDONLY), (0,)), (_open(path), (1, 2))):
+        for target in targets:
+            os.dup2(source, target)
+        os.close(source)
+    make_readable(sys.stdout, sys.stderr)
+    sys.stdin = _NoTerminal(open(0, "rb", closefd=False))  # noqa: SIM115
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _no_debugger
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: TextIO | None = None
 
-    def write(self, text: str) -> int:
-        """Writes text, line by line."""
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", buffering=1, encoding="utf-8")
-        return self._file.write(text)
+def make_readable(*streams: Any) -> None:
+    """Makes streams write each line at once, in UTF-8, whatever is in it."""
+    for stream in streams:
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
-    def close(self) -> None:
-        """Closes the file, if there is one."""
-        if self._file is not None:
-            self._file.close()
-        super().close()
+
+def report_stacks() -> None:
+    """Makes this process write its stacks when it crashes, and when it is sent :data:`DUMP_STACKS`."""
+    faulthandler.enable(file=2)
+    faulthandler.register(DUMP_STACKS, file=2)
+
+
+def flush_output(path: Path) -> None:
+    """Writes out what was printed; a file that holds nothing goes."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    flush_c_streams()
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+def last_lines(path: Path | int, count: int = 20) -> str:
+    """Returns the last lines of a file, or of a descriptor; none if it cannot be read."""
+    try:
+        with open(path, "rb", closefd=not isinstance(path, int)) as file:
+            end = os.fstat(file.fileno()).st_size
+            tail = os.pread(file.fileno(), _TAIL, max(0, end - _TAIL))  # the position is the writer's too
+    except OSError:
+        return ""
+    return "\n".join(tail.decode(errors="replace").splitlines()[-count:])
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+
+
+class _NoTerminal(io.TextIOWrapper):
+    """Standard input where there is none: who asks a person something is told so."""
+
+    def readline(self, size: int = -1, /) -> NoReturn:  # type: ignore[override]
+        raise EOFError(f"there is nobody to answer: {_NO_TERMINAL}")
+
+
+def _no_debugger(*args: object, **keywords: object) -> NoReturn:
+    raise RuntimeError(f"breakpoint() was called: {_NO_TERMINAL}")

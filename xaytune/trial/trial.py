@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import CallbackManager
-from xaytune.trial.messages import DecisionPoints
+from xaytune.trial.messages import Assignment
 from xaytune.trial.reporter import Reporter
 
 __all__ = ["Trial"]
@@ -24,23 +25,25 @@ class Trial:
         checkpoint_dir: Where its checkpoints belong. A loop of one's own writes them with
             :func:`xaytune.trainer.checkpoint.save`, fires ``checkpoint_saved``, and resumes from the newest
             that it finds here when it starts.
+        shared: What the sweep's ``setup`` returned: one object, which all trials of a node share without a copy
+            until they write to it. None where there is no setup.
     """
 
     def __init__(
         self,
-        number: int,
-        config: dict[str, Any],
-        seed: int,
+        assignment: Assignment,
         callbacks: CallbackManager,
         checkpoint_dir: Path,
         points: DecisionPoints,
         reporter: Reporter,
+        shared: Any = None,
     ) -> None:
-        self.number = number
-        self.config = config
-        self.seed = seed
+        self.number = assignment.trial
+        self.config = assignment.config
+        self.seed = assignment.seed
         self.callbacks = callbacks
         self.checkpoint_dir = checkpoint_dir
+        self.shared = shared
         self._reporter = reporter
         self._points = points
 
@@ -50,12 +53,12 @@ class Trial:
 
     def discard(self, checkpoint: Path) -> None:
         """Lets a checkpoint be deleted as soon as a later one is recorded."""
-        self._reporter.discard(checkpoint)
+        self._reporter.untold.discard(checkpoint)
 
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the scheduler judges the trial when so many epochs, or steps, are finished.
 
         A loop that evaluates there is judged by what it is worth at that very moment.
         """
-        time = epoch if self._points.time_attr == "epoch" else global_step
+        time = global_step if self._points.axis.by_step else epoch
         return time is not None and self._points.after(time - 1) == time

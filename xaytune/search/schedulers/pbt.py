@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
+from xaytune.errors import Problem, SpecError
 from xaytune.search.configurations import draw_value, hold, seeded
 from xaytune.search.method import Action, Continue, Decision, End, Exploit, KeepCheckpoint, Pause, Result, Stop
 from xaytune.search.schedulers.scheduler import Scheduler, trials
 from xaytune.sweep.algorithms import Options, PbtSpec
 from xaytune.sweep.domains import Categorical, Domain, Integer
-from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 

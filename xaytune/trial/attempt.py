@@ -1,0 +1,165 @@
+"""The process of one attempt of a trial, as its actor sees it: talking to it, and telling how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xaytune.records import history
+from xaytune.records.history import Row
+from xaytune.trial.forked import TRAIN_ON
+from xaytune.trial.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Failure,
+    FailureKind,
+    Heartbeat,
+    Message,
+    Progress,
+    Refused,
+    StopRequest,
+    Task,
+)
+from xaytune.trial.output import file_of, last_lines
+from xaytune.trial.process import Template, words_for_exit
+
+__all__ = ["TrialProcess"]
+
+# A process that has told its end is given so long to exit, and one that was killed to be gone.
+_EXIT_S = 5.0
+
+
+class TrialProcess:
+    """The process of one attempt of a trial.
+
+    Args:
+        template: What starts it.
+        task: What all trials of the sweep share.
+        assignment: What is this trial's own.
+        environment: What it is to find in its environment.
+
+    Raises:
+        TemplateError: The template cannot be started.
+    """
+
+    def __init__(
+        self, template: Template, task: Task, assignment: Assignment, environment: Mapping[str, str]
+    ) -> None:
+        self._template, self._task, self._assignment = template, task, assignment
+        self.pid, self.notes, self._channel = template.start_trial(environment)
+        self._channel.put((task, assignment))
+        self._last: Progress = Heartbeat(trial=assignment.trial, attempt=assignment.attempt)
+        self._heard = time.monotonic()
+        self._waiting = False
+        self._running = True
+        self._exited: tuple[int, bool] | None = None
+
+    def request_stop(self, request: StopRequest) -> None:
+        """Asks the trial to end through its own loop; the first request counts, but for one that only pauses."""
+        if self._running:
+            with contextlib.suppress(OSError):
+                self._channel.put(request)
+
+    def next_message(self, timeout: float) -> Message:
+        """Lets a trial that waits train on, and returns its next message.
+
+        Args:
+            timeout: Seconds; then a heartbeat that brings nothing new is returned.
+        """
+        if self._waiting:
+            self._waiting = False
+            with contextlib.suppress(OSError):
+                self._channel.put(TRAIN_ON)
+        message = self._await_message(timeout)
+        if message is None:
+            return Heartbeat(**self._known())
+        if isinstance(message, Progress):
+            self._last, self._heard = message, time.monotonic()
+        self._waiting = isinstance(message, DecisionDue)
+        if isinstance(message, (Ended, Refused)):
+            self._finish()
+        return message
+
+    def close(self) -> None:
+        """Ends the process, if it runs: one that waits is paused, another is killed."""
+        if self._running and self._waiting:
+            self.request_stop(StopRequest("paused", "paused"))
+            deadline = time.monotonic() + _EXIT_S
+            while self._running and time.monotonic() < deadline:
+                self.next_message(max(0.0, deadline - time.monotonic()))
+        if self._running:
+            self._template.kill_trial()
+            self._finish()
+
+    def _await_message(self, timeout: float) -> Message | None:
+        deadline = time.monotonic() + timeout
+        while True:
+            exited = self._has_exited()  # asked before the channel is read: what the process said before is there
+            try:
+                received = self._channel.get(0)
+            except EOFError:
+                received, exited = None, exited or self._has_exited(_EXIT_S)
+            if isinstance(received, list):
+                self._template.imported(received)
+            elif received is not None:
+                return _unpack(*received)
+            elif exited:
+                return self._lost()
+            elif (left := deadline - time.monotonic()) > 0:
+                poll = select.poll()
+                for end in (self._channel, self._template):
+                    poll.register(end, select.POLLIN)
+                poll.poll(left * 1000)
+            else:
+                return None
+
+    def _has_exited(self, timeout: float = 0.0) -> bool:
+        if self._exited is None:
+            try:
+                self._exited = self._template.exit_of_trial(timeout)
+            except EOFError:
+                with contextlib.suppress(OSError):
+                    os.killpg(self.pid, signal.SIGKILL)  # the kernel killed the trial, but not its children
+                self._exited = signal.SIGKILL, False
+        return self._exited is not None
+
+    def _finish(self) -> None:
+        """Waits for the process to exit, and kills it if it does not."""
+        if not self._has_exited(_EXIT_S):
+            self._template.kill_trial()
+            self._has_exited(_EXIT_S)
+        self._running = False
+        self._channel.close()
+
+    def _lost(self) -> Ended:
+        """Words the end of a process that has not told it."""
+        status, out_of_memory = self._exited or (signal.SIGKILL, False)
+        code = os.waitstatus_to_exitcode(status)
+        kind: FailureKind = "lost" if code < 0 else "error"
+        error = f"its process ended before the recipe did: {words_for_exit(code)}"
+        if out_of_memory:
+            kind, error = "infeasible", "out of memory: the kernel killed its process"
+        said = last_lines(Path(self._task.sweep_dir) / file_of(self._assignment.trial))
+        return Ended(**self._known(), status="failed", reason=error, failure=Failure(kind, error, said))
+
+    def _known(self) -> dict[str, Any]:
+        """Returns what is known of the trial's progress, and nothing new."""
+        known = {field.name: getattr(self._last, field.name) for field in dataclasses.fields(Progress)}
+        told: dict[str, Any] = {"checkpoints": {}, "discarded": {}, "damaged": {}}
+        told |= {"history": None, "resumed_at": None}
+        return {**known, **told, "seconds": self._last.seconds + time.monotonic() - self._heard}
+
+
+def _unpack(message: Message, rows: list[tuple[Any, ...]]) -> Message:
+    """Packs the rows of a message here: the trial's process is spared what that takes."""
+    if not rows:
+        return message
+    return dataclasses.replace(message, history=history.pack([Row(*row) for row in rows]))  # type: ignore[call-arg]

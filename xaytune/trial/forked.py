@@ -1,0 +1,112 @@
+"""The process of a trial, from its start to its exit."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from xaytune.records.history import Row
+from xaytune.sweep.spec import reference_name
+from xaytune.trial.channel import Channel
+from xaytune.trial.imports import Imports, installed_since
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, Refused, StopRequest, Task
+from xaytune.trial.output import file_of, flush_output, redirect_output
+
+__all__ = ["TRAIN_ON", "ActorLink", "be_trial", "name_program"]
+
+# What an actor answers where a trial waits.
+TRAIN_ON = "train on"
+
+
+class ActorLink:
+    """The way to the driver: through the actor, by a channel.
+
+    Args:
+        channel: To the actor.
+        known: Modules that were there when the trial began.
+    """
+
+    def __init__(self, channel: Channel, known: frozenset[str]) -> None:
+        self._channel = channel
+        self._known = known
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message is still being sent."""
+        return self._channel.busy
+
+    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+        """Sends a message; the last one says too what the recipe imported."""
+        if isinstance(message, Ended):
+            self._channel.put(installed_since(self._known))
+        self._channel.put((message, [tuple(row) for row in rows]))
+        if isinstance(message, Ended):
+            self._channel.flush()
+
+    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
+        """Sends a message, and waits for the answer."""
+        self.tell(message, rows)
+        self._channel.flush()
+        request: StopRequest | None = None
+        while (answer := self._channel.get(None)) != TRAIN_ON:
+            request = answer if request is None or request.status == "paused" else request
+        return request
+
+    def stop_request(self) -> StopRequest | None:
+        """Returns a request that has come; sends what is left to be sent."""
+        self._channel.flush(0)
+        request: StopRequest | None = self._channel.get(0)
+        return request
+
+
+def name_program(task: Task) -> None:
+    """Makes the command line that of the recipe, and of nothing else: a script's options have their defaults."""
+    sys.argv[:] = [reference_name(task.recipe).partition(":")[0]]
+
+
+def be_trial(
+    channel: Channel, imports: Imports, environment: Mapping[str, str], begun_with: Mapping[str, str]
+) -> NoReturn:
+    """Trains the trial that the actor assigns, and exits.
+
+    Args:
+        channel: To the actor.
+        imports: What is imported already.
+        environment: The actor's.
+        begun_with: The environment that this process was started in: what was changed since, modules did.
+    """
+    output = None
+    try:
+        task, assignment = channel.get(None)
+        output = Path(task.sweep_dir) / file_of(assignment.trial)
+        redirect_output(output)
+        os.environ.update({name: value for name, value in environment.items() if begun_with.get(name) != value})
+        _train(channel, imports, task, assignment)
+    except (EOFError, BrokenPipeError, ConnectionError):
+        os._exit(1)  # the actor is gone
+    except BaseException:
+        traceback.print_exc()
+        os._exit(70)
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    flush_output(output)
+    os._exit(0)
+
+
+def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignment) -> None:
+    imports.load()
+    if imports.problems:
+        message = Refused(trial=assignment.trial, attempt=assignment.attempt, problems=tuple(imports.problems))
+        channel.put((message, []))
+        channel.flush()
+        return
+
+    from xaytune.trial.runner import RecipeRun
+
+    RecipeRun(task, assignment, ActorLink(channel, frozenset(sys.modules)), imports.shared).run()

@@ -1,0 +1,157 @@
+"""What trials import: in the template process, once for all of them, or each anew where it cannot be forked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import os
+import sys
+import sysconfig
+import weakref
+from collections.abc import Callable, Collection, Iterable
+
+from xaytune.errors import Problem
+from xaytune.sweep.spec import reference_name
+from xaytune.trial.kernel import count_threads
+from xaytune.trial.messages import Task
+from xaytune.trial.output import last_lines
+from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve, use_import_paths
+
+__all__ = ["Imports", "import_installed", "installed_since", "unforkable"]
+
+_INSTALLED = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+
+class Imports:
+    """What a task names: its recipe, its callbacks, its trackers and its setup.
+
+    Args:
+        task: The task.
+
+    Attributes:
+        task: The task.
+        problems: What is wrong with what was loaded so far.
+        shared: What the setup returned.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.problems: list[Problem] = []
+        self.shared: object = None
+        named = named_references(task.recipe, task.callbacks, task.setup)
+        self._left: dict[str, Callable[[], None]] = {
+            "torch": self._import_torch,
+            "trackers": self._import_trackers,
+        }
+        self._left |= {".".join(map(str, one.path)): functools.partial(self._load, one) for one in named}
+        self._names = {".".join(map(str, one.path)): reference_name(one.reference) for one in named}
+        # What no module holds is made anew by each trial.
+        self.by_value = {".".join(map(str, one.path)) for one in named if isinstance(one.reference, ByValue)}
+
+    def load(self, skip: Collection[str] = (), after_each: Callable[[str], None] = lambda name: None) -> None:
+        """Loads what is not loaded yet.
+
+        Args:
+            skip: Names of what to leave out: ``recipe``, ``callbacks.0``, ``trackers``, ``setup``.
+            after_each: Called with the name of each that was loaded.
+        """
+        use_import_paths([os.getcwd(), *self.task.import_paths])
+        for name in [name for name in self._left if name not in skip]:
+            self._left.pop(name)()
+            after_each(name)
+
+    def note(self, name: str, reason: str) -> str:
+        """Words why something is loaded by each trial, which the user may want to change."""
+        return (
+            f"{self._names.get(name, name)} {reason} when it is imported, and cannot be forked after: each trial "
+            "imports it anew; what starts them belongs into the recipe"
+        )
+
+    def _import_torch(self) -> None:
+        import torch
+        import torch._dynamo  # the first optimizer of a process would
+
+        from xaytune.trainer.random_state import seed_everything
+
+        # Of what computes with more, the threads do not survive a fork.
+        torch.set_num_threads(1)
+        # A module may draw its data when it is imported: it is to be the same for all trials.
+        seed_everything(self.task.seed)
+
+    def _import_trackers(self) -> None:
+        from xaytune.trial.trackers.tracking import missing, prepare
+
+        self.problems += missing(self.task.trackers)
+        if not self.problems:
+            prepare(self.task.trackers, self.task.tracker_settings)
+
+    def _load(self, named: Named) -> None:
+        problems = problems_of(named)
+        if problems and "SystemExit" in problems[0].message and (said := last_lines(2, 3)):
+            problems = [dataclasses.replace(problems[0], message=f"{problems[0].message}; it printed: {said}")]
+        if not problems and named.path == ("setup",):
+            problems = self._set_up(named)
+        self.problems += problems
+
+    def _set_up(self, named: Named) -> list[Problem]:
+        try:
+            self.shared = resolve(named.reference)()
+        except (Exception, SystemExit) as error:
+            return [
+                Problem(named.path, f"{reference_name(named.reference)} raised {type(error).__name__}: {error}")
+            ]
+        return []
+
+
+def unforkable() -> str | None:
+    """Says why this process cannot be forked any more; None if it can.
+
+    What libraries do at the end of a process is no matter of its forks, and is left out there.
+    """
+    for info in list(weakref.finalize._registry.values()):  # type: ignore[attr-defined]
+        info.atexit = False
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "uses the GPU"
+    threads = count_threads() - 1
+    return f"starts {threads} thread{'s' * (threads > 1)}" if threads else None
+
+
+def installed_since(known: Collection[str]) -> list[str]:
+    """Returns the modules of installed packages that were imported since, in their order.
+
+    Torch's own, whose parts start processes and threads when they are imported, are left out.
+    """
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if name not in known
+        and name.partition(".")[0] not in ("torch", "triton")
+        and str(getattr(module, "__file__", None)).startswith(_INSTALLED)
+        and getattr(module, "__spec__", None) is not None
+    ]
+
+
+def import_installed(names: Iterable[str]) -> None:
+    """Imports modules, as far as that is possible and leaves this process fit to be forked.
+
+    That is tried in a fork before.
+    """
+    new = [name for name in names if name not in sys.modules]
+    if not new:
+        return
+    pid = os.fork()
+    if pid == 0:
+        _import_all(new)
+        os._exit(unforkable() is not None)
+    if os.waitpid(pid, 0)[1] == 0:
+        _import_all(new)
+        unforkable()  # for what it leaves out of forks
+
+
+def _import_all(names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(BaseException):
+            importlib.import_module(name)

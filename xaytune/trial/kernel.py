@@ -1,0 +1,154 @@
+"""What Linux does for processes: children that end with their parent, orphans, threads, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = [
+    "adopt_orphans",
+    "be_killed_first",
+    "children",
+    "count_threads",
+    "die_with_parent",
+    "flush_c_streams",
+    "killed_when_alone",
+    "leave_parent",
+    "namespace",
+    "oom_kills",
+]
+
+_LINUX = sys.platform == "linux"
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_F_SETSIG = 10
+
+
+def die_with_parent(parent: int) -> None:
+    """Lets this process be killed when its parent ends.
+
+    Args:
+        parent: The parent's pid: it may have ended already.
+    """
+    if _LINUX:
+        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def leave_parent() -> None:
+    """Goes on in a child. The parent only waits, to end as the child does, for whoever started it.
+
+    Ray kills the children of an actor that ends, but not theirs.
+    """
+    pid = os.fork()
+    if pid == 0:
+        return
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of what its descendants leave behind, sessions of their own included."""
+    if _LINUX:
+        _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def be_killed_first() -> None:
+    """Where memory runs out, the kernel is to end this process, not the driver."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def children() -> set[int]:
+    """Returns the pids of this process's children."""
+    with contextlib.suppress(OSError):
+        tasks = Path("/proc/self/task").iterdir()
+        return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    return set()
+
+
+def count_threads() -> int:
+    """Counts the threads that a fork of this process would lack, and the one that calls this.
+
+    Those that their libraries end and start again around a fork do not count: OpenBLAS's, which are gone after one
+    until they are needed, and jemalloc's.
+    """
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    try:
+        return sum(_name(task) != "jemalloc_bg_thd" for task in Path("/proc/self/task").iterdir())
+    except OSError:
+        return 1
+
+
+def _name(task: Path) -> str:
+    return (task / "comm").read_text().strip()
+
+
+def oom_kills() -> int:
+    """Returns how many processes of this control group the kernel has killed for want of memory so far."""
+    groups: list[str] = []
+    with contextlib.suppress(OSError):
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    files = []
+    for _, controllers, path in (group.split(":", 2) for group in groups):
+        if not controllers:
+            files.append(f"/sys/fs/cgroup{path}/memory.events")
+        elif controllers == "memory":
+            files.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
+    for file in (*files, "/proc/vmstat"):
+        with contextlib.suppress(OSError):
+            found = re.search(r"^oom_kill (\d+)", Path(file).read_text(), re.MULTILINE)
+            if found is not None:
+                return int(found[1])
+    return 0
+
+
+def namespace() -> int:
+    """Returns what tells processes that see the same files: containers have a number of their own."""
+    return os.stat("/proc/self/ns/mnt").st_ino if _LINUX else 0
+
+
+def flush_c_streams() -> None:
+    """Writes out what C code has printed."""
+    ctypes.CDLL(None).fflush(None)
+
+
+@contextlib.contextmanager
+def killed_when_alone(fd: int) -> Iterator[None]:
+    """A context in which the kernel kills this process when the other end of a socket is closed.
+
+    Code that hangs with the interpreter's lock held can neither notice that itself nor handle a signal.
+    """
+    if not _LINUX:
+        yield
+        return
+    import fcntl
+
+    before = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, before | os.O_ASYNC)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, before)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

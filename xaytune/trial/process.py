@@ -1,0 +1,205 @@
+"""The template process of a node, as others see it: finding it, starting it, asking it for trials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping
+from typing import IO
+
+from xaytune.sweep.spec import reference_name
+from xaytune.trial import kernel
+from xaytune.trial.channel import Channel
+from xaytune.trial.launching import launch
+from xaytune.trial.messages import Task
+from xaytune.trial.output import last_lines
+from xaytune.trial.recipe import portable
+
+__all__ = ["Template", "TemplateError", "start_template", "words_for_exit"]
+
+# A template that is asked to end is given so long.
+_EXIT_S = 5.0
+# A template that was killed is started again so often.
+_STARTS = 3
+_ENVIRONMENT = {
+    # With it, torch can be asked for GPUs before a fork.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    # Fewer pages to copy: forks and exits take two thirds of the time.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
+
+class TemplateError(Exception):
+    """The template process ended while it imported what trials need."""
+
+
+class Template:
+    """A connection to the template process of this node, which is started where there is none.
+
+    Args:
+        task: What the sweep's trials share.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = portable(task)
+        self.address = _address(task)
+        self._process: subprocess.Popen[bytes] | None = None  # if it was started here
+        self._output: IO[bytes] | None = None
+        self._channel = self._connect()
+
+    def start_trial(self, environment: Mapping[str, str]) -> tuple[int, tuple[str, ...], Channel]:
+        """Starts the process of a trial, which waits for its assignment.
+
+        Args:
+            environment: What it is to find in its environment.
+
+        Returns:
+            Its pid, what to tell of how trials are started, and the channel to it.
+
+        Raises:
+            TemplateError: The template cannot be started.
+        """
+        for left in reversed(range(_STARTS)):
+            here, there = socket.socketpair()
+            try:
+                with there:
+                    self._channel.put(("start", dict(environment)), there.fileno())
+                pid, notes = self._channel.get(None)
+                return pid, notes, Channel(here)
+            except (OSError, EOFError):
+                here.close()
+                self._fail_if_at_fault(last=left == 0)
+                self._channel = self._connect()
+        raise AssertionError
+
+    def exit_of_trial(self, timeout: float) -> tuple[int, bool] | None:
+        """Returns the wait status of the trial's process, and whether the kernel killed it for want of memory.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            None if it has not ended.
+
+        Raises:
+            EOFError: The template is gone, and the trial with it.
+        """
+        ended: tuple[int, bool] | None = self._channel.get(timeout)
+        return ended
+
+    def kill_trial(self) -> None:
+        """Kills the trial's process, and its children."""
+        with contextlib.suppress(OSError):
+            self._channel.put(("kill", None))
+
+    def imported(self, names: list[str]) -> None:
+        """Tells what packages a trial has imported, so that the next need not."""
+        with contextlib.suppress(OSError):
+            self._channel.put(("imported", names))
+
+    def fileno(self) -> int:
+        """Returns a descriptor that can be read when a trial has ended."""
+        return self._channel.fileno()
+
+    def close(self) -> None:
+        """Gives up the connection, and kills the trial that was started by it."""
+        self._channel.close()
+        if self._output is not None:
+            self._output.close()
+
+    def end(self) -> None:
+        """Ends the template process of this node, and all trials on it."""
+        with contextlib.suppress(OSError):
+            self._channel.put(("end", None))
+        self.close()
+        if self._process is not None:
+            try:
+                self._process.wait(_EXIT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+    def _connect(self) -> Channel:
+        """Connects to the template; where there is none, this process starts it."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+            try:
+                listener.bind(self.address)
+            except OSError:
+                return self._join()
+            listener.listen()
+            here, there = socket.socketpair()
+            with there:
+                self._output = tempfile.TemporaryFile()  # noqa: SIM115
+                self._process = launch(
+                    "template",
+                    [listener.fileno(), there.fileno()],
+                    pickle.dumps(self._task),
+                    _environment(self._task),
+                    self._output,
+                )
+        return Channel(here)
+
+    def _join(self) -> Channel:
+        end = socket.socket(socket.AF_UNIX)
+        try:
+            end.connect(self.address)
+        except OSError:  # it has just ended
+            end.close()
+            return self._connect()
+        return Channel(end)
+
+    def _fail_if_at_fault(self, *, last: bool) -> None:
+        """Raises where the template ended by what it imported, or time and again."""
+        self._channel.close()
+        if self._process is None or self._output is None:
+            return
+        code = self._process.wait()
+        if last or code not in (0, -signal.SIGKILL):
+            said = last_lines(self._output.fileno())
+            name = reference_name(self._task.recipe)
+            printed = f"; it printed:\n{said}" if said else ""
+            raise TemplateError(f"the process that imports {name} ended there: {words_for_exit(code)}{printed}")
+
+
+def start_template(task: Task) -> Template:
+    """Starts the template process of this node, if there is none, and returns at once.
+
+    Args:
+        task: What the sweep's trials share. Its folder need not be there yet; trials are told by their actors.
+
+    Returns:
+        The process ends when nobody is connected to it any more: with :meth:`Template.end`, or when this process
+        and all actors of the sweep on this node are gone.
+    """
+    return Template(task)
+
+
+def words_for_exit(code: int) -> str:
+    """Words an exit code, which is negative for a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _address(task: Task) -> str:
+    """Returns the address of a run's template on this node, for processes that see the same files and packages."""
+    name = f"xaytune-{task.run_id}-{os.getuid()}-{kernel.namespace():x}-{zlib.crc32(sys.prefix.encode()):x}"
+    return f"\0{name}" if sys.platform == "linux" else f"/tmp/{name}.sock"
+
+
+def _environment(task: Task) -> dict[str, str]:
+    """Returns what the template is started with: what a process of Ray has for itself is left out."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    if not task.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment | _ENVIRONMENT

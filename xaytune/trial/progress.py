@@ -1,0 +1,128 @@
+"""What a trial has trained since it last told: the rows of its steps, its checkpoints and its best value."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xaytune.records.history import Row
+from xaytune.records.state import Best
+from xaytune.sweep.objective import Objective
+from xaytune.trainer import checkpoint
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trial.metrics import capture, materialize, readable
+
+__all__ = ["Untold"]
+
+
+class Untold:
+    """What is not told yet, and what every message repeats.
+
+    Args:
+        objective: The sweep's.
+        checkpoint_dir: Where the trial's checkpoints are written.
+
+    Attributes:
+        rows: Of the steps, the newest last. Their metrics may lie on a device still.
+        checkpoints: Paths of those written, by step.
+        damaged: Paths of those that were found to be, by step.
+        resumed_at: The step that the attempt began at.
+        best: Where the metric was best so far, of what was told.
+        epochs: Epochs finished.
+    """
+
+    def __init__(self, objective: Objective, checkpoint_dir: Path) -> None:
+        self.rows: list[Row] = []
+        self.checkpoints: dict[int, str] = {}
+        self.damaged: dict[int, str] = {}
+        self.resumed_at: int | None = None
+        self.epochs = 0
+        self._objective = objective
+        self._checkpoint_dir = checkpoint_dir
+        self._discarded: dict[int, str] = {}
+        self.best: Best | None = None
+        self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was told
+        self._begun = time.monotonic()
+
+    def add_step(self, state: TrainState) -> None:
+        """Adds the row of a step: nothing is copied that need not be, and no device is waited for."""
+        metrics = {k: v if type(v) is float else capture(k, v) for k, v in state.metrics.items()}
+        self.rows.append(Row(state.epoch, state.step, state.global_step, metrics))
+
+    def amend_step(self, state: TrainState) -> None:
+        """Adds to the row of the last step what was measured after it."""
+        if self.rows and self.rows[-1].global_step == state.global_step:
+            metrics = {name: capture(name, value) for name, value in state.metrics.items()}
+            self.rows[-1] = self.rows[-1]._replace(metrics=metrics)
+
+    def add_checkpoint(self) -> None:
+        """Adds the newest checkpoint."""
+        written = checkpoint.list_checkpoints(self._checkpoint_dir)
+        if written:
+            self.checkpoints[checkpoint.step_of(written[-1])] = self.within_sweep(written[-1])
+
+    def discard(self, path: Path) -> None:
+        """Takes a checkpoint that is to be deleted as soon as it is not needed to resume from."""
+        self.checkpoints.pop(checkpoint.step_of(path), None)
+        self._discarded[checkpoint.step_of(path)] = self.within_sweep(path)
+
+    def within_sweep(self, path: Path) -> str:
+        """Returns the path of a checkpoint within the sweep's folder, which may be moved."""
+        return str(path.relative_to(self._checkpoint_dir.parents[1]))
+
+    def take(
+        self, state: TrainState | None, *, keep_last: bool, all_checkpoints: bool, lenient: bool = False
+    ) -> tuple[dict[str, Any], list[Row]]:
+        """Takes what is to be told.
+
+        Args:
+            state: Where training stands, if it stands still; else the newest row says how far it is.
+            keep_last: Whether the last step's row stays: an evaluation may add to it.
+            all_checkpoints: Whether checkpoints beyond the rows are told too. A resume must find a row of every
+                step before a checkpoint.
+            lenient: Leave out metrics that cannot be read: those on a device that has failed.
+
+        Returns:
+            The fields of a :class:`~xaytune.trial.messages.Progress`, and the rows that go with it.
+        """
+        rows = self.rows[:-1] if keep_last else self.rows
+        materialize(rows, lenient=lenient)
+        self.rows = self.rows[-1:] if keep_last else []
+        for row in rows:
+            self._consider(row.metrics, row.epoch, row.global_step)
+        if rows:
+            self._newest = dict(rows[-1].metrics), rows[-1].global_step
+        metrics, global_step = self._newest
+        if state is not None:
+            metrics, global_step = readable(state.metrics, lenient=lenient), state.global_step
+            self._consider(metrics, state.epoch, global_step)
+        checkpoints = _pop(self.checkpoints, math.inf if all_checkpoints else self._newest[1])
+        fields = {
+            "epoch": self.epochs,
+            "global_step": global_step,
+            "metrics": metrics,
+            "best": self.best,
+            "seconds": time.monotonic() - self._begun,
+            "checkpoints": checkpoints,
+            "discarded": _pop(self._discarded, max(checkpoints, default=0) - 1),
+            "damaged": self.damaged,
+            "resumed_at": self.resumed_at,
+        }
+        self.damaged, self.resumed_at = {}, None
+        return fields, rows
+
+    def _consider(self, metrics: Mapping[str, float], epoch: int, global_step: int) -> None:
+        """Takes a value of the metric as the best, if it is."""
+        value = metrics.get(self._objective.metric)
+        if value is None or not math.isfinite(value):
+            return
+        if self._objective.is_better(value, self.best.value if self.best is not None else None):
+            self.best = Best(value, epoch + 1, global_step, dict(metrics))
+
+
+def _pop(paths: dict[int, str], until: float) -> dict[int, str]:
+    """Takes out the paths of the steps up to one."""
+    return {step: paths.pop(step) for step in list(paths) if step <= until}

@@ -1,0 +1,273 @@
+"""The template process of a node: it has imported what trials need, and is forked for each of them.
+
+It is single-threaded, trains nothing, and ends when nobody is connected to it any more. With
+``XAYTUNE_START_METHOD=spawn``, and where a fork is not safe, it imports nothing: it keeps a new process ready,
+which imports ahead of its turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import NoReturn
+
+from xaytune.trial import kernel
+from xaytune.trial.channel import Channel
+from xaytune.trial.forked import be_trial, name_program
+from xaytune.trial.imports import Imports, import_installed, unforkable
+from xaytune.trial.launching import launch
+from xaytune.trial.output import DUMP_STACKS, make_readable, report_stacks
+
+__all__ = ["main"]
+
+# Without a connection it waits so long for another: an actor that was lost is replaced by one that may use it.
+_ALONE_S = 3.0
+# A trial that is killed is given so long to write where it was.
+_DUMP_S = 0.05
+
+
+def main() -> NoReturn:
+    """Is the template, or a process that it keeps ready; see :func:`xaytune.trial.launching.launch`."""
+    role, first, *others = sys.argv[1:]
+    if role == "template" and len(others) == 1:  # not begun anew
+        kernel.leave_parent()
+    boot = sys.stdin.buffer.read()
+    imports = Imports(pickle.loads(boot))
+    begun_with = dict(os.environ)
+    os.environ.pop("GLIBC_TUNABLES", None)  # it has done its work
+    make_readable(sys.stdout, sys.stderr)
+    report_stacks()
+    name_program(imports.task)
+    if role == "trial":
+        _be_ready(Channel(socket.socket(fileno=int(first))), imports, begun_with)
+    holder, *postponed = others
+    reasons = dict(argument.split("=", 1) for argument in postponed)
+    connection = Channel(socket.socket(fileno=int(holder)))
+    if _forks():
+        with kernel.killed_when_alone(connection.fileno()):
+            imports.load({*imports.by_value, *reasons}, _begin_anew_if_unforkable)
+    template = _Template(imports, begun_with, boot, [imports.note(*reason) for reason in reasons.items()])
+    template.serve(socket.socket(fileno=int(first)), connection)
+    os._exit(0)
+
+
+def _forks() -> bool:
+    return sys.platform == "linux" and os.environ.get("XAYTUNE_START_METHOD") != "spawn"
+
+
+def _begin_anew_if_unforkable(name: str) -> None:
+    """Begins this process anew, without what made it unfit to be forked."""
+    reason = unforkable()
+    if reason is not None:
+        os.lseek(0, 0, os.SEEK_SET)
+        os.execv(sys.executable, [*sys.orig_argv, f"{name}={reason}"])
+
+
+def _be_ready(turn: Channel, imports: Imports, begun_with: dict[str, str]) -> NoReturn:
+    """Imports everything, and becomes the trial of the channel that the template then gives."""
+    _be_of_its_own(os.getppid())
+    imports.load()
+    try:
+        environment = turn.get(None)
+    except EOFError:
+        os._exit(0)
+    channel = Channel(socket.socket(fileno=turn.take_descriptor()))
+    turn.close()
+    be_trial(channel, imports, environment, begun_with)
+
+
+def _be_of_its_own(template: int) -> None:
+    """Makes this the process of a trial: all that it starts ends with it, and it with the template."""
+    with contextlib.suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    kernel.die_with_parent(template)
+    kernel.adopt_orphans()
+    kernel.be_killed_first()
+
+
+class _Template:
+    """Starts, kills and waits for the processes of trials, one at a time for each connection.
+
+    Args:
+        imports: What is imported.
+        begun_with: The environment that this process was started in.
+        boot: What a new process is started with, where trials are not forked.
+        notes: What to tell of how trials are started.
+    """
+
+    def __init__(self, imports: Imports, begun_with: dict[str, str], boot: bytes, notes: list[str]) -> None:
+        self._imports, self._begun_with, self._boot, self._notes = imports, begun_with, boot, tuple(notes)
+        self._pid = os.getpid()
+        self._trials: dict[Channel, int] = {}  # pids by the connection that asked for them; 0 is none
+        self._ready: list[tuple[int, Channel]] = []  # processes that wait for their turn
+        self._ended: list[tuple[Channel, int, bool]] = []  # ends that are not told yet
+        self._own: set[int] = set()  # what modules have started
+        self._tried: set[str] = set()  # modules that trials imported
+        self._oom_kills = kernel.oom_kills()
+        self._selector = selectors.PollSelector()
+        self._wakeup = socket.socketpair()
+
+    def serve(self, listener: socket.socket, holder: Channel) -> None:
+        """Serves until nobody is connected any more.
+
+        Args:
+            listener: Where actors connect.
+            holder: The connection of whoever started this process.
+        """
+        kernel.adopt_orphans()
+        self._own = kernel.children()
+        for end in (listener, *self._wakeup):
+            end.setblocking(False)
+        self._handler = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
+        self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
+        self._selector.register(self._wakeup[0], selectors.EVENT_READ, lambda: self._wakeup[0].recv(4096))
+        self._connect(holder)
+        if not _forks():
+            self._make_ready()
+        while True:
+            events = self._selector.select(None if self._trials else _ALONE_S)
+            if not events and not self._trials:
+                return
+            for key, _ in events:
+                with contextlib.suppress(BlockingIOError):
+                    key.data()
+            self._reap()
+
+    def _accept(self, listener: socket.socket) -> None:
+        end, _ = listener.accept()
+        if _is_ours(end):
+            self._connect(Channel(end))
+        else:
+            end.close()
+
+    def _connect(self, connection: Channel) -> None:
+        self._trials[connection] = 0
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._listen(connection))
+
+    def _listen(self, connection: Channel) -> None:
+        """Does what a connection asks for, if it is there still: another event of the round may have ended it."""
+        try:
+            while connection in self._trials and (request := connection.get(0)) is not None:
+                kind, content = request
+                if kind == "start":
+                    self._start(connection, connection.take_descriptor(), content)
+                elif kind == "kill":
+                    self._kill(self._trials[connection])
+                elif kind == "imported" and _forks():
+                    import_installed([name for name in content if name not in self._tried])
+                    self._tried |= set(content)
+                elif kind == "end":
+                    self._end()
+        except (OSError, EOFError):
+            self._disconnect(connection)
+
+    def _disconnect(self, connection: Channel) -> None:
+        self._selector.unregister(connection)
+        self._kill(self._trials.pop(connection))
+        connection.close()
+
+    def _start(self, connection: Channel, descriptor: int, environment: dict[str, str]) -> None:
+        """Starts the process of a trial.
+
+        Args:
+            connection: The one that asks for it.
+            descriptor: The trial's end of its channel to the actor.
+            environment: The actor's.
+        """
+        if _forks():
+            pid = os.fork()
+            if pid == 0:
+                self._become_trial(Channel(socket.socket(fileno=descriptor)), environment)
+        else:
+            pid, turn = self._ready.pop(0) if self._ready else self._launch()
+            turn.put(environment, descriptor)
+            turn.close()
+            self._make_ready()
+        self._trials[connection] = pid
+        os.close(descriptor)
+        connection.put((pid, self._notes))
+
+    def _become_trial(self, channel: Channel, environment: dict[str, str]) -> NoReturn:
+        try:
+            _be_of_its_own(self._pid)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, self._handler)
+            for key in list(self._selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+            self._wakeup[1].close()
+            be_trial(channel, self._imports, environment, self._begun_with)
+        finally:
+            os._exit(70)
+
+    def _make_ready(self) -> None:
+        self._ready.append(self._launch())
+
+    def _launch(self) -> tuple[int, Channel]:
+        here, there = socket.socketpair()
+        with there:
+            process = launch("trial", [there.fileno()], self._boot, self._begun_with, sys.stderr.fileno())
+        process.returncode = 0  # it is waited for here, as all are
+        return process.pid, Channel(here)
+
+    def _reap(self) -> None:
+        """Takes in which processes have ended, and ends what they have left."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self._take_end(*ended)
+        kept = {*self._own, *self._trials.values(), *(pid for pid, _ in self._ready)}
+        left = kernel.children() - kept
+        for pid in left:
+            _kill(pid)
+        if not left:  # else again when they are gone
+            self._tell_ends()
+
+    def _take_end(self, pid: int, status: int) -> None:
+        self._ready = [one for one in self._ready if one[0] != pid]
+        for connection in [connection for connection, trial in self._trials.items() if trial == pid]:
+            self._trials[connection] = 0
+            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            by_kernel = killed and kernel.oom_kills() > self._oom_kills
+            self._oom_kills += by_kernel
+            self._ended.append((connection, status, by_kernel))
+
+    def _tell_ends(self) -> None:
+        for connection, status, by_kernel in self._ended:
+            if connection in self._trials:
+                with contextlib.suppress(OSError):
+                    connection.put((status, by_kernel))
+        self._ended = []
+
+    def _kill(self, pid: int) -> None:
+        """Kills a trial, if there is one, and its children."""
+        if pid:
+            with contextlib.suppress(OSError):
+                os.kill(pid, DUMP_STACKS)
+                time.sleep(_DUMP_S)
+            _kill(pid)
+
+    def _end(self) -> NoReturn:
+        for pid in [*self._trials.values(), *(pid for pid, _ in self._ready)]:
+            self._kill(pid)
+        os._exit(0)
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(OSError):
+            kill(pid, signal.SIGKILL)
+
+
+def _is_ours(end: socket.socket) -> bool:
+    """Whether the other end of a local socket is of this user: a request is trusted."""
+    if sys.platform != "linux":
+        return True
+    _, uid, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return bool(uid == os.getuid())
