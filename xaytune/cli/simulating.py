@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -79,8 +78,8 @@ def simulate(
             place.remove()
             raise
     if as_json:
-        told = dataclasses.asdict(dataclasses.replace(simulated, results=None))  # type: ignore[type-var]
-        print_json({**simulated.results.sweep.to_dict(), **told, "results": str(place)})
+        told = {name: getattr(simulated, name) for name in ("decisions", "censored", "matched", "seconds")}
+        print_json({**simulated.results.sweep.to_dict(), **told})
         return
     click.echo(text.summary(simulated.results.sweep))
     click.echo(f"simulated: {simulated.decisions} decisions in {text.duration(simulated.seconds)} of virtual time")

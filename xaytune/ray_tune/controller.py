@@ -31,8 +31,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     # Results carry no metric at their top: the driver finds them in the message.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Never: the journal is what a sweep is rebuilt from.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # A decision must follow each result.
     "TUNE_RESULT_BUFFER_LENGTH": "1",
@@ -82,6 +80,9 @@ class _Controller(TuneController):
 
     def _wrapped(self) -> Any:
         return self
+
+    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
+        """Keeps nothing: the journal is what a sweep is rebuilt from."""
 
     def _maybe_update_trial_queue(self) -> None:
         """Queues the trials that the driver wants started, as many as there is room for."""

@@ -221,7 +221,7 @@ def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str
         sweep_dir=str(place.folder.absolute()),
         remote=place.remote.uri if place.remote is not None else None,
         recipe=spec.recipe,
-        setup=spec.setup,
+        setup=getattr(spec, "setup", None),
         callbacks=tuple(spec.callbacks),
         trackers=tuple(spec.trackers),
         tracker_settings=trackers.settings(spec.trackers),
