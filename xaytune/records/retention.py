@@ -1,0 +1,49 @@
+"""Retention: which checkpoints of a sweep are no longer needed."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from xaytune.records.trial_record import TrialRecord
+from xaytune.sweep.objective import Objective
+
+__all__ = ["Retention"]
+
+# Of a trial that has not ended: its newest, and the one before should that be damaged.
+_TO_RESUME_FROM = 2
+
+
+class Retention:
+    """Keeps the best checkpoints of the trials that have ended, and what the others resume from.
+
+    Args:
+        num_to_keep: So many of the best; None keeps everything.
+        objective: What is better.
+    """
+
+    def __init__(self, num_to_keep: int | None, objective: Objective) -> None:
+        self._num_to_keep, self._objective = num_to_keep, objective
+        self._kept: list[tuple[float, int, TrialRecord]] = []  # a heap, the worst of the best first
+
+    def superfluous(self, trial: TrialRecord) -> Iterator[tuple[TrialRecord, int]]:
+        """Yields the checkpoints, as trials and steps, that are not needed after a trial trained on or ended."""
+        if self._num_to_keep is None:
+            return
+        if not trial.finished:
+            needed = sorted(trial.checkpoints)[-_TO_RESUME_FROM:]
+            yield from _all_but([*needed, trial.checkpoint_step], trial)
+            return
+        if trial.status == "failed" or trial.value is None:
+            yield from _all_but([], trial)
+            return
+        yield from _all_but([trial.checkpoint_step], trial)
+        heapq.heappush(self._kept, (self._objective.score(trial.value), -trial.number, trial))
+        if len(self._kept) > self._num_to_keep:
+            yield from _all_but([], heapq.heappop(self._kept)[2])
+
+
+def _all_but(needed: list[int | None], trial: TrialRecord) -> Iterator[tuple[TrialRecord, int]]:
+    for step in list(trial.checkpoints):
+        if step not in needed:
+            yield trial, step
