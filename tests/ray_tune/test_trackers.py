@@ -43,7 +43,10 @@ def steps_of(results: Results, trial: TrialRecord, metric: str) -> list[tuple[in
     """What the history has of a metric, without the steps that only repeat what was measured before."""
     history = results.history(trial.number)
     measured = history[history[f"metrics.{metric}"].notna()]
-    rows = [(int(step), value) for step, value in zip(measured["global_step"], measured[f"metrics.{metric}"], strict=True)]
+    rows = [
+        (int(step), value)
+        for step, value in zip(measured["global_step"], measured[f"metrics.{metric}"], strict=True)
+    ]
     if metric == "loss":
         return rows
     return [row for before, row in zip([None, *rows], rows, strict=False) if before is None or row[1] != before[1]]

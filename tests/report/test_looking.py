@@ -183,7 +183,11 @@ def test_the_dashboard_has_every_trial_with_its_state_and_values(swept: Results,
             assert params["kind"] == trial.config["kind"]
             reached = [(one["step"], one["value"]) for one in shown["intermediate_values"]]
             history = swept.history(trial.number)
-            known = history.dropna(subset="metrics.score") if trial.value is not None else history[:0].assign(**{"metrics.score": 0.0})
+            known = (
+                history.dropna(subset="metrics.score")
+                if trial.value is not None
+                else history[:0].assign(**{"metrics.score": 0.0})
+            )
             at_ends = dict(zip(known["epoch"] + 1, known["metrics.score"], strict=True))
             assert reached == list(at_ends.items())
             if trial.status == "completed":
