@@ -9,36 +9,68 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xaytune.errors import (
+        CheckpointError,
+        ClusterError,
+        DashboardError,
+        JournalError,
+        PicturesError,
+        RemoteError,
+        SessionError,
+        SpecError,
+        StorageError,
+        XaytuneError,
+    )
     from xaytune.ray_tune.sweep import Sweep, resume
     from xaytune.records.results import Results
     from xaytune.report.live import LiveView
-    from xaytune.sweep.errors import SpecError
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
     from xaytune.trial.trial import Trial
 
 __all__ = [
     "CallbackManager",
+    "CheckpointError",
+    "ClusterError",
+    "DashboardError",
+    "JournalError",
     "LiveView",
+    "PicturesError",
+    "RemoteError",
     "Results",
+    "SessionError",
     "SpecError",
+    "StorageError",
     "Sweep",
     "TrainState",
     "Trainer",
     "Trial",
+    "XaytuneError",
     "resume",
 ]
 
+_ERRORS = (
+    "CheckpointError",
+    "ClusterError",
+    "DashboardError",
+    "JournalError",
+    "PicturesError",
+    "RemoteError",
+    "SessionError",
+    "SpecError",
+    "StorageError",
+    "XaytuneError",
+)
 _HOMES = {
     "CallbackManager": "xaytune.trainer.callbacks",
     "LiveView": "xaytune.report.live",
     "Results": "xaytune.records.results",
-    "SpecError": "xaytune.sweep.errors",
     "Sweep": "xaytune.ray_tune.sweep",
     "TrainState": "xaytune.trainer.callbacks",
     "Trainer": "xaytune.trainer.loop",
     "Trial": "xaytune.trial.trial",
     "resume": "xaytune.ray_tune.sweep",
+    **dict.fromkeys(_ERRORS, "xaytune.errors"),
 }
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.hosts import Host, Network, skip_without_hosts, wait_until
-from xaytune.cluster.errors import ClusterError
 from xaytune.cluster.tunnel import tunnel
+from xaytune.errors import ClusterError
 
 SSHD = """\
 Port 22

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from xaytune.ray_tune.resources import Room, check_feasible
-from xaytune.sweep.errors import SpecError
+from xaytune.errors import SpecError
+from xaytune.ray_tune.resources import Capacity, check_feasible
 from xaytune.sweep.spec import SweepSpec
 
 
@@ -32,7 +32,7 @@ def spec(**options: Any) -> SweepSpec:
 def test_as_many_trials_run_at_once_as_there_is_room_for(
     ray_here: None, options: dict[str, Any], trials: int
 ) -> None:
-    assert Room(spec(**options)).trials() == trials
+    assert Capacity(spec(**options)).trials() == trials
 
 
 @pytest.mark.parametrize(

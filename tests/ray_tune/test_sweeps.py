@@ -14,10 +14,10 @@ from ray import tune
 
 from tests.conftest import Run
 from tests.recipes import STEPS_PER_EPOCH, note_events, notes, score
+from xaytune.errors import SpecError
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.journal import FILE_NAME, Event, read_events
 from xaytune.records.results import Results
-from xaytune.sweep.errors import SpecError
 
 ASHA = {"algorithm": "asha", "max_t": 9, "reduction_factor": 3}
 

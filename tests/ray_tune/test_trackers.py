@@ -14,9 +14,9 @@ from mlflow.entities import Run as MlflowRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import Run
+from xaytune.errors import SpecError
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
-from xaytune.sweep.errors import SpecError
 
 wandb_internal_pb2: Any = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 ASHA = {"algorithm": "asha", "max_t": 9, "reduction_factor": 3}

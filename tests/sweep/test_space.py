@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xaytune.sweep.errors import SpecError
-from xaytune.sweep.space import Parameter
+from xaytune.errors import SpecError
+from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.space_parser import parse_space
 
 
@@ -100,7 +101,14 @@ def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> Non
         ({"a": {"choice": "abc"}}, "a: choice: takes a list of values (got 'abc')"),
         ({"a": {"unifrom": [0, 1]}}, "a.unifrom: unknown domain 'unifrom'; did you mean 'uniform'?"),
         ({"a": {"uniform": [0, 1], "q": 1}}, "a.q: a domain takes only 'when' beside 'uniform' (got 'q')"),
-        ({"a.b": 1, "c": {"choice": [1]}}, "a.b: a parameter's name must be a string without dots (got 'a.b')"),
+        ({"a..b": 1}, "a..b: a parameter's name must be text, with dots only between names (got 'a..b')"),
+        ({1: {"choice": [1]}}, "1: a parameter's name must be text, with dots only between names (got 1)"),
+        ({"a.b": 1, "a": {"b": {"choice": [1]}}}, "a.b: is given twice: 'a.b' is there already"),
+        ({"a": {"choice": [1]}, "a.b": 1}, "a.b: is given twice: 'a' is there already"),
+        (
+            {"a": [{"choice": [1], "when": {"b": 1}}]},
+            "a.0.when: an item of a list always exists: it has no 'when'; write a choice of whole lists",
+        ),
         ({}, "holds no parameter to search: give at least one a domain, such as {uniform: [0, 1]}"),
         ({"a": 1}, "holds no parameter to search: give at least one a domain, such as {uniform: [0, 1]}"),
         ([1], "must map parameters to domains or constants (got [1])"),
@@ -110,11 +118,12 @@ def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> Non
         ),
         (
             {"a": {"uniform": [0, 1], "when": {"b": 1}}, "b": {"uniform": [0, 1]}},
-            "a.when.b: a condition needs a parameter with choice, grid or a constant value",
+            "a.when.b: a condition needs a parameter whose values can be named: one with choice, grid or randint, "
+            "or a constant; write b as a choice: {choice: [...]}",
         ),
         (
             {"a": {"uniform": [0, 1], "when": {"b": "z"}}, "b": {"choice": ["x", "y"]}},
-            "a.when.b: b never is 'z'; it is one of: x, y",
+            "a.when.b: b never is 'z'; it is one of x, y",
         ),
         (
             {
@@ -125,8 +134,17 @@ def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> Non
             "c.when: it can never exist: its conditions ask different values of 'a'",
         ),
         (
+            {"a": {"uniform": [0, 1], "when": {"b": [3, 4]}}, "b": {"randint": [1, 4]}},
+            "a.when.b: b never is 4; it is from 1 to 3",
+        ),
+        (
+            {"a": {"choice": [{"name": "sgd", "momentum": {"uniform": [0, 1]}}]}},
+            "a.choice.0.momentum: takes values, not domains: give each its own name and a 'when' "
+            "(got {'uniform': [0, 1]})",
+        ),
+        (
             {"a": {"choice": [{"uniform": [0, 1]}, 3]}},
-            "a: choice: takes values, not domains: give each its own name and a 'when' (got {'uniform': [0, 1]})",
+            "a.choice.0: takes values, not domains: give each its own name and a 'when' (got {'uniform': [0, 1]})",
         ),
         (
             {"a": {"choice": [1], "when": {"b": 1}}, "b": {"choice": [1], "when": {"a": 1}}},
@@ -140,6 +158,166 @@ def test_a_space_that_is_empty_or_contradicts_itself_is_refused(raw: Any, messag
 
 def test_all_problems_of_a_space_come_at_once() -> None:
     assert len(problems({"a": {"uniform": [1, 0]}, "b": {"choice": []}, "c": {"d": {"loguniform": [0, 1]}}})) == 3
+
+
+def test_a_condition_may_name_several_values_those_of_an_integer_and_whole_lists() -> None:
+    space = parse_space(
+        {
+            "layers": {"randint": [1, 4]},
+            "width_2": {"choice": [16], "when": {"layers": [2, 3]}},
+            "sizes": {"choice": [(8, 8), [4]]},
+            "drop": {"choice": [0.5], "when": {"sizes": (8, 8)}},
+        }
+    )
+    for layers, sizes, expected in [(1, (8, 8), {"drop"}), (2, [4], {"width_2"}), (3, [8, 8], {"width_2"})]:
+        chosen = {"layers": layers, "sizes": sizes}
+        config = space.configure(lambda parameter, chosen=chosen: chosen.get(parameter.name, 0))  # type: ignore[misc]
+        assert config.keys() == expected | chosen.keys()
+
+
+def test_a_condition_tells_values_of_different_types_apart() -> None:
+    space = parse_space({"a": {"choice": [0, False]}, "b": {"choice": [1], "when": {"a": False}}})
+    assert space.configure(lambda parameter: 0) == {"a": 0}
+    assert space.configure(lambda parameter: False) == {"a": False, "b": False}
+
+
+def test_dots_in_a_name_nest_it() -> None:
+    space = parse_space(
+        {
+            "optimizer.lr": {"choice": [1]},
+            "optimizer": {"name": "sgd"},
+            "m.w": {"choice": [2], "when": {"optimizer.lr": 1}},
+        }
+    )
+    assert space.configure(first_value) == {"optimizer": {"lr": 1, "name": "sgd"}, "m": {"w": 2}}
+
+
+def test_domains_inside_lists_and_tuples_are_drawn_and_never_constants() -> None:
+    raw = {
+        "layers": [{"choice": [32, 64]}, 16, {"choice": [8]}],
+        "betas": ({"choice": [0.9]}, 0.999),
+        "blocks": [{"width": {"choice": [3]}, "act": {"name": "relu"}}, ({"choice": [1]},)],
+        "sizes": [[3, 3], {"a": 1}],
+    }
+    space = parse_space(raw)
+    assert [p.name for p in space.parameters] == [
+        "layers.0",
+        "layers.2",
+        "betas.0",
+        "blocks.0.width",
+        "blocks.1.0",
+    ]
+    config = space.configure(first_value)
+    assert config == {
+        "layers": [32, 16, 8],
+        "betas": (0.9, 0.999),
+        "blocks": [{"width": 3, "act": {"name": "relu"}}, (1,)],
+        "sizes": [[3, 3], {"a": 1}],
+    }
+    assert space.values(config) == {
+        "layers.0": 32, "layers.2": 8, "betas.0": 0.9, "blocks.0.width": 3, "blocks.1.0": 1,
+    }  # fmt: skip
+    assert space.fix({"layers.0": 64}).configure(first_value)["layers"] == [64, 16, 8]
+
+
+def test_constants_are_kept_as_they_are() -> None:
+    constants = {"empty": {}, "widths": {1: 32}, "inf": float("inf"), "pair": (1, 2), "nested": {"deep": {}}}
+    assert parse_space({"a": {"choice": [1]}, **constants}).configure(first_value) == {"a": 1, **constants}
+
+
+def test_what_cannot_be_kept_is_refused_with_its_place_in_the_space() -> None:
+    found = problems({"a": {"b": {"choice": ["x", object()]}}, "y": lambda spec: 3, "act": {"$ref": "no:X"}})
+    assert [line.partition(":")[0] for line in found] == ["a.b.choice.1", "y", "act"]
+    assert all("give a name and look it up in the recipe" in line for line in found[:2])
+    assert "no:X cannot be imported here" in found[2]
+
+
+def test_a_space_holds_the_values_that_a_file_writes_in_words() -> None:
+    space = parse_space({"size": {"choice": [{"$tuple": [8, 8]}]}, "clip": {"$float": "inf"}})
+    assert space.configure(first_value) == {"size": (8, 8), "clip": float("inf")}
+
+
+SPACE = parse_space(
+    {
+        "optimizer": {
+            "name": {"choice": ["sgd", "adam"]},
+            "momentum": {"uniform": [0, 1], "when": {"optimizer.name": "sgd"}},
+        },
+        "layers": [{"randint": [1, 4]}, 2],
+        "drop": {"quniform": [0, 1, 0.25]},
+        "depth": 2,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"optimizer": {"name": "sgd", "momentum": 1}, "layers": [1, 2], "drop": 0.5, "depth": 2},
+        {"optimizer.name": "sgd", "optimizer.momentum": 1.0, "layers": [1, 2], "drop": 0.5},
+    ],
+)
+def test_a_configuration_that_somebody_wrote_is_completed_as_the_space_builds_it(written: dict[str, Any]) -> None:
+    complete = SPACE.complete(written)
+    assert complete == {"optimizer": {"name": "sgd", "momentum": 1}, "layers": [1, 2], "drop": 0.5, "depth": 2}
+    assert type(complete["optimizer"]["momentum"]) is float
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drop": None}, "drop: is missing"),
+        ({"drop": 0.3}, "drop: must be 0 plus a multiple of 0.25 (got 0.3)"),
+        ({"drop": 2}, "drop: must be from 0 to 1 (got 2)"),
+        ({"drop": True}, "drop: must be a number (got True)"),
+        ({"optimizer.name": "rms"}, "optimizer.name: must be one of sgd, adam (got 'rms')"),
+        (
+            {"optimizer.momentum": 0.5},
+            "momentum: does not exist here: for that optimizer.name must be sgd",
+        ),
+        ({"layers": [9, 2]}, "layers.0: must be from 1 to 3 (got 9)"),
+        ({"layers": [1, 3]}, "layers.1: is 2 in the space (got 3)"),
+        ({"dept": 1}, "dept: the space has no such parameter; did you mean 'depth'?"),
+        ({"optimizer.name.x": 1}, "a name is a value and holds others too"),
+    ],
+)
+def test_a_configuration_that_is_none_of_the_space_is_refused(change: dict[str, Any], message: str) -> None:
+    written = {"optimizer.name": "adam", "layers": [1, 2], "drop": 0, **change}
+    with pytest.raises(SpecError) as raised:
+        SPACE.complete({name: value for name, value in written.items() if value is not None})
+    assert message in str(raised.value)
+
+
+GRID = {
+    "a": {"grid": ["x", "y", "z"]},
+    "b": {"grid": [1, 2], "when": {"a": ["x", "z"]}},
+    "c": {"grid": [3, 4, 5]},
+    "d": {"grid": [6, 7], "when": {"b": 2}},
+}
+
+
+def test_a_grid_has_each_combination_once_in_the_order_of_its_product() -> None:
+    space = parse_space(GRID)
+    points = space.grid(space.parameters)
+    product = itertools.product(*(parameter.domain.values() or () for parameter in space.parameters))
+    expected: list[dict[str, Any]] = []
+    for values in product:
+        point: dict[str, Any] = {}
+        for parameter, value in zip(space.parameters, values, strict=True):
+            if parameter.active(point):
+                point[parameter.name] = value
+        if point not in expected:
+            expected.append(point)
+    assert list(points) == expected
+    assert [points[index] for index in range(len(points))] == expected
+    assert points[-1] == expected[-1]
+
+
+def test_a_point_of_a_grid_of_millions_is_found_without_a_list_of_them() -> None:
+    space = parse_space({f"p{index}": {"grid": [0, 1, 2, 3]} for index in range(20)})
+    points = space.grid(space.parameters)
+    assert points.size == 4**20
+    assert list(points[4**20 - 2].values()) == [3] * 19 + [2]
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -68,7 +68,7 @@ def launch(
     command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
 
     from xaytune.cluster.connection import connected
-    from xaytune.ray_tune.storage import check_name
+    from xaytune.records.naming import check_name
 
     if name is not None:
         check_name(name)

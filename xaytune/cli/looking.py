@@ -13,8 +13,9 @@ import click
 from xaytune.cli.clusters import follow_on_cluster, print_status_on_cluster
 from xaytune.cli.ending import end_as
 from xaytune.cli.options import as_json_option, cluster_options, print_json, storage_option, sweep_argument
+from xaytune.errors import DashboardError, JournalError, PicturesError
 from xaytune.records.export import FORMATS, Format, export
-from xaytune.records.journal import FILE_NAME, JournalError, JournalTail
+from xaytune.records.journal import FILE_NAME, JournalTail
 from xaytune.records.place import Place, find_sweep
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
@@ -119,7 +120,7 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     """Writes a SWEEP as one HTML file that works offline: plots, leaderboard, and why each trial ended."""
     from xaytune.report.figures import plots
     from xaytune.report.page import page
-    from xaytune.report.pictures import PicturesError, write_pictures
+    from xaytune.report.pictures import write_pictures
 
     results = Results(find_sweep(sweep, storage))
     output = output or Path(f"{results.sweep.name}-report.html")
@@ -194,7 +195,7 @@ def _writing(output: Path) -> Iterator[None]:
 )
 def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
     """Serves a SWEEP, running or finished, in optuna-dashboard until Ctrl-C."""
-    from xaytune.report.dashboard import DashboardError, serve
+    from xaytune.report.dashboard import serve
 
     place = find_sweep(sweep, storage)
     try:

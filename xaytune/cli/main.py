@@ -6,12 +6,9 @@ from typing import Any
 
 import click
 
-from xaytune.cli import clusters, looking, running
+from xaytune.cli import clusters, looking, running, simulating
 from xaytune.cli.ending import BAD_INPUT, INTERRUPTED
-from xaytune.cluster.errors import ClusterError
-from xaytune.records.journal import JournalError
-from xaytune.records.remote import RemoteError
-from xaytune.sweep.errors import SpecError
+from xaytune.errors import ClusterError, JournalError, RemoteError, SpecError
 
 __all__ = ["main"]
 
@@ -38,5 +35,5 @@ def main() -> None:
     """Tunes PyTorch trainers on Ray. Exit codes: 0 done, 1 the sweep failed, 2 bad input, 130 interrupted."""
 
 
-for command in (*running.COMMANDS, *looking.COMMANDS, *clusters.COMMANDS):
+for command in (*running.COMMANDS, *simulating.COMMANDS, *looking.COMMANDS, *clusters.COMMANDS):
     main.add_command(command)

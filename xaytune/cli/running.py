@@ -24,13 +24,13 @@ from xaytune.cli.options import (
     storage_option,
     sweep_argument,
 )
+from xaytune.errors import SessionError, SpecError, StorageError
 from xaytune.records.journal import Event
 from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.stream import line_of
 from xaytune.report import text
-from xaytune.sweep.errors import SpecError
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _run(
     journal: Callable[[], Iterable[Event]] | None = None,
 ) -> NoReturn:
     """Runs a sweep while it is shown, and exits with its code."""
-    from xaytune.ray_tune.session import RaySession, SessionError
+    from xaytune.ray_tune.session import RaySession
 
     with contextlib.ExitStack() as stack:
         if as_json:  # whatever trials print must not get between the lines of the JSON
@@ -140,7 +140,6 @@ def _run(
 
         from rich.console import Console
 
-        from xaytune.ray_tune.storage import StorageError
         from xaytune.report.live import LiveView
 
         listener: Listener = (

@@ -22,8 +22,8 @@ from ray.dashboard.modules import dashboard_sdk
 from ray.dashboard.modules.job import sdk as job_sdk
 from ray.job_submission import JobSubmissionClient
 
-from xaytune.cluster.errors import ClusterError
 from xaytune.cluster.tunnel import tunnel
+from xaytune.errors import ClusterError
 
 __all__ = ["Connection", "connected"]
 

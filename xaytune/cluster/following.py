@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 
 from ray.job_submission import JobDetails
 
-from xaytune.cluster.errors import ClusterError
 from xaytune.cluster.sweeps import ClusterSweep, is_said
+from xaytune.errors import ClusterError
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.records.stream import event_in

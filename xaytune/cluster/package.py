@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, get_runtime_env_default_excludes
-from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
-
-from xaytune.cluster.errors import ClusterError
+from xaytune.errors import ClusterError
+from xaytune.ray_tune.compat import (
+    DASHBOARD_CLIENT_MAX_SIZE,
+    _dir_travel,
+    _get_excludes,
+    get_runtime_env_default_excludes,
+)
 
 __all__ = ["EXCLUDED", "check_size"]
 

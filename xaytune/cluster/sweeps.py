@@ -14,8 +14,8 @@ from pathlib import Path
 from ray.job_submission import JobDetails, JobErrorType, JobStatus
 
 from xaytune.cluster.connection import Connection
-from xaytune.cluster.errors import ClusterError
 from xaytune.cluster.package import EXCLUDED, check_size
+from xaytune.errors import ClusterError
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.records.stream import event_in

@@ -16,7 +16,7 @@ from ray.autoscaler.sdk import bootstrap_config, get_head_node_ip
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from xaytune.cluster.errors import ClusterError
+from xaytune.errors import ClusterError
 
 __all__ = ["tunnel"]
 

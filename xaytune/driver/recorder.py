@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import secrets
 import socket
-import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 from xaytune.driver.retention import Retention
+from xaytune.errors import Problem, SpecError, StorageError
 from xaytune.records import history
+from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
 from xaytune.records.place import Place
 from xaytune.records.state import Best, SweepState
-from xaytune.sweep.errors import Problem, SpecError
+from xaytune.search.method import Decision, Exploit, Pause, Stop
+from xaytune.sweep import values
+from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec, reference_name
-from xaytune.trial.messages import Assignment, Failure, Report, StopRequest, Verdict
+from xaytune.trial.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Failure,
+    Heartbeat,
+    Progress,
+    Started,
+    StopRequest,
+)
 
 __all__ = ["Listener", "Recorder"]
 
@@ -35,6 +49,7 @@ class Recorder:
     Args:
         place: The sweep's.
         spec: The sweep.
+        clock: Tells the time.
         listener: Called with the state and each event that was written.
 
     Attributes:
@@ -43,17 +58,19 @@ class Recorder:
 
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
+
+    All of its methods raise :class:`~xaytune.errors.StorageError` where the sweep's folder cannot be written.
     """
 
-    def __init__(self, place: Place, spec: SweepSpec, listener: Listener | None = None) -> None:
-        self.place, self._folder, self._spec = place, place.folder, spec
-        self._maximize = spec.mode == "max"
-        self._journal = Journal(place.folder / FILE_NAME)
+    def __init__(self, place: Place, spec: SweepSpec, clock: Clock, listener: Listener | None = None) -> None:
+        self.place, self._folder, self._spec, self._clock = place, place.folder, spec, clock
+        self._objective = Objective(spec.metric, spec.mode)
+        self._journal = Journal(place.folder / FILE_NAME, clock)
         self.state = SweepState(str(place), self.events())
         self.sweep_id = self.state.id or secrets.token_hex(4)
         self._listener = listener
-        self._retention = Retention(spec.checkpoint_config.num_to_keep, maximize=self._maximize)
-        self._best_before: dict[int, Best | None] = {}  # of attempts that went on from a checkpoint
+        self._retention = Retention(spec.checkpoint_config.num_to_keep, maximize=spec.mode == "max")
+        self._best_before: dict[int, Best | None] = {}  # of attempts that resumed from a checkpoint
         self._quiet_until: defaultdict[int, float] = defaultdict(float)  # until then no progress is recorded
 
     def events(self) -> Iterator[Event]:
@@ -61,7 +78,7 @@ class Recorder:
         return read_events(self._folder / FILE_NAME)
 
     def begun(self) -> None:
-        """Records that the sweep has begun, or goes on."""
+        """Records that the sweep has begun, or is resumed."""
         spec = self._spec
         self._write(
             "sweep",
@@ -77,12 +94,9 @@ class Recorder:
         for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
             self._retain(trial.number)
 
-    def reopen_stillborn(self) -> None:
-        """Lets trials that raised before any had trained a step be begun again: the recipe was at fault."""
-        if not self.state.trained:
-            for trial in self.state.trials.values():
-                if trial.failure == "error":
-                    self._write("reopen", trial.number)
+    def reopened(self, trial: int) -> None:
+        """Records that a trial is restarted, though it failed: the recipe was at fault."""
+        self._write("reopen", trial)
 
     def finished(self, state: str, reason: str | None) -> None:
         """Records how the sweep ended."""
@@ -98,142 +112,195 @@ class Recorder:
             if trial.status == "running":
                 self._write("pause", trial.number, reason=reason)
 
-    def suggested(self, assignment: Assignment) -> None:
-        """Records a new trial."""
-        self._write("trial", assignment.number, config=assignment.config, seed=assignment.seed)
+    def new_trial(self, assignment: Assignment, reason: str | None) -> None:
+        """Records a new trial, and why it has this configuration where there is something to say."""
+        why = {} if reason is None else {"reason": reason}
+        self._write("trial", assignment.trial, config=values.write(assignment.config), seed=assignment.seed, **why)
 
-    def started(self, number: int, attempt: int, node: str, pid: int) -> None:
+    def fell_back(self, reason: str) -> None:
+        """Records that the search method was told to decide by cheaper means."""
+        self._write("fall_back", reason=reason)
+
+    def started(self, message: Started) -> None:
         """Records that a trial trains in a process; once an attempt."""
-        if self.state.trials[number].attempts <= attempt:
-            self._write("start", number, attempt=attempt, node=node, pid=pid)
+        if self.state.trials[message.trial].attempts <= message.attempt:
+            self._write("start", message.trial, attempt=message.attempt, node=message.node, pid=message.pid)
 
-    def reported(self, number: int, report: Report) -> None:
+    def reported(self, message: Progress) -> None:
         """Records what a trial trained and wrote; not yet what it was worth, nor how it ended."""
-        path = history.path_for(self._folder, number)
-        if report.begins_at is not None and path.exists():
-            history.cut(path, after=report.begins_at)
-            self._best_before[number] = history.best(path, self._spec.metric, self._maximize)
-        if report.history is not None:
-            history.append(path, report.history)
-        report.best = self._best(number, report.best)
-        for global_step, damaged in report.damaged.items():
+        number = message.trial
+        if message.resumed_at is not None or message.history is not None:
+            with self._storing():
+                self._keep_history(message)
+        for global_step, damaged in message.damaged.items():
             self._write("damaged", number, path=damaged, global_step=global_step)
-        if report.kind not in ("decision", "end"):
-            self.saved(number, report)
-        if report.kind == "heartbeat" and report.global_step > 0:
-            self._progressed(number, report)
+        if isinstance(message, Heartbeat):
+            self.saved(message)
+            if message.global_step > 0:
+                self._progressed(message)
 
-    def _progressed(self, number: int, report: Report) -> None:
+    def _keep_history(self, message: Progress) -> None:
+        path = history.path_for(self._folder, message.trial)
+        if message.resumed_at is not None and path.exists():
+            history.cut(path, after=message.resumed_at)
+            self._best_before[message.trial] = history.best(path, self._objective)
+        if message.history is not None:
+            history.append(path, message.history)
+
+    def _progressed(self, message: Heartbeat) -> None:
         """Takes in how far a trial is, and records it from time to time."""
-        if time.monotonic() < self._quiet_until[number]:
-            self.state.progress(number, report.epoch, report.global_step, report.metrics, report.best)
+        now = self._clock.monotonic()
+        if now < self._quiet_until[message.trial]:
+            self.state.progress(
+                message.trial, message.epoch, message.global_step, dict(message.metrics), self._best(message)
+            )
             return
-        self._quiet_until[number] = time.monotonic() + _PROGRESS_S
-        self._write("progress", number, **_position(report))
+        self._quiet_until[message.trial] = now + _PROGRESS_S
+        self._write("progress", message.trial, **self._position(message))
 
-    def saved(self, number: int, report: Report) -> None:
-        """Records the checkpoints of a report."""
-        for global_step, written in report.checkpoints.items():
-            self._write("checkpoint", number, path=written, global_step=global_step)
-        self._clear(number, report)
+    def saved(self, message: Progress) -> None:
+        """Records the checkpoints of a message."""
+        for global_step, written in message.checkpoints.items():
+            self._write("checkpoint", message.trial, path=written, global_step=global_step)
+        self._clear(message)
 
-    def judged(self, number: int, report: Report) -> None:
-        """Records what a trial was worth at a decision point, before the scheduler judges it."""
-        value = report.metrics.get(self._spec.metric)
+    def judged(self, message: DecisionDue) -> None:
+        """Records what a trial was worth at a decision point, before it is decided on."""
+        value = message.metrics.get(self._spec.metric)
         # In one line with the checkpoints: a trial that resumes from one is not judged there again.
-        place = {**_position(report), "checkpoints": report.checkpoints}
-        self._write("result", number, due=report.due, value=value, **place)
-        self._clear(number, report)
+        position = {**self._position(message), "checkpoints": message.checkpoints}
+        self._write("result", message.trial, due=message.due, value=value, **position)
+        self._clear(message)
 
-    def decided(self, number: int, verdict: Verdict) -> None:
-        """Records the verdict on what was judged last."""
-        judged = self.state.trials[number].results[-1]
+    def decided(self, decision: Decision) -> None:
+        """Records the decision on what was judged last."""
+        judged = self.state.trials[decision.trial].results[-1]
+        details = {"details": dict(decision.details)} if decision.details else {}
         self._write(
             "verdict",
-            number,
-            epoch=judged["epoch"],
-            global_step=judged["global_step"],
-            value=judged["value"],
-            decision=verdict.decision,
-            reason=verdict.reason,
-            cutoff=verdict.cutoff,
-            compared=verdict.compared,
+            decision.trial,
+            epoch=judged.epoch,
+            global_step=judged.global_step,
+            value=judged.value,
+            decision=_word(decision),
+            reason=decision.reason,
+            cutoff=decision.cutoff,
+            compared=decision.compared,
+            **details,
         )
 
-    def paused(self, number: int, reason: str) -> None:
-        """Records that the scheduler pauses a trial."""
-        self._write("pause", number, reason=reason)
+    def paused(self, trial: int, reason: str) -> None:
+        """Records that a trial is paused by a decision."""
+        self._write("pause", trial, reason=reason)
 
-    def offered(self, number: int) -> None:
-        """Keeps the newest checkpoint of a trial for others to take over."""
+    def donated(self, number: int) -> None:
+        """Keeps the newest checkpoint of a trial as a donor checkpoint, for others to resume from."""
         trial = self.state.trials[number]
         if not trial.checkpoints:
             return
         before, step = trial.offer, max(trial.checkpoints)
         file = f"sources/{number:05d}/step-{step:08d}.pt"
-        self.place.copy(self._within(trial.checkpoints[step]), file)
+        with self._storing():
+            self.place.copy(self._within(trial.checkpoints[step]), file)
         self._write("offer", number, path=file, global_step=step)
         if before is not None and before != file:
-            self.place.delete(before)
+            with self._storing():
+                self.place.delete(before)
 
-    def exploited(self, number: int, source: int, config: dict[str, Any]) -> None:
-        """Records that a trial takes over the checkpoint of another, with a configuration of its own."""
-        offer = self.state.trials[source].offer
+    def exploited(self, decision: Exploit) -> None:
+        """Records that a trial resumes from the donor checkpoint of another, with a configuration of its own.
+
+        Raises:
+            SpecError: The other has no checkpoint.
+        """
+        offer = self.state.trials[decision.donor].offer
         if offer is None:
             message = (
-                "wrote no checkpoint for others to take over: use a Trainer, or save one before each epoch_end"
+                "wrote no checkpoint for others to resume from: use a Trainer, or save one before each epoch_end"
             )
             raise SpecError([Problem(("recipe",), f"{reference_name(self._spec.recipe)} {message}")])
         name = PurePosixPath(offer).name
-        file = f"checkpoints/{number:05d}/{name}"
-        self.place.copy(offer, file)
+        file = f"checkpoints/{decision.trial:05d}/{name}"
+        with self._storing():
+            self.place.copy(offer, file)
         step = int(name.removeprefix("step-").removesuffix(".pt"))
-        self._write("exploit", number, source=source, config=config, path=file, global_step=step)
+        self._write(
+            "exploit",
+            decision.trial,
+            source=decision.donor,
+            config=values.write(decision.config),
+            path=file,
+            global_step=step,
+        )
 
     def stop_requested(self, number: int, request: StopRequest) -> None:
-        """Records that a trial was told to stop; once, also where its next attempt is told again."""
+        """Records that a trial was asked to stop; once, also where its next attempt is asked again."""
         trial = self.state.trials[number]
         if (trial.stop_reason, trial.stop_status) != (request.reason, request.status):
             self._write("stop", number, reason=request.reason, status=request.status)
 
-    def failed(self, number: int, kind: Failure, error: str, traceback: str, *, retried: bool) -> None:
+    def failed(self, number: int, failure: Failure, *, retried: bool) -> None:
         """Records that an attempt failed."""
-        self._write("failure", number, kind=kind, error=error, traceback=traceback, retried=retried)
+        self._write(
+            "failure",
+            number,
+            kind=failure.kind,
+            error=failure.error,
+            traceback=failure.traceback,
+            retried=retried,
+        )
 
-    def ended(self, number: int, report: Report) -> None:
+    def ended(self, message: Ended) -> None:
         """Records how a trial ended; one that pauses has not."""
         # In one line with the end: a trial that resumes from its last checkpoint has an end to come.
-        place = {"reason": report.reason, **_position(report), "checkpoints": report.checkpoints}
-        if report.status == "paused":
-            self._write("pause", number, **place)
-            self._clear(number, report)
+        position = {**self._position(message), "checkpoints": message.checkpoints}
+        if message.status == "paused":
+            self._write("pause", message.trial, reason=message.reason, **position)
+            self._clear(message)
             return
-        if report.failure is not None:
-            self.failed(number, report.failure, str(report.reason), report.error or "", retried=False)
-        value = report.best.value if report.best is not None else None
-        self._write("end", number, status=report.status, value=value, due=report.due, **place)
-        self._best_before.pop(number, None)
-        self._quiet_until.pop(number, None)
-        self._clear(number, report)
+        if message.failure is not None:
+            self.failed(message.trial, message.failure, retried=False)
+        best = self._best(message)
+        self._write(
+            "end",
+            message.trial,
+            status=message.status,
+            value=best.value if best is not None else None,
+            due=message.due,
+            reason=message.reason,
+            **position,
+        )
+        self._best_before.pop(message.trial, None)
+        self._quiet_until.pop(message.trial, None)
+        self._clear(message)
 
     def close(self) -> None:
         """Closes the journal."""
         self._journal.close()
 
-    def _best(self, number: int, best: Best | None) -> Best | None:
+    def _best(self, message: Progress) -> Best | None:
         """The better of an attempt's best and what the attempts before it reached."""
-        before = self._best_before.get(number)
+        before, best = self._best_before.get(message.trial), message.best
         if before is None or best is None:
             return best or before
-        better = best.value > before.value if self._maximize else best.value < before.value
-        return best if better else before
+        return best if self._objective.is_better(best.value, before.value) else before
 
-    def _clear(self, number: int, report: Report) -> None:
-        """Deletes what is no longer needed, now that the checkpoints of a report are recorded."""
-        for global_step, discarded in report.discarded.items():
-            self._delete(number, global_step, discarded)
-        if report.checkpoints or self.state.trials[number].finished:
-            self._retain(number)
+    def _position(self, message: Progress) -> dict[str, Any]:
+        best = self._best(message)
+        return {
+            "epoch": message.epoch,
+            "global_step": message.global_step,
+            "metrics": message.metrics,
+            "best": dataclasses.asdict(best) if best is not None else None,
+            "seconds": round(message.seconds, 3),
+        }
+
+    def _clear(self, message: Progress) -> None:
+        """Deletes what is no longer needed, now that the checkpoints of a message are recorded."""
+        for global_step, discarded in message.discarded.items():
+            self._delete(message.trial, global_step, discarded)
+        if message.checkpoints or self.state.trials[message.trial].finished:
+            self._retain(message.trial)
 
     def _retain(self, number: int) -> None:
         for trial, step in self._retention.superfluous(self.state.trials[number]):
@@ -244,20 +311,31 @@ class Recorder:
 
     def _delete(self, number: int, global_step: int, file: str) -> None:
         self._write("deleted", number, path=file, global_step=global_step)
-        self.place.delete(file)
+        with self._storing():
+            self.place.delete(file)
 
     def _write(self, event: str, trial: int | None = None, **fields: Any) -> None:
-        entry = self._journal.write(event, trial, **fields)
+        with self._storing():
+            entry = self._journal.write(event, trial, **fields)
         self.state.apply(entry)
         if self._listener is not None:
-            self._listener(self.state, entry)
+            try:
+                self._listener(self.state, entry)
+            except Exception as error:  # whoever watches decides nothing: a closed pipe, a stream of ASCII
+                self._listener = None
+                warnings.warn(f"the sweep is not shown any more: {type(error).__name__}: {error}", stacklevel=2)
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Says that it is the storage, where it is the storage."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(self.place, error) from error
 
 
-def _position(report: Report) -> dict[str, Any]:
-    best = dataclasses.asdict(report.best) if report.best is not None else None
-    return {
-        "epoch": report.epoch,
-        "global_step": report.global_step,
-        "metrics": report.metrics,
-        "best": best,
-    }
+def _word(decision: Decision) -> str:
+    """What the journal calls a decision."""
+    if isinstance(decision, Stop):
+        return "stop"
+    return "pause" if isinstance(decision, Pause) else "continue"

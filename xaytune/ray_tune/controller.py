@@ -1,25 +1,25 @@
-"""Ray Tune's controller, run without what a sweep has no use for: its output, its loggers and its snapshots."""
+"""Ray Tune's controller, driven by the driver: it gives trials their actors, and carries messages and commands."""
 
 from __future__ import annotations
 
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.train._internal.storage import StorageContext
 from ray.tune import Callback, PlacementGroupFactory
-from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE, _ActorClassCache
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.registry import register_trainable
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm
 
+from xaytune.driver.driver import Driver
+from xaytune.ray_tune.bridge import Bridge
+from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController, _ActorClassCache
 from xaytune.ray_tune.trainable import TrialActor, trainable_for
 from xaytune.trial.messages import Assignment, Task
 
@@ -29,10 +29,8 @@ _TRAINABLE = "xaytune"
 _ENVIRONMENT = {
     # Else Tune would restart a preempted trial by itself, and we would not know.
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
-    # Results carry no metric at their top: the scheduler finds them in the report.
+    # Results carry no metric at their top: the driver finds them in the message.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Never: the journal is what a sweep is rebuilt from.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # A decision must follow each result.
     "TUNE_RESULT_BUFFER_LENGTH": "1",
@@ -44,45 +42,60 @@ class SweepTrial(TuneTrial):
 
     Attributes:
         trainable: What runs it.
-        retry: Whether it is to be begun again after its failure.
-        spoilt: Whether its process is not fit for another trial.
+        restarts: Whether it is to be restarted after its failure.
     """
 
     trainable: type[TrialActor]
-    retry = False
-    spoilt = False
+    restarts = False
 
     def get_trainable_cls(self) -> type[TrialActor]:
         """Returns what runs the trial; Tune would ask Ray for it, and unpickle it, for every trial."""
         return self.trainable
 
     def should_recover(self) -> bool:
-        """Tells whether the trial is to be begun again."""
-        return self.retry
+        """Tells whether the trial is to be restarted."""
+        return self.restarts
+
+
+class _NoSearch(SearchAlgorithm):
+    """What Tune asks whether more trials will come: the driver says what to start, not Tune's search."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def is_finished(self) -> bool:
+        return self._driver.closed
+
+    def next_trial(self) -> None:
+        return None
 
 
 class _Controller(TuneController):
-    """Tune's controller, which leaves it to the scheduler what follows from a failure."""
+    """Tune's controller, which leaves it to the driver what is started, and what follows from a failure."""
 
-    room: Callable[[], int]  # for how many trials at once
-    ahead: Callable[[], int]  # trials that are made before there is room for them
-
-    def may_stage(self, trial: TuneTrial) -> bool:
-        """Tells whether there is room for a trial to be run, or it was made already."""
-        under_way = len(self._running_trials) + len(self._staged_trials)
-        return trial in self._staged_trials or under_way < self.room()
+    driver: Driver
+    bridge: Bridge
+    capacity: Callable[[], int]  # trials that may run at once
+    trial_of: Callable[[Assignment], SweepTrial]
 
     def _wrapped(self) -> Any:
         return self
 
+    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
+        """Keeps nothing: the journal is what a sweep is rebuilt from."""
+
     def _maybe_update_trial_queue(self) -> None:
-        self._max_pending_trials = self.ahead()
-        super()._maybe_update_trial_queue()  # type: ignore[no-untyped-call]
+        """Queues the trials that the driver wants started, as many as there is room for."""
+        while self.driver.running < self.capacity() and (assignment := self.driver.next()) is not None:
+            trial = self.trial_of(assignment)
+            if trial.status == TuneTrial.PAUSED:
+                self._set_trial_status(trial, TuneTrial.PENDING)
+            else:
+                self.add_trial(trial)
 
     def _maybe_add_actors(self) -> None:
-        # Paused trials do not count: the source of trials cannot hold this limit alone.
-        free = self.room() - len(self._running_trials) - len(self._staged_trials)
-        self._max_pending_trials = self._actor_manager.num_pending_actors + free
+        # All that are queued may get a process: they are no more than there is room for.
+        self._max_pending_trials = self._actor_manager.num_pending_actors + self.capacity()
         super()._maybe_add_actors()
 
     def _trial_task_failure(self, trial: Any, exception: Any) -> None:
@@ -93,18 +106,16 @@ class _Controller(TuneController):
         trial.init_local_path()  # Tune forgets to, of a trial that gets a process before its turn
         return bool(super()._maybe_reuse_cached_actor(trial))
 
-    def _maybe_cache_trial_actor(self, trial: Any) -> bool:
-        return not trial.spoilt and bool(super()._maybe_cache_trial_actor(trial))
-
     def _process_trial_failure(self, trial: Any, exception: Any) -> None:
         self._resetting_trials.discard(trial)
         if trial.status == TuneTrial.PENDING and isinstance(exception, RayActorError):
             return  # Tune tells twice of a process that was lost while it was made ready
-        scheduler: Any = self._scheduler_alg
-        trial.retry = scheduler.retry(trial, exception)
+        trial.restarts = self.bridge.lost(trial, exception)
         super()._process_trial_failure(trial, exception)
         # Else Tune would end the sweep.
         self._has_errored = False
+        if trial.restarts:  # when the driver says so
+            self._set_trial_status(trial, TuneTrial.PAUSED)
 
 
 class _ActorClasses(_ActorClassCache):
@@ -118,29 +129,43 @@ class _ActorClasses(_ActorClassCache):
         return self._cache[trainable_cls]
 
 
+class _Pulse(Callback):
+    """Tells the driver that Tune is about to handle its next event, and that a trial has got its actor."""
+
+    def __init__(self, bridge: Bridge, interrupted: Callable[[], bool]) -> None:
+        self._bridge, self._interrupted = bridge, interrupted
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        if self._interrupted():
+            self._bridge.interrupt()
+        self._bridge.tick()
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._bridge.started(trial)
+
+
 class TuneRun:
-    """A context in which trials of one sweep can be made and run. Nothing of Tune's own is kept after it.
+    """A context in which the trials of one sweep can be run. Nothing of Tune's own is kept after it.
 
     Args:
         task: What all trials share.
         resources: What each trial reserves.
-        room: Returns how many trials may be under way at once.
+        capacity: Returns how many trials may run at once.
     """
 
-    def __init__(self, task: Task, resources: PlacementGroupFactory, room: Callable[[], int]) -> None:
-        self._task, self._resources, self._room = task, resources, room
-        self._logger = logging.getLogger("ray.tune")
+    def __init__(self, task: Task, resources: PlacementGroupFactory, capacity: Callable[[], int]) -> None:
+        self._task, self._resources, self._capacity = task, resources, capacity
+        self._trials: dict[int, SweepTrial] = {}
 
     def __enter__(self) -> TuneRun:
         """Silences Tune, and makes its scratch folder."""
-        self._before, self._level = dict(os.environ), self._logger.level
-        os.environ.update(_ENVIRONMENT)
-        self._logger.setLevel(logging.CRITICAL)
+        self._quiet = _quiet_tune()
+        self._quiet.__enter__()
         self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
         self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
         trainable = trainable_for(self._task)
         register_trainable(_TRAINABLE, trainable, warn=False)
-        self._trial: type[SweepTrial] = type("SweepTrial", (SweepTrial,), {"trainable": trainable})
+        self._trial_class: type[SweepTrial] = type("SweepTrial", (SweepTrial,), {"trainable": trainable})
         return self
 
     def __exit__(
@@ -148,48 +173,31 @@ class TuneRun:
     ) -> None:
         """Puts everything back."""
         self._scratch.cleanup()
-        self._logger.setLevel(self._level)
-        os.environ.clear()
-        os.environ.update(self._before)
+        self._quiet.__exit__(kind, error, trace)
 
-    def make_trial(self, assignment: Assignment) -> SweepTrial:
-        """Returns Tune's trial of an assignment."""
-        name = f"trial-{assignment.number:05d}"
-        return self._trial(
-            _TRAINABLE,
-            trial_id=name,
-            config={"assignment": assignment},
-            storage=self._storage,
-            placement_group_factory=self._resources,
-            trial_name_creator=lambda trial: name,
-            trial_dirname_creator=lambda trial: name,
-        )
-
-    def run(
-        self, source: SearchAlgorithm, scheduler: TrialScheduler, callback: Callback, ahead: Callable[[], int]
-    ) -> None:
-        """Runs the trials of a source until there are no more.
+    def run(self, driver: Driver, interrupted: Callable[[], bool]) -> None:
+        """Runs the trials of a sweep until the driver has no more.
 
         Args:
-            source: Gives the trials.
-            scheduler: Decides on them.
-            callback: Is told of them.
-            ahead: Returns how many trials are made before there is room for them.
+            driver: The driver.
+            interrupted: Tells whether the sweep is to be paused; asked many times a second.
         """
+        bridge = Bridge(driver, self._trials)
         controller: Any = _Controller(
-            search_alg=source,
-            scheduler=scheduler,
-            callbacks=[callback],
+            search_alg=_NoSearch(driver),
+            scheduler=bridge,
+            callbacks=[_Pulse(bridge, interrupted)],
             storage=self._storage,
             reuse_actors=True,
         )
-        controller.room = self._room
-        controller.ahead = ahead
+        bridge.controller = controller
+        controller.driver, controller.bridge = driver, bridge
+        controller.capacity, controller.trial_of = self._capacity, self._trial_of
         controller._class_cache = _ActorClasses()  # type: ignore[no-untyped-call]
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
         controller._fail_fast = TuneController.RAISE
         try:
-            while not controller.is_finished():
+            while not driver.finished and not controller.is_finished():
                 controller.step()
         except Exception:
             controller.cleanup()
@@ -198,3 +206,39 @@ class TuneRun:
             controller._actor_manager.cleanup()  # waits for no trial: "at once" was asked for
             raise
         controller.cleanup()
+
+    def _trial_of(self, assignment: Assignment) -> SweepTrial:
+        """Returns Tune's trial for an assignment: a new one, or the one that it paused."""
+        trial = self._trials.get(assignment.trial)
+        if trial is not None:
+            trial.set_config({"assignment": assignment})  # type: ignore[no-untyped-call]
+            return trial
+        name = f"trial-{assignment.trial:05d}"
+        trial = self._trials[assignment.trial] = self._trial_class(
+            _TRAINABLE,
+            trial_id=name,
+            config={"assignment": assignment},
+            storage=self._storage,
+            placement_group_factory=self._resources,
+            trial_name_creator=lambda trial: name,
+            trial_dirname_creator=lambda trial: name,
+        )
+        return trial
+
+
+@contextmanager
+def _quiet_tune() -> Iterator[None]:
+    """Sets Tune up for a sweep, and puts back what was set: these variables and no others, and its log level."""
+    logger = logging.getLogger("ray.tune")
+    before, level = {name: os.environ.get(name) for name in _ENVIRONMENT}, logger.level
+    os.environ.update(_ENVIRONMENT)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

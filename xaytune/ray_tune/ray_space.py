@@ -8,8 +8,8 @@ from typing import Any
 from ray import tune
 from ray.tune.search import sample
 
+from xaytune.errors import Path, Problem, SpecError
 from xaytune.sweep.domains import Categorical, Domain, Integer
-from xaytune.sweep.errors import Path, Problem, SpecError
 
 __all__ = ["from_ray", "to_ray"]
 

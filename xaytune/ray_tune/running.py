@@ -1,35 +1,35 @@
-"""The driver: runs a sweep on Ray Tune from its first trial to its last."""
+"""Running a sweep on Ray Tune, from its first trial to its last: a new one, or one that is resumed."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import os
 import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ray.tune import Callback
-from ray.tune.experiment import Trial as TuneTrial
-
+from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
+from xaytune.driver.resuming import resume
+from xaytune.errors import Problem, SessionError, SpecError, StorageError, nearest
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import TuneRun
-from xaytune.ray_tune.judges import judge_for
-from xaytune.ray_tune.replay import replay
-from xaytune.ray_tune.scheduler import CooperativeScheduler, assignment_of
 from xaytune.ray_tune.session import RaySession
-from xaytune.ray_tune.source import TrialSource
-from xaytune.ray_tune.storage import StorageError, check_shared, new_place
+from xaytune.ray_tune.shared_storage import check_shared
+from xaytune.records.clock import SystemClock
+from xaytune.records.naming import new_place
 from xaytune.records.place import Mirror, Place
 from xaytune.records.results import Results
-from xaytune.records.state import SweepState, TrialRecord
-from xaytune.search.searcher import Searcher
-from xaytune.sweep.errors import Problem, SpecError, nearest
+from xaytune.records.state import SweepState
+from xaytune.search.build import method_for
+from xaytune.search.method import SearchMethod
+from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import Report, StopRequest, Task
-from xaytune.trial.recipe import never_reported
+from xaytune.trial.messages import Task
+from xaytune.trial.process import start_template
 from xaytune.trial.trackers import tracking as trackers
 
 __all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
@@ -37,8 +37,6 @@ __all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0
 _HEARTBEAT_S_PER_TRIAL = 0.02
-# So many trials that raise before any has trained a step are enough: the others would as well.
-_STILLBORN = 2
 # What a sweep may be resumed with otherwise than it was begun.
 _CHANGEABLE = (
     "budget",
@@ -51,6 +49,7 @@ _CHANGEABLE = (
     "recipe",
     "requirements",
     "resources_per_trial",
+    "setup",
     "stall_timeout_s",
     "stop_grace_s",
     "trackers",
@@ -82,23 +81,22 @@ def run_sweep(
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
         StorageError: The sweep's folder cannot be written any more.
     """
-    session.wait()
-    resources.check_feasible(spec)
+    method = method_for(spec)
     place = new_place(storage, name, default_name)
     try:
-        _prepare(spec, place)
-    except SpecError:
-        place.remove()
+        return _drive(spec, method, place, session, listener)
+    except (SpecError, SessionError):
+        if not place.exists:  # nothing was recorded: it is as if the sweep had not begun
+            place.remove()
         raise
-    return _drive(spec, place, listener)
 
 
 def resume_sweep(
     place: Place, session: RaySession, listener: Listener | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Results:
-    """Goes on with a sweep, whatever ended it: what was finished stays, and nothing is decided anew.
+    """Resumes a sweep, whatever ended it: what was finished stays, and nothing is decided anew.
 
-    Unfinished trials go on from their newest sound checkpoint, with their own numbers and configurations.
+    Unfinished trials resume from their newest sound checkpoint, with their own numbers and configurations.
 
     Args:
         place: The sweep's.
@@ -119,14 +117,11 @@ def resume_sweep(
         place.fetch_histories()
     except OSError as error:
         raise StorageError(place, error) from error
-    session.wait()
-    resources.check_feasible(spec)
-    _prepare(spec, place)
-    return _drive(spec, place, listener)
+    return _drive(spec, method_for(spec), place, session, listener, results.sweep.folder)
 
 
 def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
-    """Returns the spec that a sweep goes on with.
+    """Returns the spec that a sweep is resumed with.
 
     Args:
         sweep: The sweep.
@@ -146,169 +141,120 @@ def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
         else:
             plain[option] = value
     spec = SweepSpec.parse(plain)
-    if spec.num_trials < len(sweep.trials):
+    if spec.num_trials is not None and spec.num_trials < len(sweep.trials):
         message = f"the sweep has {len(sweep.trials)} trials already (got {spec.num_trials} in all)"
         raise SpecError([Problem(("num_samples",), message)])
     return spec
 
 
-def _prepare(spec: SweepSpec, place: Place) -> None:
-    """Checks that all nodes see the sweep's folder, and makes what its trials share in trackers."""
-    check_shared(place)
-    trackers.begin(spec.trackers, place.folder.name)
+def _drive(
+    spec: SweepSpec,
+    method: SearchMethod,
+    place: Place,
+    session: RaySession,
+    listener: Listener | None,
+    folder: str | None = None,
+) -> Results:
+    """Runs what is left of a sweep, all of it if it is new.
 
-
-def _drive(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
-    """Runs what is left of a sweep, all of it if it is new."""
-    try:
-        return _run(spec, place, listener)
-    except (ConnectionError, TimeoutError):
-        raise  # Ray's, not the storage's
-    except OSError as error:
-        raise StorageError(place, error) from error
-
-
-def _run(spec: SweepSpec, place: Place, listener: Listener | None) -> Results:
-    room = resources.Room(spec)
-    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * room.trials())
-    searcher, judge = Searcher(spec), judge_for(spec)
-    with Mirror(place) as mirror, contextlib.closing(Recorder(place, spec, listener)) as recorder:
-        folder = recorder.state.folder
-        task = Task.of(spec, judge.points, place, recorder.sweep_id, heartbeat_s, [folder] if folder else [])
-        with TuneRun(task, resources.placement(spec), room.trials) as tune_run:
-            recorder.reopen_stillborn()
-            left = replay(spec, recorder.events(), recorder.state, searcher, judge, tune_run.make_trial)
-            recorder.begun()
-            # A scheduler that lets trials wait for each other has to know them all.
-            ahead = (lambda: spec.num_trials) if judge.points.pausing else room.trials
-            source = TrialSource(spec, searcher, recorder, ahead, tune_run.make_trial, left.unfinished.values())
-            scheduler = CooperativeScheduler(judge, recorder, spec, heartbeat_s, left)
-            scheduler.catch_up(left)
-            control = _Control(spec, recorder, source, scheduler)
-            try:
-                with control.signals():
-                    tune_run.run(source, scheduler, control, ahead)
-                state, reason = control.outcome()
-            except KeyboardInterrupt:
-                state, reason = "interrupted", "interrupted twice: its trials were not waited for"
-                recorder.abandoned(reason)
-            except BaseException as error:
-                with contextlib.suppress(OSError):  # the disk may be what failed
-                    recorder.finished("failed", f"{type(error).__name__}: {error}")
-                raise
-            # Where the storage is full that was told already.
-            with contextlib.suppress(OSError) if control.fatal is not None else contextlib.nullcontext():
-                recorder.finished(state, reason)
-    if control.refused:
+    Args:
+        spec: The sweep.
+        method: A new search method of it.
+        place: Its folder.
+        session: The Ray to run it in, which may still be starting.
+        listener: Called with the state and each event.
+        folder: Where it was begun, if that was before.
+    """
+    task = _task(spec, method, place, [folder] if folder else [])
+    with contextlib.ExitStack() as stack:
+        # While Ray starts, the template of this node imports what the trials need.
+        stack.callback(start_template(task).end)
+        session.wait()
+        resources.check_feasible(spec)
+        check_shared(place)
+        trackers.begin(spec.trackers, place.folder.name)
+        mirror = stack.enter_context(Mirror(place))
+        driver = _run(spec, method, place, task, listener)
+    if driver.refused:
         place.remove()  # nothing was trained: it is as if the sweep had not begun
-    if control.fatal is not None:
-        raise control.fatal
+    if driver.fatal is not None:
+        raise driver.fatal
     if mirror.error is not None:
         raise StorageError(place, mirror.error)
     return Results(place)
 
 
-class _Control(Callback):
-    """Looks after a sweep while Tune runs it: interrupts, budgets, overdue stops, and what ends it early.
+def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listener: Listener | None) -> Driver:
+    """Runs the trials, and records what happens and how the sweep ended."""
+    capacity, clock = resources.Capacity(spec), SystemClock()
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials())
+    with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
+        remaining = resume(spec, recorder, method)
+        recorder.begun()
+        driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
+        task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
+        try:
+            with (
+                TuneRun(task, resources.placement(spec), capacity.trials) as tune_run,
+                _Interrupts() as interrupts,
+            ):
+                tune_run.run(driver, lambda: interrupts.asked)
+            state, reason = driver.outcome()
+        except KeyboardInterrupt:
+            state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+            recorder.abandoned(reason)
+        except BaseException as error:
+            with contextlib.suppress(StorageError):  # it may be what failed
+                recorder.finished("failed", f"{type(error).__name__}: {error}")
+            raise
+        # Where the storage is full that was said already.
+        with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
+            recorder.finished(state, reason)
+    return driver
+
+
+def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str]) -> Task:
+    """Returns what all trials share: modules are found in the current folder first, then in `folders`."""
+    return Task(
+        sweep=place.folder.name,
+        sweep_id="",
+        sweep_dir=str(place.folder.absolute()),
+        remote=place.remote.uri if place.remote is not None else None,
+        recipe=spec.recipe,
+        setup=spec.setup,
+        callbacks=tuple(spec.callbacks),
+        trackers=tuple(spec.trackers),
+        tracker_settings=trackers.settings(spec.trackers),
+        objective=Objective(spec.metric, spec.mode),
+        seed=spec.search.seed,
+        points=method.points,
+        import_paths=(os.getcwd(), *folders),
+        cpus=spec.bundles[0].get("cpu", 1),
+        gpus=spec.bundles[0].get("gpu", 0),
+    )
+
+
+class _Interrupts:
+    """Takes Ctrl-C and SIGTERM as the wish to pause the sweep; the second time they interrupt it. A context.
 
     Attributes:
-        fatal: What the sweep ended for before its time, if that is to be raised.
-        refused: Whether that is that no trial of it can run.
+        asked: Whether the sweep is to be paused.
     """
 
-    def __init__(
-        self, spec: SweepSpec, recorder: Recorder, source: TrialSource, scheduler: CooperativeScheduler
-    ) -> None:
-        self.fatal: SpecError | StorageError | None = None
-        self.refused = False
-        self._spec, self._recorder = spec, recorder
-        self._source, self._scheduler = source, scheduler
-        self._interrupted = False
-        self._ending: tuple[str, str] | None = None  # state and reason of a sweep that ends early
-        self._stillborn: list[TrialRecord] = []  # trials that raised before their first step
-        self._most_stillborn = min(_STILLBORN, spec.num_trials)
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
 
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Takes Ctrl-C and SIGTERM as the wish to pause the sweep; the second time they interrupt it."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
-        def interrupt(signum: int, frame: object) -> None:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def outcome(self) -> tuple[str, str | None]:
-        """Returns how the sweep ended, and why if it was not finished."""
-        if self._ending is not None:
-            return self._ending
-        trials = self._recorder.state.trials.values()
-        if all(trial.status == "failed" for trial in trials):
-            return "failed", "every trial failed"
-        if self._recorder.state.best is None:
-            return "failed", f"no trial reported a finite {self._spec.metric!r}"
-        return "completed", None
-
-    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        """Tune is about to handle its next event."""
-        self._scheduler.kill_overdue()
-        if self._ending is not None:
-            return
-        spent = self._budget_spent()
-        if self.fatal is not None:
-            self._end_early("failed", str(self.fatal), StopRequest("the sweep was ended", "paused"), trials)
-        elif self._interrupted:
-            request = StopRequest("the sweep was interrupted", "paused")
-            self._end_early("interrupted", "interrupted by the user", request, trials)
-        elif len(self._stillborn) >= self._most_stillborn:
-            first = self._stillborn[0]
-            reason = f"its first trials raised before their first step: {first.reason}"
-            self._end_early("failed", reason, StopRequest("the sweep was ended", "paused"), trials)
-        elif spent is not None:
-            self._end_early("completed", spent, StopRequest(spent), trials)
-
-    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """A trial has got its process."""
-        self._scheduler.started(trial)
-
-    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """A trial has ended, and was recorded."""
-        report: Report | None = trial.last_result.get("report")  # a trial that never ran has none
-        if report is not None and report.problems:
-            self.fatal, self.refused = SpecError(report.problems), not self._began()
-        if report is not None and report.failure == "storage":
-            self.fatal = StorageError(self._recorder.place, str(report.reason))
-        record = self._recorder.state.trials[assignment_of(trial).number]
-        finished = record.status == "completed" and record.reason is None
-        if finished and self._spec.metric not in record.metrics and self.fatal is None:
-            self.fatal = SpecError([never_reported(self._spec, record.metrics)])
-        if record.failure == "error" and not self._recorder.state.trained:
-            self._stillborn.append(record)
-
-    def _began(self) -> bool:
-        """Whether any trial was ever begun."""
-        return any(trial.attempts > 0 for trial in self._recorder.state.trials.values())
-
-    def _budget_spent(self) -> str | None:
-        """Says what budget is spent, if one is."""
-        budget, state = self._spec.budget, self._recorder.state
-        if budget.epochs is not None and state.epochs >= budget.epochs:
-            return f"the budget of {budget.epochs} epochs is spent"
-        if budget.time is not None and state.running_s(time.time()) >= budget.time:
-            return f"the budget of {budget.time:g} s is spent"
-        return None
-
-    def _end_early(self, state: str, reason: str, request: StopRequest, trials: list[TuneTrial]) -> None:
-        """Starts no more trials, and asks those that run to end."""
-        self._ending = state, reason
-        self._source.close()
-        self._scheduler.wind_down(trials, request)
+    def _interrupt(self, signum: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import ray
-from ray._common.usage import usage_lib
-from ray._private import services
-from ray._private.authentication import authentication_token_setup
-from ray._private.node import Node
-from ray._private.parameter import RayParams
-from ray._private.worker import global_worker
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
-__all__ = ["RaySession", "SessionError"]
+from xaytune.errors import SessionError
+from xaytune.ray_tune import compat
+from xaytune.ray_tune.compat import (
+    GcsClient,
+    Node,
+    RayParams,
+    authentication_token_setup,
+    global_worker,
+    services,
+    usage_lib,
+)
+
+__all__ = ["RaySession"]
 
 _PORT = 6379
 _ANSWER_S = 5.0
-
-
-class SessionError(Exception):
-    """The Ray that a sweep is to run in cannot be used."""
+# The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
+_LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
 
 class RaySession:
@@ -73,27 +80,61 @@ class RaySession:
 
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
+        with _quiet_ray(), _without_address(self._address):
+            node: _LocalNode | None = None
+            try:
+                node = self._start()
+            except BaseException as error:
+                self._error = error
+            self._ready.set()
+            self._over.wait()
+            ray.shutdown()
+            if node is not None:
+                node.end()
+
+    def _start(self) -> _LocalNode | None:
+        """Connects to a Ray; returns the one that was started for that, if one was."""
+        compat.check()
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         node: _LocalNode | None = None
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        if address is not None:
+            _check(address)
+        elif not _is_there():
+            _check_environment()
+            node = _started()
+            address = node.address
         try:
-            logging.getLogger("ray").setLevel(logging.ERROR)
-            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            if self._address is not None:
-                os.environ.pop("RAY_ADDRESS", None)  # Ray would take it instead
-            address = self._address or os.environ.get("RAY_ADDRESS")
-            if address is not None:
-                _check(address)
-            elif not _is_there():
-                node = _LocalNode()
-                address = node.address
             _join(address)
-            _silence()
-        except BaseException as error:
-            self._error = error
-        self._ready.set()
-        self._over.wait()
-        ray.shutdown()
-        if node is not None:
-            node.end()
+        except BaseException:
+            if node is not None:
+                node.end()
+            raise
+        _silence()
+        return node
+
+
+@contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """Keeps Ray's log to errors, and puts its level back."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _without_address(given: str | None) -> Iterator[None]:
+    """Hides RAY_ADDRESS where an address was given: Ray would take it instead."""
+    hidden = os.environ.pop("RAY_ADDRESS", None) if given is not None else None
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            os.environ["RAY_ADDRESS"] = hidden
 
 
 def _check(address: str) -> None:
@@ -132,6 +173,41 @@ def _join(address: str | None) -> None:
             f"{where} cannot be used: {cause}\nA token that it does not take, another version of Ray or Python, "
             "and a machine that is no node of it are the usual causes; from elsewhere use `xaytune launch`"
         ) from error
+
+
+def _check_environment() -> None:
+    """Checks that Ray can be started here: it would say in forty lines, or after a minute, that it cannot."""
+    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise SessionError(
+            f"the path of the temporary folder is too long for Ray's sockets (got {folder}): set RAY_TMPDIR to a "
+            "short one, such as /tmp"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SessionError(
+            f"Ray cannot write to the temporary folder {folder}: set RAY_TMPDIR to one that can be written"
+        )
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        raise SessionError(
+            "PYTHONWARNINGS makes warnings errors, which ends Ray's own processes "
+            f"(got {os.environ['PYTHONWARNINGS']!r}): unset it, and use `python -W error` or pytest's -W instead"
+        )
+
+
+def _started() -> _LocalNode:
+    """Starts a Ray on this machine.
+
+    Its processes have sessions of their own: what a batch system, ``timeout`` or a terminal sends to the group of
+    this process is for this process alone, which ends them itself.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
+    try:
+        return _LocalNode()
+    except Exception as error:
+        raise SessionError(f"Ray cannot be started on this machine: {type(error).__name__}: {error}") from error
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
 
 
 def _is_there() -> bool:

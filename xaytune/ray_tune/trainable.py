@@ -12,9 +12,9 @@ from typing import Any
 import ray
 from ray import tune
 
-from xaytune.ray_tune.storage import not_shared
+from xaytune.errors import Problem
+from xaytune.ray_tune.shared_storage import not_shared
 from xaytune.records.remote import RemoteFolder
-from xaytune.sweep.errors import Problem
 from xaytune.trial.attempt import TrialProcess
 from xaytune.trial.messages import (
     Assignment,
@@ -70,7 +70,7 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Waits for the trial's next message."""
         message = self._next_message()
-        return {"message": message, "done": isinstance(message, (Ended, Refused))}
+        return {"message": message, "done": _is_last(message)}
 
     def _assign(self, config: dict[str, Any]) -> None:
         # Tune would send it back with every result.
@@ -145,6 +145,12 @@ class TrialActor(tune.Trainable):
 def trainable_for(task: Task) -> type[TrialActor]:
     """Returns the trainable of a sweep."""
     return type("Trial", (TrialActor,), {"task": portable(task)})
+
+
+def _is_last(message: Message) -> bool:
+    """Whether a trial is over with a message; one that lost its process may be restarted."""
+    lost = isinstance(message, Ended) and message.failure is not None and message.failure.kind == "lost"
+    return isinstance(message, (Ended, Refused)) and not lost
 
 
 def _environment(task: Task, address: str) -> dict[str, str]:

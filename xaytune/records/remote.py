@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from xaytune.errors import RemoteError
+
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
@@ -16,10 +18,6 @@ __all__ = ["RemoteError", "RemoteFolder", "is_remote"]
 
 T = TypeVar("T")
 _PAUSES_S = (0.5, 2.0, 5.0)
-
-
-class RemoteError(OSError):
-    """A remote storage refuses, time and again."""
 
 
 def is_remote(storage: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from xaytune.records.journal import JournalError
+from xaytune.errors import JournalError
 from xaytune.records.results import Results
 from xaytune.report.curves import Progress, progress
 from xaytune.report.figures import comparison_plots

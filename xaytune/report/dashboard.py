@@ -11,21 +11,17 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from xaytune.records.journal import JournalError
+from xaytune.errors import DashboardError, JournalError
 from xaytune.records.place import Place
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.report.curves import measured
 from xaytune.report.study import frozen, space_of, state_of
 
-__all__ = ["DashboardError", "StudyMirror", "serve"]
+__all__ = ["StudyMirror", "serve"]
 
 # The journal is read again so often.
 _EVERY_S = 1.0
-
-
-class DashboardError(Exception):
-    """The dashboard cannot be served: it is not installed, or its port is taken."""
 
 
 class StudyMirror:

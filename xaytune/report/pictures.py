@@ -6,13 +6,10 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
+from xaytune.errors import PicturesError
 from xaytune.report.figures import Plot
 
-__all__ = ["PicturesError", "write_pictures"]
-
-
-class PicturesError(Exception):
-    """Pictures cannot be drawn here: what draws them is missing."""
+__all__ = ["write_pictures"]
 
 
 def write_pictures(plots: Sequence[Plot], folder: Path) -> list[Path]:

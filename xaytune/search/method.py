@@ -8,7 +8,7 @@ The life of a trial, as a method sees it::
 
     next()          -> NewTrial(config)         the trial gets the next number, from 0
     on_result(...)  -> [Continue | Stop | Pause | Exploit, ...]      at each of its decision points
-    next()          -> Resume(trial)            a paused trial trains again
+    next()          -> Resume(trial)            a paused trial is to train again; on_resume(trial) when it does
     on_end(...)     -> [...]                    it has ended, however it did
 
 What a method draws at random it draws from generators of its own, seeded by the spec and advanced by events only.
@@ -118,7 +118,10 @@ class Pause(Decision):
 
 @dataclass(frozen=True, kw_only=True)
 class Exploit(Decision):
-    """The trial resumes from the checkpoint of another, with another configuration.
+    """The trial is paused, and resumes from the checkpoint of another, with another configuration.
+
+    Where it runs it leaves its place, as with :class:`Pause`; where it is paused already it stays so. Either way
+    it trains again when :meth:`SearchMethod.next` says :class:`Resume`.
 
     Attributes:
         donor: The other trial. :class:`KeepCheckpoint` was said of it before.
@@ -191,6 +194,7 @@ class SearchMethod(ABC):
         """Says what a free worker is to do.
 
         Only :class:`NewTrial` changes the state of the method: after any other answer it may be asked again.
+        :class:`Resume` is said again until :meth:`on_resume` is called.
         """
 
     @abstractmethod
@@ -203,6 +207,9 @@ class SearchMethod(ABC):
         Args:
             config: The configuration that the trial has.
         """
+
+    def on_resume(self, trial: int) -> None:  # noqa: B027
+        """Learns that a paused trial trains again: it is called before :meth:`next` is asked again."""
 
     @abstractmethod
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
@@ -218,6 +225,12 @@ class SearchMethod(ABC):
 
         Returns:
             What this means for other trials.
+        """
+
+    def recall(self, decision: Decision) -> None:  # noqa: B027
+        """Learns what was decided on a trial in fact, when a method is rebuilt from a journal.
+
+        It is called only where the method would decide otherwise now: the journal was written by another version.
         """
 
     def fall_back(self, reason: str) -> None:  # noqa: B027

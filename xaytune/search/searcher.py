@@ -14,10 +14,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from xaytune.errors import Problem, SpecError
 from xaytune.search.distributions import Choices
 from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, SearchSpec, TpeSpec
 from xaytune.sweep.domains import Categorical, Integer
-from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.space import Parameter
 from xaytune.sweep.spec import SweepSpec
 

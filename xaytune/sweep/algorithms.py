@@ -1,16 +1,33 @@
-"""The options of every search and scheduler there is; their names and meanings are Ray Tune's and Optuna's."""
+"""The options of every search and scheduler there is; their names and meanings are Ray Tune's and Optuna's.
+
+A name alone, ``scheduler: asha``, is an algorithm with its default options. A class of one's own is named by
+reference, ``{algorithm: my_package.module:MyScheduler, keep: 3}``, or given as an object, ``MyScheduler(keep=3)``.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_serializer,
+    model_validator,
+)
 
 __all__ = [
+    "ALGORITHMS",
     "AshaSpec",
     "CmaesSpec",
+    "ExtensionSpec",
     "FifoSpec",
     "GpSpec",
     "GridSpec",
@@ -22,6 +39,7 @@ __all__ = [
     "QmcSpec",
     "RandomSpec",
     "SchedulerSpec",
+    "SearchExtensionSpec",
     "SearchSpec",
     "TpeSpec",
 ]
@@ -46,39 +64,93 @@ class RandomSpec(_Search):
 class GridSpec(_Search):
     """Every combination of the values of a space that can be counted."""
 
-    algorithm: Literal["grid"]
+    algorithm: Literal["grid"] = "grid"
 
 
 class QmcSpec(_Search):
     """A scrambled Sobol sequence: draws that cover the space more evenly than random ones."""
 
-    algorithm: Literal["qmc"]
+    algorithm: Literal["qmc"] = "qmc"
 
 
 class TpeSpec(_Search):
-    """Tree-structured Parzen estimator (Bergstra et al., 2011)."""
+    """Tree-structured Parzen estimator (Bergstra et al., 2011).
 
-    algorithm: Literal["tpe"]
+    Attributes:
+        n_startup_trials: Trials that are drawn at random first.
+        multivariate: Whether parameters are modelled together; by default where no scheduler stops trials early.
+    """
+
+    algorithm: Literal["tpe"] = "tpe"
     n_startup_trials: int = Field(default=10, ge=0)
-    multivariate: bool = False
+    multivariate: bool | None = None
 
 
 class GpSpec(_Search):
     """Bayesian optimisation with a Gaussian process."""
 
-    algorithm: Literal["gp"]
+    algorithm: Literal["gp"] = "gp"
     n_startup_trials: int = Field(default=10, ge=0)
 
 
 class CmaesSpec(_Search):
     """Covariance matrix adaptation evolution strategy (Hansen, 2016); choices are drawn independently."""
 
-    algorithm: Literal["cmaes"]
+    algorithm: Literal["cmaes"] = "cmaes"
     n_startup_trials: int = Field(default=1, ge=0)
 
 
-SearchSpec = Annotated[
+class ExtensionSpec(Options):
+    """A sampler, scheduler or search method by reference, with options that its own model checks.
+
+    Attributes:
+        algorithm: ``"package.module:Class"``, or the class.
+    """
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+
+    algorithm: str | type
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that its own model checks."""
+        return dict(self.model_extra or {})
+
+    @field_serializer("algorithm")
+    def _reference(self, algorithm: str | type) -> str:
+        return algorithm if isinstance(algorithm, str) else f"{algorithm.__module__}:{algorithm.__qualname__}"
+
+
+class SearchExtensionSpec(ExtensionSpec):
+    """An extension that stands in ``search``, with the seed of the sweep."""
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+def _options_of(value: Any) -> Any:
+    """Reads a name alone, a class, or an object of one, as a mapping of options."""
+    if isinstance(value, (str, type)):
+        return {"algorithm": value}
+    options = getattr(value, "options", None)
+    if isinstance(options, Options) and not isinstance(value, Options):
+        return {"algorithm": type(value), **options.model_dump(exclude={"algorithm"}, exclude_unset=True)}
+    return value
+
+
+def _kind(value: Any) -> str | None:
+    """Tells which union a mapping of options belongs to."""
+    algorithm = value.get("algorithm") if isinstance(value, Mapping) else getattr(value, "algorithm", None)
+    own = isinstance(algorithm, type) or (isinstance(algorithm, str) and re.fullmatch(r"[\w.]+:[\w.]+", algorithm))
+    return "extension" if own else "built-in"
+
+
+_BuiltInSearch = Annotated[
     RandomSpec | GridSpec | QmcSpec | TpeSpec | GpSpec | CmaesSpec, Field(discriminator="algorithm")
+]
+SearchSpec = Annotated[
+    Annotated[_BuiltInSearch, Tag("built-in")] | Annotated[SearchExtensionSpec, Tag("extension")],
+    Discriminator(_kind),
+    BeforeValidator(_options_of),
 ]
 
 
@@ -96,7 +168,7 @@ class _EarlyStopping(Options):
 class AshaSpec(_EarlyStopping):
     """Asynchronous successive halving (Li et al., 2020): at each rung the best 1/`reduction_factor` go on."""
 
-    algorithm: Literal["asha"]
+    algorithm: Literal["asha"] = "asha"
     max_t: int = Field(default=100, ge=1)
     reduction_factor: float = Field(default=4, gt=1)
 
@@ -119,14 +191,14 @@ class AshaSpec(_EarlyStopping):
 class MedianSpec(_EarlyStopping):
     """Median stopping (Golovin et al., 2017): stops what is worse than the median of the other trials."""
 
-    algorithm: Literal["median"]
+    algorithm: Literal["median"] = "median"
     min_samples_required: int = Field(default=3, ge=1)
 
 
 class HyperbandSpec(Options):
     """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best go on together."""
 
-    algorithm: Literal["hyperband"]
+    algorithm: Literal["hyperband"] = "hyperband"
     time_attr: Literal["epoch", "global_step"] = "epoch"
     max_t: int = Field(default=81, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
@@ -136,6 +208,8 @@ class _Population(Options):
     time_attr: Literal["epoch", "global_step"] = "epoch"
     perturbation_interval: int = Field(default=5, ge=1)
     quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
+    synch: bool = False
+    burn_in_period: int = Field(default=0, ge=0)
     hyperparam_mutations: list[str] | None = Field(default=None, min_length=1)
 
 
@@ -145,22 +219,37 @@ class PbtSpec(_Population):
     Attributes:
         perturbation_interval: Epochs or steps between two perturbations of a trial.
         quantile_fraction: Share of the population that is best, and that is worst.
+        synch: Whether all trials wait for each other at each interval. Else a trial is compared with those that
+            have been as old, once 1/`quantile_fraction` of them (or all) have.
         hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
         resample_probability: How often a parameter is drawn anew instead.
         burn_in_period: Epochs or steps before the first perturbation.
     """
 
-    algorithm: Literal["pbt"]
+    algorithm: Literal["pbt"] = "pbt"
     resample_probability: float = Field(default=0.25, ge=0, le=1)
-    burn_in_period: int = Field(default=0, ge=0)
 
 
 class Pb2Spec(_Population):
     """Population based bandits (Parker-Holder et al., 2020): PBT whose perturbations a Gaussian process draws."""
 
-    algorithm: Literal["pb2"]
+    algorithm: Literal["pb2"] = "pb2"
 
 
-SchedulerSpec = Annotated[
+_BuiltInScheduler = Annotated[
     FifoSpec | AshaSpec | MedianSpec | HyperbandSpec | PbtSpec | Pb2Spec, Field(discriminator="algorithm")
 ]
+SchedulerSpec = Annotated[
+    Annotated[_BuiltInScheduler, Tag("built-in")] | Annotated[ExtensionSpec, Tag("extension")],
+    Discriminator(_kind),
+    BeforeValidator(_options_of),
+]
+
+# The options of each algorithm that has a name.
+ALGORITHMS: dict[str, type[Options]] = {
+    str(model.model_fields["algorithm"].default): model
+    for model in (
+        *(RandomSpec, GridSpec, QmcSpec, TpeSpec, GpSpec, CmaesSpec),
+        *(FifoSpec, AshaSpec, MedianSpec, HyperbandSpec, PbtSpec, Pb2Spec),
+    )
+}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from xaytune.sweep.values import key, same, text
 
 __all__ = ["Categorical", "Domain", "Float", "Integer"]
 
@@ -13,6 +15,8 @@ __all__ = ["Categorical", "Domain", "Float", "Integer"]
 _MAX_COUNTED = 100_000
 # Beyond this the width of a range would overflow.
 _LARGEST = 1e300
+# So many values are shown of a domain that has more.
+_MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,21 @@ class Float:
             return None
         return [self.low + step * self.q for step in range(steps + 1)]
 
+    def accept(self, value: Any) -> float:
+        """Returns a value as the domain gives it.
+
+        Raises:
+            ValueError: It is none of the domain.
+        """
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"must be a number (got {text(value)})")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be from {self.low} to {self.high} (got {value})")
+        steps = (value - self.low) / self.q if self.q is not None else 0.0
+        if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
+            raise ValueError(f"must be {self.low} plus a multiple of {self.q} (got {value})")
+        return float(value)
+
 
 @dataclass(frozen=True)
 class Integer:
@@ -57,10 +76,22 @@ class Integer:
         """All values there are; None if they are too many to be tried each."""
         return range(self.low, self.high) if self.high - self.low <= _MAX_COUNTED else None
 
+    def accept(self, value: Any) -> int:
+        """Returns a value as the domain gives it.
+
+        Raises:
+            ValueError: It is none of the domain.
+        """
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be an integer (got {text(value)})")
+        if not self.low <= value < self.high:
+            raise ValueError(f"must be from {self.low} to {self.high - 1} (got {value})")
+        return int(value)
+
 
 @dataclass(frozen=True)
 class Categorical:
-    """One of the choices; if `gridded`, each of them in turn."""
+    """One of the choices; if `gridded`, each of them in turn. Choices may differ by their type: 0 and False."""
 
     choices: tuple[Any, ...]
     gridded: bool = False
@@ -68,15 +99,37 @@ class Categorical:
     def __post_init__(self) -> None:
         if not self.choices:
             raise ValueError("needs at least one value (got an empty list)")
-        if any(choice in self.choices[:index] for index, choice in enumerate(self.choices)):
-            raise ValueError(f"holds a value twice (got {list(self.choices)})")
+        if len(set(map(_identity, self.choices))) < len(self.choices):
+            raise ValueError(f"holds a value twice (got {text(list(self.choices))})")
 
     def values(self) -> Sequence[Any]:
         """All values there are."""
         return self.choices
 
+    def accept(self, value: Any) -> Any:
+        """Returns a value as the domain gives it; a number also where only its type is another: 1 for 1.0.
+
+        Raises:
+            ValueError: It is none of the domain.
+        """
+        for choice in self.choices:
+            if same(choice, value):
+                return choice
+        if type(value) in (int, float):
+            equal = [choice for choice in self.choices if type(choice) in (int, float) and choice == value]
+            if equal:
+                return equal[0]
+        shown = ", ".join(text(choice) for choice in self.choices[:_MOST_SHOWN])
+        more = ", ..." if len(self.choices) > _MOST_SHOWN else ""
+        raise ValueError(f"must be one of {shown}{more} (got {value!r})")
+
 
 Domain = Float | Integer | Categorical
+
+
+def _identity(value: Any) -> Hashable:
+    """Tells True from 1, and 1 from 1.0."""
+    return (type(value), value) if type(value) in (int, str, bool) else key(value)
 
 
 def _check_bounds(low: float, high: float, log: bool) -> None:

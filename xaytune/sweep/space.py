@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from xaytune.sweep.domains import Domain
-from xaytune.sweep.errors import Problem, SpecError, nearest
+from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.sweep.grid import Grid
+from xaytune.sweep.parameter import Parameter
+from xaytune.sweep.values import same, text
 
-__all__ = ["Parameter", "Space"]
+__all__ = ["Parameter", "Space", "dotted"]
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of the space: its dotted name, its domain, and the parents' values it exists for."""
-
-    name: str
-    domain: Domain
-    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-
-    def active(self, values: Mapping[str, Any]) -> bool:
-        """Tells whether the parameter exists where the parents have these values."""
-        return all(name in values and values[name] in allowed for name, allowed in self.when.items())
+_ABSENT = object()
 
 
 class Space:
@@ -33,14 +22,27 @@ class Space:
         raw: The mapping that it was parsed from.
         parameters: In an order in which parents come before what depends on them.
         constants: Fixed values by dotted name.
+
+    Args:
+        raw: See above.
+        parameters: See above.
+        constants: See above.
+        sequences: The lists and tuples that hold parameters, by dotted name: their items are named by index,
+            ``betas.0``.
     """
 
     def __init__(
-        self, raw: Mapping[str, Any], parameters: tuple[Parameter, ...], constants: Mapping[str, Any]
+        self,
+        raw: Mapping[str, Any],
+        parameters: tuple[Parameter, ...],
+        constants: Mapping[str, Any],
+        sequences: Mapping[str, type[list[Any]] | type[tuple[Any, ...]]] | None = None,
     ) -> None:
         self.raw = raw
         self.parameters = parameters
         self.constants = dict(constants)
+        # Inner ones first: a tuple takes its items when it is made.
+        self._sequences = sorted((sequences or {}).items(), key=lambda item: -item[0].count("."))
 
     def configure(self, suggest: Callable[[Parameter], Any]) -> dict[str, Any]:
         """Builds a configuration.
@@ -51,23 +53,59 @@ class Space:
         Returns:
             The nested configuration, constants included.
         """
-        values: dict[str, Any] = {}
+        values = dict(self.constants)
         for parameter in self.parameters:
-            if parameter.active(values | self.constants):
+            if parameter.active(values):
                 values[parameter.name] = suggest(parameter)
-        return nest({**self.constants, **values})
+        return self._nest(values)
 
     def values(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values that the parameters have in a configuration, by name."""
-        found: dict[str, Any] = {}
+        found = {parameter.name: _find(config, parameter.name) for parameter in self.parameters}
+        return {name: value for name, value in found.items() if value is not _ABSENT}
+
+    def complete(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns a configuration that somebody wrote, checked, and as the space itself would build it.
+
+        Args:
+            config: A value for each parameter that exists, nested or by dotted names; constants may be left out.
+
+        Raises:
+            SpecError: It is none of the space; with everything that is wrong.
+        """
+        given = dotted(config)
+        try:
+            config = nest(given)
+        except (AttributeError, TypeError):
+            message = f"a name is a value and holds others too (got {text(given)})"
+            raise SpecError([Problem((), message)]) from None
+        known = [*(parameter.name for parameter in self.parameters), *self.constants]
+        problems = [
+            Problem((name,), f"the space has no such parameter; {nearest(name, known)}")
+            for name in given
+            if not self._belongs(name, known)
+        ]
+        problems += [
+            Problem((name,), f"is {text(value)} in the space (got {text(found)})")
+            for name, value in self.constants.items()
+            if (found := _find(config, name)) is not _ABSENT and not same(found, value)
+        ]
+        values = dict(self.constants)
         for parameter in self.parameters:
-            *parents, leaf = parameter.name.split(".")
-            place: Any = config
-            for parent in parents:
-                place = place.get(parent, {})
-            if leaf in place:
-                found[parameter.name] = place[leaf]
-        return found
+            value = _find(config, parameter.name)
+            if not parameter.active(values):
+                if value is not _ABSENT:
+                    problems.append(Problem((parameter.name,), f"does not exist here: {_needs(parameter)}"))
+            elif value is _ABSENT:
+                problems.append(Problem((parameter.name,), "is missing: a configuration has all parameters"))
+            else:
+                try:
+                    values[parameter.name] = parameter.domain.accept(value)
+                except ValueError as error:
+                    problems.append(Problem((parameter.name,), str(error)))
+        if problems:
+            raise SpecError(problems)
+        return self._nest(values)
 
     def fix(self, values: Mapping[str, Any]) -> Space:
         """Returns the space with these parameters, by dotted name, held at a value.
@@ -82,22 +120,34 @@ class Space:
                 Problem((), f"the space has no parameter {name!r}; {nearest(name, known)}") for name in unknown
             )
         searched = tuple(parameter for parameter in self.parameters if parameter.name not in values)
-        return Space(self.raw, searched, {**self.constants, **values})
+        return Space(self.raw, searched, {**self.constants, **values}, dict(self._sequences))
 
-    def grid(self, parameters: tuple[Parameter, ...]) -> Iterator[dict[str, Any]]:
-        """Yields every combination of the values of these parameters, by name, in their order.
+    def grid(self, parameters: Sequence[Parameter]) -> Grid:
+        """Returns every combination of the values of these parameters, by name, in their order.
 
         A parameter that does not exist in a combination is left out of it.
         """
-        seen = []
-        for values in itertools.product(*(parameter.domain.values() or [] for parameter in parameters)):
-            point: dict[str, Any] = {}
-            for parameter, value in zip(parameters, values, strict=True):
-                if parameter.active(point | self.constants):
-                    point[parameter.name] = value
-            if point not in seen:
-                seen.append(point)
-                yield point
+        return Grid(parameters, self.constants)
+
+    def count(self, parameters: tuple[Parameter, ...]) -> int:
+        """Returns how many combinations :meth:`grid` gives."""
+        return self.grid(parameters).size
+
+    def _belongs(self, name: str, known: Sequence[str]) -> bool:
+        """Whether a dotted name is that of a parameter or a constant, or of something in one that is a mapping."""
+        return any(name == one or name.startswith(f"{one}.") for one in known) or any(
+            name == sequence for sequence, _ in self._sequences
+        )
+
+    def _nest(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        nested = nest(values)
+        for name, kind in self._sequences:
+            *parents, leaf = name.split(".")
+            holder: Any = nested
+            for parent in parents:
+                holder = holder[parent]
+            holder[leaf] = kind(holder[leaf][index] for index in sorted(holder[leaf], key=int))
+        return nested
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,3 +160,35 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
             target = target.setdefault(parent, {})
         target[leaf] = value
     return nested
+
+
+def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a nested configuration as one of dotted names; a mapping whose keys are no text is a value."""
+    return dict(_dotted(config, ()))
+
+
+def _dotted(config: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        here = (*path, name)
+        if isinstance(value, dict) and value and all(isinstance(inner, str) for inner in value):
+            yield from _dotted(value, here)
+        else:
+            yield ".".join(map(str, here)), value
+
+
+def _find(config: Any, name: str) -> Any:
+    """What a configuration has under a dotted name."""
+    found = config
+    for part in name.split("."):
+        if isinstance(found, Mapping):
+            found = found.get(part, _ABSENT)
+        elif isinstance(found, (list, tuple)) and part.isdecimal() and int(part) < len(found):
+            found = found[int(part)]
+        else:
+            return _ABSENT
+    return found
+
+
+def _needs(parameter: Parameter) -> str:
+    conditions = (f"{name} must be {' or '.join(map(text, allowed))}" for name, allowed in parameter.when.items())
+    return f"for that {', '.join(conditions)}"

@@ -1,7 +1,7 @@
 """Reading a search space from a mapping.
 
-A space is a mapping. A value is a domain, ``{loguniform: [1e-4, 0.3]}``, a constant, or a nested mapping.
-Names and bounds are Ray Tune's:
+A space is a mapping. A value is a domain, ``{loguniform: [1e-4, 0.3]}``, a constant, a nested mapping, or a list
+or tuple of these. Names and bounds are Ray Tune's:
 
 =============  ============================  ==========================================================
 domain         arguments                     values
@@ -16,17 +16,24 @@ domain         arguments                     values
 =============  ============================  ==========================================================
 
 ``{uniform: [0.5, 0.99], when: {optimizer: sgd}}`` exists only in configurations whose ``optimizer`` is
-``sgd`` (or one of a list of values).
+``sgd``; ``when: {optimizer: [sgd, rmsprop]}`` names several values, and ``when: {layers: [2, 3]}`` those of an
+integer. Dots in a name nest it: ``optimizer.lr`` is ``lr`` within ``optimizer``. The items of a list or tuple are
+named by index: ``betas: [{uniform: [0.8, 0.9]}, 0.999]`` has a parameter ``betas.0``.
+
+Values are kept as :mod:`xaytune.sweep.values` says, and may be written in the forms that are listed there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.sweep.conditions import ordered
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
-from xaytune.sweep.errors import Path, Problem, SpecError, nearest
-from xaytune.sweep.space import Parameter, Space
+from xaytune.sweep.parameter import Parameter
+from xaytune.sweep.space import Space
+from xaytune.sweep.values import problems, read
 
 __all__ = ["parse_space"]
 
@@ -37,12 +44,16 @@ def parse_space(raw: Any) -> Space:
     Raises:
         SpecError: With everything that is wrong, each problem's path beginning at the space.
     """
+    try:
+        values = read(raw)
+    except ValueError as error:
+        raise SpecError([Problem((), str(error))]) from None
     parser = _Parser()
-    parser.walk(raw, ())
-    ordered = parser.finish()
+    parser.walk(values, (), "")
+    parameters = parser.finish()
     if parser.problems:
         raise SpecError(parser.problems)
-    return Space(raw, ordered, parser.constants)
+    return Space(values, parameters, parser.constants, parser.sequences)
 
 
 class _Parser:
@@ -50,26 +61,42 @@ class _Parser:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self.parameters: dict[str, Parameter] = {}
         self.constants: dict[str, Any] = {}
+        self.sequences: dict[str, Any] = {}
+        self._parameters: dict[str, Parameter] = {}
+        self._places: dict[str, Path] = {}  # where each name was found
 
-    def walk(self, raw: Any, path: Path) -> None:
+    def walk(self, raw: Any, path: Path, name: str) -> None:
+        """Takes in a mapping: the space, or one nested in it."""
         if not isinstance(raw, Mapping):
             self._problem(path, f"must map parameters to domains or constants (got {raw!r})")
             return
         for key, value in raw.items():
-            here = (*path, key)
-            if not isinstance(key, str) or not key or "." in key:
-                self._problem(here, f"a parameter's name must be a string without dots (got {key!r})")
-            elif not isinstance(value, Mapping):
-                self.constants[".".join(map(str, here))] = value
-            elif (domain := _domain_key(value)) is not None:
-                self._parameter(value, domain, here)
+            if isinstance(key, str) and all(key.split(".")):
+                self._take(value, (*path, key), f"{name}.{key}" if name else key)
             else:
-                self.walk(value, here)
+                message = f"a parameter's name must be text, with dots only between names (got {key!r})"
+                self._problem((*path, key if isinstance(key, (str, int)) else str(key)), message)
 
-    def _parameter(self, raw: Mapping[str, Any], key: str, path: Path) -> None:
-        name = ".".join(map(str, path))
+    def _take(self, value: Any, path: Path, name: str) -> None:
+        """Takes in what the space has under a name."""
+        if isinstance(value, Mapping) and (domain := _domain_key(value)) is not None:
+            self._parameter(value, domain, path, name)
+        elif isinstance(value, Mapping) and value and (_names(value) or _holds_domain(value)):
+            self.walk(value, path, name)
+        elif isinstance(value, (list, tuple)) and _holds_domain(value):
+            self.sequences[name] = type(value)
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping) and "when" in item and _domain_key(item) is not None:
+                    message = "an item of a list always exists: it has no 'when'; write a choice of whole lists"
+                    self._problem((*path, index, "when"), message)
+                else:
+                    self._take(item, (*path, index), f"{name}.{index}")
+        elif self._is_new(path, name):
+            self.problems += problems(value, path)
+            self.constants[name] = value
+
+    def _parameter(self, raw: Mapping[str, Any], key: str, path: Path, name: str) -> None:
         for extra in raw.keys() - {key, "when"}:
             self._problem((*path, extra), f"a domain takes only 'when' beside {key!r} (got {extra!r})")
         when = raw.get("when", {})
@@ -79,75 +106,60 @@ class _Parser:
         if key not in _DOMAINS:
             self._problem((*path, key), f"unknown domain {key!r}; {nearest(key, _DOMAINS)}")
             return
+        refused = list(_refused_choices(raw[key], (*path, key))) if key in ("choice", "grid") else []
+        self.problems += refused
+        if not self._is_new(path, name) or refused:
+            return
         try:
             domain = _DOMAINS[key](raw[key])
         except ValueError as error:
             self._problem(path, f"{key}: {error}")
             return
-        needs = {str(k): tuple(v) if isinstance(v, (list, tuple)) else (v,) for k, v in when.items()}
-        self.parameters[name] = Parameter(name, domain, needs)
+        needs = {str(k): v if isinstance(v, (list, tuple)) else (v,) for k, v in when.items()}
+        self._parameters[name] = Parameter(name, domain, needs)  # type: ignore[arg-type]
 
     def finish(self) -> tuple[Parameter, ...]:
         """Checks the conditions against what they refer to, and orders the parameters, parents first."""
-        if not self.parameters and not self.problems:
+        if not self._parameters and not self.problems:
             self._problem(
                 (), "holds no parameter to search: give at least one a domain, such as {uniform: [0, 1]}"
             )
-        broken = len(self.problems)
-        for parameter in self.parameters.values():
-            for parent, values in parameter.when.items():
-                self._check_condition(parameter.name, parent, values)
-        if len(self.problems) > broken:
-            return ()
-        ordered: dict[str, Parameter] = {}
-        waiting = dict(self.parameters)
-        while waiting:
-            ready = [p for p in waiting.values() if not any(parent in waiting for parent in p.when)]
-            if not ready:
-                names = ", ".join(waiting)
-                self._problem((), f"the conditions of {names} need each other: none of them can ever exist")
-                break
-            for parameter in ready:
-                ordered[parameter.name] = waiting.pop(parameter.name)
-        for parameter in ordered.values():
-            self._check_possible(parameter)
-        return tuple(ordered.values())
+        parameters, wrong = ordered(self._parameters, self.constants)
+        self.problems += [
+            Problem((*self._places.get(name, ()), *problem.path), problem.message) for name, problem in wrong
+        ]
+        return parameters
 
-    def _check_possible(self, parameter: Parameter) -> None:
-        """Checks that all that a parameter needs, and what that needs, can hold at once."""
-        allowed: dict[str, list[Any]] = {}
-        waiting = [parameter]
-        while waiting:
-            for parent, values in waiting.pop().when.items():
-                allowed[parent] = [value for value in allowed.get(parent, values) if value in values]
-                if not allowed[parent]:
-                    path = (*parameter.name.split("."), "when")
-                    self._problem(path, f"it can never exist: its conditions ask different values of {parent!r}")
-                    return
-                if parent in self.parameters:
-                    waiting.append(self.parameters[parent])
-
-    def _check_condition(self, name: str, parent: str, values: tuple[Any, ...]) -> None:
-        path = (*name.split("."), "when", parent)
-        if parent in self.constants:
-            possible: Sequence[Any] = [self.constants[parent]]
-        elif parent not in self.parameters:
-            known = [*self.parameters, *self.constants]
-            self._problem(path, f"there is no parameter {parent!r}; {nearest(parent, known)}")
-            return
-        else:
-            domain = self.parameters[parent].domain
-            if not isinstance(domain, Categorical):
-                self._problem(path, "a condition needs a parameter with choice, grid or a constant value")
-                return
-            possible = domain.values()
-        for value in values:
-            if value not in possible:
-                shown = ", ".join(map(str, possible))
-                self._problem(path, f"{parent} never is {value!r}; it is one of: {shown}")
+    def _is_new(self, path: Path, name: str) -> bool:
+        """Checks that a name is given once: ``a.b`` is also ``a: {b: ...}``."""
+        clash = next(
+            (
+                other
+                for other in self._places
+                if other == name or other.startswith(f"{name}.") or name.startswith(f"{other}.")
+            ),
+            None,
+        )
+        if clash is not None:
+            self._problem(path, f"is given twice: {clash!r} is there already")
+            return False
+        self._places[name] = path
+        return True
 
     def _problem(self, path: Path, message: str) -> None:
         self.problems.append(Problem(path, message))
+
+
+def _names(value: Mapping[Any, Any]) -> bool:
+    """Whether a mapping nests: its keys are names. Else it is a value."""
+    return all(isinstance(key, str) for key in value)
+
+
+def _holds_domain(value: Any) -> bool:
+    """Whether a mapping, list or tuple is a domain, or has one at any depth."""
+    if isinstance(value, Mapping):
+        return _domain_key(value) is not None or any(map(_holds_domain, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_holds_domain, value))
 
 
 def _domain_key(value: Mapping[str, Any]) -> str | None:
@@ -160,6 +172,31 @@ def _domain_key(value: Mapping[str, Any]) -> str | None:
         return None
     looks_misspelt = isinstance(value[keys[0]], (list, tuple)) and "mean" in nearest(keys[0], _DOMAINS)
     return keys[0] if "when" in value or looks_misspelt else None
+
+
+def _refused_choices(choices: Any, path: Path) -> Iterator[Problem]:
+    """Yields what is wrong with the values of a choice: domains in them, and what cannot be kept."""
+    if not isinstance(choices, (list, tuple)):
+        return  # the domain itself says so
+    for index, choice in enumerate(choices):
+        place, domain = next(_domains_in(choice, (*path, index)), ((), None))
+        if domain is not None:
+            message = f"takes values, not domains: give each its own name and a 'when' (got {domain!r})"
+            yield Problem(place, message)
+        else:
+            yield from problems(choice, (*path, index))
+
+
+def _domains_in(value: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    items: Any = ()
+    if isinstance(value, Mapping):
+        if len(value.keys() - {"when"}) == 1 and _domain_key(value) in _DOMAINS:
+            yield path, value
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    for key, item in items:
+        yield from _domains_in(item, (*path, key))
 
 
 def _number(value: Any) -> float:
@@ -199,9 +236,6 @@ def _int(arguments: Any, log: bool = False) -> Integer:
 def _categorical(arguments: Any, grid: bool = False) -> Categorical:
     if not isinstance(arguments, (list, tuple)):
         raise ValueError(f"takes a list of values (got {arguments!r})")
-    for choice in arguments:
-        if isinstance(choice, Mapping) and _domain_key(choice) is not None:
-            raise ValueError(f"takes values, not domains: give each its own name and a 'when' (got {choice!r})")
     return Categorical(tuple(arguments), gridded=grid)
 
 

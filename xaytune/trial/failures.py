@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from xaytune.records.remote import RemoteError
+from xaytune.errors import RemoteError
 from xaytune.trial.messages import Failure, FailureKind
 
 __all__ = ["describe", "failure_of", "format_error", "kind_of"]

@@ -12,7 +12,7 @@ import sysconfig
 import weakref
 from collections.abc import Callable, Collection, Iterable
 
-from xaytune.sweep.errors import Problem
+from xaytune.errors import Problem
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task

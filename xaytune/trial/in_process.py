@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from xaytune.errors import SpecError
 from xaytune.records.history import Row
 from xaytune.search.searcher import Searcher
-from xaytune.sweep.errors import SpecError
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.seeds import trial_seed
 from xaytune.sweep.spec import SweepSpec

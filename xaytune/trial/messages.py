@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from xaytune.errors import Problem
 from xaytune.records.state import Best
-from xaytune.sweep.errors import Problem
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import Reference, TrackerName
 from xaytune.sweep.time_axis import DecisionPoints

@@ -15,7 +15,7 @@ from typing import Any
 
 import cloudpickle
 
-from xaytune.sweep.errors import Path, Problem, SpecError, nearest
+from xaytune.errors import Path, Problem, SpecError, nearest
 from xaytune.sweep.spec import Reference, SweepSpec, TrackerName, reference_name
 from xaytune.trial.messages import Task
 from xaytune.trial.trackers.tracking import missing

@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from xaytune.errors import Problem, SpecError
 from xaytune.records.history import Row
-from xaytune.sweep.errors import Problem, SpecError
 from xaytune.sweep.spec import TrackerName
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trial.metrics import capture, materialize

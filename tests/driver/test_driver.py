@@ -1,0 +1,227 @@
+"""What the driver does about each thing that can happen to a trial. No Ray, no process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.driver.harness import Played
+from xaytune.driver.commands import Kill, Release, RequestStop
+from xaytune.errors import Problem
+from xaytune.trial.messages import Failure, Refused, StopRequest
+
+Play = Callable[..., Played]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Iterator[Play]:
+    played: list[Played] = []
+
+    def begin(**options: object) -> Played:
+        for before in played:
+            before.close()
+        played.append(Played(tmp_path / "sweep", **options))
+        return played[-1]
+
+    yield begin
+    for sweep in played:
+        sweep.close()
+
+
+def test_a_weak_trial_is_asked_to_stop_and_the_journal_says_why(play: Play) -> None:
+    sweep = play()
+    for value in (0.8, 0.9, 0.7):
+        trial = sweep.start().trial
+        commands = sweep.report(trial, 1, value)
+    (command,) = commands
+    assert isinstance(command, RequestStop)
+    assert command.trial == 2
+    assert "0.7" in command.request.reason
+    assert sweep[2].stop_reason == command.request.reason
+    sweep.end(2, 1, status="stopped", reason=command.request.reason)
+    assert sweep[2].status == "stopped"
+
+
+def test_a_trial_that_lost_its_process_is_restarted_so_many_times_and_then_fails(play: Play) -> None:
+    sweep = play(failures={"retries": 2})
+    for attempt in range(3):
+        assert sweep.start().attempt == attempt
+        sweep.heartbeat(0, 5, attempt=attempt)
+        commands = sweep.driver.lost(0, "lost", "signal 9")
+        assert commands == ([Release(0)] if attempt < 2 else [])
+    assert (sweep[0].status, sweep[0].failure) == ("failed", "lost")
+    assert "3 times" in str(sweep[0].reason)
+
+
+def test_a_lost_node_does_not_count_as_a_retry(play: Play) -> None:
+    sweep = play(failures={"retries": 0})
+    for _ in range(5):
+        sweep.start()
+        assert sweep.driver.lost(0, "node_lost", "") == [Release(0)]
+    sweep.start()
+    assert sweep.driver.lost(0, "lost", "") == []
+    assert sweep[0].status == "failed"
+
+
+def test_a_restarted_trial_hears_of_its_decision_again(play: Play) -> None:
+    sweep = play()
+    for value in (0.8, 0.9, 0.7):
+        commands = sweep.report(sweep.start().trial, 1, value)
+    before = commands[0]
+    sweep.driver.lost(2, "lost", "")
+    assert sweep.start().judged_until == 1
+    assert sweep.report(2, 1, 0.7, attempt=1) == [before]
+    assert len(sweep[2].decisions) == 1
+
+
+def test_a_trial_that_does_not_stop_within_the_grace_period_is_killed(play: Play) -> None:
+    sweep = play(stop_grace_s=10)
+    for value in (0.8, 0.9, 0.7):
+        sweep.report(sweep.start().trial, 1, value)
+    sweep.clock.set_forward(10.9)
+    assert sweep.driver.tick() == []
+    sweep.clock.set_forward(11.1)
+    assert sweep.driver.tick() == [Kill(2)]
+    assert sweep.driver.tick() == []
+    sweep.driver.lost(2, "lost", "signal 9")
+    assert sweep[2].status == "stopped"
+    assert "did not end within 10 s" in str(sweep[2].reason)
+
+
+def test_a_trial_that_trains_no_step_is_killed_as_stalled(play: Play) -> None:
+    sweep = play(stall_timeout_s=30)
+    sweep.start()
+    sweep.heartbeat(0, 1)
+    sweep.clock.set_forward(29)
+    sweep.heartbeat(0, 2)
+    sweep.clock.set_forward(58)
+    sweep.heartbeat(0, 2)
+    assert sweep.driver.tick() == []
+    sweep.clock.set_forward(60)
+    assert sweep.driver.tick() == [Kill(0)]
+    sweep.driver.lost(0, "lost", "stacks")
+    assert (sweep[0].status, sweep[0].failure) == ("failed", "stalled")
+
+
+def test_a_spent_budget_of_time_stops_what_runs_and_starts_no_more(play: Play) -> None:
+    sweep = play(budget={"time": 100})
+    sweep.start()
+    waiting = sweep.driver.next()
+    assert waiting is not None
+    sweep.clock.set_forward(100)
+    reason = "the budget of 100 s is spent"
+    assert sweep.driver.tick() == [RequestStop(0, StopRequest(reason)), Release(waiting.trial)]
+    assert sweep.driver.next() is None
+    sweep.end(0, 1, status="stopped", reason=reason)
+    assert sweep.driver.finished
+    assert sweep.driver.outcome() == ("completed", reason)
+
+
+def test_a_budget_of_epochs_counts_those_of_all_trials(play: Play) -> None:
+    sweep = play(budget={"epochs": 3})
+    sweep.report(sweep.start().trial, 1, 0.9)
+    sweep.report(sweep.start().trial, 1, 0.95)
+    assert sweep.driver.tick() == []
+    sweep.report(0, 2, 0.9)
+    assert len(sweep.driver.tick()) == 2
+
+
+def test_an_interrupt_pauses_the_trials_and_the_sweep_resumes_with_them(play: Play) -> None:
+    sweep = play(num_samples=2)
+    sweep.report(sweep.start().trial, 1, 0.9)
+    (command,) = sweep.driver.interrupt()
+    assert isinstance(command, RequestStop)
+    assert command.request.status == "paused"
+    sweep.end(0, 1, status="paused", checkpoints={10: "checkpoints/00000/step-00000010.pt"})
+    assert sweep.driver.finished
+    assert sweep.driver.outcome()[0] == "interrupted"
+    sweep.recorder.finished(*sweep.driver.outcome())
+    resumed = play(num_samples=2)
+    again = resumed.start()
+    assert (again.trial, again.attempt, again.checkpoints, again.judged_until) == (0, 1, (10,), 1)
+    assert resumed.start().trial == 1
+
+
+def test_a_trial_that_is_lost_while_the_sweep_is_interrupted_is_paused(play: Play) -> None:
+    sweep = play()
+    sweep.start()
+    sweep.driver.interrupt()
+    assert sweep.driver.lost(0, "lost", "") == []
+    assert sweep[0].status == "paused"
+    assert sweep.driver.finished
+
+
+def test_two_trials_that_raise_before_any_step_end_the_sweep_and_a_resume_restarts_them(play: Play) -> None:
+    sweep = play()
+    failure = Failure("error", "NameError: x", "Traceback ...")
+    for _ in range(2):
+        trial = sweep.start().trial
+        sweep.end(trial, 0, status="failed", reason=failure.error, failure=failure, metrics={})
+    sweep.driver.tick()
+    state, reason = sweep.driver.outcome()
+    assert state == "failed"
+    assert "NameError: x" in str(reason)
+    sweep.recorder.finished(state, reason)
+    resumed = play()
+    assert [resumed.start().trial for _ in range(2)] == [0, 1]
+
+
+def test_a_recipe_that_raises_after_others_trained_fails_alone(play: Play) -> None:
+    sweep = play()
+    sweep.start()
+    sweep.heartbeat(0, 3)
+    for _ in range(3):
+        trial = sweep.start().trial
+        sweep.end(trial, 0, status="failed", failure=Failure("error", "E"), metrics={})
+    sweep.driver.tick()
+    assert sweep.driver.ending is None
+
+
+def test_a_full_disk_of_a_trial_ends_the_sweep_and_the_trial_resumes_later(play: Play) -> None:
+    sweep = play()
+    sweep.start()
+    sweep.heartbeat(0, 3)
+    sweep.end(0, 1, status="failed", failure=Failure("storage", "No space left on device"))
+    sweep.driver.tick()
+    assert sweep[0].status == "paused"
+    assert "No space left" in str(sweep.driver.fatal)
+
+
+def test_a_recipe_that_is_not_there_refuses_the_sweep(play: Play) -> None:
+    sweep = play()
+    assignment = sweep.driver.next()
+    assert assignment is not None
+    sweep.driver.started(0)
+    sweep.driver.receive(Refused(trial=0, problems=(Problem(("recipe",), "is not there"),)))
+    sweep.driver.tick()
+    assert sweep.driver.refused
+    assert "is not there" in str(sweep.driver.fatal)
+
+
+def test_out_of_memory_is_infeasible_and_not_restarted(play: Play) -> None:
+    sweep = play()
+    sweep.start()
+    sweep.heartbeat(0, 1)
+    sweep.end(0, 0, status="failed", failure=Failure("infeasible", "out of memory"))
+    assert (sweep[0].status, sweep[0].failure) == ("failed", "infeasible")
+    assert sweep.start().trial == 1
+
+
+def test_an_attempt_that_fails_at_once_does_not_lose_what_the_trial_had_reached(play: Play) -> None:
+    sweep = play()
+    sweep.start()
+    sweep.report(0, 1, 0.9)
+    sweep.driver.lost(0, "lost", "")
+    sweep.start()
+    sweep.end(0, 0, attempt=1, status="failed", failure=Failure("error", "E"), metrics={})
+    assert (sweep[0].epoch, sweep[0].metrics) == (1, {"m": 0.9})
+
+
+def test_a_metric_that_is_not_finite_stops_the_trial_as_diverged(play: Play) -> None:
+    sweep = play()
+    sweep.start()
+    (command,) = sweep.report(0, 1, float("nan"), due=False)
+    assert isinstance(command, RequestStop)
+    assert "diverged" in command.request.reason

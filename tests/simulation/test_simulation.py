@@ -1,0 +1,112 @@
+"""Sweeps in virtual time: the same decisions, whatever cuts them off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xaytune.records.journal import FILE_NAME
+from xaytune.records.place import Place
+from xaytune.records.results import Results
+from xaytune.simulation.curves import RecordedCurves, surrogate
+from xaytune.simulation.simulate import Simulated, simulate
+from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.time_axis import TimeAxis
+
+POWER_LAW = surrogate("tests.simulation.surrogates:power_law")
+
+
+def spec(scheduler: dict[str, Any], **options: Any) -> SweepSpec:
+    given = {"space": {"x": {"uniform": [0, 1]}}, "num_samples": 12, "scheduler": scheduler, **options}
+    return SweepSpec.parse({"recipe": "a:b", "metric": "m", "mode": "max", **given})
+
+
+ASHA = {"algorithm": "asha", "max_t": 27, "reduction_factor": 3}
+SCHEDULERS = [
+    {"algorithm": "fifo"},
+    ASHA,
+    {"algorithm": "median", "grace_period": 3},
+    {"algorithm": "hyperband", "max_t": 27},
+]
+
+
+def story(results: Results) -> list[tuple[object, ...]]:
+    return [
+        (trial.number, trial.config, trial.status, trial.epoch, trial.value, trial.stop_reason)
+        for trial in results.trials
+    ]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda scheduler: scheduler["algorithm"])
+@pytest.mark.parametrize("search", ["random", "tpe"])
+def test_a_sweep_that_is_cut_off_anywhere_ends_with_the_same_decisions(
+    tmp_path: Path, scheduler: dict[str, Any], search: str
+) -> None:
+    whole = spec(scheduler, search={"algorithm": search, "seed": 3})
+    undisturbed = simulate(whole, POWER_LAW, Place(tmp_path / "whole"), workers=1)
+    lines = (tmp_path / "whole" / FILE_NAME).read_bytes().splitlines(keepends=True)
+    for cut in range(1, len(lines), 7):
+        folder = tmp_path / f"cut-{cut}"
+        folder.mkdir()
+        (folder / FILE_NAME).write_bytes(b"".join(lines[:cut]))
+        resumed = simulate(whole, POWER_LAW, Place(folder), workers=1)
+        assert story(resumed.results) == story(undisturbed.results)
+
+
+@settings(max_examples=15, deadline=None)
+@given(workers=st.integers(1, 20), num_samples=st.integers(1, 40), scheduler=st.sampled_from(SCHEDULERS))
+def test_every_trial_of_a_simulated_sweep_ends(
+    tmp_path_factory: pytest.TempPathFactory, workers: int, num_samples: int, scheduler: dict[str, Any]
+) -> None:
+    place = Place(tmp_path_factory.mktemp("simulated") / "sweep")
+    simulated = simulate(spec(scheduler, num_samples=num_samples), POWER_LAW, place, workers)
+    counts = simulated.results.sweep.counts()
+    assert counts["completed"] + counts["stopped"] == num_samples
+    assert simulated.results.sweep.state == "completed"
+
+
+def test_more_workers_take_less_time(tmp_path: Path) -> None:
+    seconds = [
+        simulate(spec({"algorithm": "fifo"}), POWER_LAW, Place(tmp_path / str(workers)), workers).seconds
+        for workers in (1, 4)
+    ]
+    assert seconds[1] < seconds[0] / 2
+
+
+def _again(earlier: Simulated, scheduler: dict[str, Any], place: Path) -> Simulated:
+    sweep = spec(scheduler)
+    curves = RecordedCurves(earlier.results, sweep.space, TimeAxis(), nearest=False, timed=True)
+    return simulate(sweep, curves, Place(place), curves.workers)
+
+
+def test_the_curves_of_a_sweep_give_its_own_decisions_again(tmp_path: Path) -> None:
+    earlier = simulate(spec(ASHA), POWER_LAW, Place(tmp_path / "earlier"), workers=4)
+    again = _again(earlier, ASHA, tmp_path / "again")
+    assert story(again.results) == story(earlier.results)
+    assert again.censored == 0
+
+
+def test_the_curves_of_a_sweep_under_fifo_tell_what_asha_would_have_decided(tmp_path: Path) -> None:
+    class Recorded(RecordedCurves):
+        """Of a simulated sweep, which has no histories: what its surrogate gave."""
+
+        def _curve(self, number: int) -> Any:
+            return POWER_LAW.of(number, self._results.sweep.trials[number].config)
+
+    earlier = simulate(spec({"algorithm": "fifo"}), POWER_LAW, Place(tmp_path / "earlier"), workers=4)
+    sweep = spec(ASHA)
+    curves = Recorded(earlier.results, sweep.space, TimeAxis(), nearest=False, timed=True)
+    told = simulate(sweep, curves, Place(tmp_path / "told"), workers=4)
+    really = simulate(sweep, POWER_LAW, Place(tmp_path / "really"), workers=4)
+    assert story(told.results) == story(really.results)
+    assert told.censored == 0
+
+
+def test_what_a_stricter_sweep_never_saw_is_counted_as_censored(tmp_path: Path) -> None:
+    earlier = simulate(spec(ASHA), POWER_LAW, Place(tmp_path / "earlier"), workers=4)
+    again = _again(earlier, {**ASHA, "grace_period": 9}, tmp_path / "again")
+    assert again.censored > 0

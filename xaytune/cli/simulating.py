@@ -1,0 +1,106 @@
+"""The command ``simulate``: what a sweep would decide, in virtual time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from xaytune.cli.options import (
+    as_json_option,
+    name_option,
+    num_samples_option,
+    overrides_of,
+    print_json,
+    set_option,
+    spec_argument,
+    storage_option,
+)
+from xaytune.records.naming import new_place
+from xaytune.records.place import find_sweep
+from xaytune.records.results import Results
+from xaytune.report import text
+from xaytune.search.build import method_for
+from xaytune.simulation.curves import Curves, RecordedCurves, surrogate
+from xaytune.simulation.simulate import simulate as play
+from xaytune.sweep.loader import load_spec, locating
+from xaytune.sweep.spec import SweepSpec
+
+__all__ = ["COMMANDS"]
+
+
+@click.command()
+@spec_argument
+@click.option(
+    "--curves",
+    "what",
+    required=True,
+    metavar="SWEEP|MODULE:FUNCTION",
+    help="Whose learning curves are played: those of an earlier sweep (a name or a folder), or what a function of "
+    "(config) returns: (times, values), the seconds and the metric after each epoch or step.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Trials at once, each value coming after its seconds of training. Without it, values of an earlier sweep "
+    "come in the order in which they came there, and those of a function on 4 workers.",
+)
+@click.option("--nearest", is_flag=True, help="Play the nearest curve for configurations that were never trained.")
+@name_option
+@storage_option
+@num_samples_option
+@set_option
+@as_json_option
+def simulate(
+    spec: Path,
+    what: str,
+    workers: int | None,
+    nearest: bool,
+    name: str | None,
+    storage: str,
+    num_samples: int | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Plays the sweep of a SPEC in virtual time: what would its search and scheduler have decided?
+
+    The journal that it writes is one like any other: `status`, `best`, `why`, `report` and `compare` read it.
+    """
+    loaded = load_spec(spec, overrides_of(assignments, num_samples))
+    with locating(spec):
+        curves, at_once = _curves(loaded, what, storage, workers, nearest)
+        place = new_place(storage, name, f"{spec.stem}-simulated")
+        try:
+            simulated = play(loaded, curves, place, at_once)
+        except BaseException:
+            place.remove()
+            raise
+    if as_json:
+        told = {name: getattr(simulated, name) for name in ("decisions", "censored", "matched", "seconds")}
+        print_json({**simulated.results.sweep.to_dict(), **told})
+        return
+    click.echo(text.summary(simulated.results.sweep))
+    click.echo(f"simulated: {simulated.decisions} decisions in {text.duration(simulated.seconds)} of virtual time")
+    if simulated.matched:
+        click.echo(f"  {simulated.matched} trials played the curve of the nearest configuration that was trained")
+    if simulated.censored:
+        click.echo(
+            f"  {simulated.censored} trials would have trained on where the earlier sweep stopped them: what they "
+            "would have reached is not known, and what was decided after that rests on fewer values"
+        )
+
+
+def _curves(spec: SweepSpec, what: str, storage: str, workers: int | None, nearest: bool) -> tuple[Curves, int]:
+    """Returns what ``--curves`` names, and how many trials train at once."""
+    if ":" in what and "/" not in what:
+        sys.path.insert(0, os.getcwd())
+        return surrogate(what), workers or 4
+    results = Results(find_sweep(what, storage))
+    axis = method_for(spec).points.axis
+    curves = RecordedCurves(results, spec.space, axis, nearest=nearest, timed=workers is None)
+    return curves, workers or curves.workers
+
+
+COMMANDS = (simulate,)

@@ -1,0 +1,121 @@
+"""Attempts: the trials that run, what each was asked to do, and which of them are overdue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xaytune.records.clock import Clock
+from xaytune.trial.messages import Assignment, Progress, StopRequest
+
+__all__ = ["Attempt", "Attempts"]
+
+
+@dataclass
+class Attempt:
+    """A trial that has a process, or is about to.
+
+    Attributes:
+        assignment: What it was given to do.
+        begun: Whether a process took it.
+        node_id: The node that it runs on, once it said so.
+        moved: When it trained its newest step, by the monotonic clock; None until a process took it.
+        latest: What it reported last.
+        stop: Why it was asked to stop, if it was.
+        deadline: By when it must have ended then.
+        killed: What it ends as, if its process was killed for not stopping, or for hanging.
+    """
+
+    assignment: Assignment
+    begun: bool = False
+    node_id: str = ""
+    moved: float | None = None
+    latest: Progress | None = None
+    stop: StopRequest | None = None
+    deadline: float = 0.0
+    killed: StopRequest | None = None
+
+
+class Attempts:
+    """The trials that run, by number.
+
+    Args:
+        clock: Tells the time.
+        stop_grace_s: Seconds that a trial has to end after it was asked to.
+        delay_s: Seconds that it may take until it hears of that.
+        stall_timeout_s: Seconds without a step after which a trial hangs; None: it never does.
+    """
+
+    def __init__(self, clock: Clock, stop_grace_s: float, delay_s: float, stall_timeout_s: float | None) -> None:
+        self._clock = clock
+        self._stop_grace_s, self._delay_s, self._stall_timeout_s = stop_grace_s, delay_s, stall_timeout_s
+        self._running: dict[int, Attempt] = {}
+        self._stopping: set[int] = set()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._running))
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __contains__(self, trial: int) -> bool:
+        return trial in self._running
+
+    def __getitem__(self, trial: int) -> Attempt:
+        return self._running[trial]
+
+    def add(self, assignment: Assignment) -> None:
+        """Takes in an attempt that is about to be started."""
+        self._running[assignment.trial] = Attempt(assignment)
+
+    def remove(self, trial: int) -> Attempt:
+        """Drops an attempt that is over."""
+        self._stopping.discard(trial)
+        return self._running.pop(trial)
+
+    def begin(self, trial: int) -> None:
+        """Notes that a process took the trial."""
+        attempt = self._running[trial]
+        attempt.begun, attempt.moved = True, self._clock.monotonic()
+
+    def progress(self, trial: int, message: Progress) -> None:
+        """Notes how far a trial is."""
+        attempt = self._running[trial]
+        if attempt.latest is None or message.global_step != attempt.latest.global_step:
+            attempt.moved = self._clock.monotonic()
+        attempt.latest = message
+
+    def request_stop(self, trial: int, request: StopRequest) -> bool:
+        """Notes that a trial is to stop, and tells whether that is new to it: the first request counts.
+
+        Only one to pause is replaced, by one to end.
+        """
+        attempt = self._running[trial]
+        if attempt.stop is not None and attempt.stop.status != "paused":
+            return False
+        attempt.stop = request
+        self._stopping.add(trial)
+        attempt.deadline = self._clock.monotonic() + self._delay_s + self._stop_grace_s
+        return True
+
+    def overdue(self) -> Iterator[tuple[int, StopRequest]]:
+        """Yields the trials whose processes must be killed now, each once, and what they end as."""
+        now = self._clock.monotonic()
+        for trial in list(self._stopping if self._stall_timeout_s is None else self._running):
+            attempt = self._running[trial]
+            if attempt.killed is not None:
+                continue
+            if attempt.stop is not None and now > attempt.deadline:
+                reason = f"killed: it did not end within {self._stop_grace_s:g} s of being asked to stop"
+                attempt.killed = StopRequest(reason, attempt.stop.status)
+            elif self._hangs(attempt, now):
+                attempt.killed = StopRequest(
+                    f"killed: it trained no step for {self._stall_timeout_s:g} s", "failed"
+                )
+            else:
+                continue
+            yield trial, attempt.killed
+
+    def _hangs(self, attempt: Attempt, now: float) -> bool:
+        timeout, moved = self._stall_timeout_s, attempt.moved
+        return timeout is not None and moved is not None and now > moved + timeout

@@ -1,0 +1,37 @@
+"""What the driver wants done with a trial that runs. An executor does it; it decides nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xaytune.trial.messages import StopRequest
+
+__all__ = ["Command", "Kill", "Release", "RequestStop"]
+
+
+@dataclass(frozen=True)
+class RequestStop:
+    """The trial is asked to end through its own loop, before it trains another step if it waits for a decision."""
+
+    trial: int
+    request: StopRequest
+
+
+@dataclass(frozen=True)
+class Release:
+    """The trial is paused: its process ends, and its place is free for others."""
+
+    trial: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """The process of the trial is ended at once: it does not stop, or it hangs.
+
+    Its end is still to be reported, by :meth:`~xaytune.driver.driver.Driver.lost`.
+    """
+
+    trial: int
+
+
+Command = RequestStop | Release | Kill

@@ -1,0 +1,343 @@
+"""The driver: what happens in a sweep on which message. Messages in, commands out.
+
+It knows no Ray and no clock but the one it is given, and starts nothing itself: an executor asks it what to start
+(:meth:`Driver.next`), tells it what happened (:meth:`Driver.receive`, :meth:`Driver.lost`), and does what it
+commands. Ray Tune, ``try`` and the simulation drive the same one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from xaytune.driver.attempts import Attempts
+from xaytune.driver.budget import Budget
+from xaytune.driver.commands import Command, Kill, Release, RequestStop
+from xaytune.driver.endings import Ending
+from xaytune.driver.ends import last_words, settled
+from xaytune.driver.failures import LOSSES, EarlyFailures, RestartPolicy
+from xaytune.driver.recorder import Recorder
+from xaytune.driver.remaining import Remaining, next_attempt
+from xaytune.driver.thinking import Thinking
+from xaytune.errors import SpecError, StorageError
+from xaytune.records.clock import Clock
+from xaytune.records.state import SweepState
+from xaytune.search.method import (
+    Action,
+    Decision,
+    Done,
+    End,
+    Exploit,
+    KeepCheckpoint,
+    NewTrial,
+    Pause,
+    Result,
+    Resume,
+    SearchMethod,
+    Stop,
+)
+from xaytune.sweep.seeds import trial_seed
+from xaytune.sweep.spec import SweepSpec
+from xaytune.trial.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Failure,
+    FailureKind,
+    Message,
+    Progress,
+    Refused,
+    Started,
+    StopRequest,
+)
+
+__all__ = ["Driver"]
+
+
+class Driver:
+    """Drives one sweep.
+
+    Args:
+        spec: The sweep.
+        method: Decides which configurations are tried, and which trials train on.
+        recorder: Records what happens, and knows what follows from it.
+        clock: Tells the time.
+        remaining: What is left of a sweep that is resumed; the method knows of it already.
+        delay_s: Seconds that a trial may take until it hears what it is asked.
+
+    Attributes:
+        ending: Why the sweep ends before its time; None while it does not.
+        fatal: What it ends for, if that is to be raised.
+        refused: Whether that is that no trial of it can run, and none has.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        method: SearchMethod,
+        recorder: Recorder,
+        clock: Clock,
+        remaining: Remaining | None = None,
+        delay_s: float = 0.0,
+    ) -> None:
+        self.ending: Ending | None = None
+        self.fatal: SpecError | StorageError | None = None
+        self.refused = False
+        self._spec, self._method, self._recorder = spec, method, recorder
+        self._axis = method.points.axis
+        self._attempts = Attempts(clock, spec.stop_grace_s, delay_s, spec.stall_timeout_s)
+        self._budget = Budget(spec.budget, clock, recorder.state.ran_s)
+        self._restarts = RestartPolicy(spec.failures.retries)
+        self._early_failures = EarlyFailures(spec)
+        self._thinking = Thinking(clock)
+        self._exhausted = False  # the method has nothing to begin any more
+        remaining = remaining or Remaining()
+        # What is to be started before the method is asked.
+        self._ready: deque[Assignment] = deque()
+        # Decisions to stop that trials did not carry out yet: an attempt that is lost meanwhile hears of it again.
+        self._stops = dict(remaining.stops)
+        for trial in remaining.unfinished:
+            # One that was judged while it was paused ends at once; another hears of it where it was judged.
+            stop = self._stops.get(trial) if method.points.pausing else None
+            if stop is not None:
+                recorder.stop_requested(trial, stop)
+            self._ready.append(self._assignment(trial, stop))
+        self._follow(remaining.actions)
+
+    @property
+    def state(self) -> SweepState:
+        """What is known of the sweep."""
+        return self._recorder.state
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs, and nothing will be started any more."""
+        return not self._attempts and self.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing will be started any more, unless a trial that runs is lost."""
+        return not self._ready and (self._exhausted or self.ending is not None)
+
+    @property
+    def running(self) -> int:
+        """How many trials the executor was given that are neither over nor paused."""
+        return len(self._attempts)
+
+    def runs(self, trial: int) -> bool:
+        """Tells whether the executor was given a trial, and it is neither over nor paused."""
+        return trial in self._attempts
+
+    def node_of(self, trial: int) -> str:
+        """Returns the id of the node that a running trial runs on; empty while that is not known."""
+        return self._attempts[trial].node_id
+
+    def next(self) -> Assignment | None:
+        """Returns what a free worker is to start; None while there is nothing."""
+        assignment = None
+        if self._ready:
+            assignment = self._ready.popleft()
+        elif self.ending is None:
+            assignment = self._chosen()
+        if assignment is not None:
+            self._attempts.add(assignment)
+        return assignment
+
+    def started(self, trial: int) -> list[Command]:
+        """Learns that a worker took a trial."""
+        self._attempts.begin(trial)
+        return self._ask_to_stop(trial, self.ending.request) if self.ending is not None else []
+
+    def receive(self, message: Message) -> list[Command]:
+        """Learns what a trial has to say.
+
+        Returns:
+            What follows. A trial that waits for a decision, and is not to be released, trains on.
+        """
+        if isinstance(message, Refused):
+            return self._refused(message)
+        if isinstance(message, Started):
+            self._attempts[message.trial].node_id = message.node_id
+            self._recorder.started(message)
+            return []
+        if isinstance(message, Ended):
+            failure = message.failure
+            if failure is not None and failure.kind == "lost":
+                return self.lost(message.trial, failure.kind, failure.traceback or failure.error)
+            return self._ended(message)
+        if isinstance(message, Progress):
+            self._recorder.reported(message)
+            # Kept for what may be left of the trial: what was written down need not stay in memory.
+            self._attempts.progress(message.trial, dataclasses.replace(message, history=None))
+        if isinstance(message, DecisionDue) and self._attempts[message.trial].killed is None:
+            return self._decide(message)
+        return []
+
+    def lost(self, trial: int, kind: FailureKind, error: str) -> list[Command]:
+        """Learns that the process of a trial is gone without an end: it is restarted, or has failed."""
+        attempt = self._attempts[trial]
+        if not attempt.begun:
+            kind = "not_started"
+        record = self.state.trials[trial]
+        if attempt.killed is None and self._pausing is None and self._restarts.allows(record, kind):
+            self._recorder.failed(trial, Failure(kind, LOSSES[kind], error), retried=True)
+            self._attempts.remove(trial)
+            stop = attempt.assignment.stop
+            self._ready.append(self._assignment(trial, stop=stop))
+            return [Release(trial)]
+        return self._ended(last_words(attempt, record, kind, error, self._pausing))
+
+    def tick(self) -> list[Command]:
+        """Lets time pass: ends what is overdue, and the sweep when its budget is spent."""
+        commands: list[Command] = [Kill(trial) for trial, _ in self._attempts.overdue()]
+        if (reason := self._thinking.too_long()) is not None:
+            self._recorder.fell_back(reason)
+            self._method.fall_back(reason)
+        if self.ending is None:
+            spent = self._budget.spent(self.state.epochs)
+            if self.fatal is not None:
+                commands += self._wind_down(Ending.failed(str(self.fatal)))
+            elif (reason := self._early_failures.verdict()) is not None:
+                commands += self._wind_down(Ending.failed(reason))
+            elif spent is not None:
+                commands += self._wind_down(Ending.budget_spent(spent))
+        return commands
+
+    def interrupt(self) -> list[Command]:
+        """Pauses the sweep: its trials save and end through their loops, and resume when it does."""
+        return self._wind_down(Ending.interrupted()) if self.ending is None else []
+
+    def outcome(self) -> tuple[str, str | None]:
+        """Returns how the sweep ended, and why if it was not finished."""
+        if self.ending is not None:
+            return self.ending.state, self.ending.reason
+        if all(trial.status == "failed" for trial in self.state.trials.values()):
+            return "failed", "every trial failed"
+        if self.state.best is None:
+            return "failed", f"no trial reported a finite {self._spec.metric!r}"
+        return "completed", None
+
+    @property
+    def _pausing(self) -> StopRequest | None:
+        """What trials are asked, where the sweep is being interrupted."""
+        if self.ending is None or self.ending.request.status != "paused":
+            return None
+        return self.ending.request
+
+    def _chosen(self) -> Assignment | None:
+        """Asks the method."""
+        with self._thinking.measured():
+            chosen = self._method.next()
+        if isinstance(chosen, NewTrial):
+            number = len(self.state.trials)
+            seed = trial_seed(self._spec.search.seed, number)
+            assignment = Assignment(trial=number, seed=seed, config=chosen.config)
+            self._recorder.new_trial(assignment, chosen.reason)
+            return assignment
+        if isinstance(chosen, Resume):
+            self._method.on_resume(chosen.trial)
+            return self._assignment(chosen.trial)
+        self._exhausted = isinstance(chosen, Done)
+        return None
+
+    def _assignment(self, trial: int, stop: StopRequest | None = None) -> Assignment:
+        return next_attempt(self.state.trials[trial], self._axis, stop)
+
+    def _refused(self, message: Refused) -> list[Command]:
+        self._attempts.remove(message.trial)
+        self.fatal = SpecError(message.problems)
+        self.refused = not any(trial.attempts for trial in self.state.trials.values())
+        return []
+
+    def _decide(self, message: DecisionDue) -> list[Command]:
+        """Decides on a trial; where an earlier attempt was decided on already, that stands."""
+        trial, time = message.trial, self._axis.of(epoch=message.epoch, global_step=message.global_step)
+        results = self.state.trials[trial].results
+        if results and time <= (judged := results[-1].time(self._axis)):
+            self._recorder.saved(message)
+            stop = self._stops.get(trial) if time == judged else None
+            return self._ask_to_stop(trial, stop) if stop is not None else []
+        self._recorder.judged(message)
+        with self._thinking.measured():
+            actions = self._method.on_result(trial, self._result(message, time))
+        if isinstance(own := actions[0], Decision):
+            self._recorder.decided(own)
+        return self._follow(actions)
+
+    def _result(self, message: Progress, time: int, *, due: bool = True) -> Result:
+        value = message.metrics.get(self._spec.metric)
+        if value is not None and not math.isfinite(value):
+            value = None
+        due = message.due if isinstance(message, (DecisionDue, Ended)) else due
+        return Result(time, value, message.metrics, message.seconds, due)
+
+    def _follow(self, actions: Iterable[Action]) -> list[Command]:
+        """Carries out what the method decided."""
+        commands: list[Command] = []
+        for action in actions:
+            if isinstance(action, KeepCheckpoint):
+                self._recorder.donated(action.trial)
+            elif isinstance(action, Exploit):
+                self._recorder.exploited(action)
+                commands += self._release(action.trial)
+            elif isinstance(action, Pause):
+                self._recorder.paused(action.trial, action.reason)
+                commands += self._release(action.trial)
+            elif isinstance(action, Stop):
+                commands += self._stop(action)
+        return commands
+
+    def _stop(self, decision: Stop) -> list[Command]:
+        """Asks a trial to end; a paused one is resumed for that, to end through its own loop."""
+        request = StopRequest(decision.reason, decision.status)
+        self._stops[decision.trial] = request
+        if decision.trial in self._attempts:
+            return self._ask_to_stop(decision.trial, request)
+        self._recorder.stop_requested(decision.trial, request)
+        if self.ending is None:
+            self._ready.append(self._assignment(decision.trial, request))
+        return []
+
+    def _ask_to_stop(self, trial: int, request: StopRequest) -> list[Command]:
+        if not self._attempts.request_stop(trial, request):
+            return []
+        self._recorder.stop_requested(trial, request)
+        return [RequestStop(trial, request)]
+
+    def _release(self, trial: int) -> list[Command]:
+        if trial not in self._attempts:
+            return []
+        self._attempts.remove(trial)
+        return [Release(trial)]
+
+    def _ended(self, message: Ended) -> list[Command]:
+        attempt = self._attempts.remove(message.trial)
+        if message.failure is not None and message.failure.kind == "storage":
+            self.fatal = StorageError(self._recorder.place, message.failure.error)
+        message = settled(message, self.state.trials[message.trial], self._spec)
+        self._recorder.reported(message)
+        self._recorder.ended(message)
+        if message.status == "paused":
+            return []
+        self._stops.pop(attempt.assignment.trial, None)
+        self._early_failures.add(self.state.trials[message.trial], self.state.trained)
+        return self._follow(self._method.on_end(message.trial, self._end(message)))
+
+    def _end(self, message: Ended) -> End:
+        time = self._axis.of(epoch=message.epoch, global_step=message.global_step)
+        infeasible = message.failure is not None and message.failure.kind == "infeasible"
+        best = self.state.trials[message.trial].value
+        assert message.status != "paused"
+        return End("infeasible" if infeasible else message.status, best, self._result(message, time))
+
+    def _wind_down(self, ending: Ending) -> list[Command]:
+        """Starts no more trials, and asks those that run to end; those that wait for a worker are dropped."""
+        self.ending = ending
+        self._ready.clear()
+        commands: list[Command] = []
+        for trial in self._attempts:
+            begun = self._attempts[trial].begun
+            commands += self._ask_to_stop(trial, ending.request) if begun else self._release(trial)
+        return commands

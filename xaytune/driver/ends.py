@@ -1,0 +1,65 @@
+"""How trials end, as it is recorded: ends that they report, and those of processes that are gone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xaytune.driver.attempts import Attempt
+from xaytune.driver.failures import LOSSES, never_reported
+from xaytune.records.state import TrialRecord
+from xaytune.sweep.spec import SweepSpec
+from xaytune.trial.messages import Ended, Failure, FailureKind, Progress, StopRequest
+
+__all__ = ["last_words", "settled"]
+
+
+def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
+    """Returns an end as it is to be recorded."""
+    failure = message.failure
+    if failure is not None and message.global_step == 0:  # it failed before it was where it was before
+        message = dataclasses.replace(
+            message,
+            epoch=record.epoch,
+            global_step=record.global_step,
+            metrics=record.metrics,
+            best=record.best,
+        )
+    if failure is not None and failure.kind == "storage":  # not the trial's own: it resumes when there is room
+        return dataclasses.replace(message, status="paused", failure=None)
+    if message.status == "completed" and message.reason is None and spec.metric not in message.metrics:
+        problem = never_reported(spec, message.metrics)
+        return dataclasses.replace(
+            message, status="failed", reason=problem, failure=Failure("error", problem), due=False
+        )
+    return dataclasses.replace(message, due=message.due and message.status == "completed")
+
+
+def last_words(
+    attempt: Attempt, record: TrialRecord, kind: FailureKind, error: str, pausing: StopRequest | None
+) -> Ended:
+    """Returns the end of a trial whose process is gone, and that is not restarted.
+
+    Args:
+        attempt: The attempt that is gone.
+        record: What is known of the trial.
+        kind: How it was lost.
+        error: What is known of that.
+        pausing: What trials are asked, where the sweep is being interrupted.
+    """
+    latest = attempt.latest or Progress(
+        trial=record.number, epoch=record.epoch, global_step=record.global_step, metrics=record.metrics
+    )
+    position = {
+        field.name: getattr(latest, field.name)
+        for field in dataclasses.fields(Progress)
+        if field.name in ("trial", "attempt", "rank", "epoch", "global_step", "metrics", "best", "seconds")
+    }
+    if attempt.killed is not None:
+        outcome = attempt.killed
+        failure = Failure("stalled", outcome.reason, error) if outcome.status == "failed" else None
+        return Ended(**position, status=outcome.status, reason=outcome.reason, failure=failure)
+    if pausing is not None:
+        return Ended(**position, status="paused", reason=LOSSES[kind])
+    times = f", {record.lost + 1} times" if record.lost else ""
+    reason = f"{LOSSES[kind]}{times}"
+    return Ended(**position, status="failed", reason=reason, failure=Failure(kind, reason, error))

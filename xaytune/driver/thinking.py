@@ -1,0 +1,44 @@
+"""How long the search method thinks: results of other trials wait meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xaytune.records.clock import Clock
+
+__all__ = ["Thinking"]
+
+# So much of a sweep's time may go into decisions, once they have taken so many seconds in all.
+_SHARE = 0.1
+_SECONDS = 30.0
+
+
+class Thinking:
+    """Measures how long decisions take.
+
+    Args:
+        clock: Tells the time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._began = clock, clock.monotonic()
+        self._seconds = 0.0
+        self._told = False
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """A context in which the method thinks."""
+        began = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds += self._clock.monotonic() - began
+
+    def too_long(self) -> str | None:
+        """Words that decisions take too long, once; None while they do not."""
+        elapsed = self._clock.monotonic() - self._began
+        if self._told or self._seconds < _SECONDS or self._seconds < _SHARE * elapsed:
+            return None
+        self._told = True
+        return f"decisions took {self._seconds:.0f} s of the first {elapsed:.0f} s"

@@ -1,0 +1,102 @@
+"""Names of Ray's that are not public, all of them here: what a new release of Ray may move.
+
+Where one is missing, :func:`check` says so in one message, before anything starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from xaytune.errors import SessionError
+
+__all__ = ["check"]
+
+if TYPE_CHECKING:
+    from ray._common.usage import usage_lib as usage_lib
+    from ray._private import services as services
+    from ray._private.authentication import authentication_token_setup as authentication_token_setup
+    from ray._private.node import Node as Node
+    from ray._private.parameter import RayParams as RayParams
+    from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE as DASHBOARD_CLIENT_MAX_SIZE
+    from ray._private.ray_constants import get_runtime_env_default_excludes as get_runtime_env_default_excludes
+    from ray._private.runtime_env.packaging import _dir_travel as _dir_travel
+    from ray._private.runtime_env.packaging import _get_excludes as _get_excludes
+    from ray._private.worker import global_worker as global_worker
+    from ray._raylet import GcsClient as GcsClient  # type: ignore[attr-defined]
+    from ray.train._internal.storage import StorageContext as StorageContext
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE as ENV_VARS_TO_PROPAGATE
+    from ray.tune.execution.class_cache import _ActorClassCache as _ActorClassCache
+    from ray.tune.execution.tune_controller import TuneController as TuneController
+
+# By the names under which they are imported from here.
+_HOMES = {
+    "DASHBOARD_CLIENT_MAX_SIZE": "ray._private.ray_constants",
+    "ENV_VARS_TO_PROPAGATE": "ray.tune.execution.class_cache",
+    "GcsClient": "ray._raylet",
+    "Node": "ray._private.node",
+    "RayParams": "ray._private.parameter",
+    "StorageContext": "ray.train._internal.storage",
+    "TuneController": "ray.tune.execution.tune_controller",
+    "_ActorClassCache": "ray.tune.execution.class_cache",
+    "_dir_travel": "ray._private.runtime_env.packaging",
+    "_get_excludes": "ray._private.runtime_env.packaging",
+    "authentication_token_setup": "ray._private.authentication",
+    "get_runtime_env_default_excludes": "ray._private.ray_constants",
+    "global_worker": "ray._private.worker",
+    "services": "ray._private",
+    "usage_lib": "ray._common.usage",
+}
+# Methods and attributes that are overridden or called on what is imported.
+_MEMBERS = {
+    "Node": ("_kill_process_type", "_write_cluster_info_to_kv", "kill_all_processes", "start_gcs_server"),
+    "TuneController": (
+        "_cleanup_cached_actors",
+        "_maybe_add_actors",
+        "_maybe_cache_trial_actor",
+        "_maybe_reuse_cached_actor",
+        "_maybe_update_trial_queue",
+        "_process_trial_failure",
+        "_set_trial_status",
+        "_trial_task_failure",
+        "_wrapped",
+        "pause_trial",
+        "stop_trial",
+    ),
+    "_ActorClassCache": ("get",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_HOMES[name])
+    # A name may be a module of that package, or an attribute of it.
+    return getattr(module, name) if hasattr(module, name) else importlib.import_module(f"{_HOMES[name]}.{name}")
+
+
+def check() -> None:
+    """Checks that the installed Ray has all that is used of it.
+
+    Raises:
+        SessionError: It does not, which its message lists.
+    """
+    missing = [f"{_HOMES[name]}.{name}" for name in _HOMES if _find(name) is None]
+    for name, members in _MEMBERS.items():
+        found = _find(name)
+        if found is not None:
+            missing += [f"{_HOMES[name]}.{name}.{member}" for member in members if not hasattr(found, member)]
+    if missing:
+        import ray
+
+        raise SessionError(
+            f"Ray {ray.__version__} cannot be used: it has no {', '.join(sorted(missing))}; install a release "
+            "that xaytune was tried with: pip install 'ray[tune]>=2.60,<2.61'"
+        )
+
+
+def _find(name: str) -> Any:
+    try:
+        return __getattr__(name)
+    except (ImportError, AttributeError):
+        return None

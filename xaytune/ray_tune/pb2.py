@@ -1,0 +1,104 @@
+"""PB2: population based bandits (Parker-Holder et al., 2020), whose next configurations Ray Tune's PB2 chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from xaytune.errors import Problem, SpecError
+from xaytune.search.configurations import hold
+from xaytune.search.method import Action, Result
+from xaytune.search.schedulers.pbt import PbtScheduler, changed, mutated
+from xaytune.sweep.algorithms import Options, Pb2Spec
+from xaytune.sweep.domains import Float
+
+__all__ = ["Pb2Scheduler"]
+
+
+@dataclass(frozen=True)
+class _StandIn:
+    """What Ray's PB2 sees of a trial; it never leaves this module."""
+
+    number: int
+    config: dict[str, Any]
+
+    def __str__(self) -> str:
+        return str(self.number)
+
+
+class Pb2Scheduler(PbtScheduler):
+    """A population as under PBT, but a Gaussian process over all results chooses what a trial continues with."""
+
+    options_model: ClassVar[type[Options]] = Pb2Spec
+    options: Pb2Spec  # type: ignore[assignment]
+
+    def setup(self) -> None:
+        """Begins without results.
+
+        Raises:
+            SpecError: The package scikit-learn is not installed.
+        """
+        super().setup()
+        self._floats = [
+            (p.name, p.domain)
+            for p in mutated(self.setting.space, self.options.hyperparam_mutations)
+            if isinstance(p.domain, Float)
+        ]
+        try:
+            from ray.tune.schedulers.pb2 import PB2
+
+            self._ray = PB2(
+                time_attr=self.options.time_attr,
+                metric=self.objective.metric,
+                mode=self.objective.mode,
+                hyperparam_bounds={name: [domain.low, domain.high] for name, domain in self._floats},
+            )
+        except (ImportError, RuntimeError):
+            message = "pb2 needs the package scikit-learn: pip install 'xaytune[search]'"
+            raise SpecError([Problem(("scheduler", "algorithm"), message)]) from None
+
+    def on_result(self, trial: int, result: Result) -> Sequence[Action]:
+        """Lets the model know a result, and judges it."""
+        seen = {self.options.time_attr: result.time, self.objective.metric: result.value}
+        stand_in = self._stand_in(trial, self.config_of(trial))
+        self._ray._save_trial_state(SimpleNamespace(), result.time, seen, stand_in)  # type: ignore[arg-type]
+        return super().on_result(trial, result)
+
+    def explore(self, trial: int, donor: int, config: Mapping[str, Any], rng: Random) -> dict[str, Any]:
+        """Returns what the model chooses."""
+        own, other = self._stand_in(trial, self.config_of(trial)), self._stand_in(donor, config)
+        with _drawing_from(rng.getrandbits(32)):
+            chosen, _ = self._ray._get_new_config(own, other)  # type: ignore[arg-type]
+        return changed(
+            self.setting.space,
+            config,
+            lambda p, value: hold(p.domain, chosen[p.name]) if p.name in chosen else value,
+            rng,
+        )
+
+    def _stand_in(self, trial: int, config: Mapping[str, Any]) -> _StandIn:
+        values = self.setting.space.values(config)
+        return _StandIn(trial, {name: values[name] for name, _ in self._floats})
+
+
+@contextlib.contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Lets Ray draw from a seed, without its warnings; the process's own generators are put back."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sklearn
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])

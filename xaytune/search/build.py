@@ -1,0 +1,133 @@
+"""From a spec to its search method: what is built in, and what a user names by reference."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.search.configurations import configuration_of, point_problems
+from xaytune.search.extension import Extension, Setting
+from xaytune.search.method import SearchMethod
+from xaytune.search.sampled import SampledMethod
+from xaytune.search.samplers.sampler import Sampler
+from xaytune.search.schedulers.scheduler import Scheduler
+from xaytune.sweep.algorithms import ExtensionSpec, FifoSpec, Options, RandomSpec
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.spec import SweepSpec
+
+__all__ = ["method_for"]
+
+# Where the classes are that have a name; a user's own are named in the same way.
+_BUILT_IN = {
+    "random": "xaytune.search.samplers.plain:RandomSampler",
+    "grid": "xaytune.search.samplers.plain:GridSampler",
+    "qmc": "xaytune.search.samplers.model_based:QmcSampler",
+    "tpe": "xaytune.search.samplers.model_based:TpeSampler",
+    "gp": "xaytune.search.samplers.model_based:GpSampler",
+    "cmaes": "xaytune.search.samplers.model_based:CmaesSampler",
+    "fifo": "xaytune.search.schedulers.fifo:FifoScheduler",
+    "asha": "xaytune.search.schedulers.asha:AshaScheduler",
+    "median": "xaytune.search.schedulers.median:MedianScheduler",
+    "hyperband": "xaytune.search.schedulers.hyperband:HyperbandScheduler",
+    "pbt": "xaytune.search.schedulers.pbt:PbtScheduler",
+    "pb2": "xaytune.ray_tune.pb2:Pb2Scheduler",
+}
+
+
+def method_for(spec: SweepSpec, points_to_evaluate: Iterable[Mapping[str, Any]] = ()) -> SearchMethod:
+    """Returns a new search method for a sweep.
+
+    Args:
+        spec: The sweep.
+        points_to_evaluate: Configurations that are tried first, whatever the search.
+
+    Raises:
+        SpecError: A reference names nothing of use, its options are wrong, or it cannot work in this sweep; or a
+            point is not of the space.
+    """
+    setting = _setting(spec, points_to_evaluate)
+    search, scheduler = _made(spec.search, "search"), _made(spec.scheduler, "scheduler")
+    if isinstance(scheduler, SearchMethod):
+        if spec.search != RandomSpec(seed=spec.search.seed):
+            raise SpecError(
+                [Problem(("search",), "the scheduler draws the configurations itself: give a seed only")]
+            )
+        return _begun(scheduler, setting)
+    if isinstance(search, SearchMethod):
+        if spec.scheduler != FifoSpec():
+            raise SpecError([Problem(("scheduler",), "the search judges the trials itself: give no scheduler")])
+        return _begun(search, setting)
+    _check_kind(search, Sampler, "search")
+    _check_kind(scheduler, Scheduler, "scheduler")
+    return SampledMethod(setting, search, scheduler)  # type: ignore[arg-type]
+
+
+def _setting(spec: SweepSpec, points: Iterable[Mapping[str, Any]]) -> Setting:
+    given = (*points, *spec.points_to_evaluate)
+    problems = [
+        problem.below("points_to_evaluate", index)
+        for index, point in enumerate(given)
+        for problem in point_problems(spec.space, point)
+    ]
+    if spec.num_trials is not None and len(given) > spec.num_trials:
+        message = f"are more than the sweep has trials (got {len(given)} points, {spec.num_trials} trials)"
+        problems.append(Problem(("points_to_evaluate",), message))
+    if problems:
+        raise SpecError(problems)
+    return Setting(
+        objective=Objective(spec.metric, spec.mode),
+        space=spec.space,
+        seed=spec.search.seed,
+        num_trials=spec.num_trials,
+        early_stopping=not isinstance(spec.scheduler, FifoSpec),
+        points_to_evaluate=tuple(configuration_of(spec.space, spec.space.values(point)) for point in given),
+    )
+
+
+def _made(options: Options, field: str) -> Extension:
+    """Makes what options name."""
+    algorithm = options.algorithm  # type: ignore[attr-defined]
+    if not isinstance(options, ExtensionSpec):
+        built_in: type[Extension] = _find(_BUILT_IN[algorithm], (field, "algorithm"))
+        return built_in(**options.model_dump(exclude_unset=True))
+    found: type[Any] = algorithm if isinstance(algorithm, type) else _find(algorithm, (field, "algorithm"))
+    if not issubclass(found, Extension):
+        message = f"{found.__qualname__} is no Sampler, Scheduler or SearchMethod with options: inherit from one"
+        raise SpecError([Problem((field, "algorithm"), message)])
+    try:
+        made: Extension = found(**options.options)
+        return made
+    except SpecError as error:
+        raise SpecError(problem.below(field) for problem in error.problems) from None
+
+
+def _find(reference: str, path: Path) -> type[Any]:
+    """Returns the class that ``module:Class`` names."""
+    module_name, _, name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        message = f"{module_name} cannot be imported: {error}"
+        raise SpecError([Problem(path, message)]) from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            message = f"{module_name} has no class {name!r}; {nearest(name, vars(found))}"
+            raise SpecError([Problem(path, message)])
+        found = getattr(found, part)
+    if not isinstance(found, type):
+        raise SpecError([Problem(path, f"must name a class (got {found!r})")])
+    return found
+
+
+def _begun(method: Extension, setting: Setting) -> SearchMethod:
+    method.begin(setting)
+    assert isinstance(method, SearchMethod)
+    return method
+
+
+def _check_kind(made: Extension, wanted: type[Extension], field: str) -> None:
+    if not isinstance(made, wanted):
+        message = f"must be a {wanted.__name__} here (got {type(made).__qualname__})"
+        raise SpecError([Problem((field, "algorithm"), message)])

@@ -1,0 +1,147 @@
+"""Configurations of a space: drawn at random, told apart, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+from xaytune.errors import Problem, nearest
+from xaytune.sweep.domains import Categorical, Domain, Float, Integer
+from xaytune.sweep.space import Space
+
+__all__ = [
+    "configuration_key",
+    "configuration_of",
+    "draw_configuration",
+    "draw_value",
+    "hold",
+    "point_problems",
+    "seeded",
+]
+
+
+def seeded(*parts: int) -> Random:
+    """Returns a random generator that is a sweep's own: the same for the same numbers."""
+    return Random(":".join(map(str, parts)))
+
+
+def draw_value(domain: Domain, rng: Random) -> Any:
+    """Draws a value of a domain."""
+    if isinstance(domain, Categorical):
+        return rng.choice(domain.choices)
+    if isinstance(domain, Float) and domain.q is not None:
+        return domain.low + rng.randrange(round((domain.high - domain.low) / domain.q) + 1) * domain.q
+    if isinstance(domain, Integer) and not domain.log:
+        return rng.randrange(domain.low, domain.high)
+    if not domain.log:
+        return hold(domain, rng.uniform(domain.low, domain.high))
+    # Integers evenly over the logarithm: each has the width from itself to the next.
+    value = math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
+    return hold(domain, math.floor(value) if isinstance(domain, Integer) else value)
+
+
+def hold(domain: Domain, value: Any) -> Any:
+    """Returns the value of a numeric domain that is nearest to a number; a choice stays what it is."""
+    if isinstance(domain, Categorical):
+        return value
+    if isinstance(domain, Integer):
+        return min(max(round(value), domain.low), domain.high - 1)
+    value = min(max(float(value), domain.low), domain.high)
+    return value if domain.q is None else domain.low + round((value - domain.low) / domain.q) * domain.q
+
+
+def draw_configuration(space: Space, rng: Random, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Draws a configuration of a space.
+
+    Args:
+        space: The space.
+        rng: What it is drawn from.
+        fixed: Parameters, by dotted name, that have a value already.
+    """
+    known = fixed or {}
+    return space.configure(lambda p: known[p.name] if p.name in known else draw_value(p.domain, rng))
+
+
+def configuration_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the configuration whose parameters have these values, by dotted name."""
+    return space.configure(lambda parameter: values[parameter.name])
+
+
+def configuration_key(space: Space, config: Mapping[str, Any]) -> int:
+    """Returns a number that two configurations share only where they are the same."""
+    values = space.values(config)
+    keys = [(p.name, _key(p.domain, values[p.name])) for p in space.parameters if p.name in values]
+    text = json.dumps(keys, default=str, sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _key(domain: Domain, value: Any) -> Any:
+    if isinstance(domain, Float) and domain.q is not None:
+        return round((value - domain.low) / domain.q)  # the same step, however it was computed
+    return value
+
+
+def point_problems(space: Space, config: Any) -> Iterator[Problem]:
+    """Yields what keeps a configuration from being one of a space.
+
+    Args:
+        space: The space.
+        config: A nested mapping; constants of the space may be left out.
+    """
+    if not isinstance(config, Mapping):
+        yield Problem((), f"must map parameters to values (got {config!r})")
+        return
+    given = dict(_flatten(space, config))
+    known = {p.name: p for p in space.parameters}
+    for name in given.keys() - known.keys() - space.constants.keys():
+        names = [*known, *space.constants]
+        yield Problem((name,), f"the space has no parameter {name!r}; {nearest(name, names)}")
+    for name, constant in space.constants.items():
+        if name in given and (given[name] != constant or type(given[name]) is not type(constant)):
+            yield Problem((name,), f"is {constant!r} in the space (got {given[name]!r})")
+    values = {**space.constants}
+    for name, parameter in known.items():
+        exists = parameter.active(values)
+        if exists and name not in given:
+            yield Problem((name,), "has no value: a point gives one to each parameter that exists in it")
+        elif not exists and name in given:
+            when = ", ".join(f"{parent} in {list(allowed)}" for parent, allowed in parameter.when.items())
+            yield Problem((name,), f"does not exist in this point: it needs {when}")
+        elif exists and not _holds(parameter.domain, given[name]):
+            yield Problem((name,), f"is not of the space: {_describe(parameter.domain)} (got {given[name]!r})")
+        if name in given:
+            values[name] = given[name]
+
+
+def _flatten(space: Space, config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields values by dotted name; a mapping may be a value itself."""
+    names = [*(p.name for p in space.parameters), *space.constants]
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in names):
+            yield from _flatten(space, value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _holds(domain: Domain, value: Any) -> bool:
+    if isinstance(domain, Categorical):
+        return any(type(choice) is type(value) and choice == value for choice in domain.choices)
+    if isinstance(value, bool) or not isinstance(value, int if isinstance(domain, Integer) else (int, float)):
+        return False
+    if isinstance(domain, Integer):
+        return domain.low <= value < domain.high
+    return domain.low <= value <= domain.high and math.isclose(hold(domain, value), value, rel_tol=1e-9)
+
+
+def _describe(domain: Domain) -> str:
+    if isinstance(domain, Categorical):
+        return f"one of {list(domain.choices)}"
+    if isinstance(domain, Integer):
+        return f"an integer from {domain.low} to {domain.high - 1}"
+    steps = "" if domain.q is None else f", in steps of {domain.q:g}"
+    return f"a number from {domain.low:g} to {domain.high:g}{steps}"

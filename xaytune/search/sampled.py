@@ -1,0 +1,201 @@
+"""The search method made of a sampler, which draws configurations, and a scheduler, which judges trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xaytune.search.configurations import configuration_key, configuration_of, draw_configuration, seeded
+from xaytune.search.extension import Setting
+from xaytune.search.grid import combinations
+from xaytune.search.method import (
+    Action,
+    Continue,
+    Decision,
+    Done,
+    End,
+    Exploit,
+    KeepCheckpoint,
+    NewTrial,
+    Next,
+    Result,
+    Resume,
+    SearchMethod,
+    Stop,
+    Wait,
+)
+from xaytune.search.samplers.sampler import Outcome, Sampler
+from xaytune.search.schedulers.scheduler import Scheduler
+from xaytune.sweep.domains import Float
+
+__all__ = ["SampledMethod"]
+
+# How often a sampler draws anew what was tried before.
+_REDRAWS = 5
+# How often a point is drawn at random instead, before all of a space are looked through.
+_RANDOM_DRAWS = 100
+
+
+class SampledMethod(SearchMethod):
+    """Asks a sampler for configurations and a scheduler for decisions.
+
+    First come the setting's points to evaluate. No configuration is drawn that was tried before: a space of
+    discrete parameters may be used up. A grid, and the points to evaluate, are taken as they are.
+
+    Args:
+        setting: The sweep.
+        sampler: Draws configurations.
+        scheduler: Judges trials.
+
+    Raises:
+        SpecError: One of them cannot work in this sweep.
+    """
+
+    def __init__(self, setting: Setting, sampler: Sampler, scheduler: Scheduler) -> None:
+        space = setting.space
+        gridded = tuple(p for p in space.parameters if sampler.every_combination or p.domain.gridded)
+        self._given = setting.points_to_evaluate
+        self._grid = combinations(space, gridded, self._given)
+        self._taken_as_given = len(gridded) == len(space.parameters)
+        continuous = any(isinstance(p.domain, Float) and p.domain.q is None for p in space.parameters)
+        self._left = None if self._taken_as_given or continuous else space.count(space.parameters)
+        self._space, self._seed, self._planned = space, setting.seed, setting.num_trials
+        self._sampler, self._scheduler = sampler, scheduler
+        self._tried: set[int] = set()
+        self._values: dict[int, dict[int, float]] = {}  # of the trials that have not ended, by time
+        self._kept: dict[int, int] = {}  # times of the checkpoints that are kept for others
+        self._asked = 0
+        sampler.begin(setting)
+        scheduler.begin(setting)
+        self.points = scheduler.points
+        # Where nothing depends on results it may be known before.
+        self.ask_ahead = 0 if sampler.adaptive or self.points.pausing else 1
+
+    @property
+    def num_trials(self) -> int | None:
+        """Trials that there will be, fewer than the spec's where the space is used up; None without a limit."""
+        if self._left is None:
+            return self._planned
+        possible = self._asked + self._left
+        return possible if self._planned is None else min(self._planned, possible)
+
+    def next(self) -> Next:
+        """Says what a free worker is to do; see :meth:`SearchMethod.next`."""
+        more = self._asked != self.num_trials
+        resumed = self._scheduler.next_to_resume(new_possible=more)
+        if resumed is not None:
+            return Resume(resumed)
+        if more:
+            return NewTrial(self._new())
+        if self.points.pausing and self._values:
+            return Wait()
+        if self._left == 0 and self._asked != self._planned:
+            return Done(f"the space is used up: all of its {self._asked} configurations were tried")
+        return Done()
+
+    def adopt(self, config: Mapping[str, Any]) -> None:
+        """Begins a trial that a journal tells of."""
+        self._new(config)
+
+    def _new(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Begins a trial, with a known configuration where there is one."""
+        trial = self._asked
+        if trial < len(self._given):
+            config = dict(known if known is not None else self._given[trial])
+            self._sampler.adopt(trial, config)
+        else:
+            config = self._draw(trial)
+            if known is not None and self._key(known) != self._key(config):
+                self._sampler.adopt(trial, known)
+            config = dict(known) if known is not None else config
+        self._asked += 1
+        self._take(self._key(config))
+        self._values[trial] = {}
+        self._scheduler.on_add(trial, config)
+        return config
+
+    def _draw(self, trial: int) -> dict[str, Any]:
+        fixed = next(self._grid)
+        config = self._sampler.ask(trial, fixed)
+        if self._taken_as_given:
+            return config
+        for _ in range(_REDRAWS):
+            if self._key(config) not in self._tried:
+                return config
+            config = self._sampler.ask(trial, fixed)
+        config = self._untried(trial, fixed) or config
+        self._sampler.adopt(trial, config)
+        return config
+
+    def _untried(self, trial: int, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Finds a configuration that was not tried; None where a space cannot be counted, or is used up."""
+        if not self._left:
+            return None
+        rng = seeded(self._seed, trial, -1)
+        drawn = (draw_configuration(self._space, rng, fixed) for _ in range(_RANDOM_DRAWS))
+        points = self._space.grid(self._space.parameters)
+        all_there_are = (configuration_of(self._space, point) for point in points)
+        for configs in (drawn, all_there_are):
+            found = next((config for config in configs if self._key(config) not in self._tried), None)
+            if found is not None:
+                return found
+        return None
+
+    def _key(self, config: Mapping[str, Any]) -> int:
+        return configuration_key(self._space, config)
+
+    def _take(self, key: int) -> None:
+        if self._left is not None and key not in self._tried:
+            self._left -= 1
+        self._tried.add(key)
+
+    def on_resume(self, trial: int) -> None:
+        """Learns that a paused trial trains again."""
+        self._scheduler.on_resume(trial)
+
+    def on_result(self, trial: int, result: Result) -> Sequence[Action]:
+        """Judges a trial; one whose metric is not finite stops."""
+        if result.value is None:
+            reason = (
+                f"diverged: {self._scheduler.objective.metric} is not finite at {self.points.axis.at(result.time)}"
+            )
+            return [Stop(trial=trial, reason=reason), *self._scheduler.on_diverged(trial, result)]
+        if not result.due:
+            return [Continue(trial=trial, reason=f"{self.points.axis.at(result.time)}: it is not judged there")]
+        if trial in self._values:
+            self._values[trial][result.time] = result.value
+        actions = self._scheduler.on_result(trial, result)
+        self._follow(actions)
+        return actions
+
+    def on_end(self, trial: int, end: End) -> Sequence[Action]:
+        """Tells the sampler and the scheduler that a trial has ended."""
+        intermediate = self._values.pop(trial, None)
+        if intermediate is not None:  # else it ended before, and was continued
+            self._sampler.tell(trial, Outcome(end.status, end.best, intermediate))
+        actions = self._scheduler.on_end(trial, end)
+        self._follow(actions)
+        return actions
+
+    def recall(self, decision: Decision) -> None:
+        """Lets the scheduler know what was decided in fact."""
+        self._scheduler.recall(decision)
+        if isinstance(decision, Exploit):
+            self._take_over(decision)
+
+    def fall_back(self, reason: str) -> None:
+        """Lets the sampler draw what is cheaper."""
+        self._sampler.fall_back()
+
+    def _follow(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, KeepCheckpoint):
+                self._kept[action.trial] = max(self._values.get(action.trial, {}), default=0)
+            elif isinstance(action, Exploit):
+                self._take_over(action)
+
+    def _take_over(self, exploit: Exploit) -> None:
+        """A trial continues from where the other was: what it was worth later no longer counts."""
+        reached = self._kept.get(exploit.donor, 0)
+        own = self._values.get(exploit.trial, {})
+        self._values[exploit.trial] = {time: value for time, value in own.items() if time <= reached}

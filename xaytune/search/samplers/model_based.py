@@ -1,0 +1,168 @@
+"""Optuna's samplers behind ask and tell."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from xaytune.errors import Problem, SpecError
+from xaytune.search.configurations import hold
+from xaytune.search.distributions import Choices
+from xaytune.search.samplers.sampler import Outcome, Sampler
+from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, TpeSpec
+from xaytune.sweep.domains import Categorical, Integer
+from xaytune.sweep.space import Parameter
+
+__all__ = ["CmaesSampler", "GpSampler", "OptunaSampler", "QmcSampler", "TpeSampler"]
+
+# Above so many integers a parameter is a rounded float to a sampler that lists all values of it.
+_MOST_LISTED = 10_000
+
+
+class OptunaSampler(Sampler):
+    """Asks one of Optuna's samplers.
+
+    Attributes:
+        package: The package that it needs beside Optuna's own.
+        reads_pruned: Whether it learns from trials that Optuna calls pruned.
+        lists_integers: Whether it lists all values of an integer.
+    """
+
+    package: ClassVar[str | None] = None
+    reads_pruned: ClassVar[bool] = False
+    lists_integers: ClassVar[bool] = False
+
+    def setup(self) -> None:
+        """Makes a new study.
+
+        Raises:
+            SpecError: A package is not installed.
+        """
+        if self.package is not None and importlib.util.find_spec(self.package) is None:
+            name = self.options.algorithm
+            message = f"{name} needs the package {self.package}: pip install 'xaytune[search]'"
+            raise SpecError([Problem(("search", "algorithm"), message)])
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        maximize = self.setting.objective.mode == "max"
+        direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = optuna.create_study(sampler=self.make(self.setting.seed), direction=direction)
+        self._choices = {p.name: Choices(p.domain) for p in self.setting.space.parameters}
+        self._running: dict[int, optuna.Trial] = {}
+
+    @abstractmethod
+    def make(self, seed: int) -> BaseSampler:
+        """Returns Optuna's sampler."""
+
+    def ask(self, trial: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Asks for the configuration of a trial."""
+        self._discard(trial)
+        if fixed:
+            self._study.enqueue_trial({name: self._choices[name].encode(value) for name, value in fixed.items()})
+        asked = self._running[trial] = self._study.ask()
+        return self.setting.space.configure(lambda parameter: self._suggest(asked, parameter))
+
+    def adopt(self, trial: int, config: Mapping[str, Any]) -> None:
+        """Lets the study know a configuration that it did not give."""
+        self.ask(trial, self.setting.space.values(config))
+
+    def tell(self, trial: int, outcome: Outcome) -> None:
+        """Tells the study how a trial ended."""
+        asked = self._running.pop(trial)
+        for time, value in outcome.intermediate.items():
+            asked.report(value, time)
+        counts = outcome.status == "completed" or (outcome.status == "stopped" and not self.reads_pruned)
+        if counts and outcome.value is not None:
+            self._study.tell(asked, outcome.value)
+        elif outcome.status in ("stopped", "infeasible") and self.reads_pruned:
+            # An infeasible one has no values: a pruned trial without any is the worst there can be.
+            self._study.tell(asked, state=TrialState.PRUNED)
+        else:
+            self._study.tell(asked, state=TrialState.FAIL)
+
+    def fall_back(self) -> None:
+        """Draws at random from now on."""
+        self._study.sampler = optuna.samplers.RandomSampler(seed=self.setting.seed)
+
+    def _discard(self, trial: int) -> None:
+        if trial in self._running:
+            self._study.tell(self._running.pop(trial), state=TrialState.FAIL)
+
+    def _suggest(self, asked: optuna.Trial, parameter: Parameter) -> Any:
+        name, domain = parameter.name, parameter.domain
+        if isinstance(domain, Categorical):
+            choices = self._choices[name]
+            return choices.decode(asked.suggest_categorical(name, choices.encoded))
+        if not isinstance(domain, Integer):
+            return hold(domain, asked.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.q))
+        if self.lists_integers and domain.high - domain.low > _MOST_LISTED:
+            return hold(domain, asked.suggest_float(name, domain.low, domain.high - 1, log=domain.log))
+        return asked.suggest_int(name, domain.low, domain.high - 1, log=domain.log)
+
+
+class QmcSampler(OptunaSampler):
+    """A scrambled Sobol sequence."""
+
+    options_model = QmcSpec
+    options: QmcSpec
+    package: ClassVar[str | None] = "scipy"
+    adaptive: ClassVar[bool] = False
+
+    def make(self, seed: int) -> BaseSampler:
+        """Returns Optuna's QMCSampler."""
+        return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+
+
+class TpeSampler(OptunaSampler):
+    """Tree-structured Parzen estimator (Bergstra et al., 2011), each parameter alone where trials are stopped."""
+
+    options_model = TpeSpec
+    options: TpeSpec
+    reads_pruned: ClassVar[bool] = True
+
+    def make(self, seed: int) -> BaseSampler:
+        """Returns Optuna's TPESampler."""
+        given = self.options.multivariate
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=self.options.n_startup_trials,
+            multivariate=given if given is not None else not self.setting.early_stopping,
+            # It keeps suggestions apart that are asked for at the same time (Ginsbourger et al., 2010).
+            constant_liar=True,
+        )
+
+
+class GpSampler(OptunaSampler):
+    """Bayesian optimisation with a Gaussian process; a stopped trial counts with the best value it reached."""
+
+    options_model = GpSpec
+    options: GpSpec
+    package: ClassVar[str | None] = "scipy"
+    lists_integers: ClassVar[bool] = True
+
+    def make(self, seed: int) -> BaseSampler:
+        """Returns Optuna's GPSampler."""
+        startup = self.options.n_startup_trials
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+
+
+class CmaesSampler(OptunaSampler):
+    """CMA-ES (Hansen, 2016); a stopped trial counts with the best value it reached."""
+
+    options_model = CmaesSpec
+    options: CmaesSpec
+    package: ClassVar[str | None] = "cmaes"
+
+    def make(self, seed: int) -> BaseSampler:
+        """Returns Optuna's CmaEsSampler."""
+        startup = self.options.n_startup_trials
+        return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)

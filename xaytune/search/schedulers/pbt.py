@@ -1,0 +1,314 @@
+"""Population based training (Jaderberg et al., 2017), with Ray Tune's quantiles and perturbations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+from xaytune.errors import Problem, SpecError
+from xaytune.search.configurations import draw_value, hold, seeded
+from xaytune.search.method import Action, Continue, Decision, End, Exploit, KeepCheckpoint, Pause, Result, Stop
+from xaytune.search.schedulers.scheduler import Scheduler, trials
+from xaytune.sweep.algorithms import Options, PbtSpec
+from xaytune.sweep.domains import Categorical, Domain, Integer
+from xaytune.sweep.space import Parameter, Space
+from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
+
+__all__ = ["PbtScheduler", "changed", "mutated"]
+
+_FACTORS = (1.2, 0.8)
+
+
+@dataclass
+class _Member:
+    """A trial of the population: how far it is, what it was worth there, and what is kept of it for others."""
+
+    config: Mapping[str, Any]
+    time: int = 0
+    score: float | None = None
+    judgements: int = 0
+    paused: bool = False
+    taken_over: int = 0  # the age at which it took over another
+    kept_time: int = -1  # of the checkpoint that others may take over
+    kept_config: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PbtScheduler(Scheduler):
+    """The worst of a population take over the checkpoints of the best, and perturb their configurations.
+
+    Trials are compared at the same age. With `synch` all wait for each other at each interval. Without, a trial is
+    paused only where another one waits for its place, and then judged once all have come to its age. Else, or if
+    it trains again before that, it is judged at the newest age that 1 / `quantile_fraction` trials (or all there
+    are) have come to. Trials that have ended are neither compared nor taken over.
+    """
+
+    options_model: ClassVar[type[Options]] = PbtSpec
+    options: PbtSpec
+
+    def setup(self) -> None:
+        """Begins without trials.
+
+        Raises:
+            SpecError: The number of trials is not known.
+        """
+        if self.setting.num_trials is None:
+            message = "must be given: a population has a size"
+            raise SpecError([Problem(("num_samples",), message)])
+        self._population = self.setting.num_trials
+        self._members: dict[int, _Member] = {}  # those that have not ended, as they came or were paused
+        self._added = 0
+        self._scores: dict[int, dict[int, float]] = {}  # by age in intervals, and trial
+        self._next_synch = max(self.options.perturbation_interval, self.options.burn_in_period)
+
+    @property
+    def points(self) -> DecisionPoints:
+        """Trials are judged, and saved, at each interval."""
+        axis = TimeAxis(self.options.time_attr)
+        return DecisionPoints(axis, every=self.options.perturbation_interval, pausing=True)
+
+    def on_add(self, trial: int, config: Mapping[str, Any]) -> None:
+        """Takes a new trial into the population."""
+        self._members[trial] = _Member(config)
+        self._added += 1
+
+    def on_result(self, trial: int, result: Result) -> Sequence[Action]:
+        """Lets a trial that is among the worst of its age take over one of the best."""
+        assert result.value is not None
+        member = self._members[trial]
+        member.time, member.score = result.time, self.objective.score(result.value)
+        member.judgements += 1
+        place = f"{self.axis.at(result.time)}: {result.value:.4g}"
+        if result.time < self.options.burn_in_period:
+            return self.keep_training(trial, f"{place}, within burn_in_period")
+        if self.options.synch:
+            return self._wait_for_all(trial)
+        scores = self._scores.setdefault(self._age(trial), {})
+        scores[trial] = member.score
+        self._prune()
+        pausing = self._others_wait(trial)
+        exploit = self._judge(trial, self._age(trial) - pausing)
+        if exploit is not None:
+            return [exploit]
+        if pausing:
+            self._pause(trial)
+            kept = self._keep(trial, scores)
+            reason = f"leaves its place at {self.axis.at(result.time)} to the others of its population"
+            return self._first(trial, Pause(trial=trial, reason=reason), kept, self._judge_paused())
+        reason = f"{place} is not among the worst of {trials(len(scores))} of its age"
+        own = Continue(trial=trial, reason=reason, compared=len(scores) - 1)
+        return [own, *self._keep(trial, scores)]
+
+    def on_diverged(self, trial: int, result: Result) -> Sequence[Action]:
+        """Takes a trial out of the population."""
+        return self._remove(trial)
+
+    def on_end(self, trial: int, end: End) -> Sequence[Action]:
+        """Takes a trial out of the population."""
+        return self._remove(trial)
+
+    def next_to_resume(self, *, new_possible: bool) -> int | None:
+        """Returns the paused trial that has come least far; a new one has not come at all."""
+        if new_possible:
+            return None
+        waiting = [trial for trial, member in self._members.items() if self._resumable(member)]
+        return min(waiting, key=lambda trial: self._members[trial].time, default=None)
+
+    def on_resume(self, trial: int) -> None:
+        """Learns that a paused trial trains again."""
+        if trial in self._members:
+            self._members[trial].paused = False
+
+    def recall(self, decision: Decision) -> None:
+        """Takes a trial for what it was decided to be."""
+        member = self._members.get(decision.trial)
+        if member is None:
+            return
+        if isinstance(decision, Exploit):
+            self._take_over(decision.trial, decision.donor, decision.config)
+        elif isinstance(decision, Stop):
+            self._remove(decision.trial)
+        else:
+            member.paused = isinstance(decision, Pause)
+
+    def _wait_for_all(self, trial: int) -> list[Action]:
+        """Pauses a trial until all have come to the interval; the last one that comes decides on all of them."""
+        self._pause(trial)
+        kept = self._keep(trial, self._synchronized())
+        reason = f"waits at {self.axis.at(self._members[trial].time)} for the others of its population"
+        return self._first(trial, Pause(trial=trial, reason=reason), kept, self._synchronize())
+
+    @staticmethod
+    def _first(trial: int, own: Action, kept: list[Action], exploits: Iterable[Exploit]) -> list[Action]:
+        """Puts what happens to a trial itself before what happens to others."""
+        decisions: dict[int, Action] = {exploit.trial: exploit for exploit in exploits}
+        return [decisions.pop(trial, own), *kept, *decisions.values()]
+
+    def _judge(self, trial: int, newest: int) -> Exploit | None:
+        """Judges a trial at the newest age up to one at which there are enough others to compare it with."""
+        for age in range(newest, self._members[trial].taken_over, -1):
+            scores = self._scores.get(age, {})
+            if trial in scores and len(scores) >= self._enough:
+                worst, donors = self._quantiles(scores, age * self.options.perturbation_interval)
+                return self._exploit(trial, donors) if trial in worst and donors else None
+        return None
+
+    def _judge_paused(self) -> Iterator[Exploit]:
+        """Judges the trials that wait for a place, where all have come to their age."""
+        if self._added < self._population:
+            return
+        youngest = min((self._age(trial) for trial in self._members), default=0)
+        waiting = [trial for trial, m in self._members.items() if m.paused and self._age(trial) == youngest]
+        worst, donors = self._quantiles(
+            self._scores.get(youngest, {}), youngest * self.options.perturbation_interval
+        )
+        for trial in waiting:
+            if trial in worst and donors and self._members[trial].taken_over < youngest:
+                yield self._exploit(trial, donors)
+
+    def _age(self, trial: int) -> int:
+        """The intervals that a trial has trained."""
+        return self._members[trial].time // self.options.perturbation_interval
+
+    @property
+    def _enough(self) -> int:
+        """How many trials it takes to tell the worst."""
+        return max(2, min(math.ceil(1 / self.options.quantile_fraction), self._size))
+
+    def _synchronized(self) -> dict[int, float]:
+        """The scores of those that have come to the interval."""
+        come = ((trial, m.score) for trial, m in self._members.items() if m.time >= self._next_synch)
+        return {trial: score for trial, score in come if score is not None}
+
+    def _synchronize(self) -> Iterator[Exploit]:
+        """Lets the worst take over the best, where all have come to the interval."""
+        scores = self._synchronized()
+        if not scores or len(scores) < self._size:
+            return
+        worst, donors = self._quantiles(scores, self._next_synch)
+        newest = max(member.time for member in self._members.values())
+        self._next_synch = max(self._next_synch + self.options.perturbation_interval, newest)
+        for trial in worst if donors else ():
+            yield self._exploit(trial, donors)
+
+    def _quantiles(self, scores: Mapping[int, float], time: int) -> tuple[list[int], list[int]]:
+        """Returns the worst of some trials, and those of the best that can be taken over from a time on.
+
+        There are none where there are too few to tell.
+        """
+        ranked = sorted(scores, key=lambda trial: (scores[trial], trial))
+        if len(ranked) < self._enough:
+            return [], []
+        share = min(math.ceil(len(ranked) * self.options.quantile_fraction), len(ranked) // 2)
+        best = ranked[len(ranked) - share :]
+        return ranked[:share], [trial for trial in best if self._members[trial].kept_time >= time]
+
+    def _keep(self, trial: int, scores: Mapping[int, float]) -> list[Action]:
+        """Keeps the checkpoint of a trial that may be among the best once all have come, while it is there."""
+        better = sum(score > scores[trial] for score in scores.values())
+        if better >= math.ceil(self._size * self.options.quantile_fraction):
+            return []
+        member = self._members[trial]
+        member.kept_time, member.kept_config = member.time, member.config
+        return [KeepCheckpoint(trial)]
+
+    @property
+    def _size(self) -> int:
+        """Trials that have not ended, and those to come."""
+        return len(self._members) + self._population - self._added
+
+    def _exploit(self, trial: int, donors: Sequence[int]) -> Exploit:
+        member = self._members[trial]
+        rng = seeded(self.setting.seed, trial, member.judgements)
+        donor = rng.choice(donors)
+        config = self.explore(trial, donor, self._members[donor].kept_config, rng)
+        assert member.score is not None
+        place = f"{self.axis.at(member.time)}: {self.objective.score(member.score):.4g}"
+        self._take_over(trial, donor, config)
+        reason = f"{place} is among the worst: it continues from trial {donor}"
+        return Exploit(trial=trial, reason=reason, donor=donor, config=config)
+
+    def config_of(self, trial: int) -> Mapping[str, Any]:
+        """Returns the configuration that a trial has now."""
+        return self._members[trial].config
+
+    def explore(self, trial: int, donor: int, config: Mapping[str, Any], rng: Random) -> dict[str, Any]:
+        """Returns the configuration that a trial continues with, from that of the trial it takes over."""
+        names = {parameter.name for parameter in mutated(self.setting.space, self.options.hyperparam_mutations)}
+
+        def perturb(parameter: Parameter, value: Any) -> Any:
+            if parameter.name not in names:
+                return value
+            if rng.random() < self.options.resample_probability:
+                return draw_value(parameter.domain, rng)
+            return _perturb(parameter.domain, value, rng)
+
+        return changed(self.setting.space, config, perturb, rng)
+
+    def _take_over(self, trial: int, donor: int, config: Mapping[str, Any]) -> None:
+        member = self._members[trial]
+        member.config = config
+        if donor in self._members:
+            member.time = self._members[donor].kept_time
+        self._pause(trial)
+        member.taken_over = self._age(trial)
+
+    def _pause(self, trial: int) -> None:
+        """Pauses a trial; it comes last of those that are as old."""
+        member = self._members[trial] = self._members.pop(trial)
+        member.paused = True
+
+    def _others_wait(self, trial: int) -> bool:
+        others = (member for other, member in self._members.items() if other != trial)
+        return self._added < self._population or any(member.paused for member in others)
+
+    def _resumable(self, member: _Member) -> bool:
+        return member.paused and (not self.options.synch or member.time < self._next_synch)
+
+    def _remove(self, trial: int) -> list[Action]:
+        if self._members.pop(trial, None) is None:
+            return []
+        for scores in self._scores.values():
+            scores.pop(trial, None)
+        return list(self._synchronize() if self.options.synch else self._judge_paused())
+
+    def _prune(self) -> None:
+        """Forgets ages that all trials have passed."""
+        youngest = 0 if self._added < self._population else min(m.time for m in self._members.values())
+        passed = [age for age in self._scores if (age + 1) * self.options.perturbation_interval <= youngest]
+        for age in passed:
+            del self._scores[age]
+
+
+def mutated(space: Space, names: Sequence[str] | None) -> tuple[Parameter, ...]:
+    """Returns the parameters that are perturbed: those that are named, or all that always exist."""
+    return tuple(p for p in space.parameters if (p.name in names if names is not None else not p.when))
+
+
+def changed(
+    space: Space, config: Mapping[str, Any], change: Callable[[Parameter, Any], Any], rng: Random
+) -> dict[str, Any]:
+    """Returns a changed configuration of the space: children appear and vanish with their parents.
+
+    Args:
+        space: The space.
+        config: The configuration to begin from.
+        change: Gives the new value of a parameter, from the one that it has.
+        rng: What parameters are drawn from that did not exist.
+    """
+    values = space.values(config)
+    return space.configure(lambda p: change(p, values[p.name]) if p.name in values else draw_value(p.domain, rng))
+
+
+def _perturb(domain: Domain, value: Any, rng: Random) -> Any:
+    """Returns a neighbour of a choice, or a number times a factor; it stays within the domain."""
+    if not isinstance(domain, Categorical):
+        factor = rng.choice(_FACTORS)
+        return hold(domain, round(value * factor) if isinstance(domain, Integer) else value * factor)
+    places = [i for i, choice in enumerate(domain.choices) if choice == value and type(choice) is type(value)]
+    if not places:
+        return rng.choice(domain.choices)
+    place = places[0] + rng.choice((-1, 1))
+    return domain.choices[min(max(place, 0), len(domain.choices) - 1)]

@@ -1,0 +1,28 @@
+"""Virtual time."""
+
+from __future__ import annotations
+
+__all__ = ["VirtualClock"]
+
+
+class VirtualClock:
+    """A clock that stands still until it is set forward.
+
+    Args:
+        began: Unix seconds at which the simulated sweep begins.
+    """
+
+    def __init__(self, began: float = 0.0) -> None:
+        self._began, self._elapsed = began, 0.0
+
+    def now(self) -> float:
+        """Returns unix seconds."""
+        return self._began + self._elapsed
+
+    def monotonic(self) -> float:
+        """Returns the seconds since the simulated sweep began."""
+        return self._elapsed
+
+    def set_forward(self, to: float) -> None:
+        """Lets the time be so many seconds after the beginning."""
+        self._elapsed = max(self._elapsed, to)

@@ -1,0 +1,211 @@
+"""Where the learning curves of a simulated sweep come from: an earlier sweep, or a function that computes them."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from xaytune.errors import Problem, SpecError
+from xaytune.records.results import Results, dotted
+from xaytune.sweep.domains import Categorical, Float, Integer
+from xaytune.sweep.space import Space
+from xaytune.sweep.time_axis import TimeAxis
+
+__all__ = ["Curve", "Curves", "RecordedCurves", "Surrogate", "surrogate"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a configuration is worth as it trains.
+
+    Attributes:
+        values: The metric by time (epochs or steps finished), ascending; None where it is not finite.
+        seconds: Seconds of training until each of these times.
+        ends: Whether the training is over after the last of them. Else it was cut off there: what would have come
+            is not known.
+        moments: Seconds after the earlier sweep began at which it had each of these values: they come in
+            the same order again. Without them they come when the seconds of training are over.
+        ended: When it ended there; None where that is not known.
+    """
+
+    values: Mapping[int, float | None]
+    seconds: Mapping[int, float]
+    ends: bool = True
+    moments: Mapping[int, float] = field(default_factory=dict)
+    ended: float | None = None
+
+    @property
+    def last(self) -> int:
+        """The newest time whose value is known."""
+        return max(self.values)
+
+
+class Curves(Protocol):
+    """Gives the curve of a configuration."""
+
+    def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
+        """Returns the curve of a trial's configuration.
+
+        Raises:
+            SpecError: There is none.
+        """
+
+
+Function = Callable[[Mapping[str, Any]], "tuple[Sequence[float], Sequence[float]]"]
+
+
+class Surrogate:
+    """Curves that a function computes: of ``(config)`` to ``(times, values)``.
+
+    ``times`` are the seconds of training after each unit of time (epoch or step), ``values`` the metric there.
+
+    Args:
+        function: The function.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
+        """Returns the curve of a configuration.
+
+        Raises:
+            SpecError: The function returned something else.
+        """
+        try:
+            seconds, values = self._function(config)
+            by_time = {time: float(value) for time, value in enumerate(values, start=1)}
+            by_seconds = {time: float(second) for time, second in enumerate(seconds, start=1)}
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                [Problem(("curves",), f"must return (times, values), a number for each epoch or step ({error})")]
+            ) from error
+        if not by_time or len(by_time) != len(by_seconds):
+            got = f"{len(by_seconds)} times, {len(by_time)} values"
+            raise SpecError([Problem(("curves",), f"must return as many times as values, and some (got {got})")])
+        return Curve(by_time, by_seconds)
+
+
+class RecordedCurves:
+    """The curves of an earlier sweep: of its decision points, evaluations and ends.
+
+    A trial gets the curve of the trial of the same number if their configurations are equal; else of the first
+    with an equal configuration; else, where that is allowed, of the nearest.
+
+    Args:
+        results: The earlier sweep.
+        space: The space that both draw from.
+        axis: What time is counted in.
+        nearest: Whether a configuration that was never trained gets the curve of the nearest.
+        timed: Whether values come when they came there, instead of after as many seconds of training.
+
+    Attributes:
+        matched: Trials that got the curve of another configuration, and which.
+    """
+
+    def __init__(self, results: Results, space: Space, axis: TimeAxis, *, nearest: bool, timed: bool) -> None:
+        self._results, self._space, self._axis = results, space, axis
+        self._nearest, self._timed = nearest, timed
+        self._configs = {trial.number: dotted(trial.config) for trial in results.trials}
+        self.matched: dict[int, int] = {}
+
+    def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
+        """Returns the curve of a configuration.
+
+        Raises:
+            SpecError: It was never trained, and no other is to stand for it.
+        """
+        wanted = dotted(config)
+        if self._configs.get(trial) == wanted:
+            return self._curve(trial)
+        for number, known in self._configs.items():
+            if known == wanted:
+                return self._curve(number)
+        if not self._nearest:
+            raise SpecError(
+                [
+                    Problem(
+                        ("curves",),
+                        f"trial {trial} has a configuration that {self._results.sweep.name} never trained: "
+                        f"{wanted}; simulate with the same search and seed, or allow the nearest with --nearest",
+                    )
+                ]
+            )
+        number = min(self._configs, key=lambda known: self._distance(self._configs[known], wanted))
+        self.matched[trial] = number
+        return self._curve(number)
+
+    @property
+    def workers(self) -> int:
+        """The most trials that trained at once."""
+        changes = sorted(
+            change
+            for trial in self._results.trials
+            if trial.started is not None
+            for change in ((trial.started, 1), (trial.ended or math.inf, -1))
+        )
+        return max(itertools.accumulate(change for _, change in changes), default=1)
+
+    def _curve(self, number: int) -> Curve:
+        record = self._results.sweep.trials[number]
+        history, metric = self._results.history(number), self._results.sweep.spec["metric"]
+        values: dict[int, float | None] = {}
+        if len(history) and metric in history:
+            times = history["global_step"] if self._axis.by_step else history["epoch"] + 1
+            newest = history.assign(time=times).groupby("time")[metric].last().dropna()
+            values = {int(time): float(value) for time, value in newest.items()}
+        values |= {result.time(self._axis): result.value for result in record.results}
+        ended_at = self._axis.of(epoch=record.epoch, global_step=record.global_step)
+        if metric in record.metrics:
+            values.setdefault(ended_at, record.metrics[metric])
+        if not values:
+            raise SpecError([Problem(("curves",), f"trial {number} of the earlier sweep has no value to play")])
+        began, started, ended = self._results.sweep.started or 0.0, record.started or 0.0, record.ended
+        per_unit = (ended - started) / max(values) if ended is not None and ended > started else 1.0
+        judged = {decision.time(self._axis): decision.t - began for decision in record.decisions}
+        if ended is not None:
+            judged.setdefault(ended_at, ended - began)
+        return Curve(
+            dict(sorted(values.items())),
+            {time: time * per_unit for time in values},
+            ends=record.status == "completed",
+            moments=judged if self._timed else {},
+            ended=ended - began if ended is not None and self._timed else None,
+        )
+
+    def _distance(self, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
+        """How far two configurations are from each other: 0 to 1 for each parameter."""
+        distance = 0.0
+        for parameter in self._space.parameters:
+            a, b = known.get(parameter.name), wanted.get(parameter.name)
+            if a == b:
+                continue
+            if a is None or b is None or isinstance(parameter.domain, Categorical):
+                distance += 1.0
+            else:
+                distance += (_share(parameter.domain, a) - _share(parameter.domain, b)) ** 2
+        return distance
+
+
+def _share(domain: Float | Integer, value: float) -> float:
+    """Where a value lies in its range, from 0 to 1."""
+    scale = math.log if domain.log else float
+    low, high = scale(domain.low), scale(domain.high)
+    return (scale(value) - low) / (high - low)
+
+
+def surrogate(reference: str) -> Surrogate:
+    """Returns the curves of the function that ``module:function`` names.
+
+    Raises:
+        SpecError: There is no such function.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return Surrogate(getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise SpecError([Problem(("curves",), f"{reference} cannot be imported: {error}")]) from None

@@ -1,0 +1,180 @@
+"""The simulated executor: workers that play curves in virtual time, and report to the driver what trials would."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from xaytune.driver.commands import Command, Release, RequestStop
+from xaytune.driver.driver import Driver
+from xaytune.records.state import Best
+from xaytune.simulation.clock import VirtualClock
+from xaytune.simulation.curves import Curve, Curves
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.time_axis import DecisionPoints
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Started, StopRequest
+
+__all__ = ["SimulatedExecutor"]
+
+_Status = Literal["completed", "stopped", "paused", "failed"]
+
+
+@dataclass
+class _Play:
+    """A trial as it plays its curve.
+
+    Attributes:
+        curve: The curve.
+        time: How far it is.
+        stop: Why it is to stop, if it is.
+    """
+
+    assignment: Assignment
+    curve: Curve
+    time: int = 0
+    best: Best | None = None
+    stop: StopRequest | None = None
+
+
+class SimulatedExecutor:
+    """Plays the trials of a sweep.
+
+    Args:
+        driver: The driver.
+        points: When trials are judged.
+        objective: What is optimised.
+        curves: What configurations are worth.
+        workers: Trials at once.
+        clock: The clock that the driver has, too.
+
+    Attributes:
+        decisions: Decisions that were taken.
+        censored: Trials that would have trained on where nothing more is known of them: they ended there.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        points: DecisionPoints,
+        objective: Objective,
+        curves: Curves,
+        workers: int,
+        clock: VirtualClock,
+    ) -> None:
+        self.decisions = self.censored = 0
+        self._driver, self._points, self._objective = driver, points, objective
+        self._curves, self._workers, self._clock = curves, workers, clock
+        self._plays: dict[int, _Play] = {}
+        self._reached: dict[int, int] = {}  # where paused trials are
+        self._events: list[tuple[float, int, int]] = []  # moment, order, trial
+        self._order = itertools.count()
+
+    def run(self) -> None:
+        """Runs the sweep to its end."""
+        self._start_all()
+        while self._events:
+            moment, _, trial = heapq.heappop(self._events)
+            self._clock.set_forward(moment)
+            self._perform(self._driver.tick())
+            if trial in self._plays:
+                self._advance(self._plays[trial])
+            self._start_all()
+
+    def _start_all(self) -> None:
+        """Gives the free workers what the driver wants started."""
+        while self._driver.running < self._workers and (assignment := self._driver.next()) is not None:
+            curve = self._curves.of(assignment.trial, assignment.config)
+            play = self._plays[assignment.trial] = _Play(assignment, curve, stop=assignment.stop)
+            saved = assignment.judged_until if self._points.pausing else 0
+            play.time = self._reached.pop(assignment.trial, saved)
+            self._perform(self._driver.started(assignment.trial))
+            self._perform(
+                self._driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node="simulated"))
+            )
+            self._schedule(play)
+
+    def _schedule(self, play: _Play) -> None:
+        """Lets a trial train until it has something to say; one that is to stop ends where it is."""
+        curve, now = play.curve, self._clock.monotonic()
+        if play.stop is not None:
+            moment = curve.ended if curve.ended is not None and play.time == curve.last else now
+        else:
+            until = self._next_time(play)
+            moment = now + curve.seconds[until] - curve.seconds.get(play.time, 0.0)
+            if curve.moments:
+                moment = curve.moments.get(until, curve.ended or now)
+            play.time = until
+        heapq.heappush(self._events, (max(moment, now), next(self._order), play.assignment.trial))
+
+    def _next_time(self, play: _Play) -> int:
+        """When a trial is judged next, diverges, or is at the end of what is known of it."""
+        later = [time for time in play.curve.values if time > play.time]
+        if self._points.at_every_evaluation:
+            return later[0]
+        due = self._points.after(play.time)
+        return next((time for time in later if time >= due or play.curve.values[time] is None), later[-1])
+
+    def _advance(self, play: _Play) -> None:
+        """A trial is where it was to train to: it is judged, or ends there."""
+        points, value = self._points, play.curve.values.get(play.time)
+        due = points.at_every_evaluation or points.after(play.time - 1) == play.time
+        if play.stop is not None:
+            self._end(play, play.stop.status, play.stop.reason)
+        elif play.time == play.curve.last and play.curve.ends and value is not None:
+            self._end(play, "completed", None, due=due)
+        elif due or value is None:
+            self._judge(play, due=due)
+        else:
+            self._cut_off(play)
+
+    def _judge(self, play: _Play, *, due: bool) -> None:
+        self.decisions += 1
+        self._perform(self._driver.receive(DecisionDue(**self._progress(play), due=due)))
+        if play.assignment.trial not in self._plays:
+            return  # it was paused
+        if play.stop is None and play.time == play.curve.last:
+            self._cut_off(play)
+        else:
+            self._schedule(play)
+
+    def _cut_off(self, play: _Play) -> None:
+        """A trial would train on, and what it would be worth is not known."""
+        self.censored += 1
+        where = self._points.axis.at(play.time)
+        self._end(play, "stopped", f"censored: the earlier sweep knows it to {where} only")
+
+    def _end(self, play: _Play, status: _Status, reason: str | None, *, due: bool = False) -> None:
+        del self._plays[play.assignment.trial]
+        message = Ended(**self._progress(play), status=status, reason=reason, due=due)
+        self._perform(self._driver.receive(message))
+
+    def _progress(self, play: _Play) -> dict[str, Any]:
+        value = play.curve.values[play.time]
+        metrics = {self._objective.metric: math.nan if value is None else value}
+        epoch = 0 if self._points.axis.by_step else play.time
+        if value is not None and self._objective.is_better(value, play.best.value if play.best else None):
+            play.best = Best(value, epoch, play.time, metrics)
+        return {
+            "trial": play.assignment.trial,
+            "attempt": play.assignment.attempt,
+            "epoch": epoch,
+            "global_step": play.time,
+            "metrics": metrics,
+            "best": play.best,
+            "seconds": play.curve.seconds[play.time],
+        }
+
+    def _perform(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            play = self._plays.get(command.trial)
+            if play is None:
+                continue
+            if isinstance(command, RequestStop):
+                play.stop = command.request
+            elif isinstance(command, Release):
+                self._reached[command.trial] = play.time
+                del self._plays[command.trial]
