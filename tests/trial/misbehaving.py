@@ -82,7 +82,7 @@ MISCHIEF: dict[str, Callable[[Path], object]] = {
     "modules": lambda folder: sys.modules.clear(),
     "recursion": lambda folder: sys.setrecursionlimit(100),
     "tracing": lambda folder: sys.settrace(lambda *event: None),
-    "memory": lambda folder: _KEPT.append(bytearray(200_000_000)),
+    "memory": lambda folder: _KEPT.append(bytearray(50_000_000)),
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.campaigns import misbehaviour
 from tests.trial.conftest import Node, finish, is_gone
 from tests.trial.recipes import loop
 from xaytune.trainer.callbacks import TrainState
@@ -246,3 +247,7 @@ def test_an_end_comes_after_what_is_done_at_exit(node: Node, tmp_path: Path) -> 
     outcome = node.train(tmp_path, "says")
     assert isinstance(outcome.messages[-1], Ended)
     assert is_gone(outcome.pid, within=0.01)
+
+
+def test_trials_that_misbehave_at_random_leave_nothing_to_the_next() -> None:
+    misbehaviour.run(runs=20, seed=0)
