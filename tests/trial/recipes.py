@@ -339,3 +339,10 @@ def scores_steps(config: dict[str, Any], trial: Trial) -> TrainState:
         state.metrics["score"] = float(state.global_step)
         trial.callbacks.fire("step_end", state)
     return state
+
+
+def eats_memory(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Takes more and more of it."""
+    kept = []
+    while True:
+        kept.append(bytearray(50_000_000))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +251,40 @@ def test_an_end_comes_after_what_is_done_at_exit(node: Node, tmp_path: Path) -> 
 
 def test_trials_that_misbehave_at_random_leave_nothing_to_the_next() -> None:
     misbehaviour.run(runs=20, seed=0)
+
+
+def test_a_trial_that_the_kernel_ends_for_want_of_memory_is_told_as_that(
+    new_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    node = new_node()
+    waiting = node.begin(tmp_path, "waits")
+    template = parent_of(waiting.pid)
+    waiting.close()
+    with memory_group(300_000_000, template):
+        starved = node.train(tmp_path, "eats_memory").ended
+        killed = node.train(tmp_path, "ends", {"way": "SIGKILL"}).ended
+        node.template.end()
+        assert is_gone(template)
+    assert starved.reason == "out of memory: the kernel killed its process"
+    assert [one.failure.kind for one in (starved, killed) if one.failure is not None] == ["infeasible", "lost"]
+
+
+@contextlib.contextmanager
+def memory_group(limit: int, pid: int) -> Iterator[None]:
+    """Puts a process into a control group of little memory; skips the test where that is not allowed."""
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    own = {controllers: path for _, controllers, path in lines}
+    try:
+        if "memory" in own:
+            group = Path(f"/sys/fs/cgroup/memory{own['memory']}") / f"xaytune-{pid}"
+            group.mkdir()
+            (group / "memory.limit_in_bytes").write_text(str(limit))
+        else:
+            group = Path(f"/sys/fs/cgroup{own['']}") / f"xaytune-{pid}"
+            group.mkdir()
+            (group / "memory.max").write_text(str(limit))
+        (group / "cgroup.procs").write_text(str(pid))
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    yield
+    group.rmdir()
