@@ -100,6 +100,14 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "tokens": _tokens,
 }
 
+
+def own_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss of which nothing is known but its value."""
+    return F.cross_entropy(outputs, targets)
+
+
+OWN_LOSS = ("linear", "frozen", "head")
+
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     "step": lambda o: lr_scheduler.StepLR(o, 2, 0.5),
     "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 5),
@@ -166,7 +174,7 @@ def trainer(setting: Setting, folder: Path | None = None) -> Trainer:
     return Trainer(
         model,
         optimizer=optimizer,
-        loss_fn=F.cross_entropy,
+        loss_fn=own_loss if setting.model in OWN_LOSS else F.cross_entropy,
         train_loader=train_loader,
         eval_loader=eval_loader if setting.eval_every is not None else None,
         eval_every=setting.eval_every or "epoch",  # type: ignore[arg-type]
@@ -231,7 +239,7 @@ def _windows(batches: Any, size: int) -> Iterator[list[Any]]:
 
 
 def _weight(setting: Setting, targets: Tensor) -> Any:
-    return (targets != -100).sum() if setting.model == "tokens" else len(targets)
+    return len(targets) if setting.model in OWN_LOSS else (targets != -100).sum()
 
 
 def _clip(parameters: Sequence[Tensor], largest: float) -> None:
