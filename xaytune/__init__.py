@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from xaytune.sweep.errors import SpecError
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
+    from xaytune.trainer.own_loop import current_trial
     from xaytune.trial.trial import Trial
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "TrainState",
     "Trainer",
     "Trial",
+    "current_trial",
     "resume",
 ]
 
@@ -38,6 +40,7 @@ _HOMES = {
     "TrainState": "xaytune.trainer.callbacks",
     "Trainer": "xaytune.trainer.loop",
     "Trial": "xaytune.trial.trial",
+    "current_trial": "xaytune.trainer.own_loop",
     "resume": "xaytune.ray_tune.sweep",
 }
 
