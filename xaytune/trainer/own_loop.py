@@ -51,7 +51,7 @@ class OwnLoop:
         metric: The metric of the sweep: a report without it is refused.
         shared: As above.
         save_every_s: Seconds between two checkpoints that nothing but the time asks for, at least; they take a
-            twentieth of the time at most.
+            twentieth of the time at most. With 0 there is one at each body's end.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ __all__ = ["Saves"]
 logger = logging.getLogger(__name__)
 
 _KIND: Final = "loop of one's own"
-# The share of the time that saving may take, besides the saves that a decision or the end asks for.
+# The largest share of the time that saving takes, besides what a decision or the end asks for.
 _SHARE: Final = 0.05
 
 
@@ -28,7 +28,8 @@ class Saves:
     Args:
         folder: Where they are; None saves and restores nothing.
         discard: Deletes a checkpoint that is needed no longer.
-        every_s: Seconds between two saves that nothing but the time asks for, at least.
+        every_s: Seconds between two saves that nothing but the time asks for, at least; 0 saves at each body's
+            end, whatever that costs.
     """
 
     def __init__(self, folder: Path | None, discard: Callable[[Path], None], every_s: float) -> None:
@@ -118,7 +119,7 @@ class Saves:
         }
         checkpoint.save(payload, path)
         now = time.monotonic()
-        self._next = now + max(self._every_s, (now - begun) / _SHARE)
+        self._next = now + (max(self._every_s, (now - begun) / _SHARE) if self._every_s else 0.0)
         if by_time:
             self._discard_all_but_two(path)
         elif path in self._by_time:
