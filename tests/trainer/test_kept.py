@@ -41,10 +41,10 @@ def test_kept_things_come_back_from_a_checkpoint_with_their_state(tmp_path: Path
 
 @pytest.mark.parametrize("thing", [3, {"a": 1}, nn.Linear])
 def test_what_has_no_state_to_save_is_refused_by_name(thing: Any) -> None:
-    with pytest.raises(TypeError, match="'mine' cannot be kept: .*state_dict"):
+    with pytest.raises(TypeError, match=r"'mine' cannot be kept: .*state_dict"):
         Kept({"mine": thing})
 
 
 def test_a_checkpoint_without_the_state_of_a_kept_thing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no state of 'average'.*it has 'other'"):
+    with pytest.raises(ValueError, match=r"no state of 'average'.*it has 'other'"):
         Kept({"average": nn.Linear(2, 2)}).load_state_dict({"other": {}})
