@@ -23,7 +23,7 @@ def network() -> nn.Module:
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> Tensor:
-    loss = F.cross_entropy(model(inputs), targets)
+    loss: Tensor = F.cross_entropy(model(inputs), targets)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -34,7 +34,8 @@ def measure(model: nn.Module) -> Tensor:
     """An accuracy whose measurement draws random numbers: examples, and what dropout leaves out."""
     chosen = torch.randint(len(INPUTS), (16,))
     with torch.no_grad():
-        return (model(INPUTS[chosen]).argmax(1) == TARGETS[chosen]).float().mean()
+        right: Tensor = model(INPUTS[chosen]).argmax(1) == TARGETS[chosen]
+    return right.float().mean()
 
 
 def nested(trial: OwnLoop) -> Tensor:

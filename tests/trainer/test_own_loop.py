@@ -14,7 +14,7 @@ from tests.models import loader
 from tests.trainer import own_loops
 from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer import checkpoint
-from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.callbacks import EVENTS, TrainState
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.own_loop import OwnLoop, set_current_trial
 
@@ -133,18 +133,20 @@ def test_a_loop_left_by_return_within_a_function_ends_as_by_break(tmp_path: Path
 
 
 def test_an_exception_saves_nothing_and_fires_error_and_train_end(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run")
-    run._saves._every_s = 1e9
-    run._saves._next = float("inf")
+    run = OwnLoop(checkpoint_dir=tmp_path)
+    run.keep()
+    events: list[str] = []
+    for event in EVENTS:
+        run.callbacks.on(event)(lambda state, event=event: events.append(event))
     try:
         for _ in run.steps(9):
             run.log(loss=1.0)
             raise ValueError("broken")
     except ValueError as error:
         run.finish(error)
-    assert run.order() == "TESsXt"
+    assert events == ["train_start", "epoch_start", "step_start", "step_end", "error", "train_end"]
     assert run.state.metrics["error"] == "ValueError: broken"
-    assert not checkpoint.list_checkpoints(tmp_path / "run")
+    assert not checkpoint.list_checkpoints(tmp_path)
 
 
 def test_an_exception_that_the_program_catches_is_a_break(tmp_path: Path) -> None:
@@ -337,7 +339,7 @@ def test_misuse_is_refused_in_words(program: Any, tmp_path: Path) -> None:
 def test_a_trainers_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     checkpoint.save({"model": {}}, checkpoint.path_for(tmp_path, 3))
     run = run_of(tmp_path)
-    with pytest.raises(checkpoint.CheckpointError, match="not a checkpoint of a loop of"):
+    with pytest.raises(checkpoint.CheckpointError, match="are not those of a loop of"):
         next(run.epochs(1))
 
 

@@ -67,7 +67,7 @@ class JudgedRun(OwnLoop):
         self.events: list[Event] = []
         self.history: list[int] = []
         self.judged: list[int] = []
-        self._by, self._times = by, set(times) | ({stop_at, pause_at} - {None, 0})
+        self._by, self._times = by, {*times, *(time for time in (stop_at, pause_at) if time)}
         self._stop_at, self._pause_at = stop_at, pause_at
         self._save: Callable[[], Path] | None = None
         for event in EVENTS:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from xaytune.trainer import native
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.own_run import OwnRun, measured
 from xaytune.trainer.own_saves import Saves
@@ -42,13 +43,14 @@ class OwnLoop:
     Attributes:
         callbacks: The handlers of this run.
         checkpoint_dir: Where its checkpoints are; None where it is neither saved nor resumed.
+        metric: The metric of the sweep: a report without it is refused.
         shared: What the sweep's ``setup`` returned; None without.
         stop_reason: What :meth:`stop` was given.
 
     Args:
         callbacks: As above; new ones by default.
         checkpoint_dir: As above.
-        metric: The metric of the sweep: a report without it is refused.
+        metric: As above.
         shared: As above.
         save_every_s: Seconds between two checkpoints that nothing but the time asks for, at least; they take a
             twentieth of the time at most. With 0 there is one at each body's end.
@@ -67,8 +69,8 @@ class OwnLoop:
         self.checkpoint_dir = checkpoint_dir
         self.shared = shared
         self.stop_reason: str | None = None
-        self._metric = metric
-        self._saves = Saves(checkpoint_dir, self.discard, save_every_s)
+        self.metric = metric
+        self._saves = Saves(self, save_every_s)
         self._run = OwnRun(self.callbacks, self._saves)
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
@@ -76,7 +78,7 @@ class OwnLoop:
 
     def discard(self, checkpoint: Path) -> None:
         """Deletes a checkpoint that the run needs no longer. A trial waits until a later one is recorded."""
-        checkpoint.unlink(missing_ok=True)
+        native.discard(checkpoint)
 
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the run is judged when so many epochs, or steps, are finished. Only a trial ever is."""
@@ -211,11 +213,11 @@ class OwnLoop:
         """
         run, steps = self._run, self._run.place.step_body
         values = {name: measured(name, value) for name, value in metrics.items()}
-        if self._metric is not None and self._metric not in {*values, *run.state.metrics}:
-            near = difflib.get_close_matches(self._metric, values, n=1)
+        if self.metric is not None and self.metric not in {*values, *run.state.metrics}:
+            near = difflib.get_close_matches(self.metric, values, n=1)
             raise ValueError(
                 f"trial.report() was given {', '.join(values) or 'nothing'}, and the sweep's metric is "
-                f"{self._metric!r}: report that, or name "
+                f"{self.metric!r}: report that, or name "
                 f"{repr(near[0]) if near else 'what you report'} as the metric of the sweep"
             )
         if steps is not None and not steps.logged:
@@ -270,7 +272,9 @@ class OwnLoop:
     @property
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint in the run's folder that is whole; None if there is none."""
-        return self._saves.latest()
+        if self.checkpoint_dir is None:
+            return None
+        return native.newest_whole(self.checkpoint_dir)
 
 
 _current: OwnLoop | None = None

@@ -51,7 +51,7 @@ class OwnRun:
     def memory(self) -> dict[str, Any]:
         """A dict of the user's that is saved with the run."""
         if self._memory is None:
-            saved = self.saves.newest()
+            saved = self.saves.newest
             self._memory = dict(saved["memory"]) if saved is not None else {}
         return self._memory
 
@@ -148,7 +148,7 @@ class OwnRun:
 
     def save_checkpoint(self) -> Path:
         """Saves the run, fires ``checkpoint_saved``, and returns the path."""
-        return self._write(by_time=False)
+        return self._write(asked=True)
 
     def finish(self, error: BaseException | None) -> None:
         """Ends the run, if it was begun: ``error``, where there was one, and ``train_end``."""
@@ -177,7 +177,7 @@ class OwnRun:
     def _enter(self, total: int, steps: int | None) -> EpochLoop:
         place, state = self.place, self.state
         if not self._begun:
-            place.resumed = self.saves.newest()
+            place.resumed = self.saves.newest
         else:
             self._finish_loop()
         found = place.resumed
@@ -231,7 +231,7 @@ class OwnRun:
             self._save()
         self._fire("epoch_end")
         if not loop.cut and (self.state.should_stop or self.saves.due()):
-            self._save(by_time=not self.state.should_stop)
+            self._save(asked=self.state.should_stop)
 
     def _finish_loop(self) -> None:
         """Ends a loop that was left by ``break`` or ``return``."""
@@ -251,7 +251,7 @@ class OwnRun:
         steps.finish_body()
         self.settle()
         if not self.state.should_stop and self.saves.due():
-            self._save(by_time=True)
+            self._save(asked=False)
 
     def _cut(self, loop: EpochLoop) -> None:
         """Ends the training of a run that was stopped within the body of an epoch."""
@@ -276,11 +276,11 @@ class OwnRun:
         if drawn is not None:
             random_state.restore(drawn)
 
-    def _save(self, *, by_time: bool = False) -> None:
+    def _save(self, *, asked: bool = True) -> None:
         if self.saves.wanted and self._saved_at != self.place.position():
-            self._write(by_time=by_time)
+            self._write(asked=asked)
 
-    def _write(self, *, by_time: bool) -> Path:
+    def _write(self, *, asked: bool) -> Path:
         state = self.state
         progress = {
             "state": {
@@ -293,7 +293,7 @@ class OwnRun:
             "random": random_state.capture(),
             "memory": self.memory,
         }
-        path = self.saves.write(progress, state.global_step, by_time=by_time)
+        path = self.saves.write(progress, state.global_step, asked=asked)
         self._saved_at = self.place.position()
         self._fire("checkpoint_saved")
         return path

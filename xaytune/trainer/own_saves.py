@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from xaytune.trainer import checkpoint, hyperparameters
+from xaytune.trainer.cadence import Cadence
+from xaytune.trainer.context import RunContext
+from xaytune.trainer.folder import CheckpointFolder
 from xaytune.trainer.kept import Kept
 
 __all__ = ["Saves"]
 
-logger = logging.getLogger(__name__)
-
 _KIND: Final = "loop of one's own"
-# The largest share of the time that saving takes, besides what a decision or the end asks for.
-_SHARE: Final = 0.05
 
 
 class Saves:
     """Writes and reads the checkpoints of one run.
 
     Args:
-        folder: Where they are; None saves and restores nothing.
-        discard: Deletes a checkpoint that is needed no longer.
-        every_s: Seconds between two saves that nothing but the time asks for, at least; 0 saves at each body's
-            end, whatever that costs.
+        trial: Whose they are; without a folder of its own nothing is saved or restored.
+        every_s: Seconds between two saves that nothing but the time asks for, at least.
     """
 
-    def __init__(self, folder: Path | None, discard: Callable[[Path], None], every_s: float) -> None:
-        self.folder = folder
-        self._discard = discard
-        self._every_s = every_s
+    def __init__(self, trial: RunContext, every_s: float) -> None:
+        self._trial = trial
+        self._cadence = Cadence(every_s, trial.discard)
         self._things: dict[str, Any] | None = None
         self._hyperparameters: dict[str, list[dict[str, Any]]] = {}
-        self._next = time.monotonic() + every_s
-        self._by_time: list[Path] = []  # those that only the time asked for, oldest first
-        self._newest: dict[str, Any] | None = None
-        self._read = False
 
     def keep(self, things: Mapping[str, Any]) -> None:
         """Adds things whose state is saved and restored; one of the same name takes the place of another.
@@ -59,98 +50,96 @@ class Saves:
     @property
     def wanted(self) -> bool:
         """Whether the run is saved at all: without what is trained, a checkpoint would be worth nothing."""
-        return self.folder is not None and self._things is not None
+        return self._things is not None and self._folder is not None
 
     def due(self) -> bool:
-        """Whether it is time to save: seldom enough to take but a small share of it."""
-        return self.wanted and time.monotonic() >= self._next
+        """Whether it is time to save."""
+        return self.wanted and self._cadence.due()
 
+    @cached_property
     def newest(self) -> dict[str, Any] | None:
-        """Returns the newest checkpoint that is whole, read once; None if there is none.
+        """The newest checkpoint that is whole when it is first asked for; None if there is none.
 
         Raises:
             CheckpointError: All of them are damaged, or they are not those of a loop of one's own.
         """
-        if not self._read and self.folder is not None:
-            self._newest = _newest_whole(self.folder)
-        self._read = True
-        return self._newest
-
-    def latest(self) -> Path | None:
-        """Returns the path of the newest checkpoint that is whole; None if there is none."""
-        for path in reversed(checkpoint.list_checkpoints(self.folder) if self.folder is not None else []):
-            try:
-                checkpoint.verify(path)
-            except checkpoint.CheckpointError as error:
-                logger.warning("%s; taking the one before it", error)
-            else:
-                return path
-        return None
+        saved = self._folder.newest() if self._folder is not None else None
+        if saved is not None and saved.get("kind") != _KIND:
+            raise checkpoint.CheckpointError(
+                f"the checkpoints in {self._trial.checkpoint_dir} are not those of a loop of trial.epochs() or "
+                "trial.steps(); something else, such as a Trainer, has written them: resume with what wrote them, "
+                "or in another folder"
+            )
+        return saved
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Restores what is kept; hyperparameters that the configuration has changed since stay the new ones."""
-        things = self._things or {}
-        Kept(things).load_state_dict(saved["kept"])
-        for name, begun in saved["hyperparameters"].items():
-            optimizer = things.get(name)
-            if not isinstance(optimizer, torch.optim.Optimizer):
-                continue
-            schedulers = [thing for thing in things.values() if getattr(thing, "optimizer", None) is optimizer]
-            scheduler = schedulers[0] if schedulers else None
-            hyperparameters.follow(optimizer, scheduler, self._hyperparameters[name], begun)
-            # Else torch warns, falsely: a scheduler does not see the steps of the process before.
-            optimizer._opt_called = True  # type: ignore[attr-defined]
+        """Restores what is kept; hyperparameters that the configuration has changed since stay the new ones.
 
-    def write(self, progress: Mapping[str, Any], global_step: int, *, by_time: bool) -> Path:
+        Raises:
+            ValueError: The checkpoint lacks the state of something that is kept, or nothing is kept.
+        """
+        if self._things is None:
+            raise ValueError(
+                "there is a checkpoint to resume from, and nothing is kept to restore: call trial.keep() before "
+                "the loop begins"
+            )
+        Kept(self._things).load_state_dict(saved["kept"])
+        for name, begun in saved["hyperparameters"].items():
+            optimizer = self._things.get(name)
+            if isinstance(optimizer, torch.optim.Optimizer):
+                fresh = self._hyperparameters[name]
+                hyperparameters.follow(optimizer, fresh, begun)
+                _follow_rates(_schedulers_of(optimizer, self._things.values()), fresh, begun)
+                # Else torch warns, falsely: a scheduler does not see the steps of the process before.
+                optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    def write(self, progress: Mapping[str, Any], global_step: int, *, asked: bool) -> Path:
         """Writes a checkpoint of what is kept, and of the run's progress.
+
+        Args:
+            progress: The rest of what it holds.
+            global_step: Its step.
+            asked: Whether it was asked for, and not only by the time that has passed.
 
         Raises:
             OSError: The file system refused.
             TypeError: Something in it could not be read again.
         """
-        assert self.folder is not None
-        begun = time.monotonic()
-        path = checkpoint.path_for(self.folder, global_step)
-        payload = {
-            "kind": _KIND,
-            "kept": Kept(self._things or {}).state_dict(),
-            "hyperparameters": self._hyperparameters,
-            **progress,
-        }
-        checkpoint.save(payload, path)
-        now = time.monotonic()
-        self._next = now + (max(self._every_s, (now - begun) / _SHARE) if self._every_s else 0.0)
-        if by_time:
-            self._discard_all_but_two(path)
-        elif path in self._by_time:
-            self._by_time.remove(path)
+        assert self._folder is not None
+        assert self._things is not None
+        with self._cadence.saving():
+            state = {
+                "kind": _KIND,
+                "kept": Kept(self._things).state_dict(),
+                "hyperparameters": self._hyperparameters,
+                **progress,
+            }
+            path = self._folder.save(state, global_step)
+        self._cadence.wrote(path, asked=asked)
         return path
 
-    def _discard_all_but_two(self, written: Path) -> None:
-        if written not in self._by_time:
-            self._by_time.append(written)
-        while len(self._by_time) > 2:  # the older one is for the case that the newest is damaged
-            self._discard(self._by_time.pop(0))
+    @cached_property
+    def _folder(self) -> CheckpointFolder | None:
+        if self._trial.checkpoint_dir is None:
+            return None
+        return CheckpointFolder.of(self._trial.checkpoint_dir, None, self._trial, None, resume=True)
 
 
-def _newest_whole(folder: Path) -> dict[str, Any] | None:
-    damaged: checkpoint.CheckpointError | None = None
-    for path in reversed(checkpoint.list_checkpoints(folder)):
-        try:
-            payload = checkpoint.load(path)
-        except checkpoint.CheckpointError as error:
-            logger.warning("%s; trying the one before it", error)
-            damaged = error
-            continue
-        if payload.get("kind") != _KIND:
-            raise checkpoint.CheckpointError(
-                f"{path}: not a checkpoint of a loop of trial.epochs() or trial.steps(); something else, such as "
-                "a Trainer, has written it: resume with what wrote it, or in another folder"
-            )
-        return payload
-    if damaged is not None:
-        raise damaged
-    return None
+def _schedulers_of(optimizer: torch.optim.Optimizer, things: Iterable[Any]) -> Iterator[Any]:
+    """Yields the schedulers of an optimizer, and those that they are made of."""
+    for thing in things:
+        if getattr(thing, "optimizer", None) is optimizer:
+            yield thing
+            yield from _schedulers_of(optimizer, getattr(thing, "_schedulers", ()))
+
+
+def _follow_rates(schedulers: Iterable[Any], fresh: list[dict[str, Any]], begun: list[dict[str, Any]]) -> None:
+    """Scales the rates that schedulers begin with by as much as those of the configuration have changed."""
+    for scheduler in schedulers:
+        rates = getattr(scheduler, "base_lrs", [])
+        for index, (now, then) in enumerate(zip(fresh, begun, strict=True)):
+            if index < len(rates) and now["lr"] != then["lr"]:
+                rates[index] *= now["lr"] / then["lr"]
 
 
 class _Folders:
