@@ -13,6 +13,7 @@ import os
 import random
 import re
 import signal
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +34,7 @@ _LETTERS = dict(zip(EVENTS, "TtEeSsVvCX", strict=True))
 _EVALUATION = "(?:VvC*)?"
 _STEP = f"S{_EVALUATION}sC*{_EVALUATION}"
 _STOPPED_AT_THE_TOP_OF_A_STEP = "(?:SVvC*)?"
-_ORDER = re.compile(f"T(?:E{_EVALUATION}(?:{_STEP})*{_STOPPED_AT_THE_TOP_OF_A_STEP}{_EVALUATION}C*eC*)*t")
+_ORDER = re.compile(f"TC*(?:E{_EVALUATION}(?:{_STEP})*{_STOPPED_AT_THE_TOP_OF_A_STEP}{_EVALUATION}C*eC*)*t")
 # An exception may come anywhere.
 _BROKEN_OFF = re.compile("T[EeSsVvC]*Xt")
 
@@ -181,8 +182,7 @@ class TrainingContract:
         self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path: Path
     ) -> None:
         run, weights, _ = undisturbed
-        drawn = random.Random(self.recipe)
-        for step in (drawn.randint(1, run.history[-1] - 1) for _ in range(self.kills)):
+        for step in random.Random(self.recipe).sample(range(1, run.history[-1]), self.kills):
             folder = tmp_path / str(step)
             self._killed(folder, step)
             resumed = JudgedRun(folder)
@@ -247,6 +247,8 @@ class TrainingContract:
         if child == 0:
             try:
                 _train_until_killed(self.recipe, folder, step)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)
