@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from xaytune.trainer import native
-from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trainer.own_run import OwnRun, measured
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.trainer.own_run import OwnRun, fire_end, measured
 from xaytune.trainer.own_saves import Saves
 
 __all__ = ["OwnLoop", "current_trial", "set_current_trial"]
@@ -72,6 +72,9 @@ class OwnLoop:
         self.metric = metric
         self._saves = Saves(self, save_every_s)
         self._run = OwnRun(self.callbacks, self._saves)
+        self._open: TrainState | None = None  # of a run that has begun and not ended, whoever fires its events
+        self.callbacks.on("train_start")(self._note_start)
+        self.callbacks.on("train_end")(self._note_end)
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run. A trial uses it where a decision asks for a checkpoint."""
@@ -234,12 +237,15 @@ class OwnLoop:
     def finish(self, error: BaseException | None = None) -> None:
         """Ends the run, where it was begun: fires ``error``, if there was one, and ``train_end``, once.
 
-        The process of a trial calls it when the user's code has returned or raised.
+        The process of a trial calls it when the user's code has returned or raised. It ends also a run whose
+        events something else has fired, such as another library's trainer that raised.
 
         Args:
             error: What was raised. A :class:`~xaytune.trainer.callbacks.Pause` is not an end: nothing is fired.
         """
         self._run.finish(error)
+        if self._open is not None and not isinstance(error, Pause):
+            fire_end(self.callbacks, self._open, error)
 
     @property
     def state(self) -> TrainState:
@@ -275,6 +281,12 @@ class OwnLoop:
         if self.checkpoint_dir is None:
             return None
         return native.newest_whole(self.checkpoint_dir)
+
+    def _note_start(self, state: TrainState) -> None:
+        self._open = state
+
+    def _note_end(self, state: TrainState) -> None:
+        self._open = None
 
 
 _current: OwnLoop | None = None

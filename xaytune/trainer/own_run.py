@@ -14,7 +14,7 @@ from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
 
-__all__ = ["OwnRun", "measured"]
+__all__ = ["OwnRun", "fire_end", "measured"]
 
 logger = logging.getLogger(__name__)
 
@@ -300,15 +300,20 @@ class OwnRun:
 
     def _fire_end(self, error: BaseException | None) -> None:
         self._ended = True
-        try:
-            if error is not None:
-                self.state.metrics["error"] = f"{type(error).__name__}: {error}"
-                self._fire("error")
-        finally:
-            self._fire("train_end")
+        fire_end(self._callbacks, self.state, error)
 
     def _fire(self, event: Event) -> None:
         self._callbacks.fire(event, self.state)
+
+
+def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException | None) -> None:
+    """Fires ``error``, where there was one, and ``train_end``, whatever the handlers of ``error`` do."""
+    try:
+        if error is not None:
+            state.metrics["error"] = f"{type(error).__name__}: {error}"
+            callbacks.fire("error", state)
+    finally:
+        callbacks.fire("train_end", state)
 
 
 def measured(name: str, value: Any) -> Any:
