@@ -25,8 +25,8 @@ class RunContext(Protocol):
         """The handlers of this run."""
 
     @property
-    def checkpoint_dir(self) -> Path:
-        """Where this run's checkpoints are kept, and found again when it is resumed."""
+    def checkpoint_dir(self) -> Path | None:
+        """Where this run's checkpoints are kept, and found again when it is resumed; None keeps none."""
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run, where a decision asks for it."""
