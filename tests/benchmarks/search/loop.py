@@ -20,7 +20,8 @@ class Outcome:
     """What a sweep gave.
 
     Attributes:
-        trace: Epochs spent and regret, each time the best value seen was a new one.
+        trace: Each time the best value seen was a new one: epochs spent, regret of that configuration at the best
+            epoch of a full training, and regret of the value that was reached.
         full: Trials that were trained in full.
         trials: Trials.
         model_seconds: CPU seconds that the method took.
@@ -28,7 +29,7 @@ class Outcome:
         handed_over: Regret of the trial to train again: the best at the end, once three reached it.
     """
 
-    trace: list[tuple[int, float]] = field(default_factory=list)
+    trace: list[tuple[int, float, float]] = field(default_factory=list)
     full: int = 0
     trials: int = 0
     model_seconds: float = 0.0
@@ -36,8 +37,15 @@ class Outcome:
     handed_over: float = float("nan")
 
     def regret_after(self, epochs: float) -> float:
-        """Returns the regret after so many epochs."""
-        return next((regret for spent, regret in reversed(self.trace) if spent <= epochs), self.trace[0][1])
+        """Returns the regret of the configuration that is best after so many epochs, trained in full."""
+        return self._after(epochs)[1]
+
+    def reached_after(self, epochs: float) -> float:
+        """Returns the regret of what was reached after so many epochs."""
+        return self._after(epochs)[2]
+
+    def _after(self, epochs: float) -> tuple[int, float, float]:
+        return next((entry for entry in reversed(self.trace) if entry[0] <= epochs), self.trace[0])
 
 
 @dataclass
@@ -54,6 +62,7 @@ class _Sweep:
         self.outcome = Outcome()
         self.trials: list[_Trial] = []
         self.due: list[tuple[float, int]] = []
+        self._scale = task.scale()
         self._sign = 1 if task.mode == "max" else -1
         self._best = -np.inf
         self._full: list[tuple[float, float]] = []
@@ -92,16 +101,22 @@ class _Sweep:
         return now, True
 
     def _record(self, trial: _Trial, value: float, spent: int) -> None:
-        zero, one = self.task.scale()
-        true = float(trial.curve.true[trial.epoch - 1])
-        if self._sign * value > self._best:
-            self._best = self._sign * value
-            self.outcome.trace.append((spent, (zero - true) / (zero - one)))
-        if trial.epoch == self.task.max_t and np.isfinite(value):
+        if not np.isfinite(value):
+            return
+        score = self._sign * value
+        reached = self._regret(trial.curve.true[trial.epoch - 1])
+        if score > self._best:
+            self._best = score
+            self.outcome.trace.append((spent, self._regret((self._sign * trial.curve.true).max() * self._sign), reached))
+        if trial.epoch == self.task.max_t:
             self.outcome.full += 1
-            self._full.append((self._sign * value, (zero - true) / (zero - one)))
+            self._full.append((score, reached))
             if len(self._full) >= 3:
                 self.outcome.handed_over = max(self._full)[1]
+
+    def _regret(self, true: float) -> float:
+        zero, one = self._scale
+        return float((zero - true) / (zero - one))
 
     def _schedule(self, number: int, now: float) -> None:
         trial = self.trials[number]

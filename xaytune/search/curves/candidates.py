@@ -16,8 +16,11 @@ __all__ = ["Candidates"]
 # Trials at the start that are spread over the space, before the model has a say.
 STARTUP_TRIALS = 8
 _RANDOM, _NEAR = 400, 600
-# Designs that the one with the largest smallest distance is chosen from.
-_DESIGNS = 100
+# The generators of three bits: upper triangles of ones on the diagonal; the first are those of Joe and Kuo (2008).
+_GENERATORS = [
+    [[1, a, b], [0, 1, c], [0, 0, 1]]
+    for a, b, c in [(0, 0, 0), (1, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 1, 1)]
+]
 
 
 class Candidates:
@@ -74,12 +77,15 @@ class Candidates:
 
 
 def _spread(rng: np.random.Generator, dimensions: int) -> Coordinates:
-    """A Latin hypercube of points that are far from each other: each eighth of each axis has one."""
-    best, largest = np.empty((STARTUP_TRIALS, 0)), -1.0
-    for _ in range(_DESIGNS if dimensions else 0):
-        cells = rng.permuted(np.tile(np.arange(STARTUP_TRIALS), (dimensions, 1)), axis=1).T
-        design = (cells + rng.random(cells.shape)) / STARTUP_TRIALS
-        distances = ((design[:, None] - design[None, :]) ** 2).sum(2) + np.eye(STARTUP_TRIALS) * dimensions
-        if distances.min() > largest:
-            best, largest = design, distances.min()
-    return best
+    """The first eight points of a Sobol sequence, scrambled: each eighth of each axis has one, most pairs of axes too.
+
+    Each axis has one of the eight generators of three bits, its bits mixed from the first on (Matousek, 1998).
+    """
+    generators = [_GENERATORS[axis % len(_GENERATORS)] for axis in range(dimensions)]
+    matrices = np.array(generators, np.int64).reshape(dimensions, 3, 3)
+    mix = np.tril(rng.integers(2, size=matrices.shape), -1) + np.eye(3, dtype=np.int64)
+    shift = rng.integers(2, size=(dimensions, 1, 3))
+    bits = (np.arange(STARTUP_TRIALS)[:, None] >> np.arange(3)) & 1
+    digits = (bits @ np.swapaxes(mix @ matrices, 1, 2) + shift) % 2
+    cells = (digits @ [4, 2, 1]).T
+    return (cells + rng.random(cells.shape)) / STARTUP_TRIALS

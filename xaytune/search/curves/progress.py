@@ -99,7 +99,8 @@ class Progress:
         Without some that do, none may: a model knows little beyond the levels that were reached, and draws what
         comes later back to the mean, so that a new trial, asked about at an early level, looks better.
         """
-        due = self.spent / (FULL_EVERY * self.max_t)
+        # Half of the time that it may take for each passes first: what is chosen early is chosen among few.
+        due = self.spent / (FULL_EVERY * self.max_t) - 0.5
         if not trial.chosen and self.full + sum(other.chosen for other in self.running.values()) < due:
             scores = self._scores[self._level(trial.time)]
             trial.chosen = trial.score >= scores[-math.ceil(BEST_SHARE * len(scores))]
