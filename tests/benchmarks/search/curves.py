@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from abc import ABC, abstractmethod
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xaytune.search.curves.axes import axis_of
 from xaytune.sweep.objective import Mode
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
@@ -75,7 +77,7 @@ class Task(ABC):
 
     @abstractmethod
     def scale(self) -> tuple[float, float]:
-        """Returns what regret 0 and regret 1 are: the best, and the median, of many random configurations."""
+        """Returns what regret 0 and regret 1 are: the best, and a bad one, of many random configurations."""
 
 
 def seed_of(*parts: Any) -> list[int]:
@@ -123,19 +125,22 @@ class LcBench(Task):
         self.name = name
         self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
         self._code = json.loads((folder / "encoding.json").read_text())["OpenML_task_id"][name]
-        self._scale: tuple[float, float] | None = None
+        self._folder = folder
 
     def curve(self, config: Mapping[str, Any]) -> Curve:
         accuracy, time = self._predict(np.array([[config[name] for name in self._NAMES]]))
         return Curve(accuracy[0], accuracy[0], np.maximum(np.diff(time[0], prepend=0), 1e-3))
 
     def scale(self) -> tuple[float, float]:
-        if self._scale is None:
-            rng = np.random.default_rng(0)
-            rows = [[_draw(parameter.domain, rng) for parameter in self.space.parameters] for _ in range(5000)]
-            best = self._predict(np.array(rows))[0].max(1)
-            self._scale = float(best.max()), float(np.median(best))
-        return self._scale
+        # The lowest value that any of them has at any epoch: what a trial may be worth when nothing is known.
+        return _lcbench_scale(self._folder, self.name)
+
+    def random_curves(self, count: int) -> NDArray[np.float64]:
+        """Returns the accuracy of random configurations, ``[count, epochs]``."""
+        rng = np.random.default_rng(0)
+        axes = [axis_of(parameter.domain) for parameter in self.space.parameters]
+        rows = [[float(axis.value(rng.random())) for axis in axes] for _ in range(count)]
+        return self._predict(np.array(rows))[0]
 
     def _predict(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Accuracy and cumulative seconds, ``[n, epochs]``."""
@@ -146,7 +151,7 @@ class LcBench(Task):
         return outputs[:, :, 1].astype(float), outputs[:, :, 0].astype(float)
 
 
-def _draw(domain: Any, rng: np.random.Generator) -> float:
-    from xaytune.search.curves.axes import axis_of
-
-    return float(axis_of(domain).value(rng.random()))
+@functools.cache
+def _lcbench_scale(folder: Path, name: str) -> tuple[float, float]:
+    curves = LcBench(folder, name).random_curves(5000)
+    return float(curves.max()), float(curves.min())

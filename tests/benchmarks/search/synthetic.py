@@ -50,7 +50,7 @@ class Synthetic(Task):
         distance = 2 * (lr - self._lr) ** 2 + (config["width"] - self._width) ** 2
         distance += 0.5 * ((config["layers"] - 1) / 7 - self._layers) ** 2
         end = 1 - distance - self._offsets[config["kind"]]
-        tau = 0.5 + 4 * config["width"]
+        tau = 0.5 + config["width"]
         times = np.arange(1, self.max_t + 1)
         values = self._sign * (end - end * (1 + times / tau) ** -1.5)
         return Curve(values, values, np.ones(self.max_t))
