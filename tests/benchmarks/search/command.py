@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks search --data FOLDER``: searches compared in virtual time, on known learning curves.
+"""``python -m tests.benchmarks search --data FOLDER``: searches compared on known learning curves.
 
 The data is YAHPO Gym's surrogate of LCBench: a folder with ``model.onnx`` and ``encoding.json``. Every result is
 kept in a file at once, so that a run can be cut and continued; one that is there is not made again.
@@ -74,7 +74,9 @@ def main(arguments: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks search", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of YAHPO Gym's LCBench surrogate")
-    parser.add_argument("--tasks", nargs="+", default=["open"], help="OpenML task numbers, or open: those to tune on")
+    parser.add_argument(
+        "--tasks", nargs="+", default=["open"], help="OpenML task numbers, or open: those to tune on"
+    )
     parser.add_argument("--limit-tasks", type=int, help="only the first so many of them")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[4], help="peers run with the first number")
@@ -103,7 +105,9 @@ def _run(run: Run, data: Path) -> Outcome:
         trouble=Trouble(run.noise, run.diverging),
         seed=run.seed,
     )
-    print(f"{run.task} seed {run.seed} {run.method}, {run.workers} workers: {outcome.trace[-1][1]:.3f}", flush=True)
+    print(
+        f"{run.task} seed {run.seed} {run.method}, {run.workers} workers: {outcome.trace[-1][1]:.3f}", flush=True
+    )
     return outcome
 
 

@@ -147,7 +147,9 @@ class LcBench(Task):
         epochs = np.tile(np.arange(1, self.max_t + 1), len(rows))[:, None]
         continuous = np.concatenate([epochs, np.repeat(rows, self.max_t, axis=0)], axis=1).astype(np.float32)
         task = np.full((len(continuous), 1), self._code, np.int32)
-        outputs = self._session.run(None, {"x_cat": task, "x_cont": continuous})[0].reshape(len(rows), self.max_t, -1)
+        outputs = self._session.run(None, {"x_cat": task, "x_cont": continuous})[0].reshape(
+            len(rows), self.max_t, -1
+        )
         return outputs[:, :, 1].astype(float), outputs[:, :, 0].astype(float)
 
 

@@ -107,7 +107,9 @@ class _Sweep:
         reached = self._regret(trial.curve.true[trial.epoch - 1])
         if score > self._best:
             self._best = score
-            self.outcome.trace.append((spent, self._regret((self._sign * trial.curve.true).max() * self._sign), reached))
+            self.outcome.trace.append(
+                (spent, self._regret((self._sign * trial.curve.true).max() * self._sign), reached)
+            )
         if trial.epoch == self.task.max_t:
             self.outcome.full += 1
             self._full.append((score, reached))

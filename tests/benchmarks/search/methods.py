@@ -25,7 +25,7 @@ SHORT_EPOCHS = 5
 
 
 class _Optuna(SearchMethod):
-    """One of Optuna's samplers, and a pruner where there is one; it sees each value as `trial.report` would say it."""
+    """One of Optuna's samplers, and a pruner where there is one."""
 
     def __init__(
         self,
@@ -54,7 +54,9 @@ class _Optuna(SearchMethod):
 
         def suggest(parameter: Any) -> Any:
             value = trial._suggest(parameter.name, distribution_of(parameter.domain))
-            return self._choices[parameter.name].decode(value) if isinstance(parameter.domain, Categorical) else value
+            return (
+                self._choices[parameter.name].decode(value) if isinstance(parameter.domain, Categorical) else value
+            )
 
         return NewTrial(self._space.configure(suggest))
 
@@ -104,7 +106,9 @@ class _RayAsha(_Optuna):
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         if result.value is not None:
             answer = self._scheduler.on_trial_result(
-                None, self._ray[trial], {"t": result.time, "value": result.value}  # type: ignore[arg-type]
+                None,
+                self._ray[trial],
+                {"t": result.time, "value": result.value},  # type: ignore[arg-type]
             )
             if answer == "STOP":
                 return [Stop(trial=trial, reason="")]

@@ -14,7 +14,9 @@ from xaytune.sweep.space_parser import parse_space
 def make() -> Any:
     """Builds a method over a raw space."""
 
-    def build(raw: dict[str, Any], mode: Mode = "max", max_t: int | None = 27, grace: int | None = 1, **options: Any) -> CurvesMethod:
+    def build(
+        raw: dict[str, Any], mode: Mode = "max", max_t: int | None = 27, grace: int | None = 1, **options: Any
+    ) -> CurvesMethod:
         spec = CurvesSpec(algorithm="curves", grace_period=grace, max_t=max_t)
         return CurvesMethod(parse_space(raw), Objective("accuracy", mode), spec, **options)
 

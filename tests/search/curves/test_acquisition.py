@@ -9,8 +9,12 @@ from xaytune.search.curves.acquisition import log_expected_improvement
 
 
 @pytest.mark.parametrize(("mean", "deviation", "best"), [(1.0, 0.5, 0.8), (0.0, 1.0, 3.0), (2.0, 0.1, -1.0)])
-def test_it_is_the_logarithm_of_the_improvement_that_is_expected(mean: float, deviation: float, best: float) -> None:
-    expected = quad(lambda value: (value - best) * norm.pdf(value, mean, deviation), best, mean + 12 * deviation)[0]
+def test_it_is_the_logarithm_of_the_improvement_that_is_expected(
+    mean: float, deviation: float, best: float
+) -> None:
+    expected = quad(lambda value: (value - best) * norm.pdf(value, mean, deviation), best, mean + 12 * deviation)[
+        0
+    ]
     found = log_expected_improvement(np.array([mean]), np.array([deviation]), best)[0]
     assert found == pytest.approx(np.log(expected), abs=1e-6)
 

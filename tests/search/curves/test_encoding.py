@@ -66,7 +66,10 @@ def test_integers_of_any_size_are_drawn(high: int) -> None:
 
 
 def test_a_space_that_can_be_counted_is_listed_without_what_is_the_same() -> None:
-    raw = {"optimizer": {"choice": ["sgd", "adam"]}, "nesterov": {"choice": [True, False], "when": {"optimizer": "sgd"}}}
+    raw = {
+        "optimizer": {"choice": ["sgd", "adam"]},
+        "nesterov": {"choice": [True, False], "when": {"optimizer": "sgd"}},
+    }
     listed = Encoding(parse_space(raw)).all()
     assert listed is not None
     assert len(listed) == 3

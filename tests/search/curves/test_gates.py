@@ -90,7 +90,9 @@ def test_a_running_trial_is_known_where_it_will_be_seen(played: CurvesMethod) ->
 def test_it_never_stalls_on_a_metric_in_steps(seed: int) -> None:
     task = Steps(seed)
     noise = Trouble(0.002 * (seed % 2))
-    outcome = play(METHODS["curves"](task, seed, 3), task, workers=4, epochs=20 * task.max_t, trouble=noise, seed=seed)
+    outcome = play(
+        METHODS["curves"](task, seed, 3), task, workers=4, epochs=20 * task.max_t, trouble=noise, seed=seed
+    )
     assert outcome.full >= 3
 
 

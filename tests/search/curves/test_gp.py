@@ -71,7 +71,10 @@ def test_its_gradient_is_that_of_differences(seed: int) -> None:
     _, gradient = negative_log_posterior(point, X, TRIALS, Y)
     steps = 1e-5 * np.eye(6)
     differences = [
-        (negative_log_posterior(point + step, X, TRIALS, Y)[0] - negative_log_posterior(point - step, X, TRIALS, Y)[0])
+        (
+            negative_log_posterior(point + step, X, TRIALS, Y)[0]
+            - negative_log_posterior(point - step, X, TRIALS, Y)[0]
+        )
         / 2e-5
         for step in steps
     ]
@@ -97,14 +100,16 @@ def test_a_running_trial_lowers_the_deviation_where_it_will_be_seen_and_moves_no
     before, after = process.posterior(at, of), running.posterior(at, of)
     assert after[1] < before[1] / 2
     others = np.full(5, NEW_TRIAL)
-    np.testing.assert_allclose(running.posterior(elsewhere, others)[0], process.posterior(elsewhere, others)[0], atol=1e-8)
+    np.testing.assert_allclose(
+        running.posterior(elsewhere, others)[0], process.posterior(elsewhere, others)[0], atol=1e-8
+    )
 
 
 def test_values_of_equal_points_can_be_modelled() -> None:
     parameters = fit(np.zeros((10, 2)), np.zeros(10, np.int64), np.zeros(10))
-    mean, deviation = GaussianProcess(parameters, np.zeros((10, 2)), np.zeros(10, np.int64), np.zeros(10)).posterior(
-        np.ones((1, 2)), np.array([NEW_TRIAL])
-    )
+    mean, deviation = GaussianProcess(
+        parameters, np.zeros((10, 2)), np.zeros(10, np.int64), np.zeros(10)
+    ).posterior(np.ones((1, 2)), np.array([NEW_TRIAL]))
     assert mean == pytest.approx(0)
     assert np.isfinite(deviation).all()
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xaytune.search.curves.method import CurvesMethod
 from xaytune.search.curves.options import CurvesSpec, levels_of
 from xaytune.search.method import Action, Continue, Done, End, NewTrial, Result, SearchMethod, Stop
 
@@ -21,7 +20,9 @@ def value_of(config: dict[str, Any], time: int) -> float:
     return float(1 - abs(math.log10(config["lr"]) + 2) / 4 - (config["width"] - 0.3) ** 2) * (1 - 0.5 / time)
 
 
-def sweep(method: SearchMethod, events: int, workers: int = 1, value: Callable[..., float] = value_of) -> list[Event]:
+def sweep(
+    method: SearchMethod, events: int, workers: int = 1, value: Callable[..., float] = value_of
+) -> list[Event]:
     """Plays so many events, the workers in turn. Returns them with what was decided."""
     told: list[Event] = []
     running: dict[int, tuple[dict[str, Any], int]] = {}

@@ -45,7 +45,7 @@ class Axis(ABC):
 
     @abstractmethod
     def features(self, coordinates: Coordinates) -> Coordinates:
-        """Returns what a model sees, ``[n, width]``; a coordinate that is not a number is a parameter there is not."""
+        """Returns what a model sees, ``[n, width]``; a parameter that does not exist has no coordinate (NaN)."""
 
 
 class Numeric(Axis):
@@ -63,12 +63,14 @@ class Numeric(Axis):
         self._low, self._high = self._scaled(self._first - margin), self._scaled(self._last + margin)
 
     def settle(self, coordinates: Coordinates) -> Coordinates:
+        """Moves coordinates to the nearest values."""
         if self._step is None:
             return np.clip(coordinates, 0, 1)
         steps = np.round((self._number(coordinates) - self._first) / self._step)
         return self._of_steps(np.clip(steps, 0, self.count - 1))
 
     def value(self, coordinate: float) -> float | int:
+        """Returns the value at a coordinate."""
         number = float(self._number(np.asarray(coordinate)))
         if self._step is None:
             return min(max(number, self._first), self._last)
@@ -76,12 +78,15 @@ class Numeric(Axis):
         return self._first + min(max(steps, 0), int(self.count) - 1) * self._step
 
     def coordinate(self, value: Any) -> float:
+        """Returns the coordinate of a value."""
         return (self._scaled(value) - self._low) / (self._high - self._low)
 
     def all(self) -> Coordinates:
+        """Returns the coordinates of all values."""
         return self._of_steps(np.arange(self.count))
 
     def features(self, coordinates: Coordinates) -> Coordinates:
+        """Returns what a model sees, ``[n, width]``."""
         return np.where(np.isnan(coordinates), 0.5, coordinates)[:, None]
 
     def _scaled(self, number: float) -> float:
@@ -105,6 +110,7 @@ class Choice(Axis):
         self.width = self.count = len(domain.choices)
 
     def settle(self, coordinates: Coordinates) -> Coordinates:
+        """Moves coordinates to the nearest values."""
         return np.asarray((self.index(coordinates) + 0.5) / self.width)
 
     def index(self, coordinates: Coordinates) -> Coordinates:
@@ -112,15 +118,19 @@ class Choice(Axis):
         return np.clip(np.floor(coordinates * self.width), 0, self.width - 1)
 
     def value(self, coordinate: float) -> Any:
+        """Returns the value at a coordinate."""
         return self.choices[int(self.index(np.asarray(coordinate)))]
 
     def coordinate(self, value: Any) -> float:
+        """Returns the coordinate of a value."""
         return (self.choices.index(value) + 0.5) / self.width
 
     def all(self) -> Coordinates:
+        """Returns the coordinates of all values."""
         return (np.arange(self.width) + 0.5) / self.width
 
     def features(self, coordinates: Coordinates) -> Coordinates:
+        """Returns what a model sees, ``[n, width]``."""
         # The distance of two choices is 1, as that of the two ends of a range.
         return (self.index(coordinates)[:, None] == np.arange(self.width)) * math.sqrt(0.5)
 

@@ -77,7 +77,7 @@ class Candidates:
 
 
 def _spread(rng: np.random.Generator, dimensions: int) -> Coordinates:
-    """The first eight points of a Sobol sequence, scrambled: each eighth of each axis has one, most pairs of axes too.
+    """The first eight points of a Sobol sequence, scrambled: each eighth of each axis has one.
 
     Each axis has one of the eight generators of three bits, its bits mixed from the first on (Matousek, 1998).
     """

@@ -79,7 +79,7 @@ class Encoding:
         return self.settle(rng.random((count, self.dimensions)))
 
     def neighbours(self, rng: np.random.Generator, points: Coordinates, count: int) -> Coordinates:
-        """Draws points near some others: most coordinates moved by steps of very different lengths, some choices redrawn."""
+        """Draws points near some others: most numbers moved, near and far, and some choices redrawn."""
         near = points[rng.integers(len(points), size=count)]
         near = np.where(np.isnan(near), rng.random(near.shape), near)
         step = 0.3 * 10 ** rng.uniform(-0.7, 0.3, (count, 1)) * rng.standard_normal(near.shape)

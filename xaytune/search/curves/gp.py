@@ -78,7 +78,7 @@ class GaussianProcess:
         self.seen_mean = y - hyperparameters.noise * self._weights
 
     def with_running(self, x: Matrix, trials: Numbers) -> GaussianProcess:
-        """Returns the process as if the posterior mean had been seen at these points: only its deviation changes."""
+        """Returns the process as if it had seen its mean at these points: only its deviation changes."""
         mean, _ = self.posterior(x, trials)
         y = np.concatenate([self.seen_mean + self._parameters.noise * self._weights, mean])
         points, numbers = np.concatenate([self._x, x]), np.concatenate([self._trials, trials])
@@ -171,7 +171,7 @@ def _inverse_root(covariance: Matrix) -> Matrix:
 
 
 def _inverse_of_lower(lower: Matrix) -> Matrix:
-    """Inverts a lower triangular matrix by halves: numpy has no triangular solver, and this is one third of the work."""
+    """Inverts a lower triangular matrix by halves: numpy has no solver for triangles."""
     size = len(lower)
     if size <= 32:
         inverse: Matrix = np.tril(np.linalg.inv(lower))

@@ -74,6 +74,7 @@ class CurvesMethod(SearchMethod):
         self.points = DecisionPoints(TimeAxis(self._options.time_attr), self._progress.levels)
 
     def next(self) -> Next:
+        """Says what is tried next: what is given, what was found when a trial was stopped, or something new."""
         number = len(self._progress.trials)
         if self._num_samples is not None and number >= self._num_samples:
             return Done()
@@ -89,6 +90,7 @@ class CurvesMethod(SearchMethod):
         return NewTrial(config)
 
     def adopt(self, config: Mapping[str, Any]) -> None:
+        """Begins the trial of a configuration."""
         self._decisions += 1
         if len(self._progress.trials) >= len(self._first_configs):
             del self._planned[:1]
@@ -96,6 +98,7 @@ class CurvesMethod(SearchMethod):
         self._progress.begin(point, self._features([point])[0])
 
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
+        """Judges a trial at a level."""
         self._decisions += 1
         decision = self._judge(self._progress.trials[trial], result)
         if isinstance(decision, Stop):
@@ -103,12 +106,14 @@ class CurvesMethod(SearchMethod):
         return [decision]
 
     def on_end(self, trial: int, end: End) -> Sequence[Action]:
+        """Learns that a trial has ended: what was seen of it stays."""
         if end.last is not None and end.last.due and end.last.value is not None:
             self._see(self._progress.trials[trial], end.last.time, end.last.value)
         self._progress.end(trial)
         return []
 
     def fall_back(self, reason: str) -> None:
+        """Leaves the model out from now on: trials are compared by successive halving, new ones are random."""
         self._fallen_back = True
 
     def _judge(self, trial: Trial, result: Result) -> Continue | Stop:
@@ -127,11 +132,9 @@ class CurvesMethod(SearchMethod):
     def _compete(self, trial: Trial) -> Continue | Stop:
         """Compares a trial with what could be started instead."""
         verdict, point = self._compare(trial)
-        if verdict is not None:
-            goes_on = verdict.goes_on
-        else:
-            # Before the model has a say the worst that can happen is to see few configurations.
-            goes_on = self._fallen_back and self._progress.survives(trial)
+        # Before the model has a say, few configurations are known: others are seen first.
+        survives = self._fallen_back and self._progress.survives(trial)
+        goes_on = survives if verdict is None else verdict.goes_on
         if point is None or goes_on:
             return Continue(trial=trial.number, **self._words(trial, verdict))
         config = self._candidates.encoding.config(point)
@@ -149,7 +152,7 @@ class CurvesMethod(SearchMethod):
         return None if point is None else self._candidates.encoding.config(point)
 
     def _compare(self, trial: Trial | None) -> tuple[Verdict | None, Coordinates | None]:
-        """Finds what could be started instead of a trial, or beside all: by the model, where it has something to say."""
+        """Finds what could be started instead of a trial: by the model, where it has something to say."""
         rng = np.random.default_rng([self._seed, self._decisions, trial is not None])
         planned = [self._candidates.encoding.point(config) for config in self._planned]
         asked = len(self._progress.trials) + len(planned)

@@ -95,9 +95,7 @@ class CurveModel:
             predicted=dict(sorted(predicted.items())),
         )
 
-    def _condition(
-        self, trial: Trial | None, planned: Sequence[Coordinates]
-    ) -> tuple[GaussianProcess, float]:
+    def _condition(self, trial: Trial | None, planned: Sequence[Coordinates]) -> tuple[GaussianProcess, float]:
         """The process given all that was seen and what is on its way, and the best that is known."""
         process = GaussianProcess(self._hyperparameters(), *self._given(self.observations.count))
         # Not the best value: noise would win.
@@ -125,7 +123,9 @@ class CurveModel:
         features = [self._progress.trials[trial].features for trial in sample.trials]
         return self._inputs(features, sample.times), sample.trials, sample.y
 
-    def _inputs(self, features: Sequence[Coordinates] | Coordinates, times: Sequence[float] | Coordinates) -> Coordinates:
+    def _inputs(
+        self, features: Sequence[Coordinates] | Coordinates, times: Sequence[float] | Coordinates
+    ) -> Coordinates:
         """Features and time, 0 at the first level and 1 at the last, ``[n, d + 1]``."""
         first, last = self._progress.levels[0], self._progress.max_t
         relative = np.log(np.asarray(times, float) / first) / (math.log(last / first) or 1.0)
