@@ -102,6 +102,7 @@ def test_a_dataframe_has_a_row_a_trial_with_its_configuration(tmp_path: Path) ->
     assert list(frame["config.lr"]) == [0.0, 0.1, 0.2, 0.3]
     assert list(frame["config.model.width"]) == [8] * 4
     assert frame["value"].tolist()[:2] == [0.9, 0.2]
+    assert frame["metrics.acc"].tolist()[:2] == [0.9, 0.2]
 
 
 def test_a_failed_trial_keeps_its_traceback(tmp_path: Path) -> None:
@@ -140,8 +141,8 @@ def test_a_history_comes_back_chunk_by_chunk_and_drops_a_half_written_one(tmp_pa
     history.append(path, history.pack(rows[4:])[:-9])
     frame = Results(tmp_path).history(0)
     assert list(frame["global_step"]) == [1, 2, 3, 4]
-    assert frame["acc"].isna().tolist() == [True, True, False, False]
-    assert list(frame.columns) == ["epoch", "step", "global_step", "loss", "acc"]
+    assert frame["metrics.acc"].isna().tolist() == [True, True, False, False]
+    assert list(frame.columns) == ["epoch", "step", "global_step", "metrics.loss", "metrics.acc"]
 
 
 def test_a_trial_that_trained_nothing_has_an_empty_history_and_an_unknown_one_is_refused(tmp_path: Path) -> None:

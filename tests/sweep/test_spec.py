@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def refused(file: Path, text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["digits", "digits_cnn", "charlm"])
 def test_the_sweeps_of_the_project_are_valid(name: str) -> None:
-    assert load_spec(f"sweeps/{name}.yaml").num_trials >= 16
+    assert (load_spec(f"sweeps/{name}.yaml").num_trials or 0) >= 16
 
 
 def test_what_is_left_out_has_the_documented_defaults() -> None:
@@ -189,7 +190,7 @@ def test_a_mutated_spec_is_valid_or_refused_never_a_traceback(path: tuple[Any, .
         if how == "rename" and isinstance(parent, dict):
             parent[str(value)] = removed
     with contextlib.suppress(SpecError):
-        assert SweepSpec.parse(spec).num_trials >= 1
+        assert SweepSpec.parse(spec).num_trials != 0
 
 
 @pytest.mark.parametrize(
@@ -222,3 +223,103 @@ def test_a_population_that_cannot_be_perturbed_is_refused(scheduler: dict[str, A
     space = {"lr": {"loguniform": [1e-4, 1]}, "layers": {"choice": [1, 2]}}
     with pytest.raises(SpecError, match=message):
         SweepSpec.parse({**VALID, "space": space, "scheduler": scheduler})
+
+
+SHORT = [
+    ({"scheduler": "asha"}, {"scheduler": {"algorithm": "asha"}}),
+    ({"search": "tpe"}, {"search": {"algorithm": "tpe"}}),
+    ({"budget": "2h"}, {"budget": {"time": 7200}}),
+    ({"failures": 2}, {"failures": {"retries": 2}}),
+    ({"callbacks": "a:b"}, {"callbacks": ["a:b"]}),
+    ({"trackers": "tensorboard"}, {"trackers": ["tensorboard"]}),
+    ({"trackers": ("tensorboard", "wandb")}, {"trackers": ["tensorboard", "wandb"]}),
+    ({"warm_start": "runs/a"}, {"warm_start": ["runs/a"]}),
+    ({"max_concurrent_trials": None, "num_samples": None, "search": None}, {}),
+]
+
+
+@pytest.mark.parametrize(("short", "whole"), SHORT)
+def test_what_is_written_in_short_is_what_it_stands_for(short: dict[str, Any], whole: dict[str, Any]) -> None:
+    assert SweepSpec.parse({**VALID, **short}).plain() == SweepSpec.parse({**VALID, **whole}).plain()
+
+
+def test_a_callback_alone_is_a_list_of_it() -> None:
+    assert SweepSpec.parse({**VALID, "callbacks": refused}).callbacks == [refused]
+
+
+class Scheduler:
+    """An object of some other library."""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheduler": Scheduler()}, "{algorithm: asha, max_t: 27} (got a Scheduler)"),
+        ({"scheduler": "ash"}, "scheduler.algorithm: unknown algorithm 'ash'; did you mean 'asha'?"),
+        ({"search": 3}, "search: must be a name, such as tpe, or its options, {algorithm: tpe, seed: 1} (got 3)"),
+        ({"space": [1]}, "space: must map parameters to domains or constants (got [1])"),
+        ({"resources_per_trial": "cpu"}, "resources_per_trial: must be {cpu: 1, gpu: 1} (got 'cpu')"),
+        ({"budget": 7200}, "budget: must be {time: 2h, epochs: 500}, or a time such as 2h (got 7200)"),
+        ({"budget": "soon"}, "budget.time: must be seconds, or a duration like '90s', '15m', '1h30m'"),
+        ({"checkpoint_config": 3}, "checkpoint_config: must be {num_to_keep: 10} (got 3)"),
+        ({"callbacks": 3}, "callbacks: must be a list (got 3)"),
+        ({"mode": "maximize"}, "mode: must be 'max' or 'min' (got 'maximize')"),
+        ({"stop": {"training_iteration": 3}}, "stop: unknown option 'stop'; here it is the recipe's own number of"),
+        ({"n_trials": 3}, "n_trials: unknown option 'n_trials'; here it is num_samples"),
+        ({"recipe": "sweeps/digits.py"}, "(got 'sweeps/digits.py'): write sweeps.digits:train"),
+        ({"setup": "load"}, "setup: must be 'module:function', or a function (got 'load')"),
+        ({"num_samples": 0}, "num_samples: must be at least 1, or -1 to draw until the budget is spent (got 0)"),
+        ({"num_samples": -1}, "give one, {time: 2h} or {epochs: 500}"),
+        ({"points_to_evaluate": {"lr": 0.1}}, "must be a list of configurations, such as [{lr: 0.1}]"),
+        ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 3}]}, "points_to_evaluate.1.lr: must be from 0.0001 to 0.3"),
+        ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 0.2}]}, "are 2, of 1 trials: raise num_samples"),
+        ({"space": {f"p{i}": {"grid": [0, 1, 2, 3]} for i in range(40)}}, "space: the grid has 1.2e+24 points"),
+        ({"stop_grace_s": "1m"}, "stop_grace_s: must be a valid number (got '1m')"),
+    ],
+)  # fmt: skip
+def test_what_users_of_other_libraries_write_is_refused_with_the_form_that_is_meant(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError) as raised:
+        SweepSpec.parse({**VALID, **options})
+    assert message in str(raised.value)
+
+
+def test_a_sweep_without_a_number_of_trials_draws_until_its_budget_is_spent() -> None:
+    assert SweepSpec.parse({**VALID, "num_samples": -1, "budget": "2h"}).num_trials is None
+
+
+def test_points_to_evaluate_are_configurations_as_the_space_builds_them() -> None:
+    space = {"opt": {"lr": {"uniform": [0, 1]}, "name": "sgd"}, "size": {"choice": [(8, 8), (4,)]}}
+    points = [{"opt.lr": 1, "size": (8, 8)}, {"opt": {"lr": 0.5}, "size": {"$tuple": [4]}}]
+    spec = SweepSpec.parse({**VALID, "space": space, "points_to_evaluate": points, "num_samples": 2})
+    assert spec.points_to_evaluate == [
+        {"opt": {"lr": 1.0, "name": "sgd"}, "size": (8, 8)},
+        {"opt": {"lr": 0.5, "name": "sgd"}, "size": (4,)},
+    ]
+    again = SweepSpec.parse(json.loads(json.dumps(spec.plain(), allow_nan=False)))
+    assert again.points_to_evaluate == spec.points_to_evaluate
+
+
+def test_a_spec_with_values_that_json_has_no_word_for_comes_back_from_its_journal() -> None:
+    space = {
+        "clip": {"choice": [float("inf"), 1.0]},
+        "act": {"choice": [Scheduler, dict]},
+        "x": (1, {"choice": [2]}),
+    }
+    spec = SweepSpec.parse({**VALID, "space": space, "stop_grace_s": float("inf"), "setup": "a:b"})
+    again = SweepSpec.parse(json.loads(json.dumps(spec.plain(), allow_nan=False)))
+    assert again.plain() == spec.plain()
+    assert again.space.parameters == spec.space.parameters
+    assert again.stop_grace_s == float("inf")
+
+
+def test_set_reaches_a_name_that_the_file_writes_with_dots(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("recipe: a:b\nmetric: m\nmode: max\nspace:\n  opt.lr: {uniform: [0, 1]}\n  opt.n: 1\n")
+    assert load_spec(file, {"space.opt.n": {"choice": [1, 2]}}).space.raw["opt.n"] == {"choice": [1, 2]}
+
+
+def test_a_date_of_yaml_is_text() -> None:
+    spec = load_spec("sweeps/digits.yaml", parse_assignments(("space.since=2024-01-31",)))
+    assert spec.space.constants["since"] == "2024-01-31"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from xaytune.records.results import Results
+from xaytune.sweep import values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,8 @@ def export(results: Results, folder: Path, format: Format) -> list[Path]:
     Args:
         results: The sweep.
         folder: Where to write them; made if missing.
-        format: Of the files; ``json`` is an array of objects, a row each.
+        format: Of the files; ``json`` is an array of objects, a row each. What the format has no word for, as a
+            class or a tuple in a configuration, is written as in the journal.
 
     Returns:
         The files.
@@ -47,15 +49,32 @@ def _history(results: Results) -> pd.DataFrame:
 
 
 def _write(table: pd.DataFrame, file: Path) -> Path:
+    if file.suffix == ".json":
+        known = table.astype(object).where(table.notna(), None)
+        rows = [{name: _plain(name, value) for name, value in row.items()} for row in known.to_dict("records")]
+        file.write_text(json.dumps(rows, allow_nan=False))
+        return file
+    objects = [str(name) for name in table if table[name].dtype == object]
+    written = table.assign(**{name: table[name].map(_cell) for name in objects})
     if file.suffix == ".csv":
-        table.to_csv(file, index=False)
-    elif file.suffix == ".json":
-        finite = table.notna() & ~table.isin([math.inf, -math.inf])  # JSON has no others
-        known = table.astype(object).where(finite, None)
-        file.write_text(json.dumps(known.to_dict("records")))
+        written.to_csv(file, index=False)
     else:
-        _of_one_type(table).to_parquet(file, index=False)
+        _of_one_type(written).to_parquet(file, index=False)
     return file
+
+
+def _plain(column: Any, value: Any) -> Any:
+    """A value as JSON can hold it: a metric that is not finite is null."""
+    if str(column).startswith("config."):
+        return values.write(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: Any) -> Any:
+    """A value as a cell holds it: scalars as they are, all else as its text in the journal."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    return json.dumps(values.write(value))
 
 
 def _of_one_type(table: pd.DataFrame) -> pd.DataFrame:

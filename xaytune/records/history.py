@@ -9,19 +9,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xaytune.records.state import Best
+from xaytune.records.trial_record import Best
+from xaytune.sweep.objective import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-__all__ = ["FOLDER", "Row", "append", "best", "cut", "pack", "path_for", "read"]
+__all__ = ["FOLDER", "Row", "append", "best", "column", "cut", "pack", "path_for", "read"]
 
 FOLDER = "history"
 _PLACE = ("epoch", "step", "global_step")
+_METRICS = "metrics."
+# Told apart from chunks whose metrics have bare names.
+_FORMAT = {b"xaytune": b"2"}
 
 
 class Row(NamedTuple):
@@ -39,17 +44,20 @@ def path_for(sweep_dir: Path, trial: int) -> Path:
 
 
 def pack(rows: Sequence[Row]) -> bytes:
-    """Packs rows into a chunk. A metric that a row lacks is null there; one named like a place is left out."""
+    """Packs rows into a chunk. A metric that a row lacks is null there; so is one that is no number."""
     import pyarrow as pa
 
-    places = {name: [getattr(row, name) for row in rows] for name in _PLACE}
-    names = dict.fromkeys(name for row in rows for name in row.metrics if name not in _PLACE)
-    metrics = {name: pa.array([row.metrics.get(name) for row in rows], pa.float64()) for name in names}
-    table = pa.table({**{name: pa.array(values, pa.int64()) for name, values in places.items()}, **metrics})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
+    places = {name: pa.array([getattr(row, name) for row in rows], pa.int64()) for name in _PLACE}
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    metrics = {
+        column(name): pa.array([_number(row.metrics.get(name)) for row in rows], pa.float64()) for name in names
+    }
+    return _stream(pa.table({**places, **metrics}).replace_schema_metadata(_FORMAT))
+
+
+def column(metric: object) -> str:
+    """Returns the name of a metric's column: ``metrics.loss``. No name of a metric is that of another column."""
+    return f"{_METRICS}{metric}"
 
 
 def append(path: Path, chunk: bytes) -> None:
@@ -72,36 +80,37 @@ def cut(path: Path, after: int) -> None:
         return
     history = read(path)
     kept = history[history["global_step"] <= after] if after > 0 else history[:0]
+    chunk = b""
+    if len(kept):
+        chunk = _stream(pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(_FORMAT))
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        if len(kept):
-            table = pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata()
-            with pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
+    temporary.write_bytes(chunk)
     os.replace(temporary, path)
 
 
-def best(path: Path, metric: str, maximize: bool) -> Best | None:
+def best(path: Path, objective: Objective) -> Best | None:
     """Returns where the metric was best in a history; None where it never was finite."""
     history = read(path)
-    if metric not in history:
+    if (name := column(objective.metric)) not in history:
         return None
-    values = history[metric].to_numpy()
+    values = history[name].to_numpy()
     finite = np.isfinite(values)
     if not finite.any():
         return None
-    goodness = np.where(finite, values if maximize else -values, -np.inf)
-    row = history.iloc[int(goodness.argmax())]
-    metrics = {str(name): float(value) for name, value in row.drop(list(_PLACE)).dropna().items()}
-    return Best(float(row[metric]), int(row["epoch"]) + 1, int(row["global_step"]), metrics)
+    scores = np.where(finite, objective.sign * values, -np.inf)
+    row = history.iloc[int(scores.argmax())]
+    metrics = {
+        str(name).removeprefix(_METRICS): float(value) for name, value in row.drop(list(_PLACE)).dropna().items()
+    }
+    return Best(metrics[objective.metric], int(row["epoch"]) + 1, int(row["global_step"]), metrics)
 
 
 def read(path: Path) -> pd.DataFrame:
     """Reads a history: a row a step, in the order of training; a half-written last chunk is dropped.
 
     Returns:
-        Columns ``epoch``, ``step``, ``global_step`` and a float column for each metric. Empty if there is no
-        such file.
+        Columns ``epoch``, ``step``, ``global_step`` and a float column ``metrics.NAME`` for each metric. Empty if
+        there is no such file.
     """
     import pyarrow as pa
 
@@ -110,8 +119,31 @@ def read(path: Path) -> pd.DataFrame:
     tables = []
     while reader.tell() < len(data):
         try:
-            tables.append(pa.ipc.open_stream(reader).read_all())
+            tables.append(_renamed(pa.ipc.open_stream(reader).read_all()))
         except (pa.ArrowInvalid, OSError):
             break
     frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas()
     return frame
+
+
+def _renamed(table: pa.Table) -> pa.Table:
+    """A chunk with the names of today: metrics once had their own, and one named like a place was left out."""
+    if (table.schema.metadata or {}).items() >= _FORMAT.items():
+        return table
+    return table.rename_columns([name if name in _PLACE else column(name) for name in table.column_names])
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
+
+
+def _stream(table: pa.Table) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())

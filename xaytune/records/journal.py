@@ -1,37 +1,45 @@
 """The journal of a sweep: one JSON object a line, appended as things happen, and never changed.
 
-Every line has ``event`` and ``t`` (unix seconds), and ``trial`` (the trial's number) where it speaks of one:
+Every line has ``event``, ``t`` (unix seconds), ``s`` (seconds since the process that writes it opened the journal,
+by a clock that nobody can set) and, where it speaks of one, ``trial`` (the trial's number). The first line that a
+process writes also has ``journal``, the version of this format (2; journals without it are of version 1), and
+``versions``: of ``python``, ``xaytune``, ``ray``, ``torch``, ``optuna``, and the git ``commit`` of the code.
 
-==============  =====================================================================================
-event           fields
-==============  =====================================================================================
-``sweep``       ``state``: first, and again whenever it is resumed, ``running`` with ``name``, ``id``,
-                ``spec``, ``num_trials``, ``folder`` (that it was run from), ``host``, ``pid``; last ``completed``,
-                ``interrupted`` or ``failed`` with ``reason``
-``trial``       ``config``, ``seed``
-``start``       an attempt trains in a process: ``attempt`` (from 0), ``node``, ``pid``
-``result``      at a decision point: ``due`` (whether the scheduler judged), ``epoch``, ``global_step``,
-                ``metrics``, ``value``, ``best``, ``checkpoints``
-``verdict``     on that: ``decision`` (``continue``, ``stop``, ``pause``), ``reason``, ``cutoff`` (the value it was
-                compared with) and ``compared`` (of how many trials), ``epoch``, ``global_step``, ``value``
-``progress``    how far a trial is, now and then: ``epoch``, ``global_step``, ``metrics``, ``best``
-``stop``        the trial was told to stop: ``reason``, and the ``status`` it is to end with
-``checkpoint``  ``path`` (within the sweep's folder), ``global_step``
-``damaged``     a checkpoint cannot be used: ``path``, ``global_step``
-``deleted``     a checkpoint is no longer needed: ``path``, ``global_step``
-``failure``     ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node lost``, ``preempted``,
-                ``not begun``), ``error``, ``traceback``, ``retried`` (whether another attempt follows)
-``reopen``      the trial is begun again, though it failed: no trial had trained a step
-``offer``       others may take over a checkpoint of the trial: ``path``, ``global_step``
-``exploit``     the trial takes over a checkpoint of another: ``source``, its new ``config``, ``path``,
-                ``global_step``
-``pause``       the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
-``end``         ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,
-                ``global_step``, ``metrics``, ``best``, ``checkpoints`` (the last, paths by step)
-==============  =====================================================================================
+===============  ====================================================================================
+event            fields
+===============  ====================================================================================
+``sweep``        ``state``: first, and again whenever it is resumed, ``running`` with ``name``, ``id``,
+                 ``spec``, ``num_trials`` (null: as many as the budget lets), ``folder`` (that it was run
+                 from), ``host``, ``pid``; last ``completed``, ``interrupted`` or ``failed`` with ``reason``
+``trial``        a new trial: ``config``, ``seed``, and ``reason`` where there is something to say of it
+``start``        an attempt trains in a process: ``attempt`` (from 0), ``node``, ``pid``
+``result``       at a decision point: ``due`` (whether the scheduler decides), ``epoch``, ``global_step``,
+                 ``metrics``, ``value``, ``best``, ``checkpoints``, ``seconds``
+``verdict``      the decision on that: ``decision`` (``continue``, ``stop``, ``pause``), ``reason``, ``cutoff``
+                 (the value it was compared with), ``compared`` (of how many trials), ``details`` (further
+                 numbers), ``epoch``, ``global_step``, ``value``
+``progress``     how far a trial is, now and then: ``epoch``, ``global_step``, ``metrics``, ``best``,
+                 ``seconds``
+``stop``         the trial was asked to stop: ``reason``, and the ``status`` it is to end with
+``checkpoint``   ``path`` (within the sweep's folder), ``global_step``
+``damaged``      a checkpoint cannot be used: ``path``, ``global_step``
+``deleted``      a checkpoint is no longer needed: ``path``, ``global_step``
+``failure``      ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node_lost``, ``preempted``,
+                 ``not_started``), ``error``, ``traceback``, ``retried`` (whether another attempt follows)
+``reopen``       the trial is restarted, though it failed: no trial had trained a step
+``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
+``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,
+                 ``path``, ``global_step``
+``fall_back``    the search method was told to decide by cheaper means: ``reason``
+``pause``        the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
+``end``          ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,
+                 ``global_step``, ``metrics``, ``best``, ``checkpoints`` (the last, paths by step), ``seconds``
+===============  ====================================================================================
 
-A number that is not finite is ``null``. ``best`` is where the metric was best so far: ``value``, ``epoch``,
-``global_step``, ``metrics``; ``value`` of an ``end`` is the best value the metric reached.
+``config`` and the values of ``spec`` are written as :mod:`xaytune.sweep.values` says; everywhere else a number
+that is not finite is ``null``. ``best`` is where the metric was best so far: ``value``, ``epoch``,
+``global_step``, ``metrics``; ``value`` of an ``end`` is the best value the metric reached. ``seconds`` is what the
+attempt has trained; where it is missing, ``s`` tells it. Readers leave out events and fields they do not know.
 """
 
 from __future__ import annotations
@@ -41,17 +49,103 @@ import fcntl
 import json
 import math
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from xaytune.errors import JournalError
+from xaytune.records.clock import Clock, SystemClock
+from xaytune.records.provenance import versions
+from xaytune.sweep import values
 
-__all__ = ["FILE_NAME", "Event", "Journal", "JournalError", "JournalTail", "is_locked", "read_events"]
+__all__ = [
+    "FILE_NAME",
+    "VERSION",
+    "Event",
+    "EventLog",
+    "Journal",
+    "JournalError",
+    "JournalTail",
+    "MemoryLog",
+    "View",
+    "feed",
+    "is_locked",
+    "read_events",
+]
 
 FILE_NAME = "journal.jsonl"
+VERSION = 2
 Event = dict[str, Any]
+
+# How version 1 called these kinds of failures.
+_OLD_KINDS = {"node lost": "node_lost", "not begun": "not_started"}
+_BLOCK = 1 << 16
+
+
+class EventLog(Protocol):
+    """Whatever takes the events of a sweep, in order."""
+
+    def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
+        """Appends an event, and returns it as a reader will see it."""
+
+    def close(self) -> None:
+        """Ends it: nothing more is written."""
+
+
+class View(Protocol):
+    """Whatever follows from events, taken in one by one."""
+
+    def apply(self, event: Event) -> None:
+        """Takes in the next event."""
+
+
+def feed(events: Iterable[Event], *views: View) -> None:
+    """Takes events, oldest first, into several views at once: a journal is parsed once for all of them."""
+    for event in events:
+        for view in views:
+            view.apply(event)
+
+
+class _Writer:
+    """Makes events of what is to be written."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._opened = clock.monotonic()
+        self._first = True
+
+    def entry(self, event: str, trial: int | None, fields: dict[str, Any]) -> Event:
+        clock, subject = self._clock, {} if trial is None else {"trial": trial}
+        stamp = {"t": round(clock.now(), 3), "s": round(clock.monotonic() - self._opened, 3)}
+        format_ = {"journal": VERSION, "versions": versions(Path.cwd())} if self._first else {}
+        self._first = False
+        if "config" in fields:
+            fields["config"] = values.write(fields["config"])
+        kept = {name: value if name in ("config", "spec") else _finite(value) for name, value in fields.items()}
+        return {"event": event, **stamp, **subject, **format_, **kept}
+
+
+class MemoryLog:
+    """Keeps events in memory.
+
+    Attributes:
+        events: Oldest first.
+
+    Args:
+        clock: Tells the time.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.events: list[Event] = []
+        self._writer = _Writer(clock or SystemClock())
+
+    def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
+        """Appends an event, and returns it as a reader will see it."""
+        self.events.append(self._writer.entry(event, trial, fields))
+        return self.events[-1]
+
+    def close(self) -> None:
+        """Does nothing: what was written stays."""
 
 
 class Journal:
@@ -59,21 +153,24 @@ class Journal:
 
     Args:
         path: The file; it is made if missing. A half-written last line is cut off.
+        clock: Tells the time; by default the machine's.
 
     Raises:
         JournalError: Another process is writing it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._file.close()
             raise JournalError(f"{path.parent}: the sweep is running, in another process") from None
         except OSError:
             pass  # a file system without locks
-        self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        self._cut_half_line()
+        self._writer = _Writer(clock or SystemClock())
 
     def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
         """Appends an event, and returns it as a reader will see it.
@@ -81,9 +178,8 @@ class Journal:
         Raises:
             OSError: The file system refused; the journal stays as it was.
         """
-        subject = {} if trial is None else {"trial": trial}
-        entry = {"event": event, "t": round(time.time(), 3), **subject, **_finite(fields)}
-        line = json.dumps(entry, separators=(",", ":"), allow_nan=False, default=str).encode() + b"\n"
+        entry = self._writer.entry(event, trial, fields)
+        line = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         if self._file.write(line) < len(line):  # the disk is full
             self._file.truncate(end)
@@ -93,6 +189,18 @@ class Journal:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+    def _cut_half_line(self) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            self._file.seek(start)
+            newline = self._file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                self._file.truncate(start + newline + 1)
+                return
+            end = start
+        self._file.truncate(0)
 
 
 def is_locked(path: Path) -> bool:
@@ -109,57 +217,83 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def read_events(path: Path) -> Iterator[Event]:
+def read_events(path: Path, until: int | None = None) -> Iterator[Event]:
     """Yields the events of a journal, oldest first; a half-written last line is dropped.
 
+    Args:
+        path: The file.
+        until: So many bytes of it; by default all.
+
     Raises:
-        JournalError: There is no such file, or a line before the last is no event.
+        JournalError: There is no such file, it was written by a later version, or a line before the last is no
+            event.
     """
-    return JournalTail(path).new()
+    return JournalTail(path).new(until)
 
 
 class JournalTail:
     """Reads a journal that may still be written.
+
+    Attributes:
+        read: Bytes read so far.
 
     Args:
         path: The file.
     """
 
     def __init__(self, path: Path) -> None:
+        self.read = 0
         self._path = path
-        self._read = 0  # bytes
         self._lines = 0
 
-    def new(self) -> Iterator[Event]:
+    def new(self, until: int | None = None) -> Iterator[Event]:
         """Yields the events since the last call; a half-written last line is left for the next.
 
+        Args:
+            until: Bytes of the journal to read; by default all there are.
+
         Raises:
-            JournalError: There is no such file, or a line before the last is no event.
+            JournalError: There is no such file, it was written by a later version, or a line before the last is no
+                event.
         """
         try:
             with self._path.open("rb") as file:
-                file.seek(self._read)
-                text = file.read()
+                file.seek(self.read)
+                for line in file:
+                    if not line.endswith(b"\n") or (until is not None and self.read + len(line) > until):
+                        return
+                    self.read += len(line)
+                    self._lines += 1
+                    yield self._event(line)
         except OSError as error:
             raise JournalError(f"{self._path}: the journal cannot be read: {error.strerror}") from None
-        *lines, _half_written = text.split(b"\n")
-        for line in lines:
-            self._read += len(line) + 1
-            self._lines += 1
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if not isinstance(event, dict) or "event" not in event:
-                raise JournalError(f"{self._path}:{self._lines}: not an event of a journal (got {line[:80]!r})")
-            yield event
+
+    def _event(self, line: bytes) -> Event:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or "event" not in event:
+            raise JournalError(f"{self._path}:{self._lines}: not an event of a journal (got {line[:80]!r})")
+        if event.get("journal", VERSION) > VERSION:
+            wrote = event.get("versions", {}).get("xaytune", "of a later version")
+            raise JournalError(
+                f"{self._path}: a journal of version {event['journal']}, written by xaytune {wrote}; this xaytune "
+                f"reads versions up to {VERSION}: upgrade it"
+            )
+        if event["event"] == "failure":
+            kind = event.get("kind", "error")
+            event["kind"] = _OLD_KINDS.get(kind, kind)
+        return event
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
+    if hasattr(value, "item"):  # a number of numpy's
+        return _finite(value.item())
     return value

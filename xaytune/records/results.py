@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaytune.errors import JournalError
 from xaytune.records import history
-from xaytune.records.journal import FILE_NAME, Event, JournalError, read_events
+from xaytune.records.journal import FILE_NAME, Event, JournalTail, feed, read_events
 from xaytune.records.place import Place, place_of
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.recommendation import Recommendation, recommend
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
+from xaytune.sweep.space import dotted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,14 +41,17 @@ class Results:
         self._place.fetch_journal()
         self._fetched = False  # the histories
         self.path = self._place.folder
-        self._events = list(read_events(self.path / FILE_NAME))
-        self.sweep = SweepState(str(self._place), self._events)
+        self.sweep = SweepState(str(self._place))
+        tail = JournalTail(self.path / FILE_NAME)
+        feed(tail.new(), self.sweep)
+        self._read = tail.read  # bytes
+        self.sweep.notice_loss()
         if not self.sweep.spec:
             raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")
 
     def events(self) -> Iterator[Event]:
         """Yields the events of the journal that the state follows from, oldest first."""
-        return iter(self._events)
+        return read_events(self.path / FILE_NAME, self._read)
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -56,6 +63,20 @@ class Results:
         """The trial whose metric reached the best value; None while no trial reported it."""
         return self.sweep.best
 
+    @property
+    def recommended(self) -> Recommendation | None:
+        """The trial whose configuration to train again, and why; None while no trial reported the metric."""
+        return recommend(self.sweep)
+
+    @property
+    def best_config(self) -> dict[str, Any] | None:
+        """The configuration to train again: of the best trial at ``max_t``, once three trials have reached it.
+
+        Until then, and where the scheduler has no ``max_t``, that of the best trial. ``recommended`` says why.
+        """
+        recommended = self.recommended
+        return recommended.trial.config if recommended is not None else None
+
     def history(self, trial: int) -> pd.DataFrame:
         """Returns a row for every optimizer step that a trial trained, stopped and failed trials included.
 
@@ -63,7 +84,8 @@ class Results:
             trial: The trial's number.
 
         Returns:
-            Columns ``epoch``, ``step``, ``global_step``, and the metrics as they stood after each step.
+            Columns ``epoch``, ``step``, ``global_step``, and ``metrics.NAME`` for each metric, as it stood after
+            the step.
 
         Raises:
             KeyError: There is no such trial.
@@ -76,21 +98,27 @@ class Results:
         return history.read(history.path_for(self.path, trial))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Returns a row a trial: its status, value, configuration (``config.*``) and metrics where it was best."""
+        """Returns a row a trial.
+
+        Returns:
+            Its number (``trial``), ``status``, ``value`` and so on; ``config.NAME`` for each value of its
+            configuration, nested names with dots; ``metrics.NAME`` for each metric where ``value`` was reached.
+        """
         import pandas as pd
 
-        return pd.DataFrame([_flat(trial) for trial in self.trials])
+        rows = [_row(trial) for trial in self.trials]
+        return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in _names(rows)})
 
 
-def _flat(trial: TrialRecord) -> dict[str, Any]:
-    seconds = trial.ended - trial.started if trial.ended and trial.started else None
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    metrics = trial.best.metrics if trial.best is not None else {}
     return {
         "trial": trial.number,
         "status": trial.status,
         "value": trial.value,
         "epochs": trial.epoch,
         "steps": trial.global_step,
-        "seconds": seconds,
+        "seconds": trial.seconds if trial.started is not None else None,
         "reason": trial.reason,
         "started": trial.started,
         "ended": trial.ended,
@@ -98,16 +126,22 @@ def _flat(trial: TrialRecord) -> dict[str, Any]:
         "attempts": trial.attempts,
         "checkpoint": trial.checkpoint,
         **{f"config.{name}": value for name, value in dotted(trial.config).items()},
-        **(trial.best.metrics if trial.best is not None else {}),
+        **{f"metrics.{name}": value for name, value in metrics.items()},
     }
 
 
-def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a nested configuration as one of dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": item for inner, item in dotted(value).items()}
-        else:
-            flat[name] = value
-    return flat
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    """The names of all columns: ours, then those of configurations, then those of metrics."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    kinds = ("config.", "metrics.")
+    return sorted(names, key=lambda name: next((n for n, kind in enumerate(kinds, 1) if name.startswith(kind)), 0))
+
+
+def _column(values: list[Any]) -> Any:
+    """A column that keeps each value as it is: pandas would make True of 1, or 8.0 of 8 where one is missing."""
+    import pandas as pd
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {float} or (kinds <= {int} and None not in values) or (kinds <= {bool} and None not in values):
+        return values
+    return pd.Series(values, dtype=object)

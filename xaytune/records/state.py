@@ -4,118 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from xaytune.records.journal import Event
+from xaytune.records.trial_record import (
+    TRIAL_STATUSES,
+    Best,
+    DecisionRecord,
+    ResultRecord,
+    TrialRecord,
+    TrialStatus,
+)
+from xaytune.records.uptime import Uptime
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["TRIAL_STATUSES", "Best", "SweepState", "TrialRecord", "TrialStatus"]
-
-TrialStatus = Literal["pending", "running", "paused", "completed", "stopped", "failed"]
-TRIAL_STATUSES: tuple[TrialStatus, ...] = ("pending", "running", "paused", "completed", "stopped", "failed")
-
-
-@dataclass(frozen=True)
-class Best:
-    """Where a trial's metric was best: its value there, and all metrics of that step."""
-
-    value: float
-    epoch: int
-    global_step: int
-    metrics: dict[str, float]
-
-
-@dataclass
-class TrialRecord:
-    """What is known of a trial.
-
-    Attributes:
-        number: From 0, in the order of suggestion.
-        config: What the recipe got.
-        seed: What its random generators began from.
-        status: Where it is in its life.
-        epoch: Epochs finished.
-        global_step: Optimizer steps done.
-        metrics: Latest metrics the driver was told of.
-        best: Where the metric was best; None while it was never reported.
-        stop_reason: Why it was told to stop, in words and numbers; None if it was not.
-        stop_status: The status it was to end with.
-        reason: Why it ended as it did, where there is more to say than that it was finished.
-        checkpoints: Paths by global step.
-        offer: Path of the checkpoint that others may take over, within the sweep's folder.
-        error: Traceback of its failure.
-        failure: Kind of its failure, as the journal tells them apart.
-        attempts: Times that it was started.
-        lost: Times that it lost its process, by no fault of the node.
-        started: Unix seconds.
-        ended: Unix seconds.
-        results: Its ``result`` events: what it was worth at each decision point.
-        verdicts: Its ``verdict`` events: what followed, and why.
-    """
-
-    number: int
-    config: dict[str, Any]
-    seed: int
-    status: TrialStatus = "pending"
-    node: str | None = None
-    pid: int | None = None
-    epoch: int = 0
-    global_step: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: Best | None = None
-    stop_reason: str | None = None
-    stop_status: TrialStatus | None = None
-    reason: str | None = None
-    checkpoints: dict[int, str] = field(default_factory=dict)
-    offer: str | None = None
-    error: str | None = None
-    failure: str | None = None
-    attempts: int = 0
-    lost: int = 0
-    started: float | None = None
-    ended: float | None = None
-    results: list[Event] = field(default_factory=list)
-    verdicts: list[Event] = field(default_factory=list)
-
-    @property
-    def value(self) -> float | None:
-        """The best value that the sweep's metric reached."""
-        return self.best.value if self.best is not None else None
-
-    @property
-    def checkpoint_step(self) -> int | None:
-        """Step of the checkpoint to use: the best step if it has one, else the newest."""
-        if self.best is not None and self.best.global_step in self.checkpoints:
-            return self.best.global_step
-        return max(self.checkpoints, default=None)
-
-    @property
-    def checkpoint(self) -> str | None:
-        """Path of that checkpoint."""
-        return self.checkpoints[self.checkpoint_step] if self.checkpoint_step is not None else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what makes the trial worth choosing, as data that JSON can hold."""
-        best = self.best
-        return {
-            "trial": self.number,
-            "status": self.status,
-            "value": self.value,
-            "epoch": best.epoch if best is not None else None,
-            "global_step": best.global_step if best is not None else None,
-            "config": self.config,
-            "metrics": best.metrics if best is not None else {},
-            "checkpoint": self.checkpoint,
-            "checkpoint_step": self.checkpoint_step,
-            "stop_reason": self.stop_reason,
-        }
-
-    @property
-    def finished(self) -> bool:
-        """Whether the trial has ended, in whatever way."""
-        return self.status in ("completed", "stopped", "failed")
 
 
 class SweepState:
@@ -130,31 +37,31 @@ class SweepState:
         name: The sweep's name.
         id: What tells it from all others, also of its name.
         spec: The spec, as plain data.
-        num_trials: Trials of the whole sweep.
+        num_trials: Trials of the whole sweep; None: as many as its budget lets.
         state: ``running``, ``completed``, ``interrupted``, ``failed``; or ``lost`` if its driver is gone.
         reason: Why the sweep failed or was interrupted.
+        started: Unix seconds.
+        ended: Unix seconds.
         folder: Where it was run from.
+        versions: What wrote the newest part of the journal.
         epochs: Epochs finished by all trials together.
         trials: By number.
-        latest: Unix seconds of the newest event.
     """
 
     def __init__(self, root: str, events: Iterable[Event] = ()) -> None:
         self.root = root
-        self.name = self.id = ""
+        self.name = self.id = self.folder = ""
         self.spec: dict[str, Any] = {}
-        self.num_trials = 0
+        self.num_trials: int | None = 0
         self.state = "running"
         self.reason: str | None = None
         self.started: float | None = None
         self.ended: float | None = None
-        self.folder = ""
+        self.versions: dict[str, str] = {}
         self.epochs = 0
         self.trials: dict[int, TrialRecord] = {}
         self._driver: tuple[str, int] | None = None
-        self.latest = 0.0  # time of the newest event
-        self._resumed: float | None = None  # when it was begun or resumed last
-        self._ran_s = 0.0  # before that
+        self._uptime = Uptime()
         for event in events:
             self.apply(event)
         self.notice_loss()
@@ -171,33 +78,78 @@ class SweepState:
 
     def apply(self, event: Event) -> None:
         """Takes in the next event; one of a kind that this version does not know changes nothing."""
+        if event["event"] == "sweep" and event["state"] == "running":
+            self._uptime.begin_run()
+        self._uptime.take(event)
         apply = getattr(self, f"_on_{event['event']}", None)
         if apply is not None:
             apply(event)
-        self.latest = event["t"]
+        if (trial := self.trials.get(event.get("trial", -1))) is not None:
+            over = event["event"] in ("end", "pause", "failure", "exploit")
+            trial.hear(self._uptime.now, event.get("seconds"), over=over)
+
+    @property
+    def objective(self) -> Objective:
+        """What the sweep optimises."""
+        return Objective(self.spec["metric"], self.spec["mode"])
+
+    @property
+    def axis(self) -> TimeAxis:
+        """What the age of its trials is counted in."""
+        return TimeAxis(self.spec.get("scheduler", {}).get("time_attr", "epoch"))
 
     @property
     def maximize(self) -> bool:
         """Whether a larger value of the metric is better."""
-        return bool(self.spec["mode"] == "max")
+        return self.objective.sign > 0
+
+    @property
+    def latest(self) -> float:
+        """Unix seconds of the newest event."""
+        return self._uptime.latest
+
+    @property
+    def ran_s(self) -> float:
+        """Seconds that the sweep had run at its newest event, without the time between its resumes."""
+        return self._uptime.now
+
+    def running_s(self, now: float) -> float:
+        """Returns the seconds that a running sweep has run, at so many unix seconds."""
+        return self.ran_s + max(0.0, now - self.latest)
 
     @property
     def best(self) -> TrialRecord | None:
         """The trial that did not fail whose metric reached the best value; the first of equals."""
-        candidates = (trial for trial in list(self.trials.values()) if trial.status != "failed")
-        reached = [trial for trial in candidates if trial.value is not None]
-        sign = -1 if self.maximize else 1
-        return min(reached, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
+        score = self.objective.score
+        candidates = [(trial, trial.value) for trial in list(self.trials.values()) if trial.status != "failed"]
+        reached = [(score(value), -trial.number, trial) for trial, value in candidates if value is not None]
+        return max(reached, key=lambda one: one[:2])[2] if reached else None
+
+    @property
+    def why_no_best(self) -> str:
+        """Why there is no best trial, where there is none: all failed, or none has reported the metric."""
+        metric, trials = self.spec["metric"], list(self.trials.values())
+        if not trials:
+            return "no trial was started"
+        failed = [trial for trial in trials if trial.status == "failed"]
+        first = f"trial {failed[0].number}: {failed[0].reason}" if failed else ""
+        if len(failed) == len(trials):
+            count = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
+            return f"{count} failed; {first}"
+        others = f"; {len(failed)} failed, {first}" if failed else ""
+        return f"no trial has reported {metric!r}{'' if self.state != 'running' else ' yet'}{others}"
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do of the sweep."""
-        return self.state == "completed" and sum(t.finished for t in self.trials.values()) == self.num_trials
+        finished = sum(trial.finished for trial in self.trials.values())
+        wanted = len(self.trials) if self.num_trials is None else self.num_trials
+        return self.state == "completed" and finished == wanted
 
     def counts(self) -> dict[str, int]:
         """Trials by status; those that were not suggested yet are pending."""
         counted = Counter(trial.status for trial in list(self.trials.values()))
-        counted["pending"] += max(0, self.num_trials - len(self.trials))
+        counted["pending"] += max(0, (self.num_trials or 0) - len(self.trials))
         return {status: counted[status] for status in TRIAL_STATUSES}
 
     @property
@@ -205,17 +157,13 @@ class SweepState:
         """Whether any trial has trained a step."""
         return any(trial.global_step > 0 for trial in self.trials.values())
 
-    def running_s(self, now: float) -> float:
-        """Returns the seconds that a running sweep has run, without the time between its resumes."""
-        return self._ran_s + (now - self._resumed if self._resumed is not None else 0.0)
-
     def progress(
         self, trial: int, epoch: int, global_step: int, metrics: dict[str, float], best: Best | None
     ) -> None:
         """Takes in how far a running trial is: for who watches, not part of the record."""
         record = self.trials[trial]
         self.epochs += epoch - record.epoch
-        record.epoch, record.global_step, record.metrics = epoch, global_step, metrics
+        record.epoch, record.global_step, record.metrics = epoch, global_step, _interned(metrics)
         record.best = best or record.best
 
     def to_dict(self) -> dict[str, Any]:
@@ -236,34 +184,37 @@ class SweepState:
             return
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
         self.folder, self.id = event.get("folder", ""), event.get("id", "")
+        self.versions = event.get("versions", self.versions)
         self._driver = event["host"], event["pid"]
-        if self._resumed is not None:
-            self._ran_s += self.latest - self._resumed
-        self._resumed = event["t"]
         self.started, self.ended = self.started or event["t"], None
 
     def _on_trial(self, event: Event) -> None:
-        self.trials[event["trial"]] = TrialRecord(event["trial"], event["config"], event["seed"])
+        self.trials[event["trial"]] = TrialRecord(event["trial"], _interned(event["config"]), event["seed"])
 
     def _on_start(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        trial.status, trial.node, trial.pid = "running", event["node"], event["pid"]
+        trial.status, trial.node, trial.pid = "running", sys.intern(event["node"]), event["pid"]
         trial.attempts = event.get("attempt", 0) + 1
         trial.started = trial.started or event["t"]
         trial.reason = trial.error = trial.failure = None
         if trial.stop_status == "paused":
             trial.stop_reason = trial.stop_status = None
+        trial.begin(self.ran_s)
 
     def _on_result(self, event: Event) -> None:
-        self.trials[event["trial"]].results.append(event)
+        result = ResultRecord(event["epoch"], event["global_step"], event["value"], event.get("due", True))
+        self.trials[event["trial"]].results.append(result)
         self._update_position(event)
 
     def _on_verdict(self, event: Event) -> None:
-        self.trials[event["trial"]].verdicts.append(event)
+        decision = DecisionRecord(
+            event["t"], event["epoch"], event["global_step"], event["decision"], event.get("cutoff")
+        )
+        self.trials[event["trial"]].decisions.append(decision)
 
     def _update_position(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        best = Best(**event["best"]) if event["best"] is not None else None
+        best = Best(**{**event["best"], "metrics": _interned(event["best"]["metrics"])}) if event["best"] else None
         self.progress(trial.number, event["epoch"], event["global_step"], event["metrics"], best)
         for step, path in event.get("checkpoints", {}).items():
             trial.checkpoints[int(step)] = f"{self.root}/{path}"
@@ -299,9 +250,9 @@ class SweepState:
 
     def _on_exploit(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        trial.config = event["config"]
+        trial.written_config = _interned(event["config"])
         trial.checkpoints = {event["global_step"]: f"{self.root}/{event['path']}"}
-        trial.results = [result for result in trial.results if result["global_step"] <= event["global_step"]]
+        trial.results = [result for result in trial.results if result.global_step <= event["global_step"]]
 
     def _on_pause(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
@@ -313,6 +264,11 @@ class SweepState:
         self._update_position(event)
         trial = self.trials[event["trial"]]
         trial.status, trial.reason, trial.ended = event["status"], event["reason"], event["t"]
+
+
+def _interned(names: dict[str, Any]) -> dict[str, Any]:
+    """A mapping whose keys take memory once, for all trials together."""
+    return {sys.intern(name): value for name, value in names.items()}
 
 
 def _alive(host: str, pid: int) -> bool:

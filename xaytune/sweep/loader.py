@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -98,18 +99,20 @@ def _plain(value: Any) -> Any:
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    return value
+    # YAML 1.2 knows no dates.
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 def _assign(raw: Any, name: str, value: Any) -> None:
-    *parents, leaf = name.split(".")
-    target = raw
-    for parent in parents:
-        if isinstance(target, dict):
-            target = target.setdefault(parent, {})
-    if not isinstance(target, dict):
-        raise SpecError([Problem((), f"--set {name}: there is nothing to set {leaf!r} in")])
-    target[leaf] = value
+    target, left = raw, name
+    while True:
+        if not isinstance(target, dict):
+            raise SpecError([Problem((), f"--set {name}: there is nothing to set {left!r} in")])
+        first, dot, rest = left.partition(".")
+        if left in target or not dot:  # a name may be written with its dots
+            target[left] = value
+            return
+        target, left = target.setdefault(first, {}), rest
 
 
 def _line(document: Any, path: Path) -> int | None:

@@ -17,7 +17,7 @@ value                           written
 ==============================  ======================================================================
 
 The same forms may be used in a spec's file. A reference that cannot be imported where it is read becomes a
-:class:`NotFound`: a journal can be looked at anywhere, but a sweep with such a value is refused.
+:class:`NotFound`: a journal can be looked at anywhere, but no sweep runs with such a value (:func:`problems`).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ __all__ = ["NotFound", "key", "problems", "read", "reference_to", "same", "text"
 # Python itself refuses to read longer numbers from text.
 _MOST_BITS = 14_000
 _MOST_LEVELS = 50
+_TOO_DEEP = "it is nested too deeply, or holds itself: give a name and look it up in the recipe"
 
 
 @dataclass(frozen=True)
@@ -123,21 +124,27 @@ def text(value: Any) -> str:
 
 
 def problems(value: Any, path: ProblemPath = ()) -> Iterator[Problem]:
-    """Yields why a value cannot be kept, each at its place below `path`; nothing for one that can."""
+    """Yields why a value cannot be kept or used, each at its place below `path`; nothing for one that can."""
+    if isinstance(value, NotFound):
+        yield Problem(path, f"{value.reference} cannot be imported here: {value.reason}")
+        return
+    items: list[tuple[Any, Any]] = []
+    if type(value) is dict:
+        items = list(value.items())
+    elif type(value) in (list, tuple):
+        items = list(enumerate(value))
+    refused = ""
     try:
         write(value)
     except ValueError as error:
-        items: list[tuple[Any, Any]] = []
-        if type(value) is dict:
-            items = list(value.items())
-        elif type(value) in (list, tuple):
-            items = list(enumerate(value))
-        inner = [
-            problem
-            for name, item in items
-            for problem in problems(item, (*path, name if isinstance(name, (str, int)) else text(name)))
-        ]
-        yield from inner or [Problem(path, str(error))]
+        refused = str(error)
+    inner: list[Problem] = []
+    if _TOO_DEEP not in refused:
+        for name, item in items:
+            inner += problems(item, (*path, name if isinstance(name, (str, int)) else text(name)))
+    if refused and not inner:
+        inner = [Problem(path, refused)]
+    yield from inner
 
 
 def reference_to(value: Any) -> str | None:
@@ -167,7 +174,7 @@ def _write(value: Any, level: int) -> Any:
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if level > _MOST_LEVELS:
-        raise ValueError("it is nested too deeply, or holds itself: give a name and look it up in the recipe")
+        raise ValueError(_TOO_DEEP)
     if kind is list:
         return [_write(item, level + 1) for item in value]
     if kind is dict:
@@ -188,7 +195,7 @@ def _write(value: Any, level: int) -> Any:
 
 def _write_other(value: Any, level: int) -> Any:
     if isinstance(value, NotFound):
-        raise ValueError(f"{value.reference} cannot be imported here: {value.reason}")
+        return {"$ref": value.reference}
     if type(value).__module__ == "numpy" and not getattr(value, "shape", True) and type(value.item()) in _PLAIN:
         return {"$numpy": [type(value).__name__, _write(value.item(), level)]}
     reference = reference_to(value)

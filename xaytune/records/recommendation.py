@@ -1,0 +1,69 @@
+"""Which configuration of a sweep to train again: that of the highest value may have been lucky."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
+
+__all__ = ["Recommendation", "recommend"]
+
+# So many trials trained in full are enough to choose among them alone.
+_ENOUGH = 3
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The trial whose configuration to train again.
+
+    Attributes:
+        trial: The trial.
+        value: What it is chosen by: its value at `max_t`, or its best one.
+        reason: Why this one, in words and numbers.
+    """
+
+    trial: TrialRecord
+    value: float
+    reason: str
+
+
+def recommend(sweep: SweepState) -> Recommendation | None:
+    """Chooses the best at `max_t` once three trials have reached it; before, and without `max_t`, the best of all.
+
+    The best of many noisy values is a lucky one; what was trained in full is compared at one age.
+
+    Returns:
+        None while no trial has reported the metric.
+    """
+    best = sweep.best
+    if best is None or best.value is None:
+        return None
+    metric, score = sweep.spec["metric"], sweep.objective.score
+    highest = f"its {metric} reached {best.value:.6g}, better than any other"
+    max_t: int | None = sweep.spec.get("scheduler", {}).get("max_t")
+    if max_t is None:
+        return Recommendation(best, best.value, f"{highest} trial's")
+    full = [
+        (score(value), -trial.number, trial, value)
+        for trial in sweep.trials.values()
+        if trial.status != "failed" and (value := _value_at(sweep, trial, max_t)) is not None
+    ]
+    at = sweep.axis.at(max_t)
+    if len(full) < _ENOUGH:
+        reason = f"{highest} trial's; {len(full)} reached {at}, too few to compare"
+        return Recommendation(best, best.value, reason)
+    _, _, trial, value = max(full, key=lambda one: one[:2])
+    reason = f"at {at} its {metric} is {value:.6g}, the best of the {len(full)} trials that were trained so far"
+    if trial.number != best.number:
+        reason += f"; trial {best.number} reached {best.value:.6g}, but at another time, which may have been luck"
+    return Recommendation(trial, value, reason)
+
+
+def _value_at(sweep: SweepState, trial: TrialRecord, time: int) -> float | None:
+    """The metric at a time: where it was judged there, or ended there by itself."""
+    for result in reversed(trial.results):
+        if result.time(sweep.axis) == time:
+            return result.value
+    ended = sweep.axis.of(epoch=trial.epoch, global_step=trial.global_step)
+    return trial.metrics.get(sweep.spec["metric"]) if trial.finished and ended == time else None

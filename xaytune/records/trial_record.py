@@ -1,0 +1,193 @@
+"""What is known of one trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xaytune.sweep import values
+from xaytune.sweep.time_axis import TimeAxis
+
+__all__ = ["TRIAL_STATUSES", "Best", "DecisionRecord", "ResultRecord", "TrialRecord", "TrialStatus"]
+
+TrialStatus = Literal["pending", "running", "paused", "completed", "stopped", "failed"]
+TRIAL_STATUSES: tuple[TrialStatus, ...] = ("pending", "running", "paused", "completed", "stopped", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Where a trial's metric was best: its value there, and all metrics of that step."""
+
+    value: float
+    epoch: int
+    global_step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRecord:
+    """What a trial was worth at a decision point.
+
+    Attributes:
+        epoch: Epochs finished.
+        global_step: Optimizer steps done.
+        value: The sweep's metric; None where it was not finite.
+        due: Whether it was a decision point.
+    """
+
+    epoch: int
+    global_step: int
+    value: float | None
+    due: bool = True
+
+    def time(self, axis: TimeAxis) -> int:
+        """Returns when that was, as the time axis counts."""
+        return axis.of(epoch=self.epoch, global_step=self.global_step)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """What was decided on a trial at a decision point; the reason stands in the journal.
+
+    Attributes:
+        t: Unix seconds.
+        epoch: Epochs finished.
+        global_step: Optimizer steps done.
+        decision: ``continue``, ``stop`` or ``pause``.
+        cutoff: The value that it was compared with, if there was one.
+    """
+
+    t: float
+    epoch: int
+    global_step: int
+    decision: Literal["continue", "stop", "pause"]
+    cutoff: float | None
+
+    def time(self, axis: TimeAxis) -> int:
+        """Returns when that was, as the time axis counts."""
+        return axis.of(epoch=self.epoch, global_step=self.global_step)
+
+
+@dataclass(slots=True)
+class TrialRecord:
+    """What is known of a trial.
+
+    Attributes:
+        number: From 0, in the order of suggestion.
+        written_config: Its configuration, as the journal has it.
+        seed: What its random generators began from.
+        status: Where it is in its life.
+        node: Where it ran last.
+        pid: The process that it had last.
+        epoch: Epochs finished.
+        global_step: Optimizer steps done.
+        metrics: Latest metrics the driver was told of.
+        best: Where the metric was best; None while it was never reported.
+        stop_reason: Why it was told to stop, in words and numbers; None if it was not.
+        stop_status: The status it was to end with.
+        reason: Why it ended as it did, where there is more to say than that it was finished.
+        checkpoints: Paths by global step.
+        offer: Path of its donor checkpoint, which others may resume from, within the sweep's folder.
+        error: Traceback of its failure.
+        failure: Kind of its failure, as the journal tells them apart.
+        attempts: Times that it was started.
+        lost: Times that it lost its process, by no fault of the node.
+        started: Unix seconds.
+        ended: Unix seconds.
+        seconds: What its attempts have trained together, as far as it was heard of.
+        results: What it was worth at each decision point.
+        decisions: What followed.
+    """
+
+    number: int
+    written_config: dict[str, Any]
+    seed: int
+    status: TrialStatus = "pending"
+    node: str | None = None
+    pid: int | None = None
+    epoch: int = 0
+    global_step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    stop_reason: str | None = None
+    stop_status: TrialStatus | None = None
+    reason: str | None = None
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    offer: str | None = None
+    error: str | None = None
+    failure: str | None = None
+    attempts: int = 0
+    lost: int = 0
+    started: float | None = None
+    ended: float | None = None
+    seconds: float = 0.0
+    results: list[ResultRecord] = field(default_factory=list)
+    decisions: list[DecisionRecord] = field(default_factory=list)
+    _trained_before: float = 0.0  # seconds, in earlier attempts
+    _began: float | None = None  # the attempt, in seconds of the driver's run
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the recipe gets: each value as it is in the space, of its own type."""
+        config: dict[str, Any] = values.read(self.written_config)
+        return config
+
+    @property
+    def value(self) -> float | None:
+        """The best value that the sweep's metric reached."""
+        return self.best.value if self.best is not None else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trial has ended, in whatever way."""
+        return self.status in ("completed", "stopped", "failed")
+
+    @property
+    def checkpoint_step(self) -> int | None:
+        """Step of the checkpoint to use: the best step if it has one, else the newest."""
+        if self.best is not None and self.best.global_step in self.checkpoints:
+            return self.best.global_step
+        return max(self.checkpoints, default=None)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Path of that checkpoint."""
+        return self.checkpoints[self.checkpoint_step] if self.checkpoint_step is not None else None
+
+    def begin(self, uptime: float) -> None:
+        """Notes that an attempt begins to train.
+
+        Args:
+            uptime: Seconds that the driver has run.
+        """
+        self._trained_before, self._began = self.seconds, uptime
+
+    def hear(self, uptime: float, seconds: float | None, *, over: bool) -> None:
+        """Notes that the trial was heard of.
+
+        Args:
+            uptime: Seconds that the driver has run.
+            seconds: What the attempt has trained, if it says so.
+            over: Whether the attempt is over.
+        """
+        if self._began is not None:
+            trained = uptime - self._began if seconds is None else seconds
+            self.seconds = max(self.seconds, self._trained_before + trained)
+        if over:
+            self._began = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what makes the trial worth choosing, as data that JSON can hold."""
+        best = self.best
+        return {
+            "trial": self.number,
+            "status": self.status,
+            "value": self.value,
+            "epoch": best.epoch if best is not None else None,
+            "global_step": best.global_step if best is not None else None,
+            "config": self.written_config,
+            "metrics": best.metrics if best is not None else {},
+            "checkpoint": self.checkpoint,
+            "checkpoint_step": self.checkpoint_step,
+            "stop_reason": self.stop_reason,
+        }

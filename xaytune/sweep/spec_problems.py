@@ -1,0 +1,144 @@
+"""What is wrong with a spec, in words: what pydantic found, and options that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import ErrorDetails
+
+from xaytune.errors import Path, Problem, nearest
+from xaytune.sweep.algorithms import ALGORITHMS, Pb2Spec, PbtSpec
+from xaytune.sweep.domains import Float
+
+if TYPE_CHECKING:
+    from xaytune.sweep.spec import SweepSpec
+
+__all__ = ["contradictions", "worded"]
+
+# How pydantic's locations tell which member of a union was chosen.
+_TAGS = {*ALGORITHMS, "built-in", "extension", "bundle", "bundles"}
+# What users of Ray Tune and Optuna write first, and what it is here.
+_ELSEWHERE = {
+    "config": "space",
+    "direction": "mode, 'max' or 'min'",
+    "max_concurrent": "max_concurrent_trials",
+    "max_failures": "failures: {retries: 3}",
+    "n_jobs": "max_concurrent_trials",
+    "n_trials": "num_samples",
+    "objective": "recipe",
+    "param_space": "space",
+    "pruner": "scheduler",
+    "resources": "resources_per_trial",
+    "sampler": "search",
+    "search_alg": "search",
+    "stop": "the recipe's own number of epochs, or max_t of a scheduler such as asha",
+    "time_budget_s": "budget: {time: 2h}",
+    "timeout": "budget: {time: 2h}",
+    "trainable": "recipe",
+}
+_FORMS = {
+    "budget": "{time: 2h, epochs: 500}, or a time such as 2h",
+    "checkpoint_config": "{num_to_keep: 10}",
+    "failures": "{retries: 3}",
+    "resources_per_trial": "{cpu: 1, gpu: 1}",
+    "scheduler": "a name, such as asha, or its options, {algorithm: asha, max_t: 27}",
+    "search": "a name, such as tpe, or its options, {algorithm: tpe, seed: 1}",
+}
+_MOST_SHOWN = 200
+# More points than any sweep trains: they are meant to be sampled.
+_MOST_POINTS = 10**9
+
+
+def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
+    """Words a problem that pydantic found: what was got, and how to fix it.
+
+    Args:
+        details: The problem.
+        spec: The model that it was found in.
+    """
+    kind, got, context = details["type"], details["input"], details.get("ctx", {})
+    # Pydantic puts the chosen member of a union into the path, where the file has no such key.
+    path = tuple(part for part in details["loc"] if part not in _TAGS)
+    if kind == "extra_forbidden":
+        *model, key = details["loc"]
+        if not model and key in _ELSEWHERE:
+            return Problem(path, f"unknown option {key!r}; here it is {_ELSEWHERE[str(key)]}")
+        return Problem(path, f"unknown option {key!r}; {nearest(key, _options_at(tuple(model), spec))}")
+    if kind in ("model_type", "model_attributes_type", "dict_type") or (
+        kind == "union_tag_not_found" and not isinstance(got, dict)
+    ):
+        form = _FORMS.get(str(path[0]), "a mapping of options") if len(path) == 1 else "a mapping of options"
+        return Problem(path, f"must be {form} (got {_shown(got)})")
+    if kind == "list_type":
+        return Problem(path, f"must be a list (got {_shown(got)})")
+    if kind == "missing":
+        return Problem(path, "is required")
+    if kind == "union_tag_invalid":
+        known = context["expected_tags"].replace("'", "").split(", ")
+        return Problem(
+            (*path, "algorithm"), f"unknown algorithm {context['tag']!r}; {nearest(context['tag'], known)}"
+        )
+    if kind == "union_tag_not_found":
+        return Problem(path, "needs an 'algorithm'")
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return Problem(path, message if kind == "value_error" else f"{message} (got {_shown(got)})")
+
+
+def contradictions(spec: SweepSpec) -> Iterator[Problem]:
+    """Yields the options of a spec that do not go together."""
+    for index, bundle in enumerate(spec.bundles):
+        at: Path = (index,) if isinstance(spec.resources_per_trial, list) else ()
+        path = ("resources_per_trial", *at)
+        if not any(bundle.values()):
+            yield Problem(path, f"must reserve something (got {bundle})")
+        gpus = bundle.get("gpu", 0)
+        if gpus > 1 and gpus != int(gpus):
+            yield Problem((*path, "gpu"), f"must be whole above 1: Ray splits no second GPU (got {gpus:g})")
+    if isinstance(spec.scheduler, (PbtSpec, Pb2Spec)):
+        yield from _population_problems(spec, spec.scheduler)
+    yield from _number_problems(spec)
+
+
+def _number_problems(spec: SweepSpec) -> Iterator[Problem]:
+    if spec.num_samples == -1 and not spec.budget.limited:
+        message = "-1 draws until the budget is spent: give one, {time: 2h} or {epochs: 500}"
+        yield Problem(("num_samples",), message)
+    uncounted = [parameter.name for parameter in spec.gridded if parameter.domain.values() is None]
+    for name in uncounted:
+        path = ("space", *name.split("."))
+        yield Problem(path, "grid search needs values that can be counted; give quniform, choice or grid")
+    if not uncounted and (size := spec.space.grid(spec.gridded).size) > _MOST_POINTS:
+        yield Problem(("space",), f"the grid has {size:.1e} points: give choices instead, which are sampled")
+    elif not uncounted and spec.num_trials is not None and len(spec.points_to_evaluate) > spec.num_trials:
+        message = f"are {len(spec.points_to_evaluate)}, of {spec.num_trials} trials: raise num_samples"
+        yield Problem(("points_to_evaluate",), message)
+
+
+def _population_problems(spec: SweepSpec, scheduler: PbtSpec | Pb2Spec) -> Iterator[Problem]:
+    path = ("scheduler", "hyperparam_mutations")
+    parameters = {parameter.name: parameter for parameter in spec.space.parameters}
+    for name in scheduler.hyperparam_mutations or ():
+        if name not in parameters:
+            yield Problem(path, f"the space has no parameter {name!r}; {nearest(name, parameters)}")
+        elif parameters[name].when:
+            yield Problem(path, f"{name!r} does not always exist: it cannot be perturbed")
+    for parameter in spec.mutated:
+        if isinstance(scheduler, Pb2Spec) and (not isinstance(parameter.domain, Float) or parameter.domain.q):
+            yield Problem(path, f"pb2 perturbs floats only, {parameter.name!r} is none: name those that are")
+
+
+def _options_at(location: Path, spec: type[SweepSpec]) -> list[str]:
+    """The options there are at pydantic's location of a model: ``()``, ``("budget",)``, ``("search", "tpe")``."""
+    if not location:
+        return list(spec.model_fields)
+    model = spec.model_fields[str(location[0])].annotation if len(location) == 1 else ALGORITHMS[str(location[-1])]
+    return list(model.model_fields)  # type: ignore[union-attr]
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it: objects that say nothing of themselves by their class."""
+    shown = repr(value)
+    if shown.startswith("<") and " at 0x" in shown and not callable(value):
+        return f"a {type(value).__name__}"
+    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
