@@ -145,9 +145,8 @@ class _Lines:
 
     def take(self, sweep: SweepState, terms: Terms, event: Event, line: Text | None) -> None:
         if event["event"] == "sweep" and event["state"] == "running":
-            ended = (
-                f", {sum(trial.finished for trial in sweep.trials.values())} have ended" if sweep.trials else ""
-            )
+            finished = sum(trial.finished for trial in sweep.trials.values())
+            ended = f", {finished} of them finished" if sweep.trials else ""
             _print(self._console, f"{sweep.name}: {trials(sweep.num_trials)}{ended}")
             _print(self._console, line.plain if line is not None else None)
         elif line is not None:

@@ -1,4 +1,4 @@
-"""What a sweep will do, before it does: its trials, what they reserve, when they are judged, and its cost at most."""
+"""What a sweep will do: its trials, what they reserve, when they are judged, and its cost at most."""
 
 from __future__ import annotations
 

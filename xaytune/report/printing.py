@@ -1,4 +1,4 @@
-"""Text on its way to people: no control characters, no character that a stream lacks, no stream that may end a sweep."""
+"""Text on its way to people: no control characters, and no stream that could end a sweep."""
 
 from __future__ import annotations
 

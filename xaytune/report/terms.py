@@ -55,7 +55,7 @@ class Terms:
 
     @property
     def axis(self) -> TimeAxis:
-        """What progress is told in: what the scheduler counts, else epochs, else steps where there are no epochs."""
+        """What progress is told in: as the scheduler counts; else epochs, or steps where there are no epochs."""
         counted = self._sweep.spec["scheduler"].get("time_attr")
         if counted is None:
             trials = list(self._sweep.trials.values())
@@ -66,7 +66,8 @@ class Terms:
     @property
     def max_t(self) -> int | None:
         """How long a trial trains, in the sweep's own time, where the scheduler says so."""
-        return self._sweep.spec["scheduler"].get("max_t")
+        max_t: int | None = self._sweep.spec["scheduler"].get("max_t")
+        return max_t
 
     def differing(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values that may differ between trials, by dotted name."""
@@ -84,7 +85,7 @@ class Terms:
         return lines
 
     def at(self, *, epoch: int, global_step: int) -> str:
-        """Words where a trial was: ``epoch 3``; ``step 60`` in a sweep by steps, or before the first epoch ends."""
+        """Words where a trial was: ``epoch 3``; ``step 60`` in a sweep by steps, or in the first epoch."""
         axis = self.axis if epoch else _STEPS
         return axis.at(axis.of(epoch=epoch, global_step=global_step))
 

@@ -151,8 +151,8 @@ def _losses(incidents: Incidents) -> list[str]:
         lines.append(f"  {times}: at least {incidents.lost} steps were trained again")
     if incidents.without_checkpoint:
         lines.append(
-            "  there was no checkpoint to resume from: a Trainer writes them; a loop of your own does once it says "
-            "what to keep, trial.keep(model=model, optimizer=optimizer)"
+            "  there was no checkpoint to resume from: a Trainer writes them, and a loop of your own does once it "
+            "says what to keep: trial.keep(model=model, optimizer=optimizer)"
         )
     return lines
 
