@@ -60,9 +60,10 @@ def launch(
     cluster: Path | None,
     detach: bool,
 ) -> None:
-    """Runs the sweep of a SPEC on a cluster; this folder is shipped there.
+    """Runs the sweep of a SPEC on a cluster.
 
-    The sweep goes on when this command ends: `attach` follows it again, `stop` ends it, `resume` goes on with it.
+    This folder is shipped there. The sweep continues when this command ends: `attach` follows it again, `stop`
+    ends it, `resume` resumes it.
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
@@ -82,7 +83,10 @@ def launch(
 @as_json_option
 @cluster_options
 def attach(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
-    """Follows a SWEEP that was launched on a cluster, until it ends; Ctrl-C leaves it as it is."""
+    """Follows a SWEEP that was launched on a cluster.
+
+    It is followed until it ends; Ctrl-C leaves it as it is.
+    """
     follow_on_cluster(sweep, as_json, address, cluster)
 
 
@@ -90,7 +94,10 @@ def attach(sweep: str, as_json: bool, address: str | None, cluster: Path | None)
 @sweep_argument
 @cluster_options
 def stop(sweep: str, address: str | None, cluster: Path | None) -> None:
-    """Ends a SWEEP that was launched on a cluster: its trials save and end through their loops."""
+    """Ends a SWEEP that was launched on a cluster.
+
+    Its trials save and end through their loops; `resume` continues it.
+    """
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
 
@@ -116,7 +123,7 @@ def resume_on_cluster(
     address: str | None,
     cluster: Path | None,
 ) -> None:
-    """Goes on with a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
+    """Resumes a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
     from xaytune.ray_tune.running import resumed_spec

@@ -97,10 +97,11 @@ def resume(
     address: str | None,
     cluster: Path | None,
 ) -> None:
-    """Goes on with a SWEEP that was interrupted, killed, or failed: a folder, or a name under the storage folder.
+    """Resumes a SWEEP that was interrupted, killed, or failed.
 
-    What was finished stays as it is; unfinished trials go on from their last checkpoint. With --address or
-    --cluster, SWEEP is the name of one that was launched there, or of any in the --storage.
+    SWEEP is a folder, or a name under the storage folder. What was finished stays as it is; unfinished trials
+    resume from their last checkpoint. With --address or --cluster, SWEEP is the name of one that was launched
+    there, or of any in the --storage.
     """
     if address is not None or cluster is not None:
         resume_on_cluster(sweep, storage, num_samples, assignments, as_json, address, cluster)
@@ -173,7 +174,9 @@ class _Events:
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set a parameter of the space; repeatable."
 )
 def try_(spec: Path, assignments: tuple[str, ...]) -> None:
-    """Trains one configuration of a SPEC in this process, without Ray.
+    """Trains one configuration of a SPEC here, without Ray.
+
+    It trains in this process: a debugger works.
 
     --set sets parameters of the space; the others are drawn as for the sweep's first trial.
     """
@@ -204,7 +207,10 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 @spec_argument
 @set_option
 def check(spec: Path, assignments: tuple[str, ...]) -> None:
-    """Checks a SPEC without running it, and says what its sweep will do."""
+    """Checks a SPEC and says what its sweep will do.
+
+    It runs nothing. The configurations that it shows are those that the sweep would try first.
+    """
     loaded = load_spec(spec, parse_assignments(assignments))
 
     from xaytune.trial.recipe import check_references

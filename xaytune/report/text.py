@@ -13,6 +13,7 @@ from xaytune.report.printing import one_line, printable, shortened
 from xaytune.report.terms import Terms, configuration, number, value_text
 
 __all__ = [
+    "age",
     "best",
     "clock",
     "configuration",
@@ -44,6 +45,14 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def age(seconds: float) -> str:
+    """Writes how long ago something was, in one unit."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if (count := int(seconds / length)) > 0:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
 
 
 def clock(seconds: float) -> str:
