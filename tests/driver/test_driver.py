@@ -73,7 +73,7 @@ def test_a_restarted_trial_hears_of_its_decision_again(play: Play) -> None:
     sweep.driver.lost(2, "lost", "")
     assert sweep.start().judged_until == 1
     assert sweep.report(2, 1, 0.7, attempt=1) == [before]
-    assert len(sweep[2].verdicts) == 1
+    assert len(sweep[2].decisions) == 1
 
 
 def test_a_trial_that_does_not_stop_within_the_grace_period_is_killed(play: Play) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xaytune.driver.clock import Clock
+from xaytune.records.clock import Clock
 from xaytune.trial.messages import Assignment, Progress, StopRequest
 
 __all__ = ["Attempt", "Attempts"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xaytune.driver.clock import Clock
+from xaytune.records.clock import Clock
 from xaytune.sweep.spec import BudgetSpec
 
 __all__ = ["Budget"]

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 
 from xaytune.driver.attempts import Attempts
 from xaytune.driver.budget import Budget
-from xaytune.driver.clock import Clock
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.endings import Ending
 from xaytune.driver.ends import last_words, settled
@@ -23,6 +22,7 @@ from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
 from xaytune.driver.thinking import Thinking
 from xaytune.errors import SpecError, StorageError
+from xaytune.records.clock import Clock
 from xaytune.records.state import SweepState
 from xaytune.search.method import (
     Action,
@@ -88,7 +88,7 @@ class Driver:
         self._spec, self._method, self._recorder = spec, method, recorder
         self._axis = method.points.axis
         self._attempts = Attempts(clock, spec.stop_grace_s, delay_s, spec.stall_timeout_s)
-        self._budget = Budget(spec.budget, clock, recorder.state.running_s(clock.now()))
+        self._budget = Budget(spec.budget, clock, recorder.state.ran_s)
         self._restarts = RestartPolicy(spec.failures.retries)
         self._early_failures = EarlyFailures(spec)
         self._thinking = Thinking(clock)
@@ -255,7 +255,7 @@ class Driver:
         """Decides on a trial; where an earlier attempt was decided on already, that stands."""
         trial, time = message.trial, self._axis.of(epoch=message.epoch, global_step=message.global_step)
         results = self.state.trials[trial].results
-        if results and time <= (judged := self._axis.in_event(results[-1])):
+        if results and time <= (judged := results[-1].time(self._axis)):
             self._recorder.saved(message)
             stop = self._stops.get(trial) if time == judged else None
             return self._ask_to_stop(trial, stop) if stop is not None else []

@@ -51,7 +51,7 @@ class EarlyFailures:
     """
 
     def __init__(self, spec: SweepSpec) -> None:
-        self._enough = min(_ENOUGH, spec.num_trials) if spec.num_samples > 0 else _ENOUGH
+        self._enough = min(_ENOUGH, spec.num_trials or _ENOUGH)
         self._count = 0
         self._first: str | None = None
 

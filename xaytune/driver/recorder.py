@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from xaytune.driver.clock import Clock
 from xaytune.driver.retention import Retention
 from xaytune.errors import Problem, SpecError, StorageError
 from xaytune.records import history
+from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
 from xaytune.records.place import Place
 from xaytune.records.state import Best, SweepState
 from xaytune.search.method import Decision, Exploit, Pause, Stop
+from xaytune.sweep import values
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec, reference_name
 from xaytune.trial.messages import (
@@ -64,7 +65,7 @@ class Recorder:
     def __init__(self, place: Place, spec: SweepSpec, clock: Clock, listener: Listener | None = None) -> None:
         self.place, self._folder, self._spec, self._clock = place, place.folder, spec, clock
         self._objective = Objective(spec.metric, spec.mode)
-        self._journal = Journal(place.folder / FILE_NAME)
+        self._journal = Journal(place.folder / FILE_NAME, clock)
         self.state = SweepState(str(place), self.events())
         self.sweep_id = self.state.id or secrets.token_hex(4)
         self._listener = listener
@@ -114,7 +115,7 @@ class Recorder:
     def new_trial(self, assignment: Assignment, reason: str | None) -> None:
         """Records a new trial, and why it has this configuration where there is something to say."""
         why = {} if reason is None else {"reason": reason}
-        self._write("trial", assignment.trial, config=assignment.config, seed=assignment.seed, **why)
+        self._write("trial", assignment.trial, config=values.write(assignment.config), seed=assignment.seed, **why)
 
     def fell_back(self, reason: str) -> None:
         """Records that the search method was told to decide by cheaper means."""
@@ -142,7 +143,7 @@ class Recorder:
         path = history.path_for(self._folder, message.trial)
         if message.resumed_at is not None and path.exists():
             history.cut(path, after=message.resumed_at)
-            self._best_before[message.trial] = history.best(path, self._spec.metric, self._spec.mode == "max")
+            self._best_before[message.trial] = history.best(path, self._objective)
         if message.history is not None:
             history.append(path, message.history)
 
@@ -178,9 +179,9 @@ class Recorder:
         self._write(
             "verdict",
             decision.trial,
-            epoch=judged["epoch"],
-            global_step=judged["global_step"],
-            value=judged["value"],
+            epoch=judged.epoch,
+            global_step=judged.global_step,
+            value=judged.value,
             decision=_word(decision),
             reason=decision.reason,
             cutoff=decision.cutoff,
@@ -227,7 +228,7 @@ class Recorder:
             "exploit",
             decision.trial,
             source=decision.donor,
-            config=decision.config,
+            config=values.write(decision.config),
             path=file,
             global_step=step,
         )
@@ -291,6 +292,7 @@ class Recorder:
             "global_step": message.global_step,
             "metrics": message.metrics,
             "best": dataclasses.asdict(best) if best is not None else None,
+            "seconds": round(message.seconds, 3),
         }
 
     def _clear(self, message: Progress) -> None:

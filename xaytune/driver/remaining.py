@@ -42,6 +42,6 @@ def next_attempt(record: TrialRecord, axis: TimeAxis, stop: StopRequest | None =
         config=record.config,
         attempt=record.attempts,
         checkpoints=tuple(sorted(record.checkpoints)),
-        judged_until=axis.in_event(record.results[-1]) if record.results else 0,
+        judged_until=record.results[-1].time(axis) if record.results else 0,
         stop=stop,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from xaytune.driver.clock import Clock
+from xaytune.records.clock import Clock
 
 __all__ = ["Thinking"]
 

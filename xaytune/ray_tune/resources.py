@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -72,7 +73,8 @@ class Capacity:
 
     def __init__(self, spec: SweepSpec) -> None:
         self._need = _total(_needs(spec))
-        self._at_most = min(spec.max_concurrent_trials or spec.num_trials, spec.num_trials)
+        limits = (spec.max_concurrent_trials, spec.num_trials)
+        self._at_most = min((limit for limit in limits if limit is not None), default=sys.maxsize)
         addable = addable_nodes()
         self._addable = {n: sum(node.get(n, 0) * count for node, count in addable) for n in self._need}
         self._trials = self._count()
@@ -88,8 +90,8 @@ class Capacity:
         have = ray.cluster_resources()
         most = {name: max(have.get(name, 0.0), self._addable[name]) for name in self._need}
         # Ray counts in ten thousandths: ten trials of 0.1 fit into 1, whatever floats make of it.
-        room = (int(most[name] / need + 1e-4) for name, need in self._need.items())
-        return max(1, min(self._at_most, *room))
+        fitting = (int(most[name] / need + 1e-4) for name, need in self._need.items())
+        return max(1, min(self._at_most, *fitting))
 
 
 def _total(needs: Sequence[_Resources]) -> dict[str, float]:

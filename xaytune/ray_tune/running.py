@@ -11,7 +11,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from xaytune.driver.clock import SystemClock
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
 from xaytune.driver.resuming import resume
@@ -20,6 +19,7 @@ from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import TuneRun
 from xaytune.ray_tune.session import RaySession
 from xaytune.ray_tune.shared_storage import check_shared
+from xaytune.records.clock import SystemClock
 from xaytune.records.naming import new_place
 from xaytune.records.place import Mirror, Place
 from xaytune.records.results import Results
@@ -141,7 +141,7 @@ def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
         else:
             plain[option] = value
     spec = SweepSpec.parse(plain)
-    if spec.num_trials < len(sweep.trials):
+    if spec.num_trials is not None and spec.num_trials < len(sweep.trials):
         message = f"the sweep has {len(sweep.trials)} trials already (got {spec.num_trials} in all)"
         raise SpecError([Problem(("num_samples",), message)])
     return spec
@@ -221,7 +221,7 @@ def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str
         sweep_dir=str(place.folder.absolute()),
         remote=place.remote.uri if place.remote is not None else None,
         recipe=spec.recipe,
-        setup=getattr(spec, "setup", None),
+        setup=spec.setup,
         callbacks=tuple(spec.callbacks),
         trackers=tuple(spec.trackers),
         tracker_settings=trackers.settings(spec.trackers),

@@ -138,17 +138,17 @@ class Rung:
 
 def rungs(sweep: SweepState) -> list[Rung]:
     """Returns the times at which the scheduler judged, ascending, and what it decided there."""
-    axis = sweep.spec["scheduler"].get("time_attr", "epoch")
-    verdicts = [event for trial in sweep.trials.values() for event in trial.verdicts]
+    decided = [(trial, decision) for trial in sweep.trials.values() for decision in trial.decisions]
     found: dict[int, Rung] = {}
-    for event in sorted(verdicts, key=lambda event: float(event["t"])):
-        before = found.get(event[axis], Rung(event[axis], [], [], None))
-        stops = event["decision"] == "stop" and sweep.trials[event["trial"]].status != "completed"
-        found[event[axis]] = Rung(
-            event[axis],
-            before.went_on if stops else [*before.went_on, event["trial"]],
-            [*before.stopped, event["trial"]] if stops else before.stopped,
-            before.cutoff if event["cutoff"] is None else event["cutoff"],
+    for trial, decision in sorted(decided, key=lambda pair: pair[1].t):
+        time = decision.time(sweep.axis)
+        before = found.get(time, Rung(time, [], [], None))
+        stops = decision.decision == "stop" and trial.status != "completed"
+        found[time] = Rung(
+            time,
+            before.went_on if stops else [*before.went_on, trial.number],
+            [*before.stopped, trial.number] if stops else before.stopped,
+            before.cutoff if decision.cutoff is None else decision.cutoff,
         )
     return [found[time] for time in sorted(found)]
 

@@ -65,14 +65,13 @@ def method_for(spec: SweepSpec, points_to_evaluate: Iterable[Mapping[str, Any]] 
 
 
 def _setting(spec: SweepSpec, points: Iterable[Mapping[str, Any]]) -> Setting:
-    given = tuple(points)
-    unlimited = spec.num_samples == -1
+    given = (*points, *spec.points_to_evaluate)
     problems = [
         problem.below("points_to_evaluate", index)
         for index, point in enumerate(given)
         for problem in point_problems(spec.space, point)
     ]
-    if not unlimited and len(given) > spec.num_trials:
+    if spec.num_trials is not None and len(given) > spec.num_trials:
         message = f"are more than the sweep has trials (got {len(given)} points, {spec.num_trials} trials)"
         problems.append(Problem(("points_to_evaluate",), message))
     if problems:
@@ -81,7 +80,7 @@ def _setting(spec: SweepSpec, points: Iterable[Mapping[str, Any]]) -> Setting:
         objective=Objective(spec.metric, spec.mode),
         space=spec.space,
         seed=spec.search.seed,
-        num_trials=None if unlimited else spec.num_trials,
+        num_trials=spec.num_trials,
         early_stopping=not isinstance(spec.scheduler, FifoSpec),
         points_to_evaluate=tuple(configuration_of(spec.space, spec.space.values(point)) for point in given),
     )

@@ -18,6 +18,7 @@ from xaytune.search.method import (
     SearchMethod,
     Stop,
 )
+from xaytune.sweep import values
 
 __all__ = ["Replayed", "replay"]
 
@@ -78,8 +79,9 @@ class _Replaying:
         self._failures: dict[int, str] = {}
 
     def on_trial(self, event: Event) -> None:
-        self._method.adopt(event["config"])
-        self.left.unfinished[event["trial"]] = event["config"]
+        config = values.read(event["config"])
+        self._method.adopt(config)
+        self.left.unfinished[event["trial"]] = config
 
     def on_result(self, event: Event) -> None:
         trial = event["trial"]
@@ -112,7 +114,7 @@ class _Replaying:
         self.left.keeps.discard(event["trial"])
 
     def on_exploit(self, event: Event) -> None:
-        trial, config = event["trial"], event["config"]
+        trial, config = event["trial"], values.read(event["config"])
         decided = self.left.exploits.pop(trial, None)
         if decided is None or (decided.donor, decided.config) != (event["source"], config):
             self._recall(Exploit(trial=trial, reason="", donor=event["source"], config=config))

@@ -158,7 +158,7 @@ class RecordedCurves:
             times = history["global_step"] if self._axis.by_step else history["epoch"] + 1
             newest = history.assign(time=times).groupby("time")[metric].last().dropna()
             values = {int(time): float(value) for time, value in newest.items()}
-        values |= {self._axis.in_event(event): event["value"] for event in record.results}
+        values |= {result.time(self._axis): result.value for result in record.results}
         ended_at = self._axis.of(epoch=record.epoch, global_step=record.global_step)
         if metric in record.metrics:
             values.setdefault(ended_at, record.metrics[metric])
@@ -166,7 +166,7 @@ class RecordedCurves:
             raise SpecError([Problem(("curves",), f"trial {number} of the earlier sweep has no value to play")])
         began, started, ended = self._results.sweep.started or 0.0, record.started or 0.0, record.ended
         per_unit = (ended - started) / max(values) if ended is not None and ended > started else 1.0
-        judged = {self._axis.in_event(event): event["t"] - began for event in record.results}
+        judged = {decision.time(self._axis): decision.t - began for decision in record.decisions}
         if ended is not None:
             judged.setdefault(ended_at, ended - began)
         return Curve(
