@@ -23,7 +23,7 @@ from xaytune.report.incidents import Incidents
 from xaytune.report.picture import best_so_far, picture, progress_text
 from xaytune.report.printing import Lenient, one_line
 from xaytune.report.terms import Terms, configuration
-from xaytune.report.text import ending, restarted, summary, trials
+from xaytune.report.text import ending, planned, restarted, summary
 
 __all__ = ["LiveView"]
 
@@ -147,7 +147,7 @@ class _Lines:
         if event["event"] == "sweep" and event["state"] == "running":
             finished = sum(trial.finished for trial in sweep.trials.values())
             ended = f", {finished} of them finished" if sweep.trials else ""
-            _print(self._console, f"{sweep.name}: {trials(sweep.num_trials)}{ended}")
+            _print(self._console, f"{sweep.name}: {planned(sweep)}{ended}")
             _print(self._console, line.plain if line is not None else None)
         elif line is not None:
             failed = event["event"] == "failure" or event.get("status") == "failed"

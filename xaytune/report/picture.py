@@ -16,7 +16,6 @@ from xaytune.report.text import duration, number, tally
 
 __all__ = ["best_so_far", "picture", "progress_text"]
 
-_ENDED = ("completed", "stopped", "failed")
 # Trials that must have ended before it is told how long the others may take.
 _ENOUGH = 3
 
@@ -33,7 +32,7 @@ def picture(sweep: SweepState, terms: Terms, console: Console) -> RenderableType
     heading.add_row(
         Text(sweep.name, style="bold", no_wrap=True, overflow="ellipsis"),
         ProgressBar(total=sweep.num_trials, completed=_finished(sweep), width=max(8, min(30, console.width // 4))),
-        f"{_finished(sweep)}/{sweep.num_trials}",
+        _share(sweep),
         Text(", ".join(filter(None, (duration(_ran_s(sweep)), _left(sweep)))), style="dim"),
     )
     running = [trial for trial in list(sweep.trials.values()) if trial.status == "running"]
@@ -60,7 +59,7 @@ def best_so_far(sweep: SweepState, terms: Terms) -> str:
 
 def progress_text(sweep: SweepState) -> str:
     """Writes how many trials have ended, and how long the others may take."""
-    return ", ".join(filter(None, (f"{_finished(sweep)}/{sweep.num_trials}", _left(sweep))))
+    return ", ".join(filter(None, (_share(sweep), _left(sweep))))
 
 
 def _running_table(trials: list[TrialRecord], terms: Terms, width: int) -> Table:
@@ -85,9 +84,14 @@ def _running_table(trials: list[TrialRecord], terms: Terms, width: int) -> Table
     return table
 
 
+def _share(sweep: SweepState) -> str:
+    """How many trials have finished, and of how many where that is known."""
+    finished = _finished(sweep)
+    return str(finished) if sweep.num_trials is None else f"{finished}/{sweep.num_trials}"
+
+
 def _finished(sweep: SweepState) -> int:
-    counts = sweep.counts()
-    return sum(counts[status] for status in _ENDED)
+    return sum(trial.finished for trial in list(sweep.trials.values()))
 
 
 def _ran_s(sweep: SweepState) -> float:
@@ -102,6 +106,8 @@ def _left(sweep: SweepState) -> str:
     ran = _ran_s(sweep)
     first = min(trial.started for trial in list(sweep.trials.values()) if trial.started)
     training = max(0.0, time.time() - max(first, time.time() - ran))  # processes are started once
-    left = training / finished * (sweep.num_trials - finished)
     budget = (sweep.spec.get("budget") or {}).get("time")
-    return f"about {duration(left if budget is None else max(0.0, min(left, budget - ran)))} left"
+    estimates = [] if budget is None else [max(0.0, budget - ran)]
+    if sweep.num_trials is not None:
+        estimates.append(training / finished * (sweep.num_trials - finished))
+    return f"about {duration(min(estimates))} left" if estimates else ""

@@ -22,22 +22,13 @@ def plan(spec: SweepSpec) -> str:
     )
     at_once = spec.max_concurrent_trials or "as many as there is room for"
     lines = [
-        f"trials      {spec.num_trials}{_product(spec)}, {at_once} at once; each reserves {resources}",
+        f"trials      {_count(spec)}, {at_once} at once; each reserves {resources}",
         f"search      {spec.search.algorithm}, seed {spec.search.seed}",
         f"metric      {spec.metric}, {spec.mode}",
     ]
     if spec.space.constants:
         lines.append(f"in all      {configuration(spec.space.constants)} (the same in all trials)")
-    scheduler = spec.scheduler
-    if not isinstance(scheduler, AshaSpec):
-        lines.append(f"scheduler   {scheduler.algorithm}")
-        lines.append("at most     what the recipe trains: the scheduler ends no trial at a set time")
-        return "\n".join(lines)
-    axis, rungs = TimeAxis(scheduler.time_attr), ", ".join(map(str, scheduler.rungs))
-    share = f"1/{scheduler.reduction_factor:g}"
-    lines.append(f"scheduler   asha: judged after {rungs} {axis.unit}s, about the best {share} continue each time")
-    lines.append(f"at most     {axis.count(spec.num_trials * scheduler.max_t)}, were no trial stopped early")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_cost(spec)])
 
 
 def samples(spec: SweepSpec, configs: Sequence[Mapping[str, Any]]) -> str:
@@ -49,7 +40,27 @@ def samples(spec: SweepSpec, configs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _product(spec: SweepSpec) -> str:
-    """How the number of trials came about, where a grid multiplies it."""
+def _count(spec: SweepSpec) -> str:
+    """The number of trials, and how it came about where a grid multiplies it."""
+    if spec.num_trials is None:
+        return "as many as the budget allows"
     points = spec.num_trials // spec.num_samples
-    return f" ({spec.num_samples} samples of each of {points} grid points)" if points > 1 else ""
+    product = f" ({spec.num_samples} samples of each of {points} grid points)" if points > 1 else ""
+    return f"{spec.num_trials}{product}"
+
+
+def _cost(spec: SweepSpec) -> list[str]:
+    scheduler = spec.scheduler
+    max_t = getattr(scheduler, "max_t", None)
+    axis = TimeAxis(getattr(scheduler, "time_attr", "epoch"))
+    judged = ""
+    if isinstance(scheduler, AshaSpec):
+        rungs = ", ".join(map(str, scheduler.rungs))
+        share = f"1/{scheduler.reduction_factor:g}"
+        judged = f": judged after {rungs} {axis.unit}s, about the best {share} continue each time"
+    lines = [f"scheduler   {scheduler.algorithm}{judged}"]
+    if max_t is None:
+        lines.append("at most     what the recipe trains: the scheduler ends no trial at a set time")
+    elif spec.num_trials is not None:
+        lines.append(f"at most     {axis.count(spec.num_trials * max_t)}, were no trial stopped early")
+    return lines

@@ -9,6 +9,7 @@ from typing import Any
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
+from xaytune.report.elapsed import timed
 from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable
 from xaytune.report.terms import Terms, number
@@ -17,7 +18,7 @@ from xaytune.sweep import values
 
 __all__ = ["Moment", "stories", "tell", "why"]
 
-# What journals call a failure, in words; "node lost" and "not begun" were written by earlier versions.
+# What the journal calls a failure, in words.
 _KINDS = {
     "error": "the recipe raised",
     "infeasible": "it cannot be trained here",
@@ -26,7 +27,6 @@ _KINDS = {
     "node_lost": "node lost",
     "preempted": "node taken away",
     "not_started": "never started",
-    "not begun": "never started",
 }
 
 
@@ -35,7 +35,7 @@ class Moment:
     """Something that happened to a trial.
 
     Attributes:
-        seconds: Since the sweep was begun.
+        seconds: That the sweep had run.
         text: What it was.
     """
 
@@ -51,10 +51,10 @@ def stories(sweep: SweepState, events: Iterable[Event]) -> dict[int, list[Moment
     """Returns what happened to each trial, by number, oldest first."""
     teller = _Teller(sweep)
     told: dict[int, list[Moment]] = {number: [] for number in sweep.trials}
-    for event in events:
+    for seconds, event in timed(events):
         text = teller.text(event)
         if text is not None:
-            told[event["trial"]].append(Moment(event["t"] - (sweep.started or event["t"]), one_line(text)))
+            told[event["trial"]].append(Moment(seconds, one_line(text)))
     return told
 
 

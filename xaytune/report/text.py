@@ -22,11 +22,11 @@ __all__ = [
     "listed",
     "metrics",
     "number",
+    "planned",
     "restarted",
     "summary",
     "tally",
     "trials",
-    "why_no_best",
 ]
 
 
@@ -68,6 +68,11 @@ def trials(count: int) -> str:
     return f"{count} trial{'' if count == 1 else 's'}"
 
 
+def planned(sweep: SweepState) -> str:
+    """Writes how many trials a sweep has, or has had so far where only its budget ends it."""
+    return trials(len(sweep.trials) if sweep.num_trials is None else sweep.num_trials)
+
+
 def listed(numbers: list[int], most: int = 10) -> str:
     """Names trials by number, so many at most."""
     shown = ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
@@ -98,7 +103,7 @@ def best(sweep: SweepState) -> str:
     """Writes the best trial of a sweep that has one: its value, its configuration and its checkpoint."""
     trial = sweep.best
     if trial is None or trial.best is None:
-        raise ValueError(f"{sweep.name} has no best trial: {why_no_best(sweep)}")
+        raise ValueError(f"{sweep.name} has no best trial: {sweep.why_no_best}")
     terms = Terms(sweep)
     where = terms.at(epoch=trial.best.epoch, global_step=trial.best.global_step)
     lines = [
@@ -107,18 +112,6 @@ def best(sweep: SweepState) -> str:
         f"  checkpoint  {_checkpoint(trial)}",
     ]
     return "\n".join(lines)
-
-
-def why_no_best(sweep: SweepState) -> str:
-    """Says why a sweep has no best trial: all have failed, or none has reported the metric."""
-    failed = [trial for trial in sweep.trials.values() if trial.status == "failed"]
-    if not sweep.trials:
-        return "no trial was started"
-    if len(failed) < len(sweep.trials):
-        yet = " yet" if sweep.state == "running" else ""
-        return f"no trial has reported {sweep.spec['metric']!r}{yet}"
-    count = "its only trial has" if len(failed) == 1 else f"all {len(failed)} trials have"
-    return f"{count} failed; trial {failed[0].number} with: {failed[0].reason}"
 
 
 def _checkpoint(trial: TrialRecord) -> str:
@@ -136,8 +129,8 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
         resume: What follows ``xaytune resume`` to continue it; by default its name, or its folder.
         incidents: What it lost on the way, if that is known.
     """
-    took = f" in {duration(sweep.running_s(sweep.ended))}" if sweep.ended else ""
-    lines = [f"{sweep.name}: {sweep.state}{took}, {trials(sweep.num_trials)}: {tally(sweep)}"]
+    took = f" in {duration(sweep.ran_s)}" if sweep.ended else ""
+    lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
     if sweep.state in ("interrupted", "lost"):
