@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from xaytune.cli.options import (
     num_samples_option,
     overrides_of,
     print_json,
+    say,
     set_option,
     spec_argument,
     sweep_argument,
@@ -107,7 +109,7 @@ def stop(sweep: str, address: str | None, cluster: Path | None) -> None:
             click.echo(f"{sweep} has ended already")
             return
         found.stop()
-        click.echo(f"{sweep} was told to stop: its trials save and end through their loops")
+        click.echo(f"{sweep} was asked to stop: its trials save and end through their loops")
         _follow(found, as_json=False, stopping=True)
 
 
@@ -140,7 +142,7 @@ def resume_on_cluster(
         state = found.state()
         if not found.details().status.is_terminal():
             raise click.ClickException(
-                f"{sweep} is running; `xaytune attach {sweep}{connection.options}` follows it"
+                f"{sweep} is running; to follow it: xaytune attach {shlex.quote(sweep)}{connection.options}"
             )
         if state is None:
             raise click.ClickException(f"{found.why_not_begun(found.details())}; launch it again")
@@ -177,7 +179,7 @@ def _print(state: SweepState, as_json: bool, connection: Connection) -> None:
     if as_json:
         print_json(state.to_dict())
     else:
-        click.echo(text.summary(state, f"{state.name}{connection.options}"))
+        say(text.summary(state, f"{shlex.quote(state.name)}{connection.options}"))
 
 
 def _shipped(spec: Path) -> str:
@@ -224,7 +226,7 @@ def _submit(
 
     launched = submit(connection, command, name, storage, spec)
     attach = f"xaytune attach {launched.job}{connection.options}"
-    click.echo(f"{name} was launched as {launched.job}; `{attach}` follows it", err=as_json)
+    say(f"{name} was launched as {launched.job}; to follow it: {attach}", err=as_json)
     if not detach:
         _follow(launched, as_json)
     elif as_json:
@@ -241,11 +243,12 @@ def _follow(sweep: ClusterSweep, as_json: bool, stopping: bool = False) -> None:
     options = sweep.connection.options
     try:
         with LiveView(Console(stderr=as_json), f"{sweep.job}{options}") as view:
-            state, details = follow(sweep, view, lambda line: click.echo(line, err=as_json))
+            state, details = follow(sweep, view, lambda line: say(line, err=as_json))
     except KeyboardInterrupt:
-        click.echo(
-            f"it is followed no more; `xaytune attach {sweep.job}{options}` follows it, "
-            f"`xaytune stop {sweep.job}{options}` ends it",
+        say(
+            "it continues, and is not followed any more\n"
+            f"  to follow it: xaytune attach {sweep.job}{options}\n"
+            f"  to end it: xaytune stop {sweep.job}{options}",
             err=as_json,
         )
         sys.exit(INTERRUPTED)

@@ -7,12 +7,14 @@ from typing import Any
 
 from xaytune.report.terms import configuration
 from xaytune.report.text import trials
+from xaytune.search.build import method_for
+from xaytune.search.method import NewTrial
 from xaytune.sweep.algorithms import AshaSpec
 from xaytune.sweep.space import dotted
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["plan", "samples"]
+__all__ = ["first_configurations", "plan", "samples"]
 
 
 def plan(spec: SweepSpec) -> str:
@@ -29,6 +31,19 @@ def plan(spec: SweepSpec) -> str:
     if spec.space.constants:
         lines.append(f"in all      {configuration(spec.space.constants)} (the same in all trials)")
     return "\n".join([*lines, *_cost(spec)])
+
+
+def first_configurations(spec: SweepSpec, most: int) -> list[dict[str, Any]]:
+    """Returns the configurations that a sweep begins with, so many at most.
+
+    Raises:
+        SpecError: The search or the scheduler cannot work in this sweep.
+    """
+    method = method_for(spec)
+    configs: list[dict[str, Any]] = []
+    while len(configs) < most and isinstance(chosen := method.next(), NewTrial):
+        configs.append(chosen.config)
+    return configs
 
 
 def samples(spec: SweepSpec, configs: Sequence[Mapping[str, Any]]) -> str:
