@@ -19,6 +19,7 @@ An error says where, what, what was got, and how to fix it.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -98,7 +99,8 @@ class StorageError(XaytuneError):
     def __init__(self, place: object, cause: OSError | str) -> None:
         self.place, self.cause = place, cause
         text = cause if isinstance(cause, str) else cause.strerror or str(cause)
-        super().__init__(f"{place} cannot be written: {text}; once it can, continue with: xaytune resume {place}")
+        resume = f"xaytune resume {shlex.quote(str(place))}"
+        super().__init__(f"{place} cannot be written: {text}; once it can, continue with: {resume}")
 
     def __reduce__(self) -> tuple[type[StorageError], tuple[object, OSError | str]]:
         return type(self), (self.place, self.cause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from xaytune.cli.options import (
     num_samples_option,
     overrides_of,
     print_json,
+    say,
     set_option,
     spec_argument,
     sweep_argument,
@@ -60,9 +62,10 @@ def launch(
     cluster: Path | None,
     detach: bool,
 ) -> None:
-    """Runs the sweep of a SPEC on a cluster; this folder is shipped there.
+    """Runs the sweep of a SPEC on a cluster.
 
-    The sweep goes on when this command ends: `attach` follows it again, `stop` ends it, `resume` goes on with it.
+    This folder is shipped there. The sweep continues when this command ends: `attach` follows it again, `stop`
+    ends it, `resume` resumes it.
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
@@ -82,7 +85,10 @@ def launch(
 @as_json_option
 @cluster_options
 def attach(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
-    """Follows a SWEEP that was launched on a cluster, until it ends; Ctrl-C leaves it as it is."""
+    """Follows a SWEEP that was launched on a cluster.
+
+    It is followed until it ends; Ctrl-C leaves it as it is.
+    """
     follow_on_cluster(sweep, as_json, address, cluster)
 
 
@@ -90,7 +96,10 @@ def attach(sweep: str, as_json: bool, address: str | None, cluster: Path | None)
 @sweep_argument
 @cluster_options
 def stop(sweep: str, address: str | None, cluster: Path | None) -> None:
-    """Ends a SWEEP that was launched on a cluster: its trials save and end through their loops."""
+    """Ends a SWEEP that was launched on a cluster.
+
+    Its trials save and end through their loops; `resume` continues it.
+    """
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
 
@@ -100,7 +109,7 @@ def stop(sweep: str, address: str | None, cluster: Path | None) -> None:
             click.echo(f"{sweep} has ended already")
             return
         found.stop()
-        click.echo(f"{sweep} was told to stop: its trials save and end through their loops")
+        click.echo(f"{sweep} was asked to stop: its trials save and end through their loops")
         _follow(found, as_json=False, stopping=True)
 
 
@@ -116,7 +125,7 @@ def resume_on_cluster(
     address: str | None,
     cluster: Path | None,
 ) -> None:
-    """Goes on with a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
+    """Resumes a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
     from xaytune.ray_tune.running import resumed_spec
@@ -133,7 +142,7 @@ def resume_on_cluster(
         state = found.state()
         if not found.details().status.is_terminal():
             raise click.ClickException(
-                f"{sweep} is running; `xaytune attach {sweep}{connection.options}` follows it"
+                f"{sweep} is running; to follow it: xaytune attach {shlex.quote(sweep)}{connection.options}"
             )
         if state is None:
             raise click.ClickException(f"{found.why_not_begun(found.details())}; launch it again")
@@ -170,7 +179,7 @@ def _print(state: SweepState, as_json: bool, connection: Connection) -> None:
     if as_json:
         print_json(state.to_dict())
     else:
-        click.echo(text.summary(state, f"{state.name}{connection.options}"))
+        say(text.summary(state, f"{shlex.quote(state.name)}{connection.options}"))
 
 
 def _shipped(spec: Path) -> str:
@@ -217,7 +226,7 @@ def _submit(
 
     launched = submit(connection, command, name, storage, spec)
     attach = f"xaytune attach {launched.job}{connection.options}"
-    click.echo(f"{name} was launched as {launched.job}; `{attach}` follows it", err=as_json)
+    say(f"{name} was launched as {launched.job}; to follow it: {attach}", err=as_json)
     if not detach:
         _follow(launched, as_json)
     elif as_json:
@@ -234,11 +243,12 @@ def _follow(sweep: ClusterSweep, as_json: bool, stopping: bool = False) -> None:
     options = sweep.connection.options
     try:
         with LiveView(Console(stderr=as_json), f"{sweep.job}{options}") as view:
-            state, details = follow(sweep, view, lambda line: click.echo(line, err=as_json))
+            state, details = follow(sweep, view, lambda line: say(line, err=as_json))
     except KeyboardInterrupt:
-        click.echo(
-            f"it is followed no more; `xaytune attach {sweep.job}{options}` follows it, "
-            f"`xaytune stop {sweep.job}{options}` ends it",
+        say(
+            "it continues, and is not followed any more\n"
+            f"  to follow it: xaytune attach {sweep.job}{options}\n"
+            f"  to end it: xaytune stop {sweep.job}{options}",
             err=as_json,
         )
         sys.exit(INTERRUPTED)

@@ -12,14 +12,22 @@ import click
 
 from xaytune.cli.clusters import follow_on_cluster, print_status_on_cluster
 from xaytune.cli.ending import end_as
-from xaytune.cli.options import as_json_option, cluster_options, print_json, storage_option, sweep_argument
+from xaytune.cli.options import (
+    as_json_option,
+    cluster_options,
+    print_json,
+    say,
+    storage_option,
+    sweep_argument,
+)
 from xaytune.errors import DashboardError, JournalError, PicturesError
 from xaytune.records.export import FORMATS, Format, export
-from xaytune.records.journal import FILE_NAME, JournalTail
+from xaytune.records.journal import FILE_NAME, JournalTail, feed
 from xaytune.records.place import Place, find_sweep
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.report import text
+from xaytune.report.incidents import Incidents
 
 __all__ = ["COMMANDS"]
 
@@ -39,9 +47,10 @@ _output_folder = click.option(
 def status(
     sweep: str, storage: str, as_json: bool, follow: bool, address: str | None, cluster: Path | None
 ) -> None:
-    """Says how far a SWEEP is: a folder, or a name under the storage folder.
+    """Says how far a SWEEP is.
 
-    With --address or --cluster, SWEEP is the name of one that was launched there.
+    SWEEP is a folder, or a name under the storage folder. With --address or --cluster, it is the name of one that
+    was launched there.
     """
     if follow and as_json:
         raise click.UsageError("--follow shows a table, --json prints once: choose one")
@@ -56,7 +65,9 @@ def status(
     if as_json:
         print_json(results.sweep.to_dict())
     else:
-        click.echo(text.summary(results.sweep))
+        incidents = Incidents()
+        feed(results.events(), incidents)
+        say(text.summary(results.sweep, incidents=incidents))
 
 
 def _follow(place: Place) -> None:
@@ -83,15 +94,29 @@ def _follow(place: Place) -> None:
 @sweep_argument
 @storage_option
 @as_json_option
-def best(sweep: str, storage: str, as_json: bool) -> None:
-    """Names the best trial of a SWEEP, its configuration and its checkpoint."""
-    found = Results(find_sweep(sweep, storage)).sweep
-    if found.best is None:
-        raise JournalError(f"{sweep}: no trial has reported {found.spec['metric']!r}")
-    if as_json:
-        print_json(found.best.to_dict())
+@click.option("--config", "only_config", is_flag=True, help="Print the configuration to train again, as JSON.")
+def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
+    """Names the best trial of a SWEEP and its checkpoint.
+
+    That is the one of the highest value. The configuration to train again may be another: the best of those that
+    were trained in full, once there are three.
+    """
+    if only_config and as_json:
+        raise click.UsageError("--config prints JSON already: leave out --json")
+    results = Results(find_sweep(sweep, storage))
+    found, recommended = results.sweep.best, results.recommended
+    if found is None or recommended is None:
+        raise JournalError(f"{sweep}: {results.sweep.why_no_best}")
+    if only_config:
+        print_json(recommended.trial.written_config)
+    elif as_json:
+        print_json(found.to_dict())
     else:
-        click.echo(text.best(found))
+        say(text.best(results.sweep))
+        if recommended.trial.number != found.number:
+            say(
+                f"to train again: trial {recommended.trial.number} (best --config prints it): {recommended.reason}"
+            )
 
 
 @click.command()
@@ -99,14 +124,17 @@ def best(sweep: str, storage: str, as_json: bool) -> None:
 @click.argument("trial", type=int)
 @storage_option
 def why(sweep: str, trial: int, storage: str) -> None:
-    """Tells the story of a TRIAL of a SWEEP: what it was compared with at each decision, and how it ended."""
+    """Tells the story of a TRIAL of a SWEEP.
+
+    That is: what it was compared with at each decision, what it lost and from where it resumed, and how it ended.
+    """
     from xaytune.report.story import tell
 
     results = Results(find_sweep(sweep, storage))
     record = results.sweep.trials.get(trial)
     if record is None:
         raise JournalError(f"{sweep} has no trial {trial}; it has {len(results.trials)} so far, from 0")
-    click.echo(tell(record, results.sweep, results.events()))
+    say(tell(record, results.sweep, results.events()))
 
 
 @click.command()
@@ -140,7 +168,7 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
 @click.option("--format", type=click.Choice(FORMATS), default="csv", show_default=True)
 @_output_folder
 def export_(sweep: str, storage: str, format: str, output: Path | None) -> None:
-    """Writes the trials of a SWEEP (a row each), and their histories (a row a step), as tables."""
+    """Writes the trials of a SWEEP and their steps as tables."""
     results = Results(find_sweep(sweep, storage))
     output = output or Path(f"{results.sweep.name}-export")
     with _writing(output):
@@ -153,7 +181,7 @@ def export_(sweep: str, storage: str, format: str, output: Path | None) -> None:
 @storage_option
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="HTML file to draw it in.")
 def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
-    """Compares SWEEPS: their best values over time, and over the training that they spent."""
+    """Compares SWEEPS over time and over training."""
     from rich.console import Console
 
     from xaytune.report.comparison import Comparison
@@ -194,7 +222,7 @@ def _writing(output: Path) -> Iterator[None]:
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any that is free."
 )
 def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
-    """Serves a SWEEP, running or finished, in optuna-dashboard until Ctrl-C."""
+    """Serves a SWEEP in optuna-dashboard until Ctrl-C."""
     from xaytune.report.dashboard import serve
 
     place = find_sweep(sweep, storage)

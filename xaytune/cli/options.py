@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from xaytune.records.place import DEFAULT_STORAGE
+from xaytune.records.place import DEFAULT_STORAGE, sweeps_in
+from xaytune.report.printing import printable
 from xaytune.sweep.loader import parse_assignments
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "num_samples_option",
     "overrides_of",
     "print_json",
+    "say",
     "set_option",
     "spec_argument",
     "storage_option",
@@ -26,7 +30,18 @@ __all__ = [
 ]
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
-sweep_argument = click.argument("sweep")
+
+
+def _complete_sweep(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the storage's sweeps, and folders."""
+    known: list[str] = []
+    with contextlib.suppress(OSError):
+        known = sweeps_in(context.params.get("storage") or DEFAULT_STORAGE)
+    names = [CompletionItem(name) for name in known if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="dir")]
+
+
+sweep_argument = click.argument("sweep", shell_complete=_complete_sweep)
 set_option = click.option(
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set an option of the spec; repeatable."
 )
@@ -62,6 +77,11 @@ def overrides_of(assignments: tuple[str, ...], num_samples: int | None) -> dict[
     if num_samples is not None:
         overrides["num_samples"] = num_samples
     return overrides
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints text for people: no control characters of names, values or errors reach a terminal."""
+    click.echo(printable(text), err=err)
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn, cast
 
 import click
 
@@ -19,6 +19,7 @@ from xaytune.cli.options import (
     num_samples_option,
     overrides_of,
     print_json,
+    say,
     set_option,
     spec_argument,
     storage_option,
@@ -31,6 +32,7 @@ from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.stream import line_of
 from xaytune.report import text
+from xaytune.report.printing import Lenient
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
+# So many configurations does `check` show.
+_SAMPLES = 10
 _address_option = click.option(
     "--address",
     help="A cluster that this machine is a node of, HEAD:6379 or auto; by default what RAY_ADDRESS says.",
@@ -97,10 +101,11 @@ def resume(
     address: str | None,
     cluster: Path | None,
 ) -> None:
-    """Goes on with a SWEEP that was interrupted, killed, or failed: a folder, or a name under the storage folder.
+    """Resumes a SWEEP that was interrupted, killed, or failed.
 
-    What was finished stays as it is; unfinished trials go on from their last checkpoint. With --address or
-    --cluster, SWEEP is the name of one that was launched there, or of any in the --storage.
+    SWEEP is a folder, or a name under the storage folder. What was finished stays as it is; unfinished trials
+    resume from their last checkpoint. With --address or --cluster, SWEEP is the name of one that was launched
+    there, or of any in the --storage.
     """
     if address is not None or cluster is not None:
         resume_on_cluster(sweep, storage, num_samples, assignments, as_json, address, cluster)
@@ -112,7 +117,7 @@ def resume(
         if as_json:
             print_json(results.sweep.to_dict())
         elif not as_events:
-            click.echo(text.summary(results.sweep))
+            say(text.summary(results.sweep))
         return
 
     def drive(session: RaySession, listener: Listener) -> Results:
@@ -160,10 +165,11 @@ class _Events:
 
     def __init__(self, journal: Callable[[], Iterable[Event]] | None) -> None:
         self._journal = journal
+        self._out = cast("IO[str]", Lenient(sys.stdout))  # nobody who reads them ends a sweep
 
     def __call__(self, sweep: SweepState, event: Event) -> None:
         for one in [event] if self._journal is None else self._journal():
-            click.echo(line_of(one))
+            click.echo(line_of(one), file=self._out)
         self._journal = None
 
 
@@ -173,7 +179,9 @@ class _Events:
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set a parameter of the space; repeatable."
 )
 def try_(spec: Path, assignments: tuple[str, ...]) -> None:
-    """Trains one configuration of a SPEC in this process, without Ray.
+    """Trains one configuration of a SPEC here, without Ray.
+
+    It trains in this process: a debugger works.
 
     --set sets parameters of the space; the others are drawn as for the sweep's first trial.
     """
@@ -187,8 +195,8 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
         ended = try_configuration(
             loaded,
             values,
-            on_start=lambda config: click.echo(text.configuration(config)),
-            on_epoch_end=lambda state: click.echo(f"epoch {state.epoch + 1}: {text.metrics(state.metrics)}"),
+            on_start=lambda config: say(text.configuration(config)),
+            on_epoch_end=lambda state: say(f"epoch {state.epoch + 1}: {text.metrics(state.metrics)}"),
         )
     if ended.failure is not None:
         click.echo(ended.failure.traceback, err=True)
@@ -204,14 +212,20 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 @spec_argument
 @set_option
 def check(spec: Path, assignments: tuple[str, ...]) -> None:
-    """Checks a SPEC without running it, and says what its sweep will do."""
+    """Checks a SPEC and says what its sweep will do.
+
+    It runs nothing. The configurations that it shows are those that the sweep would try first.
+    """
     loaded = load_spec(spec, parse_assignments(assignments))
 
+    from xaytune.report.plan import first_configurations, plan, samples
     from xaytune.trial.recipe import check_references
 
     with locating(spec):
         check_references(loaded.recipe, loaded.callbacks, loaded.trackers)
-    click.echo(text.plan(loaded))
+        configs = first_configurations(loaded, _SAMPLES)
+    say(plan(loaded))
+    say(samples(loaded, configs))
 
 
 COMMANDS = (run, resume, try_, check)

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -78,11 +79,11 @@ def connected(address: str | None, file: Path | None) -> Iterator[Connection]:
         logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         if file is not None:
-            name, options = str(file), f" --cluster {file}"
+            name, options = str(file), f" --cluster {shlex.quote(str(file))}"
             url = f"http://127.0.0.1:{stack.enter_context(tunnel(file, _DASHBOARD_PORT))}"
         else:
             name = url = _url(address or os.environ.get("RAY_ADDRESS"))
-            options = f" --address {url}"
+            options = f" --address {shlex.quote(url)}"
         headers = _headers(name, url)
         _check_versions(name, url, headers)
         before = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}

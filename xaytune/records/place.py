@@ -15,7 +15,7 @@ from xaytune.records.journal import FILE_NAME, is_locked
 from xaytune.records.parts import fetch_parts
 from xaytune.records.remote import RemoteFolder, is_remote
 
-__all__ = ["DEFAULT_STORAGE", "Place", "child_of", "find_sweep", "place_of"]
+__all__ = ["DEFAULT_STORAGE", "Place", "child_of", "find_sweep", "place_of", "sweeps_in"]
 
 # Folder of sweeps, where none is named.
 DEFAULT_STORAGE = "runs"
@@ -112,7 +112,7 @@ def find_sweep(sweep: str, storage: str) -> Place:
         for place in candidates:
             if place.exists:
                 return place
-        known = _sweeps(storage)
+        known = sweeps_in(storage)
     except OSError as error:
         raise JournalError(f"the storage cannot be reached: {error}") from None
     hint = f"there are: {', '.join(known)}" if known else "there are none"
@@ -126,7 +126,12 @@ def child_of(storage: str, name: str) -> Place:
     return Place(Path(storage).expanduser() / name)
 
 
-def _sweeps(storage: str) -> list[str]:
+def sweeps_in(storage: str) -> list[str]:
+    """Returns the names of the sweeps in a storage.
+
+    Raises:
+        OSError: The remote storage cannot be reached.
+    """
     if is_remote(storage):
         return RemoteFolder(storage).folders()
     return sorted(path.parent.name for path in Path(storage).expanduser().glob(f"*/{FILE_NAME}"))

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.report.text import clock, configuration, metrics, number
+from xaytune.report.elapsed import timed
+from xaytune.report.incidents import Incidents, restart_text
+from xaytune.report.printing import one_line, printable
+from xaytune.report.terms import Terms, number
+from xaytune.report.text import clock, metrics
+from xaytune.sweep import values
 
 __all__ = ["Moment", "stories", "tell", "why"]
+
+# What the journal calls a failure, in words.
+_KINDS = {
+    "error": "the recipe raised",
+    "infeasible": "it cannot be trained here",
+    "stalled": "it hung",
+    "lost": "process lost",
+    "node_lost": "node lost",
+    "preempted": "node taken away",
+    "not_started": "never started",
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +35,7 @@ class Moment:
     """Something that happened to a trial.
 
     Attributes:
-        seconds: Since the sweep was begun.
+        seconds: That the sweep had run.
         text: What it was.
     """
 
@@ -32,36 +49,32 @@ class Moment:
 
 def stories(sweep: SweepState, events: Iterable[Event]) -> dict[int, list[Moment]]:
     """Returns what happened to each trial, by number, oldest first."""
+    teller = _Teller(sweep)
     told: dict[int, list[Moment]] = {number: [] for number in sweep.trials}
-    reasons: dict[int, str | None] = {}  # that were told last
-    for event in events:
-        word, number = _WORDS.get(event["event"]), event.get("trial", -1)
-        repeated = event.get("reason") is not None and event.get("reason") == reasons.get(number)
-        if word is None or (repeated and event["event"] in ("stop", "pause")):
-            continue
-        reasons[number] = event.get("reason", reasons.get(number))
-        text = word({**event, "reason": None} if repeated else event, sweep.spec["metric"])
-        told[number].append(Moment(event["t"] - (sweep.started or event["t"]), text))
+    for seconds, event in timed(events):
+        text = teller.text(event)
+        if text is not None:
+            told[event["trial"]].append(Moment(seconds, one_line(text)))
     return told
 
 
 def why(trial: TrialRecord, sweep: SweepState) -> str:
     """Says in one sentence why a trial is where it is."""
-    metric, reached = sweep.spec["metric"], f"after {_trained(trial.epoch, trial.global_step)}"
-    best = f"; its best {metric} was {number(trial.value)}" if trial.value is not None else ""
-    if trial.status == "stopped":
-        return f"It was stopped {reached}: {trial.reason}{best}."
-    if trial.status == "completed":
-        return f"It was completed {reached}{f': {trial.reason}' if trial.reason else ''}{best}."
+    terms = Terms(sweep)
+    reached = f"after {terms.after(epoch=trial.epoch, global_step=trial.global_step)}"
+    best = f"; its best {terms.worth(trial.value)}" if trial.value is not None else ""
+    reason = f": {one_line(trial.reason)}" if trial.reason else ""
+    if trial.status in ("stopped", "completed"):
+        return f"It was {trial.status} {reached}{reason}{best}."
     if trial.status == "failed":
-        return f"It failed {reached}: {trial.reason}{best}."
+        return f"It failed {reached}{reason}{best}."
     if trial.status == "paused":
-        return f"It is paused {reached}: {trial.reason}{best}."
+        return f"It is paused {reached}{reason}{best}."
     if trial.status == "running" and sweep.state == "lost":
         return f"It was cut off {reached}, when {sweep.reason}{best}."
     if trial.status == "running":
         return f"It is running, {reached}{best}."
-    return "It waits for its turn."
+    return f"It waits to be restarted{reason}." if trial.attempts else "It waits for its turn."
 
 
 def tell(trial: TrialRecord, sweep: SweepState, events: Iterable[Event]) -> str:
@@ -69,65 +82,120 @@ def tell(trial: TrialRecord, sweep: SweepState, events: Iterable[Event]) -> str:
     lines = [
         f"trial {trial.number} of {sweep.name}: {trial.status}",
         f"  {why(trial, sweep)}",
-        f"  config      {configuration(trial.config) or '-'}",
+        *Terms(sweep).lines(trial.config),
         f"  checkpoint  {trial.checkpoint or '-'}",
         "",
         *map(str, stories(sweep, events)[trial.number]),
     ]
     if trial.error:
         lines += ["", *(f"  {line}" for line in trial.error.rstrip().splitlines())]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
-def _trained(epochs: int, steps: int) -> str:
-    return f"{epochs} epoch{'' if epochs == 1 else 's'} ({steps} step{'' if steps == 1 else 's'})"
+class _Teller:
+    """Words the events of a sweep, one after another.
+
+    Args:
+        sweep: The sweep, as it is after all of them.
+    """
+
+    def __init__(self, sweep: SweepState) -> None:
+        self._terms = Terms(sweep)
+        self._incidents = Incidents()
+        self._reasons: dict[int, str | None] = {}  # that were told last, by trial
+        self._words: dict[str, Callable[[Event], str]] = {
+            "trial": self._trial,
+            "start": self._start,
+            "result": self._result,
+            "verdict": self._verdict,
+            "progress": lambda event: f"{self._place(event)}: {metrics(event['metrics'])}",
+            "stop": lambda event: f"asked to end as {event.get('status', 'stopped')}: {event['reason']}",
+            "checkpoint": lambda event: f"saved {_name(event)}",
+            "damaged": self._damaged,
+            "failure": self._failure,
+            "reopen": lambda event: "restarted, though it failed: no trial of the sweep had trained a step",
+            "offer": lambda event: f"{_name(event)} is kept as a donor checkpoint, for others to resume from",
+            "exploit": self._exploit,
+            "pause": lambda event: f"paused: {event['reason']}",
+            "end": self._end,
+        }
+
+    def text(self, event: Event) -> str | None:
+        """Takes in the next event, and words it; None where it tells nothing new of a trial."""
+        self._incidents.apply(event)
+        word, number = self._words.get(event["event"]), event.get("trial", -1)
+        if word is None:
+            return None
+        reason = event.get("reason")
+        repeated = reason is not None and reason == self._reasons.get(number)
+        if repeated and event["event"] in ("stop", "pause"):
+            return None
+        self._reasons[number] = event.get("reason", self._reasons.get(number))
+        return word({**event, "reason": None} if repeated else event)
+
+    def _trial(self, event: Event) -> str:
+        reason = f": {event['reason']}" if event.get("reason") else ""
+        return f"new, with seed {event['seed']}{reason}"
+
+    def _start(self, event: Event) -> str:
+        where = f"on {event['node']}, process {event['pid']}"
+        again = self._incidents.begun_again(event["trial"])
+        if again is not None:
+            return f"restarted {where}, {restart_text(again)}"
+        return f"{'resumed' if event.get('attempt', 0) > 0 else 'started'} {where}"
+
+    def _result(self, event: Event) -> str:
+        value = number(event["value"]) if event["value"] is not None else "not finite"
+        return f"{self._place(event)}: {self._terms.metric} {value}"
+
+    def _verdict(self, event: Event) -> str:
+        follows = {"continue": "continues", "stop": "to be stopped", "pause": "to be paused"}[event["decision"]]
+        return f"judged, {follows}: {event['reason']}{self._details(event.get('details') or {})}"
+
+    def _details(self, details: dict[str, Any]) -> str:
+        """The further numbers of a decision; lists are for pictures."""
+        numbers = [
+            f"{name.replace('_', ' ')} {number(value)}"
+            for name, value in details.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+        ]
+        instead = details.get("instead")
+        if isinstance(instead, dict):
+            numbers.append(f"started instead: {self._terms.configuration(values.read(instead))}")
+        return f" ({'; '.join(numbers)})" if numbers else ""
+
+    def _damaged(self, event: Event) -> str:
+        again = self._incidents.begun_again(event["trial"])
+        taken_up = f": restarted {restart_text(again)}" if again is not None else ""
+        return f"{_name(event)} is damaged, and cannot be resumed from{taken_up}"
+
+    def _failure(self, event: Event) -> str:
+        kind = event.get("kind", "error")
+        follows = ""
+        if event.get("retried"):
+            follows = f"; it is restarted {restart_text(self._incidents.restart(event['trial']))}"
+        return f"failed ({_KINDS.get(kind, kind)}): {event['error']}{follows}"
+
+    def _exploit(self, event: Event) -> str:
+        config = self._terms.configuration(values.read(event["config"]))
+        return f"resumes from {_name(event)} of trial {event['source']}, with {config}"
+
+    def _end(self, event: Event) -> str:
+        best, worth = event["best"], ""
+        if best is not None:
+            worth = f"; best {self._terms.worth(best['value'])} at {self._at(best)}"
+        reason = f": {event['reason']}" if event["reason"] else ""
+        after = self._terms.after(epoch=event["epoch"], global_step=event["global_step"])
+        return f"{event['status']} after {after}{reason}{worth}"
+
+    def _at(self, event: Event) -> str:
+        return self._terms.at(epoch=event["epoch"], global_step=event["global_step"])
+
+    def _place(self, event: Event) -> str:
+        """Where a trial is, with its steps where it counts epochs."""
+        at = self._at(event)
+        return at if at.startswith("step") else f"{at}, step {event['global_step']}"
 
 
-def _start(event: Event, metric: str) -> str:
-    begun = "begun again" if event.get("attempt", 0) > 0 else "started"
-    return f"{begun} on {event['node']}, process {event['pid']}"
-
-
-def _result(event: Event, metric: str) -> str:
-    value = number(event["value"]) if event["value"] is not None else "not finite"
-    return f"epoch {event['epoch']}, step {event['global_step']}: {metric} {value}"
-
-
-def _verdict(event: Event, metric: str) -> str:
-    follows = {"continue": "goes on", "stop": "to be stopped", "pause": "to be paused"}[event["decision"]]
-    return f"judged, {follows}: {event['reason']}"
-
-
-def _failure(event: Event, metric: str) -> str:
-    follows = "; it is begun again" if event.get("retried") else ""
-    return f"failed ({event.get('kind', 'error')}): {event['error']}{follows}"
-
-
-def _exploit(event: Event, metric: str) -> str:
-    file = PurePosixPath(event["path"]).name
-    return f"takes over {file} of trial {event['source']}, with {configuration(event['config'])}"
-
-
-def _end(event: Event, metric: str) -> str:
-    best = event["best"]
-    worth = f"; best {metric} {number(best['value'])} at epoch {best['epoch']}" if best is not None else ""
-    reason = f": {event['reason']}" if event["reason"] else ""
-    return f"{event['status']} after {_trained(event['epoch'], event['global_step'])}{reason}{worth}"
-
-
-_WORDS: dict[str, Callable[[Event, str], str]] = {
-    "trial": lambda event, metric: f"suggested, with seed {event['seed']}",
-    "start": _start,
-    "result": _result,
-    "verdict": _verdict,
-    "progress": lambda event, metric: f"step {event['global_step']}: {metrics(event['metrics'])}",
-    "stop": lambda event, metric: f"told to end as {event.get('status', 'stopped')}: {event['reason']}",
-    "checkpoint": lambda event, metric: f"saved {PurePosixPath(event['path']).name}",
-    "damaged": lambda event, metric: f"{PurePosixPath(event['path']).name} is damaged and was left out",
-    "failure": _failure,
-    "reopen": lambda event, metric: "is begun again: no trial of the sweep had trained a step",
-    "offer": lambda event, metric: f"lets others take over {PurePosixPath(event['path']).name}",
-    "exploit": _exploit,
-    "pause": lambda event, metric: f"paused: {event['reason']}",
-    "end": _end,
-}
+def _name(event: Event) -> str:
+    return PurePosixPath(event["path"]).name

@@ -1,0 +1,72 @@
+"""Commands to start with: ``init`` writes a recipe and a spec, ``completion`` what a shell completes by."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from xaytune.cli.options import say
+
+__all__ = ["COMMANDS"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+# How each kind is named in a spec, and what it needs beside xaytune.
+_KINDS = {
+    "trainer": ("recipe: {module}:train", None),
+    "loop": ("recipe: {module}:train", None),
+    "lightning": ("recipe: {module}:train", "pip install 'xaytune[lightning]'"),
+    "transformers": ("recipe: {module}:train", "pip install 'xaytune[transformers]'"),
+    "command": ("command: python {module}.py --lr {{lr}} --hidden {{hidden}}", None),
+}
+
+
+@click.command(
+    epilog="Example: xaytune init --kind loop, then xaytune try sweep.yaml, then xaytune run sweep.yaml"
+)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+@click.option(
+    "--kind",
+    type=click.Choice(list(_KINDS)),
+    default="trainer",
+    show_default=True,
+    help="What trains: xaytune's Trainer, a loop of your own, Lightning, Hugging Face, or a program of its own.",
+)
+def init(folder: Path, kind: str) -> None:
+    """Writes a recipe and a spec to start from.
+
+    They are written into this folder, unless another FOLDER is named; no file is overwritten.
+    """
+    trains, needs = _KINDS[kind]
+    module = "train" if kind == "command" else "recipe"
+    spec = (_TEMPLATES / "spec.yaml").read_text().replace("{{ trains }}", trains.format(module=module))
+    files = {f"{module}.py": (_TEMPLATES / f"{kind}.py.txt").read_text(), "sweep.yaml": spec}
+    taken = [str(folder / name) for name in files if (folder / name).exists()]
+    if taken:
+        raise click.UsageError(f"{' and '.join(taken)} would be overwritten: name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(content)
+            say(str(folder / name))
+    except OSError as error:
+        raise click.ClickException(f"{folder} cannot be written: {error.strerror}; name another folder") from None
+    enter = [] if folder == Path() else [f"cd {shlex.quote(str(folder))}"]
+    say("next:")
+    for command in (*filter(None, [needs]), *enter, "xaytune try sweep.yaml", "xaytune run sweep.yaml"):
+        say(f"  {command}")
+
+
+@click.command(epilog="Example: xaytune completion bash >> ~/.bashrc")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Prints the completion script for a SHELL: of commands, options and names of sweeps."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    root = click.get_current_context().find_root().command
+    click.echo(kind(root, {}, "xaytune", "_XAYTUNE_COMPLETE").source())
+
+
+COMMANDS = (init, completion)

@@ -1,0 +1,81 @@
+"""What a sweep will do: its trials, what they reserve, when they are judged, and its cost at most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xaytune.report.terms import configuration
+from xaytune.report.text import trials
+from xaytune.search.build import method_for
+from xaytune.search.method import NewTrial
+from xaytune.sweep.algorithms import AshaSpec
+from xaytune.sweep.space import dotted
+from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.time_axis import TimeAxis
+
+__all__ = ["first_configurations", "plan", "samples"]
+
+
+def plan(spec: SweepSpec) -> str:
+    """Writes what a sweep will do."""
+    resources = " and ".join(
+        ", ".join(f"{name} {amount:g}" for name, amount in bundle.items()) for bundle in spec.bundles
+    )
+    at_once = spec.max_concurrent_trials or "as many as there is room for"
+    lines = [
+        f"trials      {_count(spec)}, {at_once} at once; each reserves {resources}",
+        f"search      {spec.search.algorithm}, seed {spec.search.seed}",
+        f"metric      {spec.metric}, {spec.mode}",
+    ]
+    if spec.space.constants:
+        lines.append(f"in all      {configuration(spec.space.constants)} (the same in all trials)")
+    return "\n".join([*lines, *_cost(spec)])
+
+
+def first_configurations(spec: SweepSpec, most: int) -> list[dict[str, Any]]:
+    """Returns the configurations that a sweep begins with, so many at most.
+
+    Raises:
+        SpecError: The search or the scheduler cannot work in this sweep.
+    """
+    method = method_for(spec)
+    configs: list[dict[str, Any]] = []
+    while len(configs) < most and isinstance(chosen := method.next(), NewTrial):
+        configs.append(chosen.config)
+    return configs
+
+
+def samples(spec: SweepSpec, configs: Sequence[Mapping[str, Any]]) -> str:
+    """Writes the first configurations of a sweep, without what is the same in all."""
+    lines = [f"the first {trials(len(configs))}, as the search draws them while it knows no result:"]
+    for number, config in enumerate(configs):
+        differing = {name: value for name, value in dotted(config).items() if name not in spec.space.constants}
+        lines.append(f"  {number:>3}  {configuration(differing)}")
+    return "\n".join(lines)
+
+
+def _count(spec: SweepSpec) -> str:
+    """The number of trials, and how it came about where a grid multiplies it."""
+    if spec.num_trials is None:
+        return "as many as the budget allows"
+    points = spec.num_trials // spec.num_samples
+    product = f" ({spec.num_samples} samples of each of {points} grid points)" if points > 1 else ""
+    return f"{spec.num_trials}{product}"
+
+
+def _cost(spec: SweepSpec) -> list[str]:
+    scheduler = spec.scheduler
+    max_t = getattr(scheduler, "max_t", None)
+    axis = TimeAxis(getattr(scheduler, "time_attr", "epoch"))
+    judged = ""
+    if isinstance(scheduler, AshaSpec):
+        rungs = ", ".join(map(str, scheduler.rungs))
+        share = f"1/{scheduler.reduction_factor:g}"
+        judged = f": judged after {rungs} {axis.unit}s, about the best {share} continue each time"
+    lines = [f"scheduler   {scheduler.algorithm}{judged}"]
+    if max_t is None:
+        lines.append("at most     what the recipe trains: the scheduler ends no trial at a set time")
+    elif spec.num_trials is not None:
+        lines.append(f"at most     {axis.count(spec.num_trials * max_t)}, were no trial stopped early")
+    return lines

@@ -1,0 +1,113 @@
+"""How a sweep is spoken of: by its metric, in its own time, and by the parameters that differ between trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xaytune.errors import SpecError
+from xaytune.records.state import SweepState
+from xaytune.report.printing import shortened
+from xaytune.sweep import values
+from xaytune.sweep.domains import Categorical
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.space import dotted
+from xaytune.sweep.space_parser import parse_space
+from xaytune.sweep.time_axis import TimeAxis
+
+__all__ = ["Terms", "configuration", "number", "value_text"]
+
+_STEPS = TimeAxis("global_step")
+
+
+def number(value: float | None) -> str:
+    """Writes a number with four digits that count; a dash if there is none."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def value_text(value: Any) -> str:
+    """Writes a value of a configuration, shortened where it is long."""
+    return number(value) if isinstance(value, float) else shortened(values.text(value))
+
+
+def configuration(config: Mapping[str, Any]) -> str:
+    """Writes a configuration in one line, nested names with dots."""
+    return ", ".join(f"{shortened(name)} {value_text(value)}" for name, value in dotted(config).items()) or "-"
+
+
+class Terms:
+    """The terms of a sweep.
+
+    Attributes:
+        metric: Name of the metric.
+        objective: What is better.
+        constants: What is the same in all trials, by dotted name.
+
+    Args:
+        sweep: The sweep.
+    """
+
+    def __init__(self, sweep: SweepState) -> None:
+        self.metric: str = sweep.spec["metric"]
+        self.objective = Objective(self.metric, sweep.spec["mode"])
+        self._sweep = sweep
+        self.constants = _constants(sweep.spec["space"])
+
+    @property
+    def axis(self) -> TimeAxis:
+        """What progress is told in: as the scheduler counts; else epochs, or steps where there are no epochs."""
+        counted = self._sweep.spec["scheduler"].get("time_attr")
+        if counted is None:
+            trials = list(self._sweep.trials.values())
+            no_epochs = not any(t.epoch for t in trials) and any(t.global_step for t in trials)
+            counted = "global_step" if no_epochs else "epoch"
+        return TimeAxis(counted)
+
+    @property
+    def max_t(self) -> int | None:
+        """How long a trial trains, in the sweep's own time, where the scheduler says so."""
+        max_t: int | None = self._sweep.spec["scheduler"].get("max_t")
+        return max_t
+
+    def differing(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values that may differ between trials, by dotted name."""
+        return {name: value for name, value in dotted(config).items() if name not in self.constants}
+
+    def configuration(self, config: Mapping[str, Any]) -> str:
+        """Writes in one line what may differ between trials."""
+        return configuration(self.differing(config))
+
+    def lines(self, config: Mapping[str, Any]) -> list[str]:
+        """Writes a configuration, and apart from it what is the same in all trials."""
+        lines = [f"  config      {self.configuration(config)}"]
+        if self.constants:
+            lines.append(f"  in all      {configuration(self.constants)} (the same in all trials)")
+        return lines
+
+    def at(self, *, epoch: int, global_step: int) -> str:
+        """Words where a trial was: ``epoch 3``; ``step 60`` in a sweep by steps, or in the first epoch."""
+        axis = self.axis if epoch else _STEPS
+        return axis.at(axis.of(epoch=epoch, global_step=global_step))
+
+    def after(self, *, epoch: int, global_step: int) -> str:
+        """Words how much was trained: ``3 epochs (66 steps)``, or ``60 steps``."""
+        steps = _STEPS.count(global_step)
+        return steps if self.axis.by_step or not epoch else f"{self.axis.count(epoch)} ({steps})"
+
+    def worth(self, value: float | None) -> str:
+        """Words a value of the metric."""
+        return f"{shortened(self.metric)} {number(value)}"
+
+
+def _constants(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the same in all trials: constants of the space, and choices of one value."""
+    try:
+        space = parse_space(raw)
+    except SpecError:  # it names classes that cannot be imported here
+        return {}
+    single = {
+        parameter.name: parameter.domain.choices[0]
+        for parameter in space.parameters
+        if isinstance(parameter.domain, Categorical) and len(parameter.domain.choices) == 1 and not parameter.when
+    }
+    return space.constants | single
