@@ -14,8 +14,8 @@ from xaytune.integrations.transformers import XaytuneCallback
 from xaytune.testing.training import weights_of
 from xaytune.trainer.own_loop import OwnLoop
 
-logging.set_verbosity_error()
-logging.disable_progress_bar()
+logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 VOCABULARY, LENGTH = 17, 8
 
@@ -65,7 +65,8 @@ def fit(trial: OwnLoop, **options: Any) -> Tensor:
         eval_dataset=Texts(16),
         callbacks=[XaytuneCallback(trial, save_every_s=0.0)],
     )
-    trainer.train(resume_from_checkpoint=trial.latest_checkpoint)
+    latest = trial.latest_checkpoint
+    trainer.train(resume_from_checkpoint=str(latest) if latest is not None else None)
     return weights_of(model)
 
 

@@ -26,7 +26,8 @@ def uses_ray(config: dict[str, Any], trial: Trial) -> TrainState:
     """Its score comes from a task of Ray's, by what was put into its store."""
     ray.init()
     state = TrainState(max_steps=1, global_step=1, metrics={"score": 0.0})
-    state.metrics["score"] = ray.get(ray.remote(lambda value: value + 1.0).remote(ray.put(1.0)))
+    add_one: Any = ray.remote(lambda value: value + 1.0)
+    state.metrics["score"] = ray.get(add_one.remote(ray.put(1.0)))
     trial.callbacks.fire("step_end", state)
     return state
 

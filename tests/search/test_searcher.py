@@ -88,7 +88,7 @@ def test_a_grid_search_takes_every_combination_once() -> None:
     }
     sweep = spec("grid", space)
     searcher = Searcher(sweep)
-    configs = [searcher.ask().config for _ in range(sweep.num_trials)]
+    configs = [searcher.ask().config for _ in range(sweep.num_trials or 0)]
     assert len(configs) == 8
     assert all(config not in configs[:index] for index, config in enumerate(configs))
     assert sum(config["a"] == "y" for config in configs) == 2
