@@ -1,4 +1,4 @@
-"""Journals of the version before: Ray decided then, and under HyperBand and PBT all trials were made at the start."""
+"""Journals of the version before: Ray decided, and under HyperBand and PBT all trials were made at the start."""
 
 from __future__ import annotations
 
