@@ -105,7 +105,7 @@ def test_an_actor_serves_trial_after_trial_each_in_a_process_of_its_own(make: Ma
 
 
 def test_a_trial_ends_with_its_actor(make: Make, task: Task, tmp_path: Path) -> None:
-    actor = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe="tests.trial.recipes:hangs"))).remote(
+    actor: Any = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe="tests.trial.recipes:hangs"))).remote(
         given(0)
     )
     started = next_message(actor)
@@ -117,7 +117,7 @@ def test_a_trial_ends_with_its_actor(make: Make, task: Task, tmp_path: Path) -> 
 
 
 def test_a_recipe_can_use_the_ray_of_its_sweep(make: Make, task: Task) -> None:
-    actor = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe=uses_ray))).remote(given(0))
+    actor: Any = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe=uses_ray))).remote(given(0))
     ended = until(actor, Ended)
     assert isinstance(ended, Ended)
     assert ended.best is not None, ended

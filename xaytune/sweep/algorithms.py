@@ -220,8 +220,8 @@ class PbtSpec(_Population):
     Attributes:
         perturbation_interval: Epochs or steps between two perturbations of a trial.
         quantile_fraction: Share of the population that is best, and that is worst.
-        synch: Whether all trials wait for each other at each interval. Else a trial is compared with those that
-            have been as old, once 1/`quantile_fraction` of them (or all) have.
+        synch: Whether all trials wait for each other at each interval. Else a trial is paused only where another
+            waits for its place; either way trials are compared at the same age.
         hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
         resample_probability: How often a parameter is drawn anew instead.
         burn_in_period: Epochs or steps before the first perturbation.
