@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xaytune.report.live import LiveView
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
+    from xaytune.trainer.own_loop import current_trial
     from xaytune.trial.trial import Trial
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Trainer",
     "Trial",
     "XaytuneError",
+    "current_trial",
     "resume",
 ]
 
@@ -69,6 +71,7 @@ _HOMES = {
     "TrainState": "xaytune.trainer.callbacks",
     "Trainer": "xaytune.trainer.loop",
     "Trial": "xaytune.trial.trial",
+    "current_trial": "xaytune.trainer.own_loop",
     "resume": "xaytune.ray_tune.sweep",
     **dict.fromkeys(_ERRORS, "xaytune.errors"),
 }

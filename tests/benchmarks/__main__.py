@@ -1,4 +1,7 @@
-"""``python -m tests.benchmarks [PART ...]``: the figures that the README quotes, as ratios within one run."""
+"""``python -m tests.benchmarks [PART ...]``: the figures that the README quotes, as ratios within one run.
+
+``python -m tests.benchmarks search`` compares searches instead; it has options of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import workload
+from tests.benchmarks.search import command as search
 
 CORES = os.cpu_count() or 1
 PARTS = ("reporting", "sweeps", "first-step", "next-trial", "results", "driver")
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["search"]:
+        search.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; medians are printed")

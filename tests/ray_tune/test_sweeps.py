@@ -76,10 +76,10 @@ def test_the_history_has_a_row_for_every_step_of_every_trial(swept: Results) -> 
     for trial in swept.trials:
         history = swept.history(trial.number)
         assert history["global_step"].tolist() == list(range(1, trial.global_step + 1))
-        assert history["loss"].tolist() == [1 / step for step in history["global_step"]]
+        assert history["metrics.loss"].tolist() == [1 / step for step in history["global_step"]]
         # What was measured after an epoch stands in the row of its last step.
         ends = history[history["step"] == STEPS_PER_EPOCH]
-        assert ends["score"].tolist() == [score(trial.config, epoch) for epoch in range(trial.epoch)]
+        assert ends["metrics.score"].tolist() == [score(trial.config, epoch) for epoch in range(trial.epoch)]
 
 
 def test_the_best_trial_has_its_configuration_and_its_checkpoint(swept: Results) -> None:
@@ -138,8 +138,8 @@ def test_trainers_are_evaluated_and_judged_at_the_rungs_exactly(run: Run) -> Non
     assert judged <= {4, 12, 36, 40}
     for trial in results.trials:
         history = results.history(trial.number).set_index("global_step")
-        for event in trial.results:
-            assert history.loc[event["global_step"], "eval_loss"] == event["value"]
+        for result in trial.results:
+            assert history.loc[result.global_step, "metrics.eval_loss"] == result.value
 
 
 def test_median_stops_what_is_worse_than_the_others(run: Run) -> None:
@@ -227,8 +227,8 @@ def test_handlers_of_the_documentation_work_in_a_recipe_unchanged(run: Run) -> N
     seen = (results.path / "seen.txt").read_text().splitlines()
     assert seen[0].startswith("step 50: grad_norm ")
     assert seen[-1] == f"checkpoint saved at step {trial.global_step}"
-    assert results.history(0)["loss"].iloc[-1] < 0.02
-    assert (results.history(0)["loss"].iloc[:-1] >= 0.02).all()
+    assert results.history(0)["metrics.loss"].iloc[-1] < 0.02
+    assert (results.history(0)["metrics.loss"].iloc[:-1] >= 0.02).all()
 
 
 def test_a_handler_of_the_documentation_hears_of_an_error(run: Run) -> None:

@@ -42,8 +42,11 @@ def tracked(run_in: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 def steps_of(results: Results, trial: TrialRecord, metric: str) -> list[tuple[int, float]]:
     """What the history has of a metric, without the steps that only repeat what was measured before."""
     history = results.history(trial.number)
-    measured = history[history[metric].notna()]
-    rows = [(int(step), value) for step, value in zip(measured["global_step"], measured[metric], strict=True)]
+    measured = history[history[f"metrics.{metric}"].notna()]
+    rows = [
+        (int(step), value)
+        for step, value in zip(measured["global_step"], measured[f"metrics.{metric}"], strict=True)
+    ]
     if metric == "loss":
         return rows
     return [row for before, row in zip([None, *rows], rows, strict=False) if before is None or row[1] != before[1]]

@@ -88,7 +88,7 @@ def test_export_writes_a_row_a_trial_and_a_row_a_step(swept: Results, tmp_path: 
     for trial in swept.trials:
         rows, expected = history[history["trial"] == trial.number], swept.history(trial.number)
         assert len(rows) == len(expected) == trial.global_step
-        assert list(rows["loss"]) == list(expected["loss"])
+        assert list(rows["metrics.loss"]) == list(expected["metrics.loss"])
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +183,12 @@ def test_the_dashboard_has_every_trial_with_its_state_and_values(swept: Results,
             assert params["kind"] == trial.config["kind"]
             reached = [(one["step"], one["value"]) for one in shown["intermediate_values"]]
             history = swept.history(trial.number)
-            known = history.dropna(subset="score") if trial.value is not None else history[:0].assign(score=0.0)
-            at_ends = dict(zip(known["epoch"] + 1, known["score"], strict=True))
+            known = (
+                history.dropna(subset="metrics.score")
+                if trial.value is not None
+                else history[:0].assign(**{"metrics.score": 0.0})
+            )
+            at_ends = dict(zip(known["epoch"] + 1, known["metrics.score"], strict=True))
             assert reached == list(at_ends.items())
             if trial.status == "completed":
                 assert shown["values"] == [trial.value]

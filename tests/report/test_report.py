@@ -91,8 +91,8 @@ def test_the_learning_curves_are_the_histories_and_end_where_trials_ended(html: 
         history = swept.history(trial.number)
         expected: dict[int, float] = {}
         if "score" in history:
-            known = history.dropna(subset="score")
-            expected = dict(zip(known["epoch"] + 1, known["score"], strict=True))
+            known = history.dropna(subset="metrics.score")
+            expected = dict(zip(known["epoch"] + 1, known["metrics.score"], strict=True))
         assert drawn[trial.number] == list(expected.items())
     stopped = [trial for trial in swept.trials if trial.status == "stopped"]
     assert len(crosses["x"]) == len(stopped) > 0

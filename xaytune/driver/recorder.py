@@ -10,15 +10,16 @@ import socket
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
-from xaytune.driver.retention import Retention
 from xaytune.errors import Problem, SpecError, StorageError
 from xaytune.records import history
+from xaytune.records.checkpoint_files import step_of
+from xaytune.records.checkpoints import CheckpointStore
 from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
 from xaytune.records.place import Place
+from xaytune.records.retention import Retention
 from xaytune.records.state import Best, SweepState
 from xaytune.search.method import Decision, Exploit, Pause, Stop
 from xaytune.sweep import values
@@ -65,11 +66,12 @@ class Recorder:
     def __init__(self, place: Place, spec: SweepSpec, clock: Clock, listener: Listener | None = None) -> None:
         self.place, self._folder, self._spec, self._clock = place, place.folder, spec, clock
         self._objective = Objective(spec.metric, spec.mode)
+        self._checkpoints = CheckpointStore(place)
         self._journal = Journal(place.folder / FILE_NAME, clock)
         self.state = SweepState(str(place), self.events())
         self.sweep_id = self.state.id or secrets.token_hex(4)
         self._listener = listener
-        self._retention = Retention(spec.checkpoint_config.num_to_keep, maximize=spec.mode == "max")
+        self._retention = Retention(spec.checkpoint_config.num_to_keep, self._objective)
         self._best_before: dict[int, Best | None] = {}  # of attempts that resumed from a checkpoint
         self._quiet_until: defaultdict[int, float] = defaultdict(float)  # until then no progress is recorded
 
@@ -104,7 +106,7 @@ class Recorder:
         if state == "completed":
             for trial in self.state.trials.values():
                 if trial.offer is not None:
-                    self.place.delete(trial.offer)
+                    self._checkpoints.delete(trial.offer)
 
     def abandoned(self, reason: str) -> None:
         """Records that the trials that run were not waited for."""
@@ -199,13 +201,12 @@ class Recorder:
         if not trial.checkpoints:
             return
         before, step = trial.offer, max(trial.checkpoints)
-        file = f"sources/{number:05d}/step-{step:08d}.pt"
         with self._storing():
-            self.place.copy(self._within(trial.checkpoints[step]), file)
-        self._write("offer", number, path=file, global_step=step)
-        if before is not None and before != file:
+            kept = self._checkpoints.keep(self._within(trial.checkpoints[step]), number)
+        self._write("offer", number, path=kept, global_step=step)
+        if before is not None and before != kept:
             with self._storing():
-                self.place.delete(before)
+                self._checkpoints.delete(before)
 
     def exploited(self, decision: Exploit) -> None:
         """Records that a trial resumes from the donor checkpoint of another, with a configuration of its own.
@@ -219,18 +220,15 @@ class Recorder:
                 "wrote no checkpoint for others to resume from: use a Trainer, or save one before each epoch_end"
             )
             raise SpecError([Problem(("recipe",), f"{reference_name(self._spec.recipe)} {message}")])
-        name = PurePosixPath(offer).name
-        file = f"checkpoints/{decision.trial:05d}/{name}"
         with self._storing():
-            self.place.copy(offer, file)
-        step = int(name.removeprefix("step-").removesuffix(".pt"))
+            path = self._checkpoints.hand_over(offer, decision.trial)
         self._write(
             "exploit",
             decision.trial,
             source=decision.donor,
             config=values.write(decision.config),
-            path=file,
-            global_step=step,
+            path=path,
+            global_step=step_of(path),
         )
 
     def stop_requested(self, number: int, request: StopRequest) -> None:
@@ -312,7 +310,7 @@ class Recorder:
     def _delete(self, number: int, global_step: int, file: str) -> None:
         self._write("deleted", number, path=file, global_step=global_step)
         with self._storing():
-            self.place.delete(file)
+            self._checkpoints.delete(file)
 
     def _write(self, event: str, trial: int | None = None, **fields: Any) -> None:
         with self._storing():

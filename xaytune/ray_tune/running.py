@@ -20,8 +20,9 @@ from xaytune.ray_tune.controller import TuneRun
 from xaytune.ray_tune.session import RaySession
 from xaytune.ray_tune.shared_storage import check_shared
 from xaytune.records.clock import SystemClock
+from xaytune.records.mirror import Mirror
 from xaytune.records.naming import new_place
-from xaytune.records.place import Mirror, Place
+from xaytune.records.place import Place
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.search.build import method_for

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xaytune.driver.recorder import Listener
-from xaytune.ray_tune.ray_space import from_ray
+from xaytune.ray_tune.from_ray import scheduler_from_ray, space_from_ray
 from xaytune.ray_tune.running import resume_sweep, run_sweep
 from xaytune.ray_tune.session import RaySession
 from xaytune.records.place import DEFAULT_STORAGE, find_sweep
@@ -27,19 +27,25 @@ class Sweep:
         metric: Name of the metric to optimise.
         mode: Whether a ``"max"`` or a ``"min"`` is better.
         space: Domains as in a spec, ``{"lr": {"loguniform": [1e-4, 0.3]}}``, or Ray Tune's own objects.
-        search: Options of the search, ``{"algorithm": "tpe", "seed": 1}``.
-        scheduler: Options of the scheduler, ``{"algorithm": "asha", "max_t": 27}``.
+        search: A search algorithm, ``"tpe"``, or its options, ``{"algorithm": "tpe", "seed": 1}``.
+        scheduler: A scheduler, ``"asha"``, or its options, ``{"algorithm": "asha", "max_t": 27}``; an object of a
+            class of one's own; or one of Ray's that has an equal here.
         num_samples: Configurations to draw.
         max_concurrent_trials: Trials that run at once; by default as many as there is room for.
         resources_per_trial: What each trial reserves; or several such bundles, the first for its own process.
         placement_strategy: How Ray places the bundles of a trial on nodes.
+        setup: A function of nothing, or a reference to it, that runs once in the template process of each node;
+            what it returns is ``trial.shared``.
         callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
         trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
-        failures: ``{"retries": 3}``: times that a trial is begun again after it lost its process.
+        points_to_evaluate: Configurations that are tried first.
+        warm_start: Earlier sweeps whose best configurations are tried first.
+        failures: ``{"retries": 3}``: times that a trial is restarted after it lost its process.
         budget: ``{"time": "2h", "epochs": 5000}``: when the sweep ends, though trials are left.
         checkpoint_config: ``{"num_to_keep": 10}``: how many of the best checkpoints are kept.
         stop_grace_s: Seconds that a trial has to end by itself after it was told to stop.
         stall_timeout_s: Seconds without a step after which a trial's process is ended.
+        others: There are none: what other libraries call otherwise is answered with the name that it has here.
 
     Raises:
         SpecError: With everything that is wrong.
@@ -52,41 +58,27 @@ class Sweep:
         metric: str,
         mode: Literal["max", "min"],
         space: Mapping[str, Any],
-        search: Mapping[str, Any] | None = None,
-        scheduler: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | str | None = None,
+        scheduler: Any = None,
         num_samples: int = 1,
         max_concurrent_trials: int | None = None,
         resources_per_trial: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None,
-        placement_strategy: str = "PACK",
-        callbacks: Sequence[Callable[..., Any] | str] = (),
-        trackers: Sequence[str] = (),
-        failures: Mapping[str, Any] | None = None,
-        budget: Mapping[str, Any] | None = None,
+        placement_strategy: str | None = None,
+        setup: Callable[[], Any] | str | None = None,
+        callbacks: Sequence[Callable[..., Any] | str] | Callable[..., Any] | str = (),
+        trackers: Sequence[str] | str = (),
+        points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
+        warm_start: Sequence[str] | str = (),
+        failures: Mapping[str, Any] | int | None = None,
+        budget: Mapping[str, Any] | str | None = None,
         checkpoint_config: Mapping[str, Any] | None = None,
-        stop_grace_s: float = 60,
+        stop_grace_s: float | None = None,
         stall_timeout_s: float | None = None,
+        **others: Any,
     ) -> None:
-        self.spec = SweepSpec.parse(
-            {
-                "recipe": recipe,
-                "metric": metric,
-                "mode": mode,
-                "space": from_ray(space),
-                "search": dict(search or {"algorithm": "random"}),
-                "scheduler": dict(scheduler or {"algorithm": "fifo"}),
-                "num_samples": num_samples,
-                "max_concurrent_trials": max_concurrent_trials,
-                "resources_per_trial": resources_per_trial or {"cpu": 1},
-                "placement_strategy": placement_strategy,
-                "callbacks": list(callbacks),
-                "trackers": list(trackers),
-                "failures": dict(failures or {}),
-                "budget": dict(budget or {}),
-                "checkpoint_config": dict(checkpoint_config or {}),
-                "stop_grace_s": stop_grace_s,
-                "stall_timeout_s": stall_timeout_s,
-            }
-        )
+        options = {name: value for name, value in locals().items() if name not in ("self", "others")}
+        options |= others | {"space": space_from_ray(space), "scheduler": scheduler_from_ray(scheduler)}
+        self.spec = SweepSpec.parse({name: value for name, value in options.items() if value is not None})
 
     @classmethod
     def from_yaml(cls, file: Path | str, overrides: Mapping[str, Any] | None = None) -> Sweep:
@@ -128,7 +120,7 @@ def resume(
     overrides: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> Results:
-    """Goes on with a sweep, whatever ended it, in the Ray that is initialised, or in one of its own.
+    """Resumes a sweep, whatever ended it, in the Ray that is initialised, or in one of its own.
 
     Args:
         sweep: Its folder (a path or a URI), or its name.

@@ -80,6 +80,7 @@ Event = dict[str, Any]
 # How version 1 called these kinds of failures.
 _OLD_KINDS = {"node lost": "node_lost", "not begun": "not_started"}
 _BLOCK = 1 << 16
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class EventLog(Protocol):
@@ -119,10 +120,13 @@ class _Writer:
         stamp = {"t": round(clock.now(), 3), "s": round(clock.monotonic() - self._opened, 3)}
         format_ = {"journal": VERSION, "versions": versions(Path.cwd())} if self._first else {}
         self._first = False
-        if "config" in fields:
-            fields["config"] = values.write(fields["config"])
-        kept = {name: value if name in ("config", "spec") else _finite(value) for name, value in fields.items()}
-        return {"event": event, **stamp, **subject, **format_, **kept}
+        return {
+            "event": event,
+            **stamp,
+            **subject,
+            **format_,
+            **{name: _kept(name, value) for name, value in fields.items()},
+        }
 
 
 class MemoryLog:
@@ -179,7 +183,7 @@ class Journal:
             OSError: The file system refused; the journal stays as it was.
         """
         entry = self._writer.entry(event, trial, fields)
-        line = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _JSON.encode(entry).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         if self._file.write(line) < len(line):  # the disk is full
             self._file.truncate(end)
@@ -287,7 +291,16 @@ class JournalTail:
         return event
 
 
+def _kept(field: str, value: Any) -> Any:
+    """The value of an event's field as JSON holds it; a spec is that already."""
+    if field == "config":
+        return values.write(value)
+    return value if field == "spec" else _finite(value)
+
+
 def _finite(value: Any) -> Any:
+    if value is None or type(value) in (str, int, bool):
+        return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import quote
 
+from xaytune.errors import CheckpointError, JournalError
+from xaytune.records import checkpoint_files
 from xaytune.records.history import FOLDER as HISTORY
-from xaytune.records.journal import FILE_NAME, JournalError, is_locked
+from xaytune.records.journal import FILE_NAME, is_locked
+from xaytune.records.parts import fetch_parts
 from xaytune.records.remote import RemoteFolder, is_remote
 
-__all__ = ["DEFAULT_STORAGE", "Mirror", "Place", "child_of", "find_sweep", "place_of", "sweeps_in"]
+__all__ = ["DEFAULT_STORAGE", "Place", "child_of", "find_sweep", "place_of", "sweeps_in"]
 
 # Folder of sweeps, where none is named.
 DEFAULT_STORAGE = "runs"
-# Copying takes a tenth of the time at most.
-_COPY_EVERY_S = 1.0
-_REST = 10
 
 
 @dataclass(frozen=True)
@@ -61,19 +58,21 @@ class Place:
             return
         if is_locked(self.folder / FILE_NAME):
             return  # it runs on this machine: what is here is newer
-        for file, size in self.remote.sizes(HISTORY).items():
-            if size != _size(self.folder / file):
-                self.remote.fetch(file, self.folder / file)
+        fetch_parts(self.remote, HISTORY, self.folder)
 
-    def copy(self, file: str, target: str) -> None:
-        """Copies a file within the sweep."""
-        if self.remote is not None:
-            self.remote.put(target, self.remote.get(file) or b"")
+    def copy(self, checkpoint: str, target: str) -> None:
+        """Copies a checkpoint within the sweep, a file or a folder.
+
+        Raises:
+            CheckpointError: There is no such checkpoint.
+        """
+        if self.remote is None:
+            checkpoint_files.copy(self.folder / checkpoint, self.folder / target)
             return
-        (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f"{target}.tmp"
-        shutil.copyfile(self.folder / file, temporary)
-        os.replace(temporary, self.folder / target)
+        try:
+            self.remote.copy(checkpoint, target)
+        except FileNotFoundError:
+            raise CheckpointError(f"{self}/{checkpoint}: there is no such checkpoint") from None
 
     def remove(self) -> None:
         """Deletes the sweep."""
@@ -81,8 +80,8 @@ class Place:
         shutil.rmtree(self.folder)
 
     def delete(self, file: str) -> None:
-        """Deletes a file, wherever it is."""
-        (self.folder / file).unlink(missing_ok=True)
+        """Deletes a file or folder, wherever it is, if there is one."""
+        checkpoint_files.delete(self.folder / file)
         if self.remote is not None:
             self.remote.delete(file)
 
@@ -140,69 +139,3 @@ def sweeps_in(storage: str) -> list[str]:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-class Mirror:
-    """Copies a sweep's journal and histories to its remote storage while it runs. A context manager.
-
-    Attributes:
-        error: Why the newest copy failed, if it did; it is tried again.
-
-    Args:
-        place: The sweep's; without a remote storage there is nothing to copy.
-    """
-
-    def __init__(self, place: Place) -> None:
-        self.error: OSError | None = None
-        self._place = place
-        self._copied: dict[str, tuple[int, int]] = {}  # the stamps of what was copied
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Mirror:
-        """Begins to copy."""
-        if self._place.remote is not None:
-            self._thread = threading.Thread(target=self._keep, name="mirror", daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Copies what is left."""
-        if self._thread is not None:
-            self._closing.set()
-            self._thread.join()
-
-    def _keep(self) -> None:
-        took = 0.0
-        closing = False
-        while not closing:
-            closing = self._closing.wait(max(_COPY_EVERY_S, _REST * took))
-            begun = time.monotonic()
-            try:
-                self._copy()
-                self.error = None
-            except Exception as error:  # fsspec's file systems raise errors of their own
-                self.error = error if isinstance(error, OSError) else OSError(str(error))
-            took = time.monotonic() - begun
-
-    def _copy(self) -> None:
-        """Copies what has changed: the journal last, for it must not speak of what is not there."""
-        folder, remote = self._place.folder, self._place.remote
-        assert remote is not None
-        as_it_is, journal = _stamp(folder / FILE_NAME), (folder / FILE_NAME).read_bytes()
-        for path in (folder / HISTORY).glob("*.arrows"):
-            file, stamp = f"{HISTORY}/{path.name}", _stamp(path)
-            if self._copied.get(file) != stamp:
-                remote.put(file, path.read_bytes())
-                self._copied[file] = stamp
-        if self._copied.get(FILE_NAME) != as_it_is:
-            remote.put(FILE_NAME, journal[: journal.rfind(b"\n") + 1])
-            self._copied[FILE_NAME] = as_it_is
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    """Changes whenever the file does."""
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns

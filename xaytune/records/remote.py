@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,12 +56,20 @@ class RemoteFolder:
         found = self._files.get_file_info(FileSelector(self._root, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == FileType.Directory)
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        """Returns the sizes of the files in a folder of this one, by their paths within this one."""
+    def names(self, folder: str) -> list[str]:
+        """Returns the names of the files and folders in a folder of this one."""
         from pyarrow.fs import FileSelector
 
         found = self._files.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
-        return {f"{folder}/{info.base_name}": info.size for info in found if info.is_file}
+        return sorted(info.base_name for info in found)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Returns the sizes of the files in a folder of this one, at any depth, by their paths within this one."""
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self._path(folder), allow_not_found=True, recursive=True)
+        found = self._files.get_file_info(selector)
+        return {self._within(info.path): info.size for info in found if info.is_file}
 
     def size(self, file: str) -> int | None:
         """Returns the size of a file in bytes; None if there is none."""
@@ -88,21 +98,67 @@ class RemoteFolder:
 
         return _patiently(read)
 
+    def upload(self, source: Path, file: str) -> None:
+        """Copies a file or folder of this machine to here, without holding it in memory.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        from pyarrow.fs import LocalFileSystem
+
+        if not source.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+        _patiently(lambda: self._copy(str(source), LocalFileSystem(), self._path(file), self._files))
+
+    def copy(self, file: str, target: str) -> None:
+        """Copies a file or folder within this one, without holding it in memory.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        if not self.has(file):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self}/{file}")
+        _patiently(lambda: self._copy(self._path(file), self._files, self._path(target), self._files))
+
     def fetch(self, file: str, target: Path) -> bool:
-        """Copies a file to this machine, and tells whether there is one."""
-        data = self.get(file)
-        if data is None:
+        """Copies a file or folder to this machine, whole or not at all, and tells whether there is one."""
+        from pyarrow.fs import LocalFileSystem
+
+        if not _patiently(lambda: self.has(file)):
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
+        _patiently(lambda: self._copy(self._path(file), self._files, str(temporary), LocalFileSystem()))
+        if target.is_dir():
+            shutil.rmtree(target)
         os.replace(temporary, target)  # whoever reads it meanwhile finds the one or the other
         return True
 
+    def has(self, file: str) -> bool:
+        """Tells whether there is a file or folder."""
+        from pyarrow.fs import FileType
+
+        return bool(self._files.get_file_info(self._path(file)).type != FileType.NotFound)
+
     def delete(self, file: str) -> None:
-        """Deletes a file, if there is one."""
-        if self.size(file) is not None:
+        """Deletes a file or folder, if there is one."""
+        from pyarrow.fs import FileType
+
+        kind = self._files.get_file_info(self._path(file)).type
+        if kind == FileType.Directory:
+            self._files.delete_dir(self._path(file))
+        elif kind != FileType.NotFound:
             self._files.delete_file(self._path(file))
+
+    @staticmethod
+    def _copy(source: str, source_files: FileSystem, target: str, target_files: FileSystem) -> None:
+        from pyarrow.fs import copy_files
+
+        target_files.create_dir(target.rpartition("/")[0])
+        copy_files(source, target, source_filesystem=source_files, destination_filesystem=target_files)
+
+    def _within(self, path: str) -> str:
+        return path[path.index(f"{self._root}/") + len(self._root) + 1 :]
 
     def _path(self, file: str) -> str:
         return f"{self._root}/{file}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from xaytune.errors import Problem, SpecError
+from xaytune.records.history import column
 from xaytune.records.results import Results, dotted
 from xaytune.sweep.domains import Categorical, Float, Integer
 from xaytune.sweep.space import Space
@@ -154,9 +155,9 @@ class RecordedCurves:
         record = self._results.sweep.trials[number]
         history, metric = self._results.history(number), self._results.sweep.spec["metric"]
         values: dict[int, float | None] = {}
-        if len(history) and metric in history:
+        if len(history) and column(metric) in history:
             times = history["global_step"] if self._axis.by_step else history["epoch"] + 1
-            newest = history.assign(time=times).groupby("time")[metric].last().dropna()
+            newest = history.assign(time=times).groupby("time")[column(metric)].last().dropna()
             values = {int(time): float(value) for time, value in newest.items()}
         values |= {result.time(self._axis): result.value for result in record.results}
         ended_at = self._axis.of(epoch=record.epoch, global_step=record.global_step)

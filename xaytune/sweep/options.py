@@ -107,10 +107,8 @@ def spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: A value is written in a form that cannot be read.
     """
     options = {str(name): value for name, value in raw.items() if value is not None}
-    # Spaces are read where they are parsed.
-    options |= {
-        name: read(value) for name, value in options.items() if name not in ("space", "points_to_evaluate")
-    }
+    for name in options.keys() - {"space", "points_to_evaluate"}:  # those are read where they are parsed
+        options[name] = read(options[name])
     for name in ("search", "scheduler"):
         if isinstance(options.get(name), str):
             options[name] = {"algorithm": options[name]}

@@ -127,6 +127,10 @@ class CallbackManager:
 
         return register
 
+    def handlers(self, event: Event) -> tuple[Handler, ...]:
+        """Returns the handlers of an event that are not ``last``, in the order in which they are called."""
+        return tuple(self._ordinary[event])
+
     def fire(self, event: Event, state: TrainState) -> None:
         """Calls the handlers of an event; what a handler raises passes through.
 

@@ -1,6 +1,6 @@
 """Checkpoint files: written atomically, verified when read, found again in their folder.
 
-A checkpoint is one file, ``step-00001234.pt``, that holds tensors and plain values only. ``torch.save``
+A checkpoint is one file, ``step-00001234.pt``, that holds tensors, arrays and plain values only. ``torch.save``
 writes a zip archive, whose records carry checksums: a file that was cut short or damaged is noticed.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+
+from xaytune.trainer.plain import ARRAY_GLOBALS, plain
 
 __all__ = ["CheckpointError", "list_checkpoints", "load", "path_for", "save", "step_of", "verify"]
 
@@ -40,12 +42,15 @@ def save(payload: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint: the file is there whole, or not at all.
 
     Args:
-        payload: Tensors, numbers, strings and containers of them.
+        payload: Tensors, arrays, numbers, strings and containers of them; numbers of numpy and of other kinds are
+            written as python's own.
         path: Where to write; missing folders are made, an existing file is replaced.
 
     Raises:
+        TypeError: Something in the payload could not be read again; the message says where it is.
         OSError: The file system refused (full, read-only).
     """
+    payload = plain(payload, "the checkpoint")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -85,11 +90,12 @@ def load(path: Path) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU, without running any code it may contain.
 
     Raises:
-        CheckpointError: It is missing, damaged, or holds more than tensors and plain values.
+        CheckpointError: It is missing, damaged, or holds more than tensors, arrays and plain values.
     """
     verify(path)
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(ARRAY_GLOBALS):
+            payload = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read: {error}") from error
     if not isinstance(payload, dict):

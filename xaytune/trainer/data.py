@@ -1,78 +1,234 @@
-"""Batches: moving them to a device, and walking a loader so that a walk can be taken up in the middle."""
+"""Loaders: walking one epoch by epoch, so that a walk can be taken up in the middle with the same bits."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from xaytune.trainer import random_state
+from xaytune.trainer.random_state import Generator
 
-__all__ = ["ResumableLoader", "to_device"]
+__all__ = ["ResumableLoader", "batches_of", "fingerprint", "generators_of"]
+
+logger = logging.getLogger(__name__)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Moves every tensor of a batch (nested tuples, lists and dicts) to the device."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
+def batches_of(loader: Iterable[Any], skip: int = 0) -> Iterator[Any]:
+    """Yields the batches of a loader but the first `skip`; over tensors, each is read by index at once.
+
+    Order, bits and draws of random numbers are those of ``iter(loader)``, whichever way they are read.
+    """
+    batches = iter(loader)
+    if skip:
+        _pass_over(loader, batches, skip)
+    if _is_over_tensors(loader):
+        return _gathered(batches, loader.dataset.tensors, loader.pin_memory)  # type: ignore[attr-defined]
+    return batches
+
+
+def _is_over_tensors(loader: Any) -> bool:
+    """Whether a batch is just rows of tensors: examples need not be read one by one and put together again."""
+    return (
+        type(loader) is DataLoader
+        and type(loader.dataset) is TensorDataset
+        and loader.num_workers == 0
+        and loader.batch_sampler is not None
+        and loader.collate_fn is default_collate
+        and all(tensor.layout is torch.strided and not tensor.is_quantized for tensor in loader.dataset.tensors)
+    )
+
+
+def _gathered(batches: Any, tensors: tuple[Tensor, ...], pin_memory: bool) -> Iterator[list[Tensor]]:
+    pin_memory = pin_memory and torch.accelerator.is_available()
+    on_device = tensors[0].device.type != "cpu"
+    while True:
+        try:
+            index = torch.tensor(batches._next_index())
+        except StopIteration:
+            return
+        if on_device:  # without waiting for it
+            index = index.pin_memory().to(tensors[0].device, non_blocking=True)
+        batch = [tensor[index] for tensor in tensors]
+        yield [tensor.pin_memory() for tensor in batch] if pin_memory else batch
+
+
+def _pass_over(loader: Any, batches: Any, count: int) -> None:
+    """Passes over batches that were trained: in the sampler where nothing else depends on their being loaded."""
+    if type(loader) is DataLoader and loader.num_workers == 0 and not isinstance(loader.dataset, IterableDataset):
+        for _ in range(count):
+            batches._next_index()
+        return
+    if not isinstance(loader, (list, tuple, range)):
+        why = (
+            "random numbers of its workers depend on it" if getattr(loader, "num_workers", 0) else "it cannot skip"
+        )
+        logger.warning("train_loader loads %d batches that were trained already, to resume: %s", count, why)
+    for _ in itertools.islice(batches, count):
+        pass
+
+
+def generators_of(loader: Any) -> list[Generator]:
+    """Returns the random generators that a loader, its samplers and its dataset hold."""
+    return random_state.held_by(*_owners(loader))
+
+
+def _owners(loader: Any) -> list[Any]:
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [loader, *samplers, getattr(loader, "dataset", None)]
+    return [owner for at, owner in enumerate(found) if all(owner is not before for before in found[:at])]
+
+
+def _has_state(owner: Any) -> bool:
+    return callable(getattr(owner, "state_dict", None)) and callable(getattr(owner, "load_state_dict", None))
+
+
+def fingerprint(loader: Any) -> str | None:
+    """Returns what tells training data from other training data, such as another fold; None where nothing does."""
+    digest = hashlib.sha256()
+    dataset = getattr(loader, "dataset", None)
+    sampler = getattr(loader, "sampler", None)
+    known = False
+    if isinstance(sampler, SubsetRandomSampler):
+        digest.update(repr(sorted(map(int, sampler.indices))).encode())
+        known = True
+    while isinstance(dataset, Subset):
+        digest.update(repr(sorted(map(int, dataset.indices))).encode())
+        dataset, known = dataset.dataset, True
+    if type(dataset) is TensorDataset:
+        known = True
+        for tensor in dataset.tensors:
+            rows = torch.linspace(0, len(tensor) - 1, min(len(tensor), 64), device=tensor.device).long()
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype} {tensor[rows].tolist()}".encode())
+    return digest.hexdigest()[:16] if known else None
 
 
 class ResumableLoader:
-    """Walks an iterable of batches epoch by epoch, and knows its place.
+    """Walks an iterable of batches epoch by epoch, and knows its place: what was trained, not what was loaded.
 
-    The place is the state of the random generators when the epoch began, and how many batches were taken
-    since. To return to it, the epoch begins anew from those generators and skips as many batches: any
+    The place is the state of the random generators when the epoch began, and how many batches were trained
+    since. To return to it, the epoch begins anew from those generators and passes over as many batches: any
     loader whose order depends on random generators alone comes back exactly, a shuffled
-    ``torch.utils.data.DataLoader`` among them.
+    ``torch.utils.data.DataLoader`` among them. Samplers and datasets with a ``state_dict`` come back with it,
+    and so does a loader that has one itself, such as torchdata's ``StatefulDataLoader``.
+
+    Args:
+        loader: Yields its batches anew each time it is iterated.
+
+    Attributes:
+        generators: The random generators that the loader, its samplers and its dataset hold.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
         self._loader = loader
-        batch_sampler = getattr(loader, "batch_sampler", None)
-        owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-        found = (getattr(owner, "generator", None) for owner in owners)
-        # A loader and its samplers often share one generator: keep it once.
-        self.generators = list(dict.fromkeys(g for g in found if isinstance(g, torch.Generator)))
+        self.generators = generators_of(loader)
+        self._keeps_its_place = _has_state(loader)
+        self._stateful: list[Any] = (
+            [] if self._keeps_its_place else [owner for owner in _owners(loader) if _has_state(owner)]
+        )
         self._epoch_start: dict[str, Any] | None = None
-        self._taken = 0
+        self._trained = self._loaded = 0
+        self._loader_state: Any = None  # that a loader which keeps its place is to go on from
 
     def epoch(self) -> Iterator[Any]:
         """Yields the batches of an epoch, or what is left of one that is not finished."""
-        if self._epoch_start is None:
-            self._epoch_start = random_state.capture(self.generators)
-            batches = iter(self._loader)
+        self._loaded = self._trained
+        if self._keeps_its_place:
+            batches = self._ask_for_its_place()
+        elif self._epoch_start is None or self._trained == 0:
+            self._epoch_start = self._capture()
+            batches = batches_of(self._loader)
         else:
             batches = self._return_to_place(self._epoch_start)
         for batch in batches:
-            self._taken += 1
+            self._loaded += 1
             yield batch
+
+    def batches_left(self) -> int | None:
+        """Returns how many batches the epoch has left to train, as far as the loader says."""
+        try:
+            return len(self._loader) - self._trained  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    def count_trained(self) -> None:
+        """Counts all batches that were loaded as trained."""
+        self._trained = self._loaded
 
     def finish_epoch(self) -> None:
         """Lets the next :meth:`epoch` be a new one."""
-        self._epoch_start, self._taken = None, 0
+        self._epoch_start, self._trained, self._loaded = None, 0, 0
+
+    def leave(self) -> None:
+        """Notes the place of a loader that keeps it itself, where a run ends that may go on."""
+        if self._keeps_its_place:
+            self._loader_state = self._state_of_loader()
+
+    def _capture(self) -> dict[str, Any]:
+        return random_state.capture(self.generators) | {"stateful": self._states()}
+
+    def _states(self) -> list[Any]:
+        return [owner.state_dict() for owner in self._stateful]
 
     def _return_to_place(self, epoch_start: dict[str, Any]) -> Iterator[Any]:
         now = random_state.capture(self.generators)
         random_state.restore(epoch_start, self.generators)
-        batches = iter(self._loader)
-        for _ in itertools.islice(batches, self._taken):
-            pass
+        dataset: list[Any] = [owner for owner in self._stateful if owner is getattr(self._loader, "dataset", None)]
+        datasets_now = [owner.state_dict() for owner in dataset]
+        self._load(self._stateful, epoch_start.get("stateful", []))
+        batches = batches_of(self._loader, skip=self._trained)
+        # A sampler is where it was by having been walked; a dataset was not read again.
+        self._load(dataset, datasets_now)
         random_state.restore(now, self.generators)
         return batches
 
+    def _ask_for_its_place(self) -> Iterator[Any]:
+        if self._loader_state is None:
+            return iter(self._loader)
+        now = random_state.capture(self.generators)
+        self._loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
+        self._loader_state = None
+        batches = iter(self._loader)
+        random_state.restore(now, self.generators)  # what it drew to return, it had drawn before
+        return batches
+
+    def _load(self, owners: list[Any], states: list[Any]) -> None:
+        for owner, state in zip(owners, states, strict=False):
+            owner.load_state_dict(state)
+
+    def _state_of_loader(self) -> Any:
+        if self._loaded != self._trained:
+            raise ValueError(
+                "a checkpoint cannot be saved within a step where train_loader keeps its place itself: it has "
+                "loaded the step's batches already; save it in a handler of step_end"
+            )
+        return self._loader.state_dict()  # type: ignore[attr-defined]
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the place, in tensors and plain values."""
-        return {"epoch_start": self._epoch_start, "taken": self._taken}
+        place = {
+            "epoch_start": self._epoch_start if self._trained else None,
+            "taken": self._trained,
+            "stateful": self._states(),
+        }
+        return place | ({"loader": self._state_of_loader()} if self._keeps_its_place else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Returns to a place: the next :meth:`epoch` begins there."""
-        self._epoch_start, self._taken = state["epoch_start"], state["taken"]
+        self._epoch_start, self._trained = state["epoch_start"], state["taken"]
+        self._load(self._stateful, state.get("stateful", []))
+        self._loader_state = state.get("loader")

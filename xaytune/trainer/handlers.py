@@ -53,6 +53,14 @@ class EarlyStopping:
             raise ValueError(f"patience must be at least 1 (got {patience})")
         self._metric, self._mode, self._patience, self._min_delta = metric, mode, patience, min_delta
 
+    def __repr__(self) -> str:
+        return f"EarlyStopping({self._metric!r}, mode={self._mode!r}, patience={self._patience})"
+
+    def has_ended(self, state: TrainState) -> bool:
+        """Tells whether a run that is resumed had not improved for too long already."""
+        checks = state.metrics.get(f"checks_since_best_{self._metric}", 0)
+        return bool(checks >= self._patience)
+
     def __call__(self, state: TrainState) -> None:
         """Checks the metric, and stops the run if it has not improved for too long."""
         if self._metric not in state.metrics:

@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
+from torch import Tensor
 
-__all__ = ["follow", "of"]
+from xaytune.trainer.plain import plain
 
+__all__ = ["SCHEDULED", "follow", "of", "put"]
+
+# What schedulers of torch keep in the groups of an optimizer.
+SCHEDULED: Final = frozenset(
+    {"lr", "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum", "min_momentum"}
+)
 _RATES = ("lr", "initial_lr")
 
 
 def of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Returns the hyperparameters of each group of parameters."""
+    """Returns the hyperparameters of each group of parameters, in plain values."""
     return [
-        {name: _plain(value) for name, value in group.items() if name != "params"}
+        {name: _value(value) for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
 
 
-def follow(
-    optimizer: torch.optim.Optimizer, lr_scheduler: Any, fresh: list[dict[str, Any]], begun: list[dict[str, Any]]
-) -> None:
+def follow(optimizer: torch.optim.Optimizer, fresh: list[dict[str, Any]], begun: list[dict[str, Any]]) -> None:
     """Puts hyperparameters in the place of loaded ones, where a configuration has changed.
 
-    A learning rate keeps its place in its schedule: it changes by as much as the rate that the run begins with.
+    A learning rate that was changed during the run keeps its place: it changes by as much as the rate that the
+    run begins with.
 
     Args:
         optimizer: Its state was loaded.
-        lr_scheduler: Likewise; None if there is none.
         fresh: What the optimizer was made with.
         begun: What the saved run's was made with.
     """
-    for index, (group, now, then) in enumerate(zip(optimizer.param_groups, fresh, begun, strict=True)):
+    for group, now, then in zip(optimizer.param_groups, fresh, begun, strict=True):
         for name in now.keys() & then.keys():
             if now[name] == then[name]:
                 continue
-            scheduled = name in _RATES and group[name] != then[name]
-            group[name] = group[name] * now[name] / then[name] if scheduled else now[name]
-        base_rates = getattr(lr_scheduler, "base_lrs", None)
-        if base_rates is not None and now["lr"] != then["lr"]:
-            base_rates[index] = now.get("initial_lr", now["lr"])
+            scheduled = name in _RATES and _value(group[name]) != then[name]
+            put(group, name, _value(group[name]) * now[name] / then[name] if scheduled else now[name])
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, torch.Tensor) else value
+def put(group: dict[str, Any], name: str, value: Any) -> None:
+    """Sets a hyperparameter of a group; one that is a tensor (a learning rate of a captured step) stays one."""
+    if isinstance(group.get(name), Tensor):
+        group[name].fill_(value)
+    else:
+        group[name] = value
+
+
+def _value(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else plain(value)

@@ -2,92 +2,94 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import itertools
-import logging
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
-from xaytune.trainer import checkpoint, hyperparameters, random_state
+from xaytune.trainer import arguments
+from xaytune.trainer.batches import BatchSize
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trainer.data import ResumableLoader, to_device
-from xaytune.trainer.objective import LossFn, TrainingStep, batch_loss, evaluate
+from xaytune.trainer.context import EvalEvery, EvaluationTimes, RunContext
+from xaytune.trainer.data import ResumableLoader
+from xaytune.trainer.evaluation import EvalFn, EvalMetric, Evaluator
+from xaytune.trainer.folder import CheckpointFolder
+from xaytune.trainer.kept import Kept
+from xaytune.trainer.objective import LossFn, Objective, TrainingStep
+from xaytune.trainer.parts import Parts
 from xaytune.trainer.precision import Precision, PrecisionName
+from xaytune.trainer.run import Run
+from xaytune.trainer.schedule import LRInterval, LRScheduler, Schedule
+from xaytune.trainer.step import Stepper
 
 __all__ = ["LRScheduler", "RunContext", "Trainer"]
 
-logger = logging.getLogger(__name__)
 
-EvalFn = Callable[[nn.Module, Iterable[Any]], Mapping[str, Any]]
-LRScheduler = torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau
-
-
-class RunContext(Protocol):
-    """What the Trainer asks of the trial that it runs for."""
-
-    @property
-    def callbacks(self) -> CallbackManager:
-        """The handlers of this run."""
-
-    @property
-    def checkpoint_dir(self) -> Path:
-        """Where this run's checkpoints are kept, and found again when it is resumed."""
-
-    def attach(self, save_checkpoint: Callable[[], Path]) -> None:
-        """Takes the means to save the run, where a decision asks for it."""
-
-    def discard(self, checkpoint: Path) -> None:
-        """Deletes a checkpoint that the run needs no longer, as soon as a later one is known to be safe."""
-
-    def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
-        """Tells whether the run is judged when so many epochs, or optimizer steps, are finished."""
-
-
-class Trainer:
+class Trainer(Run):
     """Trains a model; works alone, or for a trial of a sweep.
 
-    Metrics are ``loss``, ``learning_rate`` and ``grad_norm`` (before clipping) after every step, what a
-    ``training_step`` returns besides its loss, and what the evaluation measures. ``loss`` and ``grad_norm``
-    are 0-d tensors on the device until somebody reads them.
+    Metrics are, after every step, ``loss``, ``learning_rate`` (of the optimizer's first group, in this step),
+    ``grad_norm`` (L2, over all parameters of the optimizer, before clipping) and what a ``training_step`` returned
+    besides its loss; and what evaluations measure. ``loss`` and ``grad_norm`` are 0-d tensors on the device until
+    somebody reads them. Means are over examples, also where batches are unequal or accumulated; for torch's
+    losses over classes, over the targets that they average.
 
-    The last checkpoint is written when a run is finished or told to stop, not when it raises.
+    The last checkpoint is written when a run is finished or told to stop, not when it raises. What it cannot do
+    rightly the Trainer refuses, most of it when it is made.
 
     Args:
-        model: Any module. It is moved to the device.
-        optimizer: Over the parameters of `model`.
-        train_loader: Yields batches, anew each time it is iterated.
-        loss_fn: Takes the model's outputs and the targets, and returns a 0-d tensor.
-        training_step: Takes the model and a batch (on the device), and returns the loss, or a dict of metrics
-            with the loss under ``loss``. For batches that ``loss_fn`` cannot serve, see
-            :func:`xaytune.trainer.objective.batch_loss`.
-        eval_loader: Batches to evaluate on.
+        model: Any module, also one that ``torch.compile`` returned. It is moved to the device, and put in train
+            mode if it is in eval mode as a whole; modules in it that are in eval mode (a frozen BatchNorm) stay
+            so.
+        optimizer: Over parameters of `model`, or of modules in `keep`. Refused: one that needs a closure (LBFGS),
+            several of them, and, where checkpoints are kept, parameters that would not be saved.
+        train_loader: Yields batches, anew each time it is iterated. A DataLoader that was interrupted within an
+            epoch comes back with the same order and bits. Refused, where checkpoints are kept: one with
+            ``persistent_workers``.
+        loss_fn: Takes the model's outputs and the targets, and returns a 0-d tensor, a mean.
+        training_step: Takes the model and a batch (on the device), and returns the loss (0-d), or a dict of
+            metrics with the loss under ``loss``. For batches that ``loss_fn`` cannot serve, see
+            :meth:`xaytune.trainer.objective.Objective.loss`.
+        eval_loader: Batches to evaluate on, anew each time it is iterated; refused if it yields none.
         eval_fn: Takes the model (in eval mode, without gradients) and `eval_loader`, and returns metrics by
-            name. Without it ``eval_loss`` and, for class targets, ``eval_accuracy`` are measured.
-        eval_every: ``"epoch"``, or a number of optimizer steps.
-        num_epochs: Epochs to train.
+            name, in place of all that is measured otherwise.
+        eval_metrics: Metrics by name, each with ``update(outputs, targets)``, ``compute()`` and ``reset()``, as
+            those of torchmetrics: ``{"f1": metric}`` is reported as ``eval_f1``. They need a `loss_fn`; refused
+            with a `training_step` or an `eval_fn`.
+        eval_every: ``"epoch"``, or a number of optimizer steps. A run that ends is evaluated in any case.
+        batch_size: Takes a batch (on the device) and returns how much it counts in means, such as the number of
+            its examples or tokens. By default the first dimension of its tensors; where they differ, or cannot be
+            told from a list of examples, and the number is needed (for evaluations, or with `accumulate`), the
+            first step refuses the batch.
+        num_epochs: Epochs to train; by default one, or as many as `max_steps` needs.
         max_steps: Optimizer steps after which the run ends; -1 is no limit.
-        lr_scheduler: Any scheduler of ``torch.optim.lr_scheduler``. ReduceLROnPlateau watches ``eval_loss``,
-            or ``loss`` where nothing is evaluated.
-        lr_interval: Step the scheduler each ``"epoch"`` or each optimizer ``"step"``.
-        accumulate: Batches an optimizer step takes its gradient from.
-        clip_grad_norm: Largest norm of all gradients together.
+        lr_scheduler: Any scheduler of ``torch.optim.lr_scheduler``, over `optimizer`. Steps that fp16 skipped do
+            not count. A run that is resumed with other rates or options follows the new schedule as if from its
+            beginning.
+        lr_interval: Step the scheduler each ``"epoch"`` or each optimizer ``"step"``. ReduceLROnPlateau is given
+            its metric once after each evaluation that `eval_every` asks for, if there are evaluations.
+        lr_metric: What ReduceLROnPlateau watches; by default the sweep's metric, else ``eval_loss``, or ``loss``
+            where nothing is evaluated. Refused, if its mode is known to be another than the scheduler's.
+        accumulate: Batches an optimizer step takes its gradient from; the last window of an epoch may be shorter.
+        clip_grad_norm: Largest L2 norm of all gradients of the optimizer together.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` under autocast.
         compile: Run the model through ``torch.compile``.
         device: Where to train; by default the accelerator if there is one, else the CPU.
         callbacks: Handlers of the run; a trial's own where there is one.
         checkpoint_dir: Where checkpoints are kept; a trial's own where there is one. None keeps none.
-        resume: Continue from the newest checkpoint in `checkpoint_dir`, if there is one.
+        keep: What else is saved and restored with the run, by name: whatever has ``state_dict`` and
+            ``load_state_dict``, or ``save(folder)`` and ``load(folder)``; see :mod:`xaytune.trainer.kept`.
+        run: A name for the run, so that several (folds) may share `checkpoint_dir`: each has a folder in it.
+            Without one, checkpoints of a run on other training data are refused.
+        resume: Continue from the newest checkpoint in `checkpoint_dir`, if there is one. False moves those that
+            are there into a folder ``aside-1``; refused with a trial.
         trial: The trial of a sweep that this run is.
 
     Raises:
         ValueError: An argument is out of its range, or contradicts another.
+        TypeError: An argument is of a kind that the Trainer cannot use.
     """
 
     def __init__(
@@ -100,11 +102,14 @@ class Trainer:
         training_step: TrainingStep | None = None,
         eval_loader: Iterable[Any] | None = None,
         eval_fn: EvalFn | None = None,
-        eval_every: Literal["epoch"] | int = "epoch",
-        num_epochs: int = 1,
+        eval_metrics: Mapping[str, EvalMetric] | None = None,
+        eval_every: EvalEvery = "epoch",
+        batch_size: BatchSize | None = None,
+        num_epochs: int | None = None,
         max_steps: int = -1,
         lr_scheduler: LRScheduler | None = None,
-        lr_interval: Literal["epoch", "step"] = "epoch",
+        lr_interval: LRInterval = "epoch",
+        lr_metric: str | None = None,
         accumulate: int = 1,
         clip_grad_norm: float | None = None,
         precision: PrecisionName = "fp32",
@@ -112,305 +117,66 @@ class Trainer:
         device: torch.device | str | None = None,
         callbacks: CallbackManager | None = None,
         checkpoint_dir: Path | str | None = None,
+        keep: Mapping[str, Any] | None = None,
+        run: str | None = None,
         resume: bool = True,
         trial: RunContext | None = None,
     ) -> None:
-        _require(num_epochs >= 1, f"num_epochs must be at least 1 (got {num_epochs})")
-        _require(max_steps == -1 or max_steps >= 1, f"max_steps must be -1 or at least 1 (got {max_steps})")
-        _require(accumulate >= 1, f"accumulate must be at least 1 (got {accumulate})")
-        _require(
-            eval_every == "epoch" or (isinstance(eval_every, int) and eval_every >= 1),
-            f"eval_every must be 'epoch' or a number of steps (got {eval_every!r})",
-        )
-        _require(lr_interval in ("epoch", "step"), f"lr_interval must be 'epoch' or 'step' (got {lr_interval!r})")
-        _require(
-            clip_grad_norm is None or clip_grad_norm > 0,
-            f"clip_grad_norm must be above 0 (got {clip_grad_norm})",
-        )
-        _require(
-            eval_fn is None or eval_loader is not None, "eval_fn needs an eval_loader to measure the model on"
-        )
+        arguments.check_numbers(num_epochs, max_steps, accumulate, eval_every, lr_interval, clip_grad_norm)
+        arguments.check_evaluation(eval_loader, eval_fn, eval_metrics, loss_fn, training_step)
+        arguments.check_trial(trial, callbacks=callbacks, checkpoint_dir=checkpoint_dir, run=run, resume=resume)
         if trial is not None:
-            _require(callbacks is None, "give callbacks or a trial, not both: a trial has its own callbacks")
-            _require(checkpoint_dir is None, "give checkpoint_dir or a trial, not both")
             callbacks, checkpoint_dir = trial.callbacks, trial.checkpoint_dir
+        kept, saves, evaluates = Kept(keep or {}), checkpoint_dir is not None, eval_loader is not None
+        arguments.check_optimizer(optimizer, model, kept.parameters(), saves=saves)
+        arguments.check_loader(train_loader, saves=saves)
         self.device = torch.device(device) if device is not None else _default_device()
         self.model = model.to(self.device)
         self.optimizer = optimizer
-        self.callbacks = callbacks if callbacks is not None else CallbackManager()
-        self.state = TrainState(num_epochs=num_epochs, max_steps=max_steps)
-        self._forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
-        self._hyperparameters = hyperparameters.of(optimizer)
-        self._data = ResumableLoader(train_loader)
-        self._loss_fn, self._training_step = loss_fn, training_step
-        self._eval_loader, self._eval_fn, self._eval_every = eval_loader, eval_fn, eval_every
-        self._lr_scheduler, self._lr_interval = lr_scheduler, lr_interval
-        self._accumulate, self._clip_grad_norm = accumulate, clip_grad_norm
-        self._precision = Precision(precision, self.device)
-        self._checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
-        self._resume = resume
-        self._trial = trial
+        forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
+        objective = Objective(loss_fn, training_step, batch_size)
+        numeric = Precision(precision, self.device, optimizer)
+        schedule = Schedule.of(
+            optimizer, lr_scheduler, lr_interval, lr_metric, sweep=_metric_of(trial), evaluates=evaluates
+        )
+        stepper = Stepper(
+            self.model,
+            forward,
+            optimizer,
+            objective,
+            numeric,
+            self.device,
+            window=accumulate,
+            clip_grad_norm=clip_grad_norm,
+            sizes_are_needed=evaluates and eval_fn is None,
+        )
+        evaluator: Evaluator | None = None
+        if eval_loader is not None:
+            evaluator = Evaluator(
+                self.model, forward, eval_loader, objective, numeric, self.device, eval_fn, eval_metrics or {}
+            )
+        folder: CheckpointFolder | None = None
+        if checkpoint_dir is not None:
+            folder = CheckpointFolder.of(Path(checkpoint_dir), run, trial, train_loader, resume=resume)
+        if num_epochs is None:
+            num_epochs = 1 if max_steps == -1 else 0  # 0 is no limit
+        super().__init__(
+            callbacks if callbacks is not None else CallbackManager(),
+            TrainState(num_epochs=num_epochs, max_steps=max_steps),
+            Parts(self.model, optimizer, schedule, numeric, ResumableLoader(train_loader), kept),
+            stepper,
+            evaluator,
+            EvaluationTimes(eval_every, trial),
+            folder,
+        )
         if trial is not None:
             trial.attach(self.save_checkpoint)
-        self._epoch_finished = False
-        self._evaluated_at = -1  # the global step of the newest evaluation
-        self._saved: tuple[int, int, bool] | None = None  # the position of the newest checkpoint
-
-    def fit(self) -> TrainState:
-        """Trains until the run is over, and returns its state.
-
-        Ctrl-C (where this runs in the main thread) stops the run after its current step, like
-        ``state.stop_training()``, and is raised at the end; a second one is raised at once.
-
-        Raises:
-            CheckpointError: Every checkpoint that the run could resume from is damaged.
-            Exception: Whatever the model, the data or a handler raised, after ``error`` and ``train_end``.
-        """
-        with _interrupt_stops(self.state):
-            try:
-                self._load_newest()
-                self._fire("train_start")
-                while not self._over():
-                    self._train_epoch()
-                self._save_last()
-            except (Exception, KeyboardInterrupt, SystemExit) as error:
-                # Other BaseExceptions unwind a run that goes on elsewhere: a pause is not an end.
-                self.state.metrics["error"] = f"{type(error).__name__}: {error}"
-                try:
-                    self._fire("error")
-                finally:
-                    self._fire("train_end")
-                raise
-            self._fire("train_end")
-        return self.state
-
-    def save_checkpoint(self) -> Path:
-        """Writes the whole state of the run to `checkpoint_dir`, fires ``checkpoint_saved``, returns the path.
-
-        Raises:
-            ValueError: The run has no `checkpoint_dir`.
-            OSError: The file system refused.
-        """
-        if self._checkpoint_dir is None:
-            raise ValueError("the Trainer has no checkpoint_dir to save a checkpoint in")
-        path = checkpoint.path_for(self._checkpoint_dir, self.state.global_step)
-        checkpoint.save(self.state_dict(), path)
-        self._saved = self._position()
-        self._fire("checkpoint_saved")
-        return path
-
-    def discard_checkpoint(self, path: Path) -> None:
-        """Deletes a checkpoint of this run that a later one replaces."""
-        if self._trial is not None:
-            self._trial.discard(path)
-        else:
-            path.unlink(missing_ok=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the whole state of the run, in tensors and plain values."""
-        state = dataclasses.asdict(dataclasses.replace(self.state, metrics={}))
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self._lr_scheduler.state_dict() if self._lr_scheduler is not None else {},
-            "hyperparameters": self._hyperparameters,
-            "precision": self._precision.state_dict(),
-            "state": state | {"metrics": _plain(self.state.metrics)},
-            "epoch_finished": self._epoch_finished,
-            "evaluated_at": self._evaluated_at,
-            "data": self._data.state_dict(),
-            "random": random_state.capture(self._data.generators),
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Returns to a state that :meth:`state_dict` gave; `num_epochs` and `max_steps` stay this run's own.
-
-        So do the optimizer's hyperparameters, where they are not those that the saved run began with.
-        """
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self._lr_scheduler is not None:
-            self._lr_scheduler.load_state_dict(saved["lr_scheduler"])
-        hyperparameters.follow(self.optimizer, self._lr_scheduler, self._hyperparameters, saved["hyperparameters"])
-        self._precision.load_state_dict(saved["precision"])
-        for name in ("step", "epoch", "global_step", "metrics"):
-            setattr(self.state, name, saved["state"][name])
-        self._epoch_finished = saved["epoch_finished"]
-        if self._epoch_finished and self.state.epoch + 1 < self.state.num_epochs:
-            self._next_epoch()
-        self._evaluated_at = saved["evaluated_at"]
-        self._data.load_state_dict(saved["data"])
-        self._saved = self._position()
-        # Else torch warns, falsely: a scheduler does not see the steps of the process before.
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]
-        random_state.restore(saved["random"], self._data.generators)
-
-    def _load_newest(self) -> None:
-        if self._checkpoint_dir is None or not self._resume:
-            return
-        damaged: checkpoint.CheckpointError | None = None
-        for path in reversed(checkpoint.list_checkpoints(self._checkpoint_dir)):
-            try:
-                self.load_state_dict(checkpoint.load(path))
-                return
-            except checkpoint.CheckpointError as error:
-                logger.warning("%s; trying the one before it", error)
-                damaged = error
-        if damaged is not None:
-            raise damaged
-
-    def _train_epoch(self) -> None:
-        state = self.state
-        if self._epoch_finished:
-            self._next_epoch()
-        self._fire("epoch_start")
-        self.model.train()
-        if state.step > 0 and self._evaluation_due_at_step():
-            self._evaluate()  # a run that was broken off between a step and its evaluation makes up for it
-        exhausted = False
-        batches = self._data.epoch()
-        while group := list(itertools.islice(batches, self._accumulate)):
-            self._train_step(group)
-            if self._over():
-                break
-        else:
-            _require(state.step > 0, "train_loader yielded no batch; it must yield its batches anew each epoch")
-            exhausted = True
-        last = exhausted and state.epoch + 1 >= state.num_epochs
-        if not state.should_stop and self._evaluation_due_at_epoch_end(last or self._over()):
-            self._evaluate()
-        if exhausted:
-            self._finish_epoch()
-        if self._over():
-            self._save_last()
-        self._fire("epoch_end")
-
-    def _next_epoch(self) -> None:
-        self.state.epoch, self.state.step, self._epoch_finished = self.state.epoch + 1, 0, False
-
-    def _finish_epoch(self) -> None:
-        if self._lr_interval == "epoch":
-            self._step_lr_scheduler()
-        self._data.finish_epoch()
-        self._epoch_finished = True
-
-    def _train_step(self, batches: list[Any]) -> None:
-        """Takes one optimizer step over a group of batches, and evaluates where that is due."""
-        state = self.state
-        self._fire("step_start")
-        # Here, not after the optimizer's step: handlers of step_end may read the gradients.
-        self.optimizer.zero_grad()
-        losses = []
-        for batch in batches:
-            with self._precision.autocast():
-                result = batch_loss(
-                    self._forward, to_device(batch, self.device), self._loss_fn, self._training_step
-                )
-            self._precision.backward(result.loss / len(batches) if len(batches) > 1 else result.loss)
-            losses.append(result.loss.detach())
-        state.metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        state.metrics["grad_norm"] = self._precision.step(self.optimizer, self.model, self._clip_grad_norm)
-        state.metrics["loss"] = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-        for name, value in result.metrics.items():
-            state.metrics[name] = value.detach() if isinstance(value, torch.Tensor) else value
-        if self._lr_interval == "step":
-            self._step_lr_scheduler()
-        state.step += 1
-        state.global_step += 1
-        self._fire("step_end")
-        if not state.should_stop and self._evaluation_due_at_step():
-            self._evaluate()
-
-    def _over(self) -> bool:
-        state = self.state
-        if state.should_stop or 0 <= state.max_steps <= state.global_step:
-            return True
-        return self._epoch_finished and state.epoch + 1 >= state.num_epochs
-
-    def _evaluation_due_at_step(self) -> bool:
-        step = self.state.global_step
-        if self._evaluated_at == step:
-            return False
-        if self._trial is not None and self._trial.decision_due(global_step=step):
-            return True
-        return self._eval_every != "epoch" and step % self._eval_every == 0
-
-    def _evaluation_due_at_epoch_end(self, last: bool) -> bool:
-        if self._evaluated_at == self.state.global_step:
-            return False
-        if self._eval_every == "epoch" or last:
-            return True
-        return self._trial is not None and self._trial.decision_due(epoch=self.state.epoch + 1)
-
-    def _evaluate(self) -> None:
-        if self._eval_loader is None:
-            return
-        self._fire("eval_start")
-        self.model.eval()
-        with torch.no_grad(), self._precision.autocast():
-            if self._eval_fn is not None:
-                measured = self._eval_fn(self._forward, self._eval_loader)
-            else:
-                measured = evaluate(
-                    self._forward, self._eval_loader, self._loss_fn, self._training_step, self.device
-                )
-        self.model.train()
-        self.state.metrics.update(measured)
-        self._evaluated_at = self.state.global_step
-        self._fire("eval_end")
-
-    def _step_lr_scheduler(self) -> None:
-        scheduler = self._lr_scheduler
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            metrics = self.state.metrics
-            scheduler.step(float(metrics.get("eval_loss", metrics["loss"])))
-        elif scheduler is not None:
-            scheduler.step()
-
-    def _save_last(self) -> None:
-        if self._checkpoint_dir is not None and self._saved != self._position():
-            self.save_checkpoint()
-
-    def _position(self) -> tuple[int, int, bool]:
-        return self.state.global_step, self._evaluated_at, self._epoch_finished
-
-    def _fire(self, event: Any) -> None:
-        self.callbacks.fire(event, self.state)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 def _default_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics as plain numbers and strings; this is where they are read from the device."""
-    values = {k: v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for k, v in metrics.items()}
-    return {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}
-
-
-@contextlib.contextmanager
-def _interrupt_stops(state: TrainState) -> Iterator[None]:
-    """Makes the first Ctrl-C stop the run through its own loop, and raises it when the loop has ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupted = False
-
-    def stop(signum: int, frame: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        state.stop_training()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupted:
-        raise KeyboardInterrupt
+def _metric_of(trial: RunContext | None) -> tuple[str, str] | None:
+    metric, mode = getattr(trial, "metric", None), getattr(trial, "mode", None)
+    return (metric, mode) if metric is not None and mode is not None else None

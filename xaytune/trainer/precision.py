@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = ["Precision", "PrecisionName"]
 
@@ -21,12 +21,16 @@ class Precision:
     training", 2018); an optimizer step whose gradients overflowed is skipped, as GradScaler does it.
     """
 
-    def __init__(self, name: PrecisionName, device: torch.device) -> None:
+    def __init__(self, name: PrecisionName, device: torch.device, optimizer: torch.optim.Optimizer) -> None:
         if name != "fp32" and name not in _DTYPES:
             raise ValueError(f"precision must be 'fp32', 'bf16' or 'fp16' (got {name!r})")
         self._dtype = _DTYPES.get(name)
         self._device_type = device.type
+        self._optimizer = optimizer
         self._scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+        self._stepped = False
+        if self._scaler is not None:
+            optimizer.register_step_post_hook(self._note_step)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context of a forward pass."""
@@ -38,20 +42,27 @@ class Precision:
         """Runs the backward pass of a loss (0-d)."""
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
-    def step(self, optimizer: torch.optim.Optimizer, model: nn.Module, clip_grad_norm: float | None) -> Tensor:
-        """Steps the optimizer and returns the norm of all gradients (0-d, on their device), before clipping."""
+    def unscale(self) -> None:
+        """Makes the gradients those of the loss as it is."""
         if self._scaler is not None:
-            self._scaler.unscale_(optimizer)
-        parameters = [p for p in model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if clip_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip_grad_norm, norm)
-        if self._scaler is None:
-            optimizer.step()
-        else:
-            self._scaler.step(optimizer)
-            self._scaler.update()
-        return norm
+            self._scaler.unscale_(self._optimizer)
+
+    def step(self) -> bool:
+        """Steps the optimizer, and tells whether it did: gradients that are not finite are skipped with fp16."""
+        scaler = self._scaler
+        if scaler is None:
+            self._optimizer.step()
+            return True
+        self._stepped = False
+        # An optimizer that skips by itself, on the device (a fused one), tells by the scale that falls.
+        skips_itself = getattr(self._optimizer, "_step_supports_amp_scaling", False)
+        before = scaler.get_scale() if skips_itself else 0.0
+        scaler.step(self._optimizer)
+        scaler.update()
+        return self._stepped and (not skips_itself or scaler.get_scale() >= before)
+
+    def _note_step(self, *_: Any) -> None:
+        self._stepped = True
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the gradient scaler; empty where there is none."""

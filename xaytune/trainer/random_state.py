@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["capture", "restore", "seed_everything"]
+__all__ = ["Generator", "capture", "held_by", "restore", "seed_everything"]
+
+Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
 def seed_everything(seed: int) -> None:
@@ -23,7 +25,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def capture(generators: Sequence[torch.Generator] = ()) -> dict[str, Any]:
+def capture(generators: Sequence[Generator] = ()) -> dict[str, Any]:
     """Takes the state of the global generators and of the given ones.
 
     Returns:
@@ -43,12 +45,16 @@ def capture(generators: Sequence[torch.Generator] = ()) -> dict[str, Any]:
         },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "generators": [generator.get_state() for generator in generators],
+        "generators": [_state_of(generator) for generator in generators],
     }
 
 
-def restore(state: dict[str, Any], generators: Sequence[torch.Generator] = ()) -> None:
-    """Puts back what :func:`capture` took, into as many generators as it took it from."""
+def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None:
+    """Puts back what :func:`capture` took.
+
+    Raises:
+        ValueError: It was taken from more generators than are given.
+    """
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
     numpy_state = state["numpy"]
@@ -66,5 +72,39 @@ def restore(state: dict[str, Any], generators: Sequence[torch.Generator] = ()) -
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
-    for generator, saved in zip(generators, state["generators"], strict=True):
-        generator.set_state(saved)
+    saved = state["generators"]
+    if len(saved) > len(generators):
+        raise ValueError(
+            f"the state of {len(saved)} random generators was saved, but there are {len(generators)} now: resume "
+            "with the loaders, samplers and datasets that the run was begun with"
+        )
+    for generator, saved_state in zip(generators, saved, strict=False):
+        _put(generator, saved_state)
+
+
+def held_by(*owners: Any) -> list[Generator]:
+    """Returns the random generators that are attributes of the given objects, each once."""
+    found = (value for owner in owners for value in getattr(owner, "__dict__", {}).values())
+    return list(dict.fromkeys(value for value in found if isinstance(value, Generator)))
+
+
+def _state_of(generator: Generator) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return (
+        generator.get_state(legacy=False) if isinstance(generator, np.random.RandomState) else generator.getstate()
+    )
+
+
+def _put(generator: Generator, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
+    else:
+        version, internal, gauss_next = state
+        generator.setstate((version, tuple(internal), gauss_next))

@@ -124,7 +124,7 @@ class TrialProcess:
     def _has_exited(self, timeout: float = 0.0) -> bool:
         if self._exited is None:
             try:
-                self._exited = self._template.exit_of_trial(timeout)
+                self._exited = self._template.exit_of_trial(self.pid, timeout)
             except EOFError:
                 with contextlib.suppress(OSError):
                     os.killpg(self.pid, signal.SIGKILL)  # the kernel killed the trial, but not its children

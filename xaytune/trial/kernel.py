@@ -131,7 +131,7 @@ def flush_c_streams() -> None:
 
 @contextlib.contextmanager
 def killed_when_alone(fd: int) -> Iterator[None]:
-    """A context in which the kernel kills this process when the other end of a socket is closed.
+    """A context in which the kernel kills this process when the other end of a socket is closed, or says anything.
 
     Code that hangs with the interpreter's lock held can neither notice that itself nor handle a signal.
     """

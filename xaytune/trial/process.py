@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, Any
 
 from xaytune.sweep.spec import reference_name
 from xaytune.trial import kernel
@@ -52,6 +53,9 @@ class Template:
         self.address = _address(task)
         self._process: subprocess.Popen[bytes] | None = None  # if it was started here
         self._output: IO[bytes] | None = None
+        self._lifeline: socket.socket | None = (
+            None  # carries nothing: the template sees by it that this process lives
+        )
         self._channel = self._connect()
 
     def start_trial(self, environment: Mapping[str, str]) -> tuple[int, tuple[str, ...], Channel]:
@@ -66,23 +70,25 @@ class Template:
         Raises:
             TemplateError: The template cannot be started.
         """
-        for left in reversed(range(_STARTS)):
+        for _ in range(_STARTS):
             here, there = socket.socketpair()
             try:
                 with there:
                     self._channel.put(("start", dict(environment)), there.fileno())
-                pid, notes = self._channel.get(None)
+                pid, notes = self._await("started", None) or (0, ())
                 return pid, notes, Channel(here)
             except (OSError, EOFError):
                 here.close()
-                self._fail_if_at_fault(last=left == 0)
+                self._channel.close()
+                self._raise_if_at_fault()
                 self._channel = self._connect()
-        raise AssertionError
+        raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._said()}")
 
-    def exit_of_trial(self, timeout: float) -> tuple[int, bool] | None:
-        """Returns the wait status of the trial's process, and whether the kernel killed it for want of memory.
+    def exit_of_trial(self, pid: int, timeout: float) -> tuple[int, bool] | None:
+        """Returns the wait status of a trial's process, and whether the kernel killed it for want of memory.
 
         Args:
+            pid: The process.
             timeout: Seconds to wait.
 
         Returns:
@@ -91,8 +97,12 @@ class Template:
         Raises:
             EOFError: The template is gone, and the trial with it.
         """
-        ended: tuple[int, bool] | None = self._channel.get(timeout)
-        return ended
+        deadline = time.monotonic() + timeout
+        while (ended := self._await("ended", max(0.0, deadline - time.monotonic()))) is not None:
+            of, status, out_of_memory = ended
+            if of == pid:
+                return status, out_of_memory
+        return None
 
     def kill_trial(self) -> None:
         """Kills the trial's process, and its children."""
@@ -110,9 +120,9 @@ class Template:
 
     def close(self) -> None:
         """Gives up the connection, and kills the trial that was started by it."""
-        self._channel.close()
-        if self._output is not None:
-            self._output.close()
+        for one in (self._channel, self._lifeline, self._output):
+            if one is not None:
+                one.close()
 
     def end(self) -> None:
         """Ends the template process of this node, and all trials on it."""
@@ -126,46 +136,57 @@ class Template:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
 
+    def _await(self, kind: str, timeout: float | None) -> Any:
+        """Returns the next answer of a kind; what came before it is of trials that are over."""
+        while (answer := self._channel.get(timeout)) is not None:
+            of, *content = answer
+            if of == kind:
+                return content
+        return None
+
     def _connect(self) -> Channel:
         """Connects to the template; where there is none, this process starts it."""
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
-            try:
-                listener.bind(self.address)
-            except OSError:
-                return self._join()
-            listener.listen()
-            here, there = socket.socketpair()
-            with there:
-                self._output = tempfile.TemporaryFile()  # noqa: SIM115
-                self._process = launch(
-                    "template",
-                    [listener.fileno(), there.fileno()],
-                    pickle.dumps(self._task),
-                    _environment(self._task),
-                    self._output,
-                )
-        return Channel(here)
+        while True:
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+                try:
+                    listener.bind(self.address)
+                except OSError:
+                    pass  # there is one
+                else:
+                    listener.listen()
+                    self._start(listener)
+                end = socket.socket(socket.AF_UNIX)
+                try:
+                    end.connect(self.address)
+                except OSError:  # it has just ended
+                    end.close()
+                else:
+                    return Channel(end)
 
-    def _join(self) -> Channel:
-        end = socket.socket(socket.AF_UNIX)
-        try:
-            end.connect(self.address)
-        except OSError:  # it has just ended
-            end.close()
-            return self._connect()
-        return Channel(end)
+    def _start(self, listener: socket.socket) -> None:
+        self._lifeline, there = socket.socketpair()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        with there:
+            self._process = launch(
+                "template",
+                [listener.fileno(), there.fileno()],
+                pickle.dumps(self._task),
+                _environment(self._task),
+                self._output,
+            )
 
-    def _fail_if_at_fault(self, *, last: bool) -> None:
-        """Raises where the template ended by what it imported, or time and again."""
-        self._channel.close()
-        if self._process is None or self._output is None:
-            return
-        code = self._process.wait()
-        if last or code not in (0, -signal.SIGKILL):
-            said = last_lines(self._output.fileno())
+    def _raise_if_at_fault(self) -> None:
+        """Raises where the template was started here, and ended by what it imported."""
+        code = self._process.wait() if self._process is not None else 0
+        if code not in (0, -signal.SIGKILL):
             name = reference_name(self._task.recipe)
-            printed = f"; it printed:\n{said}" if said else ""
-            raise TemplateError(f"the process that imports {name} ended there: {words_for_exit(code)}{printed}")
+            raise TemplateError(
+                f"the process that imports {name} ended there: {words_for_exit(code)}; {self._said()}"
+            )
+
+    def _said(self) -> str:
+        said = last_lines(self._output.fileno()) if self._output is not None else ""
+        return f"it printed:\n{said}" if said else "it printed nothing"
 
 
 def start_template(task: Task) -> Template:

@@ -46,11 +46,17 @@ class Untold:
         self.best: Best | None = None
         self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was told
         self._begun = time.monotonic()
+        self._row = Row(0, 0, 0, {})
 
     def add_step(self, state: TrainState) -> None:
         """Adds the row of a step: nothing is copied that need not be, and no device is waited for."""
         metrics = {k: v if type(v) is float else capture(k, v) for k, v in state.metrics.items()}
-        self.rows.append(Row(state.epoch, state.step, state.global_step, metrics))
+        self._row = Row(state.epoch, state.step, state.global_step, metrics)
+        self.rows.append(self._row)
+
+    def newest_row(self) -> Row:
+        """Returns the row of the last step, as it stood when the step ended."""
+        return self._row
 
     def amend_step(self, state: TrainState) -> None:
         """Adds to the row of the last step what was measured after it."""

@@ -81,7 +81,7 @@ class RecipeRun:
         seed_everything(self._assignment.seed)
         self.reporter.attach(self.callbacks)
         if self._tracking is not None:
-            self._tracking.attach(self.callbacks)
+            self._tracking.attach(self.callbacks, self.reporter.untold.newest_row)
         for reference in self._task.callbacks:
             resolve(reference)(self._trial, self._assignment.config)
         try:

@@ -35,7 +35,7 @@ _DUMP_S = 0.05
 
 def main() -> NoReturn:
     """Is the template, or a process that it keeps ready; see :func:`xaytune.trial.launching.launch`."""
-    role, first, *others = sys.argv[1:]
+    role, first, *others = sys.argv[1:]  # the descriptors that it was started with
     if role == "template" and len(others) == 1:  # not begun anew
         kernel.leave_parent()
     boot = sys.stdin.buffer.read()
@@ -47,14 +47,13 @@ def main() -> NoReturn:
     name_program(imports.task)
     if role == "trial":
         _be_ready(Channel(socket.socket(fileno=int(first))), imports, begun_with)
-    holder, *postponed = others
+    lifeline, *postponed = others
     reasons = dict(argument.split("=", 1) for argument in postponed)
-    connection = Channel(socket.socket(fileno=int(holder)))
     if _forks():
-        with kernel.killed_when_alone(connection.fileno()):
+        with kernel.killed_when_alone(int(lifeline)):
             imports.load({*imports.by_value, *reasons}, _begin_anew_if_unforkable)
     template = _Template(imports, begun_with, boot, [imports.note(*reason) for reason in reasons.items()])
-    template.serve(socket.socket(fileno=int(first)), connection)
+    template.serve(socket.socket(fileno=int(first)), Channel(socket.socket(fileno=int(lifeline))))
     os._exit(0)
 
 
@@ -107,19 +106,19 @@ class _Template:
         self._pid = os.getpid()
         self._trials: dict[Channel, int] = {}  # pids by the connection that asked for them; 0 is none
         self._ready: list[tuple[int, Channel]] = []  # processes that wait for their turn
-        self._ended: list[tuple[Channel, int, bool]] = []  # ends that are not told yet
+        self._ended: list[tuple[Channel, int, int, bool]] = []  # ends that are not told yet
         self._own: set[int] = set()  # what modules have started
         self._tried: set[str] = set()  # modules that trials imported
         self._oom_kills = kernel.oom_kills()
         self._selector = selectors.PollSelector()
         self._wakeup = socket.socketpair()
 
-    def serve(self, listener: socket.socket, holder: Channel) -> None:
+    def serve(self, listener: socket.socket, lifeline: Channel) -> None:
         """Serves until nobody is connected any more.
 
         Args:
             listener: Where actors connect.
-            holder: The connection of whoever started this process.
+            lifeline: To whoever started this process.
         """
         kernel.adopt_orphans()
         self._own = kernel.children()
@@ -129,7 +128,7 @@ class _Template:
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, lambda: self._wakeup[0].recv(4096))
-        self._connect(holder)
+        self._connect(lifeline)
         if not _forks():
             self._make_ready()
         while True:
@@ -193,7 +192,7 @@ class _Template:
             self._make_ready()
         self._trials[connection] = pid
         os.close(descriptor)
-        connection.put((pid, self._notes))
+        connection.put(("started", pid, self._notes))
 
     def _become_trial(self, channel: Channel, environment: dict[str, str]) -> NoReturn:
         try:
@@ -236,13 +235,13 @@ class _Template:
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
             by_kernel = killed and kernel.oom_kills() > self._oom_kills
             self._oom_kills += by_kernel
-            self._ended.append((connection, status, by_kernel))
+            self._ended.append((connection, pid, status, by_kernel))
 
     def _tell_ends(self) -> None:
-        for connection, status, by_kernel in self._ended:
+        for connection, *ended in self._ended:
             if connection in self._trials:
                 with contextlib.suppress(OSError):
-                    connection.put((status, by_kernel))
+                    connection.put(("ended", *ended))
         self._ended = []
 
     def _kill(self, pid: int) -> None:

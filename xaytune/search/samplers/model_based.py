@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import statistics
 import warnings
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,8 +25,8 @@ from xaytune.sweep.space import Parameter
 
 __all__ = ["CmaesSampler", "GpSampler", "OptunaSampler", "QmcSampler", "TpeSampler"]
 
-# Above so many integers a parameter is a rounded float to a sampler that lists all values of it.
-_MOST_LISTED = 10_000
+# Above so many integers a parameter is a rounded float to the samplers: some list all values, or subtract bounds.
+_MOST_INTEGERS = 10_000
 
 
 class OptunaSampler(Sampler):
@@ -33,12 +35,10 @@ class OptunaSampler(Sampler):
     Attributes:
         package: The package that it needs beside Optuna's own.
         reads_pruned: Whether it learns from trials that Optuna calls pruned.
-        lists_integers: Whether it lists all values of an integer.
     """
 
     package: ClassVar[str | None] = None
     reads_pruned: ClassVar[bool] = False
-    lists_integers: ClassVar[bool] = False
 
     def setup(self) -> None:
         """Makes a new study.
@@ -58,6 +58,7 @@ class OptunaSampler(Sampler):
             self._study = optuna.create_study(sampler=self.make(self.setting.seed), direction=direction)
         self._choices = {p.name: Choices(p.domain) for p in self.setting.space.parameters}
         self._running: dict[int, optuna.Trial] = {}
+        self._gains: defaultdict[int, list[float]] = defaultdict(list)  # from a time to the end of complete trials
 
     @abstractmethod
     def make(self, seed: int) -> BaseSampler:
@@ -80,14 +81,22 @@ class OptunaSampler(Sampler):
         asked = self._running.pop(trial)
         for time, value in outcome.intermediate.items():
             asked.report(value, time)
-        counts = outcome.status == "completed" or (outcome.status == "stopped" and not self.reads_pruned)
-        if counts and outcome.value is not None:
+        if outcome.status == "completed" and outcome.value is not None:
             self._study.tell(asked, outcome.value)
+            for time, value in outcome.intermediate.items():
+                self._gains[time].append(outcome.value - value)
+        elif outcome.status == "stopped" and outcome.intermediate and not self.reads_pruned:
+            self._study.tell(asked, self._prediction(outcome.intermediate))
         elif outcome.status in ("stopped", "infeasible") and self.reads_pruned:
             # An infeasible one has no values: a pruned trial without any is the worst there can be.
             self._study.tell(asked, state=TrialState.PRUNED)
         else:
             self._study.tell(asked, state=TrialState.FAIL)
+
+    def _prediction(self, curve: Mapping[int, float]) -> float:
+        """Returns what a stopped trial would have reached: its last value, and what others gained from there."""
+        last = max(curve)
+        return curve[last] + statistics.median(self._gains.get(last, [0.0]))
 
     def fall_back(self) -> None:
         """Draws at random from now on."""
@@ -104,7 +113,7 @@ class OptunaSampler(Sampler):
             return choices.decode(asked.suggest_categorical(name, choices.encoded))
         if not isinstance(domain, Integer):
             return hold(domain, asked.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.q))
-        if self.lists_integers and domain.high - domain.low > _MOST_LISTED:
+        if domain.high - domain.low > _MOST_INTEGERS:
             return hold(domain, asked.suggest_float(name, domain.low, domain.high - 1, log=domain.log))
         return asked.suggest_int(name, domain.low, domain.high - 1, log=domain.log)
 
@@ -142,12 +151,11 @@ class TpeSampler(OptunaSampler):
 
 
 class GpSampler(OptunaSampler):
-    """Bayesian optimisation with a Gaussian process; a stopped trial counts with the best value it reached."""
+    """Bayesian optimisation with a Gaussian process; a stopped trial counts with what it is predicted to reach."""
 
     options_model = GpSpec
     options: GpSpec
     package: ClassVar[str | None] = "scipy"
-    lists_integers: ClassVar[bool] = True
 
     def make(self, seed: int) -> BaseSampler:
         """Returns Optuna's GPSampler."""
@@ -156,7 +164,7 @@ class GpSampler(OptunaSampler):
 
 
 class CmaesSampler(OptunaSampler):
-    """CMA-ES (Hansen, 2016); a stopped trial counts with the best value it reached."""
+    """CMA-ES (Hansen, 2016); a stopped trial counts with what it is predicted to reach."""
 
     options_model = CmaesSpec
     options: CmaesSpec

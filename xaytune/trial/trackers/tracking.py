@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -35,8 +36,14 @@ def missing(trackers: Iterable[TrackerName]) -> list[Problem]:
             f"{name} is not installed: pip install 'xaytune[{name}]', or name it in `requirements` on a cluster",
         )
         for index, name in enumerate(trackers)
-        if importlib.util.find_spec(name) is None
+        if not _is_installed(name)
     ]
+
+
+def _is_installed(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    # Without an origin it is a folder of that name, such as the one that W&B writes its runs to.
+    return spec is not None and spec.origin is not None
 
 
 def settings(trackers: Iterable[TrackerName]) -> dict[str, str]:
@@ -93,9 +100,10 @@ class Tracking:
 
     def __init__(self, trackers: Iterable[TrackerName], trial: TrackedTrial) -> None:
         self._trackers: list[Tracker] = []
-        self._rows: list[tuple[float, Row]] = []
+        # When it was trained, a row, and the names of it that are left out. The row is the reporter's own.
+        self._rows: list[tuple[float, Row, frozenset[str]]] = []
         self._seen: dict[str, Any] = {}  # metrics as the last step left them
-        self._evaluated: set[str] = set()
+        self._evaluated: frozenset[str] = frozenset()
         self._given = time.monotonic()
         self._failed = False
         try:
@@ -105,9 +113,14 @@ class Tracking:
             self.close("failed", f"{name}: {error}", None)
             raise
 
-    def attach(self, callbacks: CallbackManager) -> None:
-        """Registers the handlers, after all others."""
-        callbacks.on("step_end", last=True)(self._on_step_end)
+    def attach(self, callbacks: CallbackManager, newest_row: Callable[[], Row]) -> None:
+        """Registers the handlers, after all others.
+
+        Args:
+            callbacks: The trial's.
+            newest_row: Returns the row of the last step.
+        """
+        callbacks.on("step_end", last=True)(functools.partial(self._on_step_end, newest_row))
         callbacks.on("eval_end", last=True)(self._on_evaluated)
         callbacks.on("epoch_end", last=True)(self._on_epoch_end)
         callbacks.on("error", last=True)(self._on_error)
@@ -115,12 +128,12 @@ class Tracking:
 
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Gives the trackers what is left, and ends them."""
-        self._give()
+        self._give(lenient=True)
         self._tell(lambda tracker: tracker.close(status, reason, best))
 
-    def _on_step_end(self, state: TrainState) -> None:
+    def _on_step_end(self, newest_row: Callable[[], Row], state: TrainState) -> None:
         self._seen = dict(state.metrics)
-        self._add(state, {name: value for name, value in state.metrics.items() if name not in self._evaluated})
+        self._rows.append((time.time(), newest_row(), self._evaluated))
         if time.monotonic() >= self._given + _EVERY_S:
             self._give()
 
@@ -128,10 +141,13 @@ class Tracking:
         if self._failed:  # the step that failed is no step
             return
         new = {n: v for n, v in state.metrics.items() if n not in self._seen or v is not self._seen[n]}
-        self._evaluated |= new.keys()
+        self._evaluated = self._evaluated | new.keys()
         self._seen = dict(state.metrics)
         if new:
-            self._add(state, new)
+            captured = {name: capture(name, value) for name, value in new.items()}
+            self._rows.append(
+                (time.time(), Row(state.epoch, state.step, state.global_step, captured), frozenset())
+            )
 
     def _on_error(self, state: TrainState) -> None:
         self._failed = True
@@ -140,15 +156,15 @@ class Tracking:
         self._on_evaluated(state)
         self._give()
 
-    def _add(self, state: TrainState, metrics: Mapping[str, Any]) -> None:
-        captured = {name: capture(name, value) for name, value in metrics.items()}
-        self._rows.append((time.time(), Row(state.epoch, state.step, state.global_step, captured)))
-
-    def _give(self) -> None:
+    def _give(self, *, lenient: bool = False) -> None:
         self._given = time.monotonic()
         rows, self._rows = self._rows, []
-        materialize([row for _, row in rows])
-        points = [Point(row.global_step, at, row.metrics) for at, row in rows if row.metrics]
+        materialize([row for _, row, _ in rows], lenient=lenient)
+        points = []
+        for at, row, left_out in rows:
+            metrics = {name: value for name, value in row.metrics.items() if name not in left_out}
+            if metrics:
+                points.append(Point(row.global_step, at, metrics))
         self._tell(lambda tracker: tracker.log(points))
 
     def _tell(self, told: Callable[[Tracker], None]) -> None:

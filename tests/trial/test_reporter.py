@@ -1,33 +1,74 @@
-"""When a trial asks for a verdict, and with which value."""
+"""When a trial asks for a decision, and with which value; and what it tells."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trial.messages import DecisionPoints, Report, StopRequest
+from xaytune.records.history import Row
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, StopRequest, Task
 from xaytune.trial.reporter import Reporter
 
 
 class Loop:
-    """A loop that fires its events, four steps an epoch, and notes each decision as (time, value, due)."""
+    """A loop that fires its events, four steps an epoch, and notes each decision as (time, value, due).
 
-    def __init__(self, time_attr: Any, milestones: tuple[int, ...] | None, folder: Path, **state: Any) -> None:
+    It is its own link to a driver, which answers as it is told to.
+    """
+
+    busy = False
+
+    def __init__(
+        self,
+        time_attr: Any,
+        milestones: tuple[int, ...] | None,
+        folder: Path,
+        *,
+        pausing: bool = False,
+        heartbeat_s: float = 1000,
+        **state: Any,
+    ) -> None:
         self.callbacks = CallbackManager()
         self.state = TrainState(**state)
         self.decisions: list[tuple[int, float, bool]] = []
-        self.time_attr = time_attr
-        points = DecisionPoints(time_attr, milestones)
-        self.reporter = Reporter("score", True, points, folder, self.decide, lambda report: None)
+        self.told: list[tuple[Progress, list[Row]]] = []
+        self.answer: StopRequest | None = None
+        self.asked: StopRequest | None = None
+        self.axis = TimeAxis(time_attr)
+        task = Task(
+            sweep="s",
+            sweep_id="1",
+            sweep_dir=str(folder),
+            remote=None,
+            recipe="module:recipe",
+            objective=Objective("score", "max"),
+            seed=0,
+            points=DecisionPoints(self.axis, milestones, pausing=pausing),
+            heartbeat_s=heartbeat_s,
+        )
+        self.reporter = Reporter(
+            task, Assignment(trial=0, seed=0, config={}), folder / "checkpoints" / "00000", self
+        )
         self.reporter.attach(self.callbacks)
 
-    def decide(self, report: Report) -> None:
-        time = report.epoch if self.time_attr == "epoch" else report.global_step
-        self.decisions.append((time, report.metrics["score"], report.due))
+    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+        self.told.append((message, list(rows)))
+
+    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
+        self.tell(message, rows)
+        time = self.axis.of(epoch=message.epoch, global_step=message.global_step)
+        self.decisions.append((time, message.metrics["score"], message.due))
+        return self.answer
+
+    def stop_request(self) -> StopRequest | None:
+        return self.asked
 
     def start(self) -> Loop:
         self.callbacks.fire("train_start", self.state)
@@ -51,9 +92,11 @@ class Loop:
         self.state.epoch += 1
         return self
 
-    def end(self) -> Report:
+    def end(self) -> Ended:
         self.callbacks.fire("train_end", self.state)
-        return self.reporter.last_report()
+        ended, rows = self.reporter.end("completed", None)
+        self.tell(ended, rows)
+        return ended
 
 
 def test_epochs_are_judged_at_the_milestones_with_the_value_of_that_epoch(tmp_path: Path) -> None:
@@ -144,7 +187,7 @@ def test_metrics_are_taken_as_they_stand_when_the_step_ends(tmp_path: Path) -> N
     for value in (1.0, 2.0):
         running += value
         loop.steps(1, running=running, words="not a number")
-        seen.append(loop.reporter._rows[-1].metrics["running"])
+        seen.append(loop.reporter.untold.rows[-1].metrics["running"])
     assert seen == [1.0, 3.0]
     assert "words" not in loop.end().metrics
 
@@ -152,3 +195,44 @@ def test_metrics_are_taken_as_they_stand_when_the_step_ends(tmp_path: Path) -> N
 def test_a_metric_of_several_numbers_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a metric must be one number: 'scores' has the shape \(3,\)"):
         Loop("epoch", (), tmp_path).start().steps(1, scores=torch.ones(3))
+
+
+def test_a_stop_that_answers_a_decision_is_followed_before_another_step(tmp_path: Path) -> None:
+    loop = Loop("global_step", (2,), tmp_path).start()
+    loop.answer = StopRequest("weak")
+    loop.steps(2, score=0.1)
+    assert (loop.state.global_step, loop.state.should_stop) == (2, True)
+
+
+def test_a_pause_that_answers_a_decision_unwinds_the_run(tmp_path: Path) -> None:
+    loop = Loop("epoch", (1,), tmp_path, pausing=True).start().steps(4).evaluate(0.1)
+    loop.answer = StopRequest("makes room", "paused")
+    with pytest.raises(Pause):
+        loop.end_epoch()
+    assert not loop.state.should_stop
+
+
+def test_the_first_request_counts_but_for_one_that_only_pauses(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path).start()
+    for reason, status in (("wait", "paused"), ("weak", "stopped"), ("late", "stopped")):
+        loop.reporter._take(StopRequest(reason, status))  # type: ignore[arg-type]
+    assert loop.reporter.stop_request == StopRequest("weak", "stopped")
+
+
+def test_heartbeats_are_sent_by_the_training_and_every_row_is_told_once(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path, heartbeat_s=0).start()
+    while len(loop.told) < 3:
+        loop.steps(1, score=0.5)
+    loop.busy = True  # nothing is sent while the last is on its way
+    loop.steps(1000)
+    assert len(loop.told) == 3
+    loop.end()
+    steps = [row.global_step for _, rows in loop.told for row in rows]
+    assert steps == list(range(1, loop.state.global_step + 1))
+
+
+def test_a_stop_between_decisions_is_followed_within_a_moment(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path).start()
+    loop.asked = StopRequest("the budget is spent")
+    while not loop.state.should_stop:
+        loop.steps(1)

@@ -1,4 +1,4 @@
-"""Search spaces written with Ray Tune's own objects, ``tune.uniform(0, 1)``, as those of a spec."""
+"""Ray Tune's own objects in a sweep, ``tune.uniform(0, 1)`` and ``ASHAScheduler()``, as options of a spec."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
+from ray.tune import schedulers
 from ray.tune.search import sample
 
 from xaytune.errors import Path, Problem, SpecError
 from xaytune.sweep.domains import Categorical, Domain, Integer
 
-__all__ = ["from_ray", "to_ray"]
+__all__ = ["scheduler_from_ray", "space_from_ray", "to_ray"]
+
+# What Ray counts results in is epochs: a trial reports once an epoch.
+_TIME_ATTRS = {"training_iteration": "epoch", "epoch": "epoch", "global_step": "global_step"}
 
 
-def from_ray(space: Mapping[str, Any]) -> dict[str, Any]:
+def space_from_ray(space: Any) -> Any:
     """Replaces every object of Ray's in a space, at any depth, by the domain of a spec.
 
     Raises:
@@ -23,8 +27,40 @@ def from_ray(space: Mapping[str, Any]) -> dict[str, Any]:
     problems: list[Problem] = []
     plain = _plain(space, (), problems)
     if problems:
-        raise SpecError(problems)
-    return dict(plain)
+        raise SpecError(problem.below("space") for problem in problems)
+    return plain
+
+
+def scheduler_from_ray(scheduler: Any) -> Any:
+    """Returns the options of a scheduler of Ray's, where it has an equal here; anything else as it is.
+
+    Raises:
+        SpecError: It has no equal, or counts time in what is not counted here.
+    """
+    if not isinstance(scheduler, schedulers.TrialScheduler):
+        return scheduler
+    options, kind = vars(scheduler), type(scheduler)
+    if kind is schedulers.FIFOScheduler:
+        return {"algorithm": "fifo"}
+    found: dict[str, Any] | None = None
+    if kind is schedulers.AsyncHyperBandScheduler and len(options["_brackets"]) == 1:
+        (bracket,) = options["_brackets"]
+        first, _ = bracket._rungs[-1]
+        found = {"algorithm": "asha", "grace_period": int(first), "max_t": int(options["_max_t"])}
+        found["reduction_factor"] = options["_reduction_factor"]
+    elif kind is schedulers.HyperBandScheduler:
+        found = {"algorithm": "hyperband", "max_t": options["_max_t_attr"], "reduction_factor": options["_eta"]}
+    elif kind is schedulers.MedianStoppingRule:
+        found = {"algorithm": "median", "grace_period": int(options["_grace_period"])}
+        found["min_samples_required"] = options["_min_samples_required"]
+    axis = _TIME_ATTRS.get(str(options.get("_time_attr")))
+    if found is None or axis is None:
+        message = (
+            f"has no equal here (got Ray's {kind.__name__}, time_attr {options.get('_time_attr')!r}): name one by "
+            "its options, such as {algorithm: asha, time_attr: epoch, max_t: 27}"
+        )
+        raise SpecError([Problem(("scheduler",), message)])
+    return {**found, "time_attr": axis}
 
 
 def to_ray(domain: Domain) -> Any:
@@ -43,6 +79,8 @@ def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
         if list(value) == ["grid_search"]:
             return {"grid": list(value["grid_search"])}
         return {key: _plain(item, (*path, key), problems) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item, (*path, index), problems) for index, item in enumerate(value))
     if not isinstance(value, sample.Domain):
         return value
     domain = _domain(value)

@@ -1,0 +1,1 @@
+"""How good a search is: in virtual time, on learning curves that are known."""

@@ -1,0 +1,124 @@
+"""The actor of a trial: thin, reused for trial after trial, and never without its trial's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from tests.trial.conftest import is_gone
+from xaytune.ray_tune.trainable import trainable_for
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.time_axis import DecisionPoints
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Started, StopRequest, Task
+from xaytune.trial.process import start_template
+from xaytune.trial.trial import Trial
+
+
+def uses_ray(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its score comes from a task of Ray's, by what was put into its store."""
+    ray.init()
+    state = TrainState(max_steps=1, global_step=1, metrics={"score": 0.0})
+    state.metrics["score"] = ray.get(ray.remote(lambda value: value + 1.0).remote(ray.put(1.0)))
+    trial.callbacks.fire("step_end", state)
+    return state
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Iterator[Task]:
+    made = Task(
+        sweep="s",
+        sweep_id="1",
+        sweep_dir=str(tmp_path),
+        remote=None,
+        recipe="tests.trial.recipes:train",
+        objective=Objective("score", "max"),
+        seed=0,
+        points=DecisionPoints(milestones=(1, 2)),
+        import_paths=(os.getcwd(),),
+        heartbeat_s=0.2,
+    )
+    template = start_template(made)
+    yield made
+    template.end()
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def make(ray_here: None, task: Task) -> Iterator[Make]:
+    """Makes an actor of a task with a trial's assignment."""
+    made: list[Any] = []
+
+    def make_actor(**config: Any) -> Any:
+        actor: Any = ray.remote(num_cpus=0)(trainable_for(task)).remote(given(0, **config))
+        made.append(actor)
+        return actor
+
+    yield make_actor
+    for actor in made:
+        ray.kill(actor)
+
+
+def given(trial: int, **config: Any) -> dict[str, Any]:
+    return {"assignment": Assignment(trial=trial, seed=trial, config=config)}
+
+
+def next_message(actor: Any) -> Message:
+    message: Message = ray.get(actor.train.remote())["message"]
+    return message
+
+
+def until(actor: Any, kind: type[Message]) -> Message:
+    while not isinstance(message := next_message(actor), kind):
+        pass
+    return message
+
+
+def test_an_actor_serves_trial_after_trial_each_in_a_process_of_its_own(make: Make) -> None:
+    actor = make()
+    pids = set()
+    for number in range(2):
+        if number:
+            assert ray.get(actor.reset.remote(given(number)))
+        started = next_message(actor)
+        assert isinstance(started, Started)
+        pids.add(started.pid)
+        assert isinstance(until(actor, DecisionDue), DecisionDue)
+        actor.request_stop.remote(StopRequest("weak"))  # in order: it is there before the next step
+        ended = until(actor, Ended)
+        assert isinstance(ended, Ended)
+        assert (ended.trial, ended.status, ended.epoch) == (number, "stopped", 1)
+    assert len(pids) == 2
+    there = ray.get(actor.__ray_call__.remote(lambda self: sorted(__import__("sys").modules)))
+    assert "xaytune.trial.attempt" in there
+    assert not {"torch", "tests.trial.recipes"} & set(there)
+
+
+def test_a_trial_ends_with_its_actor(make: Make, task: Task, tmp_path: Path) -> None:
+    actor = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe="tests.trial.recipes:hangs"))).remote(
+        given(0)
+    )
+    started = next_message(actor)
+    assert isinstance(started, Started)
+    while not (tmp_path / "hangs").exists():
+        next_message(actor)
+    os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+    assert is_gone(started.pid)
+
+
+def test_a_recipe_can_use_the_ray_of_its_sweep(make: Make, task: Task) -> None:
+    actor = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe=uses_ray))).remote(given(0))
+    ended = until(actor, Ended)
+    assert isinstance(ended, Ended)
+    assert ended.best is not None, ended
+    assert ended.best.value == 2.0
+    ray.kill(actor)

@@ -1,0 +1,142 @@
+"""Checkpoints, files or folders, here or in an object store, are listed, verified, copied and deleted alike."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from xaytune.errors import CheckpointError
+from xaytune.records import checkpoint_files
+from xaytune.records.checkpoints import CheckpointStore
+from xaytune.records.place import Place
+from xaytune.records.remote import RemoteFolder
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of a bucket on a server that speaks S3."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    options = f"scheme=http&endpoint_override=127.0.0.1:{port}&allow_bucket_creation=true"
+    yield f"s3://key:secret@bucket?{options}"
+    server.stop()
+
+
+@pytest.fixture(params=["here", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "here":
+        return Place(tmp_path / "sweep")
+    if request.param == "memory":
+        return Place(tmp_path / "sweep", RemoteFolder(f"memory://{tmp_path.name}/sweep"))
+    storage = RemoteFolder(request.getfixturevalue("bucket"))
+    return Place(tmp_path / "sweep", storage.child(tmp_path.name))
+
+
+def make(folder: Path, step: int, kind: str) -> Path:
+    """A checkpoint as a trial writes it."""
+    if kind == "file":
+        path = folder / f"step-{step:08d}.pt"
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data", "x" * 1000)
+        return path
+    path = folder / f"step-{step:08d}"
+    (path / "shards").mkdir(parents=True)
+    (path / "model.bin").write_bytes(b"y" * 3_000_000)
+    (path / "shards" / "0").write_bytes(b"z")
+    checkpoint_files.seal(path)
+    return path
+
+
+def put(place: Place, trial: int, step: int, kind: str) -> str:
+    """Saves a checkpoint of a trial, and returns its path within the sweep."""
+    made = make(place.folder / f"checkpoints/{trial:05d}", step, kind)
+    path = made.relative_to(place.folder).as_posix()
+    if place.remote is not None:
+        place.remote.upload(made, path)
+        checkpoint_files.delete(made)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_donor_checkpoint_is_a_copy_that_outlives_its_trials_and_goes_on_to_another(
+    place: Place, kind: str
+) -> None:
+    store = CheckpointStore(place)
+    path = put(place, 3, 20, kind)
+    donor = store.keep(path, 3)
+    store.delete(path)
+    assert store.list(3) == {}
+    copied = store.hand_over(donor, 5)
+    assert store.list(5) == {20: copied}
+    store.verify(copied)
+    store.delete(donor)
+    store.verify(copied)
+
+
+def test_checkpoints_of_a_trial_are_listed_by_step_whatever_they_are(place: Place) -> None:
+    store = CheckpointStore(place)
+    paths = {30: put(place, 0, 30, "folder"), 7: put(place, 0, 7, "file"), 9: put(place, 0, 9, "file")}
+    put(place, 1, 8, "file")
+    assert store.list(0) == {step: paths[step] for step in (7, 9, 30)}
+    assert list(store.list(0)) == [7, 9, 30]
+    assert store.list(4) == {}
+
+
+@pytest.mark.parametrize("name", ["step-00000001.pt", "step-00000001"])
+def test_a_copy_of_a_checkpoint_that_is_missing_raises_and_writes_nothing(place: Place, name: str) -> None:
+    store = CheckpointStore(place)
+    for copy in (store.keep, store.hand_over):
+        with pytest.raises(CheckpointError, match=f"checkpoints/00000/{name}: there is no such checkpoint"):
+            copy(f"checkpoints/00000/{name}", 2)
+    assert store.list(2) == {}
+    with pytest.raises(CheckpointError):
+        store.verify(f"checkpoints/00000/{name}")
+    store.delete(f"checkpoints/00000/{name}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "model.bin").write_bytes(b"y" * 2_999_999 + b"!"),
+        lambda path: (path / "model.bin").write_bytes(b"y" * 10),
+        lambda path: (path / "shards" / "0").unlink(),
+        lambda path: (path / checkpoint_files.MANIFEST).unlink(),
+        lambda path: (path / checkpoint_files.MANIFEST).write_text("{"),
+        lambda path: (path / checkpoint_files.MANIFEST).write_text("[]"),
+        shutil.rmtree,
+    ],
+)
+def test_a_folder_that_is_not_whole_is_noticed(tmp_path: Path, damage: object) -> None:
+    path = make(tmp_path, 1, "folder")
+    checkpoint_files.verify(path)
+    assert callable(damage)
+    damage(path)
+    with pytest.raises(CheckpointError, match="step-00000001"):
+        checkpoint_files.verify(path)
+
+
+def test_a_file_that_is_not_whole_is_noticed(tmp_path: Path) -> None:
+    path = make(tmp_path, 1, "file")
+    checkpoint_files.verify(path)
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint_files.verify(path)
+    path.write_bytes(data[:300])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint_files.verify(path)
+
+
+def test_a_name_that_is_no_checkpoints_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="a checkpoint is called step-00000123"):
+        checkpoint_files.step_of(tmp_path / "last.ckpt")

@@ -1,0 +1,115 @@
+"""Histories in an object store: what was appended is uploaded, and read back in whole files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xaytune.records import history
+from xaytune.records.history import Row
+from xaytune.records.journal import FILE_NAME, Journal
+from xaytune.records.mirror import Mirror
+from xaytune.records.parts import GrowingFile, fetch_parts
+from xaytune.records.place import Place
+from xaytune.records.remote import RemoteFolder
+
+NAME = "history/00003.arrows"
+
+
+class Counting(RemoteFolder):
+    """Counts what is uploaded to it."""
+
+    uploaded = 0
+
+    def put(self, file: str, data: bytes) -> None:
+        self.uploaded += len(data)
+        super().put(file, data)
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Counting:
+    return Counting(f"memory://{tmp_path.name}/sweep")
+
+
+def fetched(remote: RemoteFolder, target: Path) -> bytes:
+    fetch_parts(remote, "history", target)
+    return (target / NAME).read_bytes()
+
+
+def append(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def test_what_was_appended_is_uploaded_once_however_often_a_file_grew(remote: Counting, tmp_path: Path) -> None:
+    path = tmp_path / "here" / NAME
+    growing = GrowingFile(path, remote, NAME)
+    for _ in range(200):
+        append(path, b"x" * 100)
+        growing.upload()
+        growing.upload()
+    assert remote.uploaded < 3 * path.stat().st_size
+    assert fetched(remote, tmp_path / "there") == path.read_bytes()
+
+
+def test_a_file_that_was_written_anew_is_uploaded_anew_and_never_mixed_with_what_it_was(
+    remote: Counting, tmp_path: Path
+) -> None:
+    path = tmp_path / "here" / NAME
+    growing = GrowingFile(path, remote, NAME)
+    for text in (b"first", b" second"):
+        append(path, text)
+        growing.upload()
+    path.unlink()
+    append(path, b"cut")
+    growing.upload()
+    append(path, b" and more than before")
+    growing.upload()
+    assert fetched(remote, tmp_path / "there") == b"cut and more than before"
+    # another process goes on with it
+    again = GrowingFile(path, remote, NAME)
+    append(path, b"!")
+    again.upload()
+    assert fetched(remote, tmp_path / "there") == b"cut and more than before!"
+    assert len(remote.names(f"{NAME}.parts")) == 1
+
+
+def test_a_part_that_is_missing_ends_what_is_read(remote: Counting, tmp_path: Path) -> None:
+    path = tmp_path / "here" / NAME
+    growing = GrowingFile(path, remote, NAME)
+    for text in (b"one", b"two", b"three"):
+        append(path, text)
+        growing.upload()
+    remote.delete(f"{NAME}.parts/{remote.names(f'{NAME}.parts')[1]}")
+    assert fetched(remote, tmp_path / "there") == b"one"
+
+
+def test_files_that_an_earlier_version_kept_whole_are_read(remote: Counting, tmp_path: Path) -> None:
+    remote.put(NAME, b"old")
+    assert fetched(remote, tmp_path / "there") == b"old"
+    path = tmp_path / "here" / NAME
+    append(path, b"old and new")
+    GrowingFile(path, remote, NAME).upload()
+    assert fetched(remote, tmp_path / "there") == b"old and new"
+    assert remote.size(NAME) is None
+
+
+def test_a_mirror_leaves_journal_and_histories_where_another_machine_finds_them(
+    remote: Counting, tmp_path: Path
+) -> None:
+    here, there = Place(tmp_path / "here", remote), Place(tmp_path / "there", remote)
+    here.folder.mkdir()
+    journal = Journal(here.folder / FILE_NAME)
+    with Mirror(here) as mirror:
+        for step in range(3):
+            chunk = history.pack([Row(0, step, step, {"loss": step / 2})])
+            history.append(history.path_for(here.folder, 0), chunk)
+            journal.write("trial", step, config={}, seed=0)
+    assert mirror.error is None
+    journal.close()
+    there.fetch_journal()
+    there.fetch_histories()
+    assert (there.folder / FILE_NAME).read_bytes() == (here.folder / FILE_NAME).read_bytes()
+    assert history.read(history.path_for(there.folder, 0))["metrics.loss"].tolist() == [0.0, 0.5, 1.0]

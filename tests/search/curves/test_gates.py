@@ -1,0 +1,106 @@
+"""How good it is, in seconds: on synthetic curves whose best value is known; and it never stalls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import NormalDist, fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from tests.benchmarks.search.curves import Curve, Trouble
+from tests.benchmarks.search.loop import play
+from tests.benchmarks.search.methods import METHODS
+from tests.benchmarks.search.synthetic import Steps, Synthetic
+from xaytune.search.curves.method import CurvesMethod
+from xaytune.sweep.objective import Mode
+
+
+class Constant(Synthetic):
+    """Every value is the same."""
+
+    def curve(self, config: Mapping[str, Any]) -> Curve:
+        curve = super().curve(config)
+        return Curve(np.full(self.max_t, 0.5), np.full(self.max_t, 0.5), curve.seconds)
+
+    def scale(self) -> tuple[float, float]:
+        return 1.0, 0.0
+
+
+def regret(name: str, mode: Mode = "max") -> float:
+    """The mean over four tasks after 200 epochs of 8 workers, with noise."""
+    outcomes = [
+        play(METHODS[name](task, number, 1), task, workers=8, epochs=200, trouble=Trouble(0.004), seed=number)
+        for number in range(4)
+        for task in [Synthetic(number, mode)]
+    ]
+    return fmean(outcome.regret_after(200) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_it_finds_what_is_good(mode: Mode) -> None:
+    assert regret("curves", mode) < 0.16
+
+
+def test_random_search_does_not() -> None:
+    assert regret("random") > 0.25
+
+
+@pytest.fixture(scope="module")
+def played() -> CurvesMethod:
+    """A method after a sweep of 120 epochs."""
+    task = Synthetic(1)
+    method = METHODS["curves"](task, 1, 1)
+    play(method, task, workers=4, epochs=120, trouble=Trouble(0.004), seed=1)
+    assert isinstance(method, CurvesMethod)
+    return method
+
+
+def test_where_a_value_was_seen_the_model_is_near_it(played: CurvesMethod) -> None:
+    task, model = Synthetic(1), played._model
+    process, _ = model._condition(None, [])
+    seen = [
+        (trial, time, float(task.curve(played._candidates.encoding.config(trial.point)).true[time - 1]))
+        for trial in played._progress.trials
+        for time in played._progress.levels
+        if time <= trial.time
+    ]
+    values = np.array([value for _, _, value in seen])
+    standing = values - model.observations._gains(model.observations.count)(
+        np.array([time for _, time, _ in seen])
+    )
+    scores = np.array([NormalDist().inv_cdf((rank - 0.5) / len(seen)) for rank in rankdata(standing)])
+    inputs = model._inputs([trial.features for trial, _, _ in seen], [time for _, time, _ in seen])
+    mean, _ = process.posterior(inputs, np.array([trial.number for trial, _, _ in seen]))
+    assert float(np.sqrt(np.mean((mean - scores) ** 2))) < 0.18
+
+
+def test_a_running_trial_is_known_where_it_will_be_seen(played: CurvesMethod) -> None:
+    model, progress = played._model, played._progress
+    waiting = next(trial for trial in progress.running.values() if not trial.chosen)
+    known, _ = model._condition(None, [])
+    ignored, _ = model._condition(waiting, [])
+    at = model._inputs([waiting.features], [progress.level_after(waiting.time)])
+    number = np.array([waiting.number])
+    assert known.posterior(at, number)[1] < ignored.posterior(at, number)[1]
+    assert len(known._trials) == len(ignored._trials) + 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_never_stalls_on_a_metric_in_steps(seed: int) -> None:
+    task = Steps(seed)
+    noise = Trouble(0.002 * (seed % 2))
+    outcome = play(
+        METHODS["curves"](task, seed, 3), task, workers=4, epochs=20 * task.max_t, trouble=noise, seed=seed
+    )
+    assert outcome.full >= 3
+
+
+@pytest.mark.parametrize("grace_period", [1, 3])
+def test_it_never_stalls_on_a_metric_that_is_always_the_same(grace_period: int) -> None:
+    task = Constant(0)
+    method = METHODS["curves"](task, 0, grace_period)
+    outcome = play(method, task, workers=4, epochs=20 * task.max_t, trouble=Trouble(), seed=0)
+    assert outcome.full >= 3

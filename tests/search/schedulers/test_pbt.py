@@ -1,0 +1,147 @@
+"""Populations: who is compared with whom, who is paused, and what configurations come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.tune.schedulers import PopulationBasedTraining
+
+from tests.search.runs import spec_of
+from xaytune.search.build import method_for
+from xaytune.search.configurations import point_problems
+from xaytune.search.method import Exploit, KeepCheckpoint, NewTrial, Pause, Result
+from xaytune.testing.playing import Played, play
+
+SUM: dict[str, Any] = {"x": {"uniform": [0.1, 1]}}
+
+
+def population(slots: int, seed: int = 0, algorithm: str = "pbt", **options: Any) -> Played:
+    """Eight trials whose metric rises by their parameter in each of twenty epochs."""
+    totals: dict[tuple[int, int], float] = {}
+
+    def total(trial: int, config: Mapping[str, Any], time: int) -> float:
+        return totals.setdefault((trial, time), totals.get((trial, time - 2), 0.0) + 2 * config["x"])
+
+    scheduler = {"algorithm": algorithm, "perturbation_interval": 2, **options}
+    spec = spec_of(scheduler, {"algorithm": "random", "seed": 5}, space=SUM)
+    return play(method_for(spec), total, workers=slots, end=20, seed=seed)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 8])
+def test_trials_are_compared_at_the_same_age_however_few_train_at_once(slots: int) -> None:
+    """Two of eight are due at each of nine intervals, where all come to it in turn."""
+    exploits = population(slots).decisions(Exploit)
+    assert 9 <= len(exploits) <= 27
+    assert all("is among the worst: it continues from trial" in exploit.reason for exploit in exploits)
+
+
+def test_no_trial_is_paused_where_all_have_a_place() -> None:
+    method = method_for(spec_of({"algorithm": "pbt", "perturbation_interval": 2}, num_samples=3))
+    for _ in range(3):
+        assert isinstance(method.next(), NewTrial)
+    for time in (2, 4, 6):
+        for trial in range(3):
+            own, *_ = method.on_result(trial, Result(time, float(trial)))
+            assert not isinstance(own, Pause)
+            if isinstance(own, Exploit):
+                method.on_resume(trial)
+
+
+def test_synchronous_trials_wait_for_all_and_the_worst_quarter_takes_over_the_best() -> None:
+    method = method_for(spec_of({"algorithm": "pbt", "perturbation_interval": 2, "synch": True}))
+    for _ in range(8):
+        method.next()
+    for trial in range(7):
+        own, *kept = method.on_result(trial, Result(2, float(trial)))
+        assert isinstance(own, Pause)
+        assert kept == [KeepCheckpoint(trial)]  # each is the best so far
+    last, kept_last, *exploits = method.on_result(7, Result(2, 7.0))
+    assert isinstance(last, Pause)
+    assert kept_last == KeepCheckpoint(7)
+    assert [exploit.trial for exploit in exploits if isinstance(exploit, Exploit)] == [0, 1]
+    assert {exploit.donor for exploit in exploits if isinstance(exploit, Exploit)} <= {6, 7}
+
+
+domains = st.one_of(
+    st.tuples(st.floats(-5, 5), st.floats(0.1, 5)).map(lambda b: {"uniform": [b[0], b[0] + b[1]]}),
+    st.just({"loguniform": [1e-4, 1]}),
+    st.integers(1, 9).map(lambda steps: {"quniform": [0.1, 0.1 + steps * 0.05, 0.05]}),
+    st.integers(2, 9).map(lambda high: {"randint": [1, high]}),
+    st.just({"lograndint": [1, 1000]}),
+    st.just({"choice": [0, None, "a", [1, 2]]}),
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.dictionaries(st.sampled_from("abcde"), domains, min_size=1),
+    st.integers(0, 99),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_every_configuration_is_of_the_space_also_where_parents_change(
+    space: dict[str, Any], seed: int, resample: float, synch: bool
+) -> None:
+    children: dict[str, dict[str, Any]] = {"momentum": {"uniform": [0, 0.99], "when": {"kind": "sgd"}}}
+    children["betas"] = {"randint": [1, 5], "when": {"kind": ["adam", "lion"]}}
+    whole = {**space, "kind": {"choice": ["sgd", "adam", "lion"]}, **children}
+    options = {"algorithm": "pbt", "perturbation_interval": 1, "resample_probability": resample, "synch": synch}
+    spec = spec_of(options, {"algorithm": "random", "seed": seed}, space=whole, num_samples=6)
+    played = play(method_for(spec), lambda trial, config, time: Random(f"{trial}:{time}").random(), seed=seed)
+    assert played.decisions(Exploit)
+    for config in played.given:
+        assert not list(point_problems(spec.space, config)), config
+
+
+@pytest.mark.ray
+@given(
+    st.lists(st.floats(-10, 10), min_size=1, max_size=12, unique=True),
+    st.floats(0.01, 0.5),
+    st.sampled_from([1, -1]),
+)
+def test_the_quantiles_are_rays(scores: list[float], fraction: float, sign: int) -> None:
+    ray = PopulationBasedTraining("epoch", "m", "max", hyperparam_mutations={"x": [1]}, quantile_fraction=fraction)
+
+    class Trial:
+        def __init__(self, number: int) -> None:
+            self.number, self.experiment_tag = number, ""
+
+        def is_finished(self) -> bool:
+            return False
+
+    from ray.tune.schedulers.pbt import _PBTTrialState
+
+    for number, score in enumerate(scores):
+        state = _PBTTrialState(Trial(number))  # type: ignore[arg-type]
+        state.last_score = sign * score
+        ray._trial_state[Trial(number)] = state  # type: ignore[index]
+    worst, best = ({trial.number for trial in group} for group in ray._quantiles())  # type: ignore[attr-defined]
+    mode = "max" if sign == 1 else "min"
+    options = {"algorithm": "pbt", "perturbation_interval": 1, "synch": True, "quantile_fraction": fraction}
+    method = method_for(spec_of(options, num_samples=len(scores), mode=mode))
+    for _ in scores:
+        method.next()
+    actions = [
+        action for number, score in enumerate(scores) for action in method.on_result(number, Result(1, score))
+    ]
+    exploits = [action for action in actions if isinstance(action, Exploit)]
+    assert {exploit.trial for exploit in exploits} == worst
+    assert {exploit.donor for exploit in exploits} <= best
+
+
+@pytest.mark.ray
+def test_pb2_draws_floats_within_their_bounds_by_a_model_and_the_same_again() -> None:
+    def once() -> Played:
+        spec = spec_of({"algorithm": "pb2", "perturbation_interval": 1, "quantile_fraction": 0.5}, num_samples=4)
+        return play(method_for(spec), lambda trial, config, time: config["x"] * time, workers=2, end=4)
+
+    played, again = once(), once()
+    assert played.calls == again.calls
+    exploits = played.decisions(Exploit)
+    assert len(exploits) >= 4
+    assert all(0 <= exploit.config["x"] <= 1 for exploit in exploits)

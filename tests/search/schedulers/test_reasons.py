@@ -1,0 +1,70 @@
+"""What schedulers say of their decisions: what was compared with what, and nothing that was not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.search.runs import spec_of
+from xaytune.search.build import method_for
+from xaytune.search.method import Continue, End, Pause, Result, Resume, SearchMethod, Stop
+from xaytune.testing.playing import play
+
+
+def method_of(scheduler: dict[str, Any], trials: int = 4, mode: str = "max") -> SearchMethod:
+    method = method_for(spec_of(scheduler, num_samples=trials, mode=mode))
+    for _ in range(trials):
+        method.next()
+    return method
+
+
+def test_asha_tells_the_rung_the_cutoff_and_of_how_many_trials_it_is() -> None:
+    method = method_of({"algorithm": "asha", "max_t": 9, "reduction_factor": 3}, mode="min")
+    assert method.on_result(0, Result(1, 0.25)) == [Continue(trial=0, reason="rung 1: 0.25 is the first there")]
+    (stop,) = method.on_result(1, Result(1, 0.5))
+    assert stop == Stop(
+        trial=1, reason="rung 1: 0.5 is above the cut-off 0.25 of 1 trial", cutoff=0.25, compared=1
+    )
+    assert method.on_result(0, Result(9, 0.1)) == [
+        Stop(trial=0, reason="reached max_t at epoch 9", status="completed")
+    ]
+    assert method.on_result(2, Result(2, None)) == [Stop(trial=2, reason="diverged: m is not finite at epoch 2")]
+
+
+def test_median_names_no_comparison_that_was_not_made() -> None:
+    method = method_of({"algorithm": "median", "grace_period": 2, "min_samples_required": 2})
+    for trial in range(3):
+        (early,) = method.on_result(trial, Result(1, 0.5))
+        assert early == Continue(trial=trial, reason="epoch 1: 0.5, before grace_period: it is not compared")
+    texts = [method.on_result(trial, Result(2, value))[0] for trial, value in enumerate((0.6, 0.7))]
+    assert [(text.cutoff, text.compared) for text in texts if isinstance(text, Continue)] == [(None, 0)] * 2
+    assert texts[1] == Continue(
+        trial=1, reason="epoch 2: 0.7, not compared: 1 of the 2 other trials that it takes have come as far"
+    )
+    (stop,) = method.on_result(2, Result(2, 0.4))
+    assert isinstance(stop, Stop)
+    assert stop.reason == (
+        "epoch 2: its best value 0.5 is below the median 0.65 of the running averages of 2 trials"
+    )
+
+
+def test_hyperband_says_where_a_bracket_ends_short_of_max_t_and_how_far_others_train() -> None:
+    spec = spec_of({"algorithm": "hyperband", "max_t": 10, "reduction_factor": 4}, num_samples=8)
+    played = play(method_for(spec), lambda trial, config, time: config["x"] * time, end=30)
+    reasons = {stop.reason for stop in played.decisions(Stop) if stop.status == "completed"}
+    assert "reached max_t at epoch 10" in reasons
+    assert "its bracket ended at epoch 8, short of max_t 10: the longest train to epoch 10" in reasons
+    stopped = next(stop for stop in played.decisions(Stop) if stop.status == "stopped")
+    assert " is not among the best 2 of 5 in its bracket" in stopped.reason
+
+
+def test_a_bracket_does_not_wait_for_trials_that_the_sweep_does_not_have() -> None:
+    method = method_of({"algorithm": "hyperband", "max_t": 9}, trials=5)
+    for trial in range(3):
+        assert isinstance(method.on_result(trial, Result(9, 0.5))[0], (Pause, Stop))
+    # The second bracket is planned for five, of which the sweep has two.
+    assert isinstance(method.on_result(3, Result(3, 0.4))[0], Pause)
+    assert isinstance(method.on_result(4, Result(3, 0.5))[0], Continue)
+    assert method.next() == Resume(3)
+    method.on_resume(3)
+    assert not method.on_end(3, End("failed"))
+    assert isinstance(method.on_result(4, Result(9, 0.5))[0], Stop)

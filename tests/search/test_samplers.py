@@ -1,0 +1,90 @@
+"""What samplers are told, and how gridded parameters and earlier choices of other samplers go with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.search.runs import spec_of
+from xaytune.search.build import method_for
+from xaytune.search.method import End, NewTrial, Result, SearchMethod
+
+ADAPTIVE = ["tpe", "gp", "cmaes"]
+
+
+def new(method: SearchMethod) -> dict[str, Any]:
+    answer = method.next()
+    assert isinstance(answer, NewTrial)
+    return answer.config
+
+
+@pytest.mark.parametrize("algorithm", ["random", "qmc", "tpe"])
+def test_gridded_parameters_repeat_while_the_others_are_drawn_anew(algorithm: str) -> None:
+    space = {"kind": {"grid": ["a", "b"]}, "lr": {"uniform": [0, 1]}}
+    method = method_for(spec_of(search=algorithm, space=space, num_samples=3))
+    configs = [new(method) for _ in range(6)]
+    assert [config["kind"] for config in configs] == ["a", "b"] * 3
+    assert len({config["lr"] for config in configs}) == 6
+    assert not isinstance(method.next(), NewTrial)
+
+
+@pytest.mark.parametrize("algorithm", ["random", *ADAPTIVE])
+def test_a_configuration_of_a_journal_stands_where_another_would_be_drawn_now(algorithm: str) -> None:
+    search = {"algorithm": algorithm, "seed": 1}
+    method, again = (method_for(spec_of(search=search, num_samples=20)) for _ in range(2))
+    configs = [new(method) for _ in range(4)]
+    for config in ({"x": 0.123}, *configs[1:]):
+        again.adopt(config)
+    for trial, config in enumerate(({"x": 0.123}, *configs[1:])):
+        again.on_end(trial, End("completed", -abs(config["x"] - 0.3)))
+    assert new(again) not in configs
+
+
+def test_an_infeasible_configuration_is_the_worst_to_a_sampler_that_learns() -> None:
+    space = {"width": {"lograndint": [8, 129]}}
+    search = {"algorithm": "tpe", "seed": 1, "n_startup_trials": 4}
+    method = method_for(spec_of(search=search, space=space, num_samples=20))
+    for trial in range(12):
+        large = new(method)["width"] > 32
+        method.on_end(trial, End("infeasible") if large else End("completed", 1.0))
+    assert sum(new(method)["width"] > 32 for _ in range(8)) <= 2
+
+
+@pytest.mark.parametrize("scheduler", ["fifo", "asha"])
+def test_tpe_models_parameters_together_only_where_no_scheduler_stops_trials(scheduler: str) -> None:
+    """As if it had been asked for: the same configurations are drawn."""
+
+    def configs(**options: Any) -> list[dict[str, Any]]:
+        search = {"algorithm": "tpe", "n_startup_trials": 4, **options}
+        space = {"x": {"uniform": [0, 1]}, "y": {"uniform": [0, 1]}}
+        method = method_for(spec_of(scheduler, search, space=space, num_samples=12))
+        drawn = []
+        for trial in range(12):
+            drawn.append(new(method))
+            value = -abs(drawn[-1]["x"] - drawn[-1]["y"])
+            method.on_result(trial, Result(1, value))
+            method.on_end(trial, End("completed", value))
+        return drawn
+
+    together = scheduler == "fifo"
+    assert configs() == configs(multivariate=together)
+    assert configs() != configs(multivariate=not together)
+
+
+@pytest.mark.parametrize("algorithm", ["gp", "cmaes"])
+def test_these_samplers_draw_no_random_points_where_all_but_a_few_trials_are_stopped(algorithm: str) -> None:
+    """Once they saw none of the stopped trials, and drew at random for ever."""
+    options = {"algorithm": algorithm, "n_startup_trials": 4, "seed": 2}
+    stopping = method_for(spec_of("asha", options, num_samples=12))
+    failing = method_for(spec_of("asha", options, num_samples=12))
+    drawn: list[list[float]] = [[], []]
+    for trial in range(8):
+        for method, configs in zip((stopping, failing), drawn, strict=True):
+            configs.append(new(method)["x"])
+            value = -((configs[-1] - 0.3) ** 2)
+            method.on_result(trial, Result(1, value))
+            method.on_end(trial, End("stopped", value) if method is stopping else End("failed"))
+    assert drawn[0][:4] == drawn[1][:4]
+    near = [abs(x - 0.3) for x in drawn[0][5:]]
+    assert sum(near) < sum(abs(x - 0.3) for x in drawn[1][5:])

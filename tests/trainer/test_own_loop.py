@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import itertools
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import xaytune
+from tests.models import loader
+from tests.trainer import own_loops
+from xaytune.testing.training import JudgedRun, weights_of
+from xaytune.trainer import checkpoint
+from xaytune.trainer.callbacks import EVENTS, TrainState
+from xaytune.trainer.loop import Trainer
+from xaytune.trainer.own_loop import OwnLoop, set_current_trial
+
+
+def run_of(folder: Path, **options: Any) -> JudgedRun:
+    run = JudgedRun(folder, **options)
+    run.keep()
+    return run
+
+
+def rows(run: OwnLoop) -> list[tuple[int, int, int, dict[str, Any]]]:
+    """What a history records: the state at the end of each step, with what was measured before the next."""
+    found: list[tuple[int, int, int, dict[str, Any]]] = []
+
+    @run.callbacks.on("step_end")
+    def add(state: TrainState) -> None:
+        found.append((state.epoch, state.step, state.global_step, dict(state.metrics)))
+
+    @run.callbacks.on("eval_end")
+    def update(state: TrainState) -> None:
+        found[-1][3].update(state.metrics)
+
+    return found
+
+
+def test_epochs_without_steps_have_a_row_each_with_what_was_reported_in_them(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    found = rows(run)
+    for epoch in run.epochs(3):
+        run.report(score=0.1 * epoch)
+    run.finish()
+    assert found == [(0, 1, 1, {"score": 0.0}), (1, 1, 2, {"score": 0.1}), (2, 1, 3, {"score": 0.2})]
+    assert run.state.num_epochs == 3
+
+
+def test_a_report_belongs_to_the_steps_that_were_logged_before_it(tmp_path: Path) -> None:
+    evaluated: list[tuple[int, float]] = []
+    run = run_of(tmp_path)
+    run.callbacks.on("eval_end")(lambda state: evaluated.append((state.global_step, state.metrics["score"])))
+    for step in run.steps(4):
+        if step == 2:
+            run.report(score=0.0)
+        run.log(loss=1.0)
+        if step == 3:
+            run.report(score=1.0)
+    run.finish()
+    assert evaluated == [(2, 0.0), (4, 1.0)]
+
+
+def test_a_stop_at_the_top_of_a_step_is_known_at_once_and_what_is_trained_after_it_does_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_of(tmp_path, by="global_step", stop_at=2)
+    told = []
+    for _ in run.steps(9):
+        told.append(run.report(score=1.0))
+        assert run.log(loss=1.0) is told[-1]
+    run.finish()
+    assert told == [False, False, True]
+    assert run.state.global_step == 2
+    assert "told to stop at step 2 and trains on" in caplog.text
+
+
+def test_a_loop_that_the_trial_does_not_see_is_told_to_stop_by_log_and_its_steps_after_that_do_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_of(tmp_path)
+    run.callbacks.on("step_end")(lambda state: state.stop_training() if state.global_step == 5 else None)
+    told = [run.log(loss=1.0) for _ in run.epochs(3) for _ in range(4)]
+    run.finish()
+    assert told == [False] * 4 + [True] * 4
+    assert run.history == [1, 2, 3, 4, 5]
+    assert caplog.text.count("trains on") == 1
+
+
+def test_a_loop_left_by_break_ends_through_checkpoint_epoch_end_and_train_end(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for _ in run.epochs(9):
+        for step in run.steps(4):
+            run.log(loss=1.0)
+            if step == 1:
+                break
+        break
+    run.finish()
+    assert run.order().endswith("SsCet")
+    again = run_of(tmp_path)
+    assert list(again.epochs(9)) == []
+    again.finish()
+    assert again.order() == "Tt"
+
+
+def test_an_epoch_left_by_break_is_finished_if_a_report_was_the_last_it_did(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for epoch in run.epochs(9):
+        run.report(score=epoch)
+        if epoch == 2:
+            break
+    run.finish()
+    assert (run.state.epoch, run.state.global_step) == (2, 3)
+    assert run.order().endswith("ESsVvCet")
+
+
+def test_a_loop_left_by_return_within_a_function_ends_as_by_break(tmp_path: Path) -> None:
+    def train(run: JudgedRun) -> int:
+        for step in run.steps(9):
+            run.log(loss=1.0)
+            if step == 3:
+                return step
+        raise AssertionError
+
+    run = run_of(tmp_path)
+    train(run)
+    run.finish()
+    assert run.history == [1, 2, 3, 4]
+    assert run.order().endswith("SsCet")
+
+
+def test_an_exception_saves_nothing_and_fires_error_and_train_end(tmp_path: Path) -> None:
+    run = OwnLoop(checkpoint_dir=tmp_path)
+    run.keep()
+    events: list[str] = []
+    for event in EVENTS:
+        run.callbacks.on(event)(lambda state, event=event: events.append(event))
+    try:
+        for _ in run.steps(9):
+            run.log(loss=1.0)
+            raise ValueError("broken")
+    except ValueError as error:
+        run.finish(error)
+    assert events == ["train_start", "epoch_start", "step_start", "step_end", "error", "train_end"]
+    assert run.state.metrics["error"] == "ValueError: broken"
+    assert not checkpoint.list_checkpoints(tmp_path)
+
+
+def test_an_exception_that_the_program_catches_is_a_break(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    try:
+        for step in run.steps(9):
+            run.log(loss=1.0)
+            if step == 2:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    run.finish()
+    assert run.order().endswith("SsCet")
+    assert run.history == [1, 2, 3]
+
+
+def test_a_report_without_a_loop_is_one_epoch_of_one_step(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path)
+    found = rows(run)
+    run.report(score=0.5)
+    run.finish()
+    assert run.order() == "TESsVvet"
+    assert found == [(0, 1, 1, {"score": 0.5})]
+
+
+def test_a_run_without_a_word_fires_nothing(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path)
+    run.finish()
+    assert run.order() == ""
+
+
+def test_folds_count_their_epochs_on(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    epochs: list[int] = []
+    run.callbacks.on("epoch_end")(lambda state: epochs.append(state.epoch))
+    assert [[*run.epochs(2)] for _ in range(3)] == [[0, 1]] * 3
+    run.finish()
+    assert epochs == [0, 1, 2, 3, 4, 5]
+    assert run.order().count("T") == run.order().count("t") == 1
+
+
+def test_what_is_stopped_by_the_program_finishes_its_epoch_and_says_why(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for epoch in run.epochs(9):
+        run.report(score=epoch)
+        if epoch == 1:
+            run.stop("good enough")
+    run.finish()
+    assert (run.state.epoch, run.stopped, run.stop_reason) == (1, True, "good enough")
+    resumed = run_of(tmp_path)
+    assert next(resumed.epochs(9)) == 2
+
+
+def test_a_stopped_run_that_is_continued_ends_with_the_bits_of_one_that_never_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    straight = own_loops.nested(JudgedRun(tmp_path / "straight"))
+    torch.manual_seed(0)
+    stopped = JudgedRun(tmp_path / "run", stop_at=2)
+    own_loops.nested(stopped)
+    stopped.finish()
+    torch.manual_seed(9)
+    assert torch.equal(own_loops.nested(JudgedRun(tmp_path / "run")), straight)
+
+
+def test_a_finished_run_that_is_started_again_trains_nothing_and_has_what_it_trained(tmp_path: Path) -> None:
+    first = JudgedRun(tmp_path)
+    weights = own_loops.nested(first)
+    first.finish()
+    again = JudgedRun(tmp_path)
+    assert torch.equal(own_loops.nested(again), weights)
+    again.finish()
+    assert again.order() == "Tt"
+
+
+def test_a_new_learning_rate_takes_the_place_of_the_saved_one(tmp_path: Path) -> None:
+    def train(rate: float, epochs: int) -> float:
+        run = JudgedRun(tmp_path)
+        model = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), rate)
+        run.keep(model=model, optimizer=optimizer)
+        for _ in run.epochs(epochs):
+            pass
+        run.finish()
+        return float(optimizer.param_groups[0]["lr"])
+
+    train(0.1, 2)
+    assert train(0.3, 4) == 0.3
+
+
+def test_a_metric_that_is_logged_carries_no_graph(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    weight = torch.ones(1, requires_grad=True)
+    for _ in run.steps(1):
+        run.log(loss=weight * 2)
+    loss = run.state.metrics["loss"]
+    assert (loss.shape, loss.requires_grad, float(loss)) == ((), False, 2.0)
+
+
+def test_without_keep_nothing_is_saved(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path)
+    for _ in run.epochs(2):
+        pass
+    run.finish()
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_that_only_the_time_asked_for_make_place_for_later_ones(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for _ in run.epochs(9):
+        pass
+    run.finish()
+    assert [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(tmp_path)] == [7, 8, 9]
+    assert run.latest_checkpoint == checkpoint.path_for(tmp_path, 9)
+
+
+class Misuse:
+    """Programs that are refused, by what their message says."""
+
+    @staticmethod
+    def log_twice(run: OwnLoop) -> None:
+        """twice in one body of trial.steps()"""
+        for _ in run.steps(2):
+            run.log(loss=1.0)
+            run.log(loss=2.0)
+
+    @staticmethod
+    def log_outside(run: OwnLoop) -> None:
+        """outside of a loop"""
+        run.log(loss=1.0)
+
+    @staticmethod
+    def log_after_the_loop(run: OwnLoop) -> None:
+        """outside of a loop"""
+        for _ in run.epochs(1):
+            pass
+        run.log(loss=1.0)
+
+    @staticmethod
+    def keep_inside(run: OwnLoop) -> None:
+        """keep() within the body of a loop"""
+        for _ in run.epochs(1):
+            run.keep(model=nn.Linear(1, 1))
+
+    @staticmethod
+    def epochs_within_epochs(run: OwnLoop) -> None:
+        """epochs do not nest"""
+        for _ in run.epochs(2):
+            for _ in run.epochs(2):
+                pass
+
+    @staticmethod
+    def steps_within_steps(run: OwnLoop) -> None:
+        """steps do not nest"""
+        for _ in run.steps(2):
+            for _ in run.steps(2):
+                pass
+
+    @staticmethod
+    def another_metric(run: OwnLoop) -> None:
+        """the sweep's metric is 'accuracy': report that, or name 'acuracy' as"""
+        run.report(acuracy=1.0)
+
+    @staticmethod
+    def no_number(run: OwnLoop) -> None:
+        """'accuracy' must be a number, or a tensor with one element (got a Tensor of shape (2,))"""
+        run.report(accuracy=torch.ones(2))
+
+    @staticmethod
+    def a_word(run: OwnLoop) -> None:
+        """'loss' must be a number, or a tensor with one element (got a str)"""
+        for _ in run.steps(1):
+            run.log(loss="small")
+
+    @staticmethod
+    def nothing_to_keep(run: OwnLoop) -> None:
+        """'model' cannot be kept"""
+        run.keep(model=object())
+
+
+MISUSES = [getattr(Misuse, name) for name in vars(Misuse) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("program", MISUSES, ids=lambda program: program.__name__)
+def test_misuse_is_refused_in_words(program: Any, tmp_path: Path) -> None:
+    with pytest.raises((RuntimeError, TypeError, ValueError)) as refused:
+        program(OwnLoop(checkpoint_dir=tmp_path, metric="accuracy"))
+    assert program.__doc__ in str(refused.value)
+
+
+def test_a_trainers_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
+    checkpoint.save({"model": {}}, checkpoint.path_for(tmp_path, 3))
+    run = run_of(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match="are not those of a loop of"):
+        next(run.epochs(1))
+
+
+def test_a_checkpoint_of_other_things_is_refused(tmp_path: Path) -> None:
+    first = JudgedRun(tmp_path)
+    first.keep(model=nn.Linear(1, 1))
+    for _ in first.epochs(1):
+        pass
+    first.finish()
+    second = JudgedRun(tmp_path)
+    second.keep(network=nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="has no state of 'network'"):
+        next(second.epochs(2))
+
+
+@pytest.fixture
+def alone() -> OwnLoop:
+    """The trial that a program finds outside of a sweep."""
+    set_current_trial(None)
+    return xaytune.current_trial()
+
+
+def test_outside_of_a_sweep_a_program_runs_as_without_and_saves_nothing(
+    alone: OwnLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    def train(epochs: Any, steps: Any, log: Any) -> Tensor:
+        torch.manual_seed(0)
+        model = own_loops.network()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in epochs(2):
+            for inputs, targets in steps(loader()):
+                log(loss=own_loops.step(model, optimizer, inputs, targets))
+        return weights_of(model)
+
+    plain = train(range, iter, lambda loss: None)
+    with caplog.at_level(logging.INFO):
+        assert torch.equal(train(alone.epochs, alone.steps, alone.log), plain)
+    assert (alone.checkpoint_dir, alone.latest_checkpoint, alone.stopped) == (None, None, False)
+    assert "epoch 2, step 12: loss " in caplog.text
+
+
+def test_a_body_of_steps_is_one_row_whether_or_not_it_logs_or_its_epoch_reports(tmp_path: Path) -> None:
+    for logs, reports in itertools.product([False, True], repeat=2):
+        run = run_of(tmp_path / f"{logs}{reports}")
+        for _ in run.epochs(2):
+            for _ in run.steps(3):
+                if logs:
+                    run.log(loss=1.0)
+            if reports:
+                run.report(score=1.0)
+        run.finish()
+        assert run.history == [1, 2, 3, 4, 5, 6]
+        assert run.order().count("Vv") == (2 if reports else 0)
+
+
+def test_the_run_of_a_trainer_ends_once_for_its_trial(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path)
+    model = own_loops.network()
+    Trainer(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        loss_fn=nn.functional.cross_entropy,
+        train_loader=loader(),
+        trial=run,
+    ).fit()
+    run.finish()
+    assert run.order().count("t") == 1

@@ -1,0 +1,100 @@
+"""The checkpoints of a sweep: listed, verified, copied, kept for others and deleted here, and nowhere else.
+
+A checkpoint is known by its path within the sweep's folder, ``checkpoints/00003/step-00000123.pt``, which is a
+file or a folder; nobody else needs to know which. Donor checkpoints, which other trials may resume from, are
+copies under ``sources/``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from xaytune.errors import CheckpointError
+from xaytune.records import checkpoint_files
+from xaytune.records.place import Place
+
+__all__ = ["CheckpointStore"]
+
+_FOLDER, _DONORS = "checkpoints", "sources"
+
+
+class CheckpointStore:
+    """The checkpoints of a sweep, wherever they are kept.
+
+    Args:
+        place: The sweep's.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def list(self, trial: int) -> dict[int, str]:
+        """Returns the checkpoints of a trial, whole or not: paths by step, oldest first."""
+        folder = f"{_FOLDER}/{trial:05d}"
+        if self._place.remote is not None:
+            names = self._place.remote.names(folder)
+        else:
+            names = [path.name for path in checkpoint_files.list_checkpoints(self._place.folder / folder)]
+        steps = {}
+        for name in names:
+            try:
+                steps[checkpoint_files.step_of(name)] = f"{folder}/{name}"
+            except CheckpointError:
+                continue  # another file
+        return dict(sorted(steps.items()))
+
+    def verify(self, path: str) -> None:
+        """Checks that a checkpoint is whole, by its checksums; one that is kept elsewhere is fetched for that.
+
+        Raises:
+            CheckpointError: It is missing or damaged.
+        """
+        if self._place.remote is None:
+            checkpoint_files.verify(self._place.folder / path)
+            return
+        with TemporaryDirectory() as folder:
+            self.fetch(path, Path(folder) / PurePosixPath(path).name)
+            checkpoint_files.verify(Path(folder) / PurePosixPath(path).name)
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Copies a checkpoint to a path on this machine.
+
+        Raises:
+            CheckpointError: There is no such checkpoint.
+        """
+        if self._place.remote is None:
+            checkpoint_files.copy(self._place.folder / path, target)
+        elif not self._place.remote.fetch(path, target):
+            raise CheckpointError(f"{self._place}/{path}: there is no such checkpoint")
+
+    def keep(self, path: str, trial: int) -> str:
+        """Keeps a copy of a trial's checkpoint for others to resume from: its donor checkpoint.
+
+        Returns:
+            The path of the copy.
+
+        Raises:
+            CheckpointError: There is no such checkpoint.
+        """
+        return self._copied(path, f"{_DONORS}/{trial:05d}")
+
+    def hand_over(self, donor: str, trial: int) -> str:
+        """Copies a donor checkpoint to the checkpoints of another trial, which resumes from it.
+
+        Returns:
+            The path of the copy.
+
+        Raises:
+            CheckpointError: There is no such checkpoint.
+        """
+        return self._copied(donor, f"{_FOLDER}/{trial:05d}")
+
+    def delete(self, path: str) -> None:
+        """Deletes a checkpoint, wherever it is, if there is one."""
+        self._place.delete(path)
+
+    def _copied(self, path: str, folder: str) -> str:
+        target = f"{folder}/{PurePosixPath(path).name}"
+        self._place.copy(path, target)
+        return target

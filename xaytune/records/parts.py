@@ -1,0 +1,133 @@
+"""Files that grow, kept in a storage that takes whole files only: in parts, of which none is written twice.
+
+The parts of ``history/00003.arrows`` are ``history/00003.arrows.parts/GENERATION-OFFSET``: what was appended
+since the part before, at that offset of the file. A file that was written anew begins another generation; parts of
+earlier ones do not count.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from xaytune.records.remote import RemoteFolder
+
+__all__ = ["GrowingFile", "fetch_parts"]
+
+_SUFFIX = ".parts"
+# A file of more parts is put together again once it has doubled: so it is uploaded twice at most.
+_MANY = 32
+
+
+@dataclass(frozen=True)
+class _Part:
+    generation: int
+    offset: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.generation:06d}-{self.offset:012d}"
+
+    @classmethod
+    def named(cls, name: str) -> _Part:
+        generation, _, offset = name.partition("-")
+        return cls(int(generation), int(offset))
+
+
+class GrowingFile:
+    """Keeps the parts of a file up to date with the file.
+
+    Args:
+        path: The file, on this machine.
+        remote: Where its parts are kept.
+        name: The file's path there.
+    """
+
+    def __init__(self, path: Path, remote: RemoteFolder, name: str) -> None:
+        self._path, self._remote, self._name, self._folder = path, remote, name, f"{name}{_SUFFIX}"
+        self._generation = self._inode = -1
+        self._uploaded = 0  # bytes
+        self._parts: list[_Part] = []
+
+    def upload(self) -> None:
+        """Uploads what was appended; all of it where the file was written anew."""
+        with self._path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            many = len(self._parts) >= _MANY and status.st_size >= 2 * self._parts[1].offset
+            if status.st_ino != self._inode or status.st_size < self._uploaded or many:
+                self._begin(status.st_ino)
+            if status.st_size == self._uploaded and self._parts:
+                return
+            file.seek(self._uploaded)
+            part = _Part(self._generation, self._uploaded)
+            appended = file.read(status.st_size - self._uploaded)
+            self._remote.put(f"{self._folder}/{part.name}", appended)
+        self._parts.append(part)
+        self._uploaded += len(appended)
+        if part.offset == 0:
+            self._drop_others()
+
+    def _begin(self, inode: int) -> None:
+        """Begins another generation."""
+        there = [_Part.named(name) for name in self._remote.names(self._folder)]
+        self._generation = max((part.generation for part in there), default=-1) + 1
+        self._inode, self._uploaded, self._parts = inode, 0, []
+
+    def _drop_others(self) -> None:
+        self._remote.delete(self._name)  # as earlier versions kept it: whole
+        for name in self._remote.names(self._folder):
+            if _Part.named(name).generation < self._generation:
+                self._remote.delete(f"{self._folder}/{name}")
+
+
+def fetch_parts(remote: RemoteFolder, folder: str, target: Path) -> None:
+    """Brings files of this machine up to date with those of a remote folder, whole ones and ones in parts.
+
+    Args:
+        remote: Where they are kept.
+        folder: The folder, there and here.
+        target: What the folder is in here.
+    """
+    parts: dict[str, dict[_Part, int]] = defaultdict(dict)
+    whole: dict[str, int] = {}
+    for file, size in remote.sizes(folder).items():
+        name, mark, part = file.partition(f"{_SUFFIX}/")
+        if mark:
+            parts[name][_Part.named(part)] = size
+        else:
+            whole[file] = size
+    for name, size in whole.items():
+        if name not in parts and size != _size(target / name):
+            remote.fetch(name, target / name)
+    for name, sizes in parts.items():
+        chosen = _newest(sizes)
+        if sum(sizes[part] for part in chosen) != _size(target / name):
+            _put_together(remote, name, chosen, target / name)
+
+
+def _put_together(remote: RemoteFolder, name: str, parts: list[_Part], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        for part in parts:
+            file.write(remote.get(f"{name}{_SUFFIX}/{part.name}") or b"")
+    os.replace(temporary, target)
+
+
+def _newest(sizes: dict[_Part, int]) -> list[_Part]:
+    """The parts of the newest generation, in order, as far as none is missing."""
+    generation = max(part.generation for part in sizes)
+    chosen: list[_Part] = []
+    end = 0
+    for part in sorted((part for part in sizes if part.generation == generation), key=lambda part: part.offset):
+        if part.offset != end:
+            break
+        chosen.append(part)
+        end += sizes[part]
+    return chosen
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else -1

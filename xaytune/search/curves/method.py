@@ -1,0 +1,204 @@
+"""The search that reads learning curves: one model says which configuration is next, and which trial to stop.
+
+A trial that reaches a level competes with configurations that have not been tried: where one of those promises
+more, the trial is stopped, and that is next. It was chosen, with its constants, on benchmarks of learning curves
+(``tests/benchmarks/search``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xaytune.search.curves.axes import Coordinates
+from xaytune.search.curves.candidates import STARTUP_TRIALS, Candidates
+from xaytune.search.curves.model import MIN_VALUES, CurveModel, Verdict
+from xaytune.search.curves.options import CurvesSpec, levels_of
+from xaytune.search.curves.progress import Progress, Trial
+from xaytune.search.method import Action, Continue, Done, End, NewTrial, Next, Result, SearchMethod, Stop
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.space import Space
+from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
+
+__all__ = ["CurvesMethod"]
+
+# New configurations are drawn near so many of the best.
+_NEAR_BEST = 6
+
+
+class CurvesMethod(SearchMethod):
+    """Stops and starts trials by a Gaussian process over configurations and time.
+
+    Args:
+        space: What is searched.
+        objective: What is better.
+        options: The options of the spec.
+        seed: Draws follow from it and from the events.
+        num_samples: Trials at most; None for any number.
+        points_to_evaluate: Configurations that are tried first, as they are given.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        options: CurvesSpec,
+        *,
+        seed: int = 0,
+        num_samples: int | None = None,
+        points_to_evaluate: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self._objective = objective
+        self._options = options
+        self._seed = seed
+        self._num_samples = num_samples
+        self._first_configs = [dict(config) for config in points_to_evaluate]
+        self._candidates = Candidates(space, seed)
+        self._progress = Progress()
+        self._model = CurveModel(self._progress)
+        self._planned: list[dict[str, Any]] = []
+        self._decisions = 0
+        self._fallen_back = False
+        self.points = DecisionPoints(TimeAxis(options.time_attr), ())
+        if options.max_t is not None:
+            self.set_max_t(options.max_t)
+
+    def set_max_t(self, max_t: int) -> None:
+        """Learns at which time a trial was trained in full, where the options leave that open.
+
+        It is called before any trial is judged, when the first one has said it. Until then none is judged.
+        """
+        self._progress.levels = levels_of(self._options.grace_period, max_t)
+        self.points = DecisionPoints(TimeAxis(self._options.time_attr), self._progress.levels)
+
+    def next(self) -> Next:
+        """Says what is tried next: what is given, what was found when a trial was stopped, or something new."""
+        number = len(self._progress.trials)
+        if self._num_samples is not None and number >= self._num_samples:
+            return Done()
+        if number < len(self._first_configs):
+            config: dict[str, Any] | None = self._first_configs[number]
+        elif self._planned:
+            config = self._planned[0]
+        else:
+            config = self._new_config()
+        if config is None:
+            return Done("every configuration of the space has been tried")
+        self.adopt(config)
+        return NewTrial(config)
+
+    def adopt(self, config: Mapping[str, Any]) -> None:
+        """Begins the trial of a configuration."""
+        self._decisions += 1
+        if len(self._progress.trials) >= len(self._first_configs):
+            del self._planned[:1]
+        point = self._candidates.take(config)
+        self._progress.begin(point, self._features([point])[0])
+
+    def on_result(self, trial: int, result: Result) -> Sequence[Action]:
+        """Judges a trial at a level."""
+        self._decisions += 1
+        decision = self._judge(self._progress.trials[trial], result)
+        if isinstance(decision, Stop):
+            self._progress.end(trial)
+        return [decision]
+
+    def on_end(self, trial: int, end: End) -> Sequence[Action]:
+        """Learns that a trial has ended: what was seen of it stays."""
+        if end.last is not None and end.last.due and end.last.value is not None:
+            self._see(self._progress.trials[trial], end.last.time, end.last.value)
+        self._progress.end(trial)
+        return []
+
+    def fall_back(self, reason: str) -> None:
+        """Leaves the model out from now on: trials are compared by successive halving, new ones are random."""
+        self._fallen_back = True
+
+    def _judge(self, trial: Trial, result: Result) -> Continue | Stop:
+        number, at = trial.number, self.points.axis.at(result.time)
+        if result.value is None:
+            return Stop(trial=number, reason=f"{self._objective.metric} is not finite at {at}")
+        if result.time <= trial.time:
+            return Continue(trial=number, reason=f"was judged at {at} before")
+        self._see(trial, result.time, result.value)
+        if result.time >= self._progress.max_t:
+            return Stop(trial=number, reason=f"trained in full, to {at}", status="completed")
+        if self._progress.choose(trial):
+            return Continue(trial=number, reason=f"among the best at {at}: it is to train in full")
+        return self._compete(trial)
+
+    def _compete(self, trial: Trial) -> Continue | Stop:
+        """Compares a trial with what could be started instead."""
+        verdict, point = self._compare(trial)
+        # Before the model has a say, few configurations are known: others are seen first.
+        survives = self._fallen_back and self._progress.survives(trial)
+        goes_on = survives if verdict is None else verdict.goes_on
+        if point is None or goes_on:
+            return Continue(trial=trial.number, **self._words(trial, verdict))
+        config = self._candidates.encoding.config(point)
+        self._candidates.take(config)
+        self._planned.append(config)
+        return Stop(trial=trial.number, **self._words(trial, verdict, config))
+
+    def _see(self, trial: Trial, time: int, value: float) -> None:
+        score = self._objective.score(value)
+        self._model.observations.add(trial.number, time, score)
+        self._progress.reach(trial, time, score)
+
+    def _new_config(self) -> dict[str, Any] | None:
+        _, point = self._compare(None)
+        return None if point is None else self._candidates.encoding.config(point)
+
+    def _compare(self, trial: Trial | None) -> tuple[Verdict | None, Coordinates | None]:
+        """Finds what could be started instead of a trial: by the model, where it has something to say."""
+        rng = np.random.default_rng([self._seed, self._decisions, trial is not None])
+        planned = [self._candidates.encoding.point(config) for config in self._planned]
+        asked = len(self._progress.trials) + len(planned)
+        if asked < STARTUP_TRIALS:
+            return None, self._candidates.first(asked, rng)
+        near = [other.point for other in self._progress.best(_NEAR_BEST)]
+        points = self._candidates.draw(rng, near)
+        if self._fallen_back or self._model.observations.count < MIN_VALUES or not len(points):
+            return None, points[0] if len(points) else None
+        try:
+            verdict = self._model.compare(trial, self._features(points), list(self._features(planned)))
+        except np.linalg.LinAlgError:
+            return None, points[0]
+        return verdict, None if verdict.instead is None else points[verdict.instead]
+
+    def _features(self, points: Sequence[Coordinates] | Coordinates) -> Coordinates:
+        dimensions = self._candidates.encoding.dimensions
+        return self._candidates.encoding.features(np.asarray(points).reshape(-1, dimensions))
+
+    def _words(
+        self, trial: Trial, verdict: Verdict | None, instead: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Why a trial goes on, or is stopped for a new configuration."""
+        at = self.points.axis.at(trial.time)
+        others = len(self._progress.trials) - 1
+        if verdict is None:
+            reason = f"few values are known at {at}: more configurations are tried first"
+            if self._fallen_back:
+                side = "is not" if instead is None else "is"
+                reason = f"{side} among the worst at {at}; the model would take too long"
+            return {"reason": reason, "compared": others, "details": {"instead": instead}}
+        score = self._objective.score
+        predicted = {time: (score(value), deviation) for time, (value, deviation) in verdict.predicted.items()}
+        words = " or ".join(
+            f"{value:.4g} ± {deviation:.2g} at {self.points.axis.at(time)}"
+            for time, (value, deviation) in predicted.items()
+        )
+        promises = "promises more than" if instead is None else "promises less than"
+        return {
+            "reason": f"predicted {words} against a best of {score(verdict.best):.4g}, {promises} a new trial",
+            "cutoff": score(verdict.best),
+            "compared": others,
+            "details": {
+                "predicted": [[time, *values] for time, values in predicted.items()],
+                "promise": verdict.own_promise,
+                "promise_of_new": verdict.candidate_promise,
+                "instead": instead,
+            },
+        }

@@ -1,0 +1,144 @@
+"""The model of a sweep: what every trial may still become, and what a new one would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaytune.search.curves.acquisition import log_expected_improvement
+from xaytune.search.curves.axes import Coordinates
+from xaytune.search.curves.gp import NEW_TRIAL, GaussianProcess, Hyperparameters, fit
+from xaytune.search.curves.observations import Observations
+from xaytune.search.curves.progress import Progress, Trial
+
+__all__ = ["MIN_VALUES", "CurveModel", "Verdict"]
+
+# Fewer values say nothing about the lengthscales.
+MIN_VALUES = 4
+# It is fitted again when there are so many times the values of the last fit, and one.
+_GROWTH = 1.08
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the model thinks of a trial, and of what could be started instead.
+
+    Attributes:
+        instead: Which candidate promises most; None where there is none.
+        candidate_promise: Logarithm of the improvement that is expected of it.
+        own_promise: The same of the trial; None where there is no trial.
+        best: The best score that is known, without its noise, at the time that the trial is asked about.
+        predicted: Of the trial, by time: the score, and its deviation.
+    """
+
+    instead: int | None
+    candidate_promise: float
+    own_promise: float
+    best: float
+    predicted: dict[int, tuple[float, float]]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the trial promises more than all that could be started."""
+        return self.own_promise >= self.candidate_promise
+
+
+class CurveModel:
+    """A Gaussian process over what was seen. What it says follows from the values and their order alone.
+
+    Args:
+        progress: The trials.
+
+    Attributes:
+        observations: What was seen of them.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.observations = Observations()
+        self._progress = progress
+        self._fitted: tuple[int, Hyperparameters] | None = None
+
+    def compare(self, trial: Trial | None, candidates: Coordinates, planned: Sequence[Coordinates]) -> Verdict:
+        """Compares a trial with configurations that have not been tried.
+
+        Each is asked about at the level after its next: a new one at its second.
+
+        Args:
+            trial: The trial that has just reached a level; None to compare the candidates alone.
+            candidates: What the model sees of each, ``[n, d]``.
+            planned: The same of configurations that will be tried.
+
+        Raises:
+            numpy.linalg.LinAlgError: The values cannot be modelled.
+        """
+        level_after = self._progress.level_after
+        process, best = self._condition(trial, planned)
+        new = self._inputs(candidates, [level_after(0, 2)] * len(candidates))
+        promises = log_expected_improvement(*process.posterior(new, _numbers([NEW_TRIAL] * len(new))), best)
+        own, predicted, asked = -math.inf, {}, level_after(0, 2)
+        if trial is not None:
+            asked = level_after(trial.time, 2)
+            times = [asked, level_after(trial.time), self._progress.max_t]
+            ahead = self._inputs([trial.features] * len(times), times)
+            mean, deviation = process.posterior(ahead, _numbers([trial.number] * len(times)))
+            own = float(log_expected_improvement(mean[:1], deviation[:1], best)[0])
+            predicted = {
+                time: self._in_scores(m, d, time) for time, m, d in zip(times, mean, deviation, strict=True)
+            }
+        instead = int(promises.argmax()) if len(promises) else None
+        return Verdict(
+            instead=instead,
+            candidate_promise=-math.inf if instead is None else float(promises[instead]),
+            own_promise=own,
+            best=float(self.observations.scores_at([best], asked)[0]),
+            predicted=dict(sorted(predicted.items())),
+        )
+
+    def _condition(self, trial: Trial | None, planned: Sequence[Coordinates]) -> tuple[GaussianProcess, float]:
+        """The process given all that was seen and what is on its way, and the best that is known."""
+        process = GaussianProcess(self._hyperparameters(), *self._given(self.observations.count))
+        # Not the best value: noise would win.
+        best = float(process.seen_mean.max())
+        others = [other for other in self._progress.running.values() if other is not trial]
+        features = [*(other.features for other in others), *planned]
+        if features:
+            times = [self._progress.level_after(other.time) for other in others]
+            times += [self._progress.level_after(0)] * len(planned)
+            numbers = [*(other.number for other in others), *([NEW_TRIAL] * len(planned))]
+            process = process.with_running(self._inputs(features, times), _numbers(numbers))
+        return process, best
+
+    def _hyperparameters(self) -> Hyperparameters:
+        """Fits to the first values, as many as there were when a fit was last due: a replay fits to the same."""
+        due = MIN_VALUES
+        while (following := math.floor(due * _GROWTH) + 1) <= self.observations.count:
+            due = following
+        if self._fitted is None or self._fitted[0] != due:
+            self._fitted = due, fit(*self._given(due))
+        return self._fitted[1]
+
+    def _given(self, count: int) -> tuple[Coordinates, NDArray[np.int64], Coordinates]:
+        sample = self.observations.sample(count)
+        features = [self._progress.trials[trial].features for trial in sample.trials]
+        return self._inputs(features, sample.times), sample.trials, sample.y
+
+    def _inputs(
+        self, features: Sequence[Coordinates] | Coordinates, times: Sequence[float] | Coordinates
+    ) -> Coordinates:
+        """Features and time, 0 at the first level and 1 at the last, ``[n, d + 1]``."""
+        first, last = self._progress.levels[0], self._progress.max_t
+        relative = np.log(np.asarray(times, float) / first) / (math.log(last / first) or 1.0)
+        rows = np.asarray(features).reshape(len(relative), -1)
+        return np.concatenate([rows, relative[:, None]], axis=1)
+
+    def _in_scores(self, mean: float, deviation: float, time: int) -> tuple[float, float]:
+        low, middle, high = self.observations.scores_at([mean - deviation, mean, mean + deviation], time)
+        return float(middle), float(high - low) / 2
+
+
+def _numbers(trials: Sequence[int]) -> NDArray[np.int64]:
+    return np.array(trials, np.int64)

@@ -1,0 +1,116 @@
+"""How far the trials of a sweep are, and which of them trains in full whatever the model says."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+from xaytune.search.curves.axes import Coordinates
+
+__all__ = ["Progress", "Trial"]
+
+# One trial is trained in full for so many times max_t that all have trained.
+FULL_EVERY = 4
+# It is among this share of the best at its level.
+BEST_SHARE = 0.1
+
+
+@dataclass
+class Trial:
+    """A trial.
+
+    Attributes:
+        number: From 0.
+        point: Its configuration.
+        features: What a model sees of it.
+        time: When it was last seen; 0 before that.
+        score: What it was worth then: a value turned so that larger is better.
+        best: The best of its scores.
+        chosen: Whether it trains in full whatever the model says.
+    """
+
+    number: int
+    point: Coordinates
+    features: Coordinates
+    time: int = 0
+    score: float = -math.inf
+    best: float = -math.inf
+    chosen: bool = False
+
+
+class Progress:
+    """The trials of a sweep.
+
+    Attributes:
+        levels: Times at which they are judged, ascending; the last is that of a trial that was trained in full.
+            Empty until it is known.
+        trials: By number.
+        running: Those that may still be seen again, by number.
+        spent: What all trials have trained together.
+        full: Trials that were trained in full.
+    """
+
+    def __init__(self) -> None:
+        self.levels: tuple[int, ...] = ()
+        self.trials: list[Trial] = []
+        self.running: dict[int, Trial] = {}
+        self.spent = 0
+        self.full = 0
+        self._scores: defaultdict[int, list[float]] = defaultdict(list)
+
+    @property
+    def max_t(self) -> int:
+        """When a trial was trained in full."""
+        return self.levels[-1]
+
+    def begin(self, point: Coordinates, features: Coordinates) -> Trial:
+        """Begins the next trial."""
+        trial = Trial(len(self.trials), point, features)
+        self.trials.append(trial)
+        self.running[trial.number] = trial
+        return trial
+
+    def reach(self, trial: Trial, time: int, score: float) -> None:
+        """Takes a score of a trial."""
+        self.spent += time - trial.time
+        trial.time, trial.score, trial.best = time, score, max(trial.best, score)
+        self.full += time >= self.max_t
+        bisect.insort(self._scores[self._level(time)], score)
+
+    def end(self, number: int) -> None:
+        """Learns that a trial trains no more."""
+        self.running.pop(number, None)
+
+    def best(self, count: int) -> list[Trial]:
+        """Returns the best trials, of those that were seen."""
+        seen = (trial for trial in self.trials if trial.time)
+        return heapq.nsmallest(count, seen, key=lambda trial: -trial.best)
+
+    def level_after(self, time: int, steps: int = 1) -> int:
+        """Returns the level so many after a time; the last, where there are not as many."""
+        return self.levels[min(bisect.bisect(self.levels, time) + steps - 1, len(self.levels) - 1)]
+
+    def choose(self, trial: Trial) -> bool:
+        """Tells whether a trial is to train in full whatever the model says; it does so to its end.
+
+        Without some that do, none may: a model knows little beyond the levels that were reached, and draws what
+        comes later back to the mean, so that a new trial, asked about at an early level, looks better.
+        """
+        # Half of the time that it may take for each passes first: what is chosen early is chosen among few.
+        due = self.spent / (FULL_EVERY * self.max_t) - 0.5
+        if not trial.chosen and self.full + sum(other.chosen for other in self.running.values()) < due:
+            scores = self._scores[self._level(trial.time)]
+            trial.chosen = trial.score >= scores[-math.ceil(BEST_SHARE * len(scores))]
+        return trial.chosen
+
+    def survives(self, trial: Trial) -> bool:
+        """Tells whether successive halving would let a trial train on: as large a share does as the time grows."""
+        scores = self._scores[self._level(trial.time)]
+        kept = trial.time / self.level_after(trial.time)
+        return trial.score >= scores[-max(1, math.ceil(kept * len(scores)))]
+
+    def _level(self, time: int) -> int:
+        return max(bisect.bisect(self.levels, time) - 1, 0)

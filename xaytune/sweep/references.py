@@ -1,0 +1,230 @@
+"""Recipes and other functions of the user's: finding what a reference names, and whether it will be found again.
+
+A function that is given as an object runs in the sweep that it was given to. In the journal there is only its
+name, by which a resume looks for it: that finds functions and classes of modules, and those of the script or
+notebook itself where it resumes its own sweep, but no lambdas, closures, partials, bound methods and instances.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.sweep.options import Reference, reference_name
+from xaytune.sweep.values import reference_to
+
+__all__ = [
+    "check_references",
+    "check_shippable",
+    "never_reported",
+    "not_found_again",
+    "resolve",
+    "use_import_paths",
+]
+
+# What is pickled with a function goes to every node, and through Ray's own limits.
+_MOST_BYTES = 50 * 2**20
+_MB = 2**20
+
+
+def use_import_paths(paths: Iterable[str]) -> None:
+    """Makes these folders importable, the first of them first."""
+    for path in reversed(list(paths)):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+
+
+def resolve(reference: Reference) -> Callable[..., Any]:
+    """Returns the function that a reference names.
+
+    Raises:
+        ValueError: Its module cannot be imported, or has no such function.
+    """
+    if not isinstance(reference, str):
+        return reference
+    module_name, _, path = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raised = traceback.extract_tb(error.__traceback__)[-1]
+        inside = not raised.filename.startswith("<frozen importlib")
+        where = f"{raised.filename}:{raised.lineno}" if inside else f"looked in {os.getcwd()}"
+        ended = ": it ends the process when it is imported" if isinstance(error, SystemExit) else ""
+        raise ValueError(
+            f"{module_name} cannot be imported{ended}: {type(error).__name__}: {error} ({where})"
+        ) from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise ValueError(_nothing_there(module_name, path, found))
+        found = getattr(found, name)
+    if not callable(found):
+        raise ValueError(f"{reference} is not a function (it is a {type(found).__name__})")
+    function: Callable[..., Any] = found
+    return function
+
+
+def not_found_again(reference: Reference) -> str | None:
+    """Tells why a later process will not find a function by its name; None where it will.
+
+    A sweep of such a function runs, and is resumed by giving the function once more.
+    """
+    if isinstance(reference, str):
+        return None
+    name = reference_name(reference)
+    if isinstance(reference, functools.partial):
+        kind = "a partial"
+    elif inspect.ismethod(reference) and not inspect.isclass(reference.__self__):
+        kind = "a method of an object"
+    elif getattr(reference, "__name__", "") == "<lambda>":
+        kind = "a lambda"
+    elif "<locals>" in name:
+        kind = "defined inside of a function"
+    elif not hasattr(reference, "__qualname__"):
+        kind = "an object"
+    elif reference.__module__ == "__main__":
+        kind = "defined in the script or notebook itself"
+    elif reference_to(reference) is None:
+        kind = "not what its module has under that name"
+    else:
+        return None
+    return (
+        f"{name} is {kind}: it cannot be found by its name later, so that the command line cannot resume the "
+        'sweep; from Python, xaytune.resume(NAME, overrides={"recipe": ...}) can'
+    )
+
+
+def check_references(recipe: Reference, callbacks: Iterable[Reference], setup: Reference | None = None) -> None:
+    """Checks that a recipe, callbacks and a setup are there and take what they will be given.
+
+    Modules are looked for in the current folder first.
+
+    Raises:
+        SpecError: With everything that is wrong.
+    """
+    use_import_paths([os.getcwd()])
+    problems = [*_problems(("recipe",), recipe, ("config", "trial"))]
+    if setup is not None:
+        problems += _problems(("setup",), setup, ())
+    for index, callback in enumerate(callbacks):
+        problems += _problems(("callbacks", index), callback, ("trial", "config"))
+    if problems:
+        raise SpecError(problems)
+
+
+def check_shippable(
+    references: Mapping[Path, Reference], dumps: Callable[[Any], bytes], most_bytes: int = _MOST_BYTES
+) -> None:
+    """Checks that functions can be sent to other processes, with all that they capture.
+
+    Args:
+        references: By their paths in the spec; those given by name need not be sent.
+        dumps: Pickles as the executor will.
+        most_bytes: A function that is larger is refused.
+
+    Raises:
+        SpecError: What a function captures cannot be pickled or is too large: it is told by its name.
+    """
+    problems = []
+    for path, reference in references.items():
+        if isinstance(reference, str):
+            continue
+        size, error = _pickled(reference, dumps)
+        if error is None and size <= most_bytes:
+            continue
+        blamed = list(_blamed(reference, dumps, most_bytes if error is None else None))
+        names = f": {', '.join(blamed)}" if blamed else ""
+        name = reference_name(reference)
+        if error is not None:
+            message = f"{name} cannot be sent to its trials, {error}{names}; make such things inside of it"
+        else:
+            message = (
+                f"{name} would carry {size / _MB:.0f} MB to each process{names}; load such data inside of it, "
+                "or in a setup function, whose result all trials of a node share"
+            )
+        problems.append(Problem(path, message))
+    if problems:
+        raise SpecError(problems)
+
+
+def never_reported(recipe: Reference, metric: str, metrics: Mapping[str, float]) -> Problem:
+    """Words that a trial was finished without the metric of its sweep.
+
+    Args:
+        recipe: The recipe.
+        metric: The sweep's metric.
+        metrics: What the trial did report.
+    """
+    reported = f"; {nearest(metric, metrics)}" if metrics else ": it reported no metric at all"
+    return Problem(("metric",), f"{reference_name(recipe)} never reported {metric!r}{reported}")
+
+
+def _nothing_there(module: str, path: str, found: Any) -> str:
+    again = 'give it again: xaytune.resume(NAME, overrides={"recipe": ...})'
+    if module == "__main__":
+        return (
+            f"{path} was defined in a script or notebook, which this process is not: resume the sweep there, or "
+            f"{again}, or --set recipe=MODULE:{path}"
+        )
+    if "<locals>" in path or "<lambda>" in path:
+        return f"{module} has no {path!r}, a lambda or a function inside of another: {again}"
+    functions = [key for key, value in vars(found).items() if inspect.isfunction(value)]
+    return f"{module} has no {path!r}; {nearest(path, functions)}"
+
+
+def _problems(path: Path, reference: Reference, arguments: tuple[str, ...]) -> Iterator[Problem]:
+    try:
+        function = resolve(reference)
+    except ValueError as error:
+        yield Problem(path, str(error))
+        return
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return  # a builtin without a signature: calling it will tell
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        expected = f"({', '.join(arguments)})"
+        yield Problem(path, f"{reference_name(reference)} must take {expected} (got {signature})")
+
+
+def _pickled(value: Any, dumps: Callable[[Any], bytes]) -> tuple[int, str | None]:
+    """The size of a value when it is pickled; and why it cannot be, if it cannot."""
+    try:
+        return len(dumps(value)), None
+    except Exception as error:  # whatever __reduce__ of the user's raises
+        return 0, f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _blamed(reference: Callable[..., Any], dumps: Callable[[Any], bytes], most_bytes: int | None) -> Iterator[str]:
+    """Yields what a function captures that cannot be pickled or, if a size is given, that is large."""
+    for name, value in _captured(reference):
+        if inspect.ismodule(value):
+            continue
+        size, error = _pickled(value, dumps)
+        if most_bytes is None and error is not None:
+            yield f"{name} (a {type(value).__name__})"
+        elif most_bytes is not None and size > most_bytes / 10:
+            yield f"{name} (a {type(value).__name__}, {size / _MB:.0f} MB)"
+
+
+def _captured(reference: Any) -> Iterator[tuple[str, Any]]:
+    """Yields what goes along with a function, by name: globals and variables it uses, arguments, attributes."""
+    if isinstance(reference, functools.partial):
+        yield from ((f"argument {index}", value) for index, value in enumerate(reference.args))
+        yield from reference.keywords.items()
+        yield from _captured(reference.func)
+    elif inspect.ismethod(reference):
+        yield from ((f"self.{name}", value) for name, value in vars(reference.__self__).items())
+    elif inspect.isfunction(reference):
+        captured = inspect.getclosurevars(reference)
+        yield from {**captured.globals, **captured.nonlocals}.items()
+    elif hasattr(reference, "__dict__"):
+        yield from ((f"self.{name}", value) for name, value in vars(reference).items())

@@ -1,0 +1,122 @@
+"""What a Trainer refuses when it is made: what it could not do rightly."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xaytune.trainer.batches import describe
+
+__all__ = ["check_evaluation", "check_loader", "check_numbers", "check_optimizer", "check_trial", "require"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises a ValueError with the message, unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def check_numbers(
+    num_epochs: int | None,
+    max_steps: int,
+    accumulate: int,
+    eval_every: Any,
+    lr_interval: str,
+    clip_grad_norm: float | None,
+) -> None:
+    """Checks what is a number or one of a few words."""
+    require(num_epochs is None or num_epochs >= 1, f"num_epochs must be at least 1 (got {num_epochs})")
+    require(max_steps == -1 or max_steps >= 1, f"max_steps must be -1 or at least 1 (got {max_steps})")
+    require(accumulate >= 1, f"accumulate must be at least 1 (got {accumulate})")
+    require(
+        eval_every == "epoch" or (isinstance(eval_every, int) and eval_every >= 1),
+        f"eval_every must be 'epoch' or a number of steps (got {eval_every!r})",
+    )
+    require(lr_interval in ("epoch", "step"), f"lr_interval must be 'epoch' or 'step' (got {lr_interval!r})")
+    require(clip_grad_norm is None or clip_grad_norm > 0, f"clip_grad_norm must be above 0 (got {clip_grad_norm})")
+
+
+def check_evaluation(eval_loader: Any, eval_fn: Any, eval_metrics: Any, loss_fn: Any, training_step: Any) -> None:
+    """Checks that what is to be measured can be."""
+    require(eval_fn is None or eval_loader is not None, "eval_fn needs an eval_loader to measure the model on")
+    require(
+        not isinstance(eval_loader, Iterator),
+        f"eval_loader is {describe(eval_loader)}, used up after one evaluation: give what can be iterated anew",
+    )
+    if not eval_metrics:
+        return
+    require(eval_loader is not None, "eval_metrics need an eval_loader to be measured on")
+    require(eval_fn is None, "give eval_metrics or eval_fn, not both: eval_fn measures all by itself")
+    require(
+        training_step is None and loss_fn is not None,
+        "eval_metrics are given the model's outputs and the targets, which only a loss_fn's batches tell: with a "
+        "training_step, measure them in eval_fn",
+    )
+    for name, metric in eval_metrics.items():
+        lacking = [
+            method for method in ("update", "compute", "reset") if not callable(getattr(metric, method, None))
+        ]
+        if isinstance(metric, type) or lacking:
+            raise TypeError(f"eval_metrics[{name!r}] must have update, compute and reset (got {metric!r})")
+
+
+def check_trial(trial: Any, *, callbacks: Any, checkpoint_dir: Any, run: str | None, resume: bool) -> None:
+    """Checks that nothing is given that a trial has itself."""
+    require(run is None or checkpoint_dir is not None, "run names a folder in checkpoint_dir, which is not given")
+    require(
+        run is None or (run not in ("", ".", "..") and "/" not in run),
+        f"run must be a folder's name (got {run!r})",
+    )
+    if trial is None:
+        return
+    require(callbacks is None, "give callbacks or a trial, not both: a trial has its own callbacks")
+    require(checkpoint_dir is None, "give checkpoint_dir or a trial, not both")
+    require(
+        resume, "give resume=False or a trial, not both: a trial that was paused or restarted has to be resumed"
+    )
+
+
+def check_optimizer(optimizer: Any, model: nn.Module, kept: Iterator[Tensor], *, saves: bool) -> None:
+    """Checks that the optimizer can be stepped, and that all it trains is saved.
+
+    Args:
+        optimizer: The optimizer.
+        model: The model.
+        kept: Parameters of modules that are saved beside the model.
+        saves: Whether anything is saved at all.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer (got {describe(optimizer)}); for several, write a loop of "
+            "your own, or use one with several groups of parameters"
+        )
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"{type(optimizer).__name__} computes the loss several times in a step, which the Trainer does not: "
+            "write a loop of your own"
+        )
+    if not saves:
+        return
+    saved = {id(parameter) for parameters in (model.parameters(), kept) for parameter in parameters}
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    unsaved = [tuple(parameter.shape) for parameter in trained if id(parameter) not in saved]
+    require(
+        not unsaved,
+        f"the optimizer trains {len(unsaved)} parameters that are not the model's and would not be saved, of the "
+        f"shapes {', '.join(map(str, unsaved[:5]))}: give the module that has them (a loss?) as "
+        "keep={name: module}",
+    )
+
+
+def check_loader(loader: Any, *, saves: bool) -> None:
+    """Checks that a loader can be returned to within an epoch, if the run is saved."""
+    require(
+        not (saves and getattr(loader, "persistent_workers", False) and not hasattr(loader, "state_dict")),
+        "train_loader has persistent_workers=True: random numbers of workers that live on over epochs are in no "
+        "checkpoint, so that a resumed run would see other batches; use persistent_workers=False",
+    )

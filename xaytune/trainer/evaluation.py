@@ -1,0 +1,149 @@
+"""Evaluation: what is measured over a loader, leaving the run as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from xaytune.trainer import random_state
+from xaytune.trainer.batches import to_device
+from xaytune.trainer.data import batches_of, generators_of
+from xaytune.trainer.objective import BatchLoss, Objective, is_integer
+from xaytune.trainer.plain import number
+from xaytune.trainer.precision import Precision
+
+__all__ = ["EvalFn", "EvalMetric", "Evaluator"]
+
+EvalFn = Callable[[nn.Module, Iterable[Any]], Mapping[str, Any]]
+
+
+class EvalMetric(Protocol):
+    """A metric that is measured over all batches of an evaluation, as those of torchmetrics are."""
+
+    def update(self, outputs: Any, targets: Any, /) -> Any:
+        """Takes the model's outputs for a batch, and its targets."""
+
+    def compute(self) -> Any:
+        """Returns the value over all batches since the last reset: one number."""
+
+    def reset(self) -> Any:
+        """Forgets all batches."""
+
+
+class Evaluator:
+    """Measures a model over a loader.
+
+    Args:
+        model: Put in eval mode, and back into the modes that its modules had.
+        forward: The model, as it is called.
+        loader: Batches to evaluate on.
+        objective: The loss.
+        precision: Of forward passes.
+        device: Where the model is.
+        eval_fn: Measures in place of all that is measured here.
+        eval_metrics: Further metrics by name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: nn.Module,
+        loader: Iterable[Any],
+        objective: Objective,
+        precision: Precision,
+        device: torch.device,
+        eval_fn: EvalFn | None,
+        eval_metrics: Mapping[str, EvalMetric],
+    ) -> None:
+        self._model, self._forward, self._loader, self._objective = model, forward, loader, objective
+        self._eval_fn, self._eval_metrics = eval_fn, eval_metrics
+        self._device, self._precision = device, precision
+        self._generators = generators_of(loader)
+
+    def __call__(self) -> dict[str, Any]:
+        """Evaluates the model, without gradients; random states and the modules' modes are as before.
+
+        Returns:
+            What the `eval_fn` returned, or: ``eval_loss``, the mean over the examples (or over what the loss
+            averages over); ``eval_accuracy`` (0 to 1) for outputs (N, C, ...) with C of at least 2 and integer
+            targets (N, ...), of which those that the loss ignores are left out; and ``eval_<name>`` for each
+            of `eval_metrics`.
+
+        Raises:
+            ValueError: The loader yielded no batch, or the size of a batch is not known.
+        """
+        with self._leaving_all_as_it_was(), torch.no_grad(), self._precision.autocast():
+            if self._eval_fn is None:
+                return self._measure()
+            return {name: number(value) for name, value in self._eval_fn(self._forward, self._loader).items()}
+
+    def _measure(self) -> dict[str, Any]:
+        """Waits for the device once, at the end."""
+        total: Tensor | float = 0.0
+        weight: Tensor | float = 0.0
+        hits: Tensor | float = 0.0
+        judged: Tensor | float = 0.0
+        batches = 0
+        for metric in self._eval_metrics.values():
+            if isinstance(metric, nn.Module):
+                metric.to(self._device)
+            metric.reset()
+        for batches, batch in enumerate(batches_of(self._loader), start=1):  # noqa: B007
+            batch = to_device(batch, self._device)
+            result = self._objective.loss(self._forward, batch)
+            counts = self._objective.weight(batch, result)
+            loss = result.loss.double() * counts
+            total = total + (loss.where(counts > 0, 0.0) if isinstance(counts, Tensor) else loss)
+            weight = weight + counts
+            right, of = self._hits(result)
+            hits, judged = hits + right, judged + of
+            for metric in self._eval_metrics.values():
+                metric.update(result.outputs, result.targets)
+        if batches == 0:
+            raise ValueError(
+                "eval_loader yielded no batch; it must yield its batches anew each time it is iterated"
+            )
+        measured = {"eval_loss": float(total) / float(weight) if float(weight) else float("nan")}
+        if float(judged):
+            measured["eval_accuracy"] = float(hits) / float(judged)
+        for name, metric in self._eval_metrics.items():
+            measured[f"eval_{name}"] = _one_number(name, metric.compute())
+            metric.reset()
+        return measured
+
+    def _hits(self, result: BatchLoss) -> tuple[Tensor | float, Tensor | float]:
+        """How many targets had the highest score, and of how many; none where these are no scores of classes."""
+        outputs, targets, objective = result.outputs, result.targets, self._objective
+        if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and is_integer(targets)):
+            return 0.0, 0.0
+        if outputs.dim() < 2 or outputs.shape[1] < 2 or outputs.shape[:1] + outputs.shape[2:] != targets.shape:
+            return 0.0, 0.0
+        if outputs.shape[:-1] == targets.shape and outputs.dim() > 2 and not objective.over_classes:
+            return 0.0, 0.0  # (N, C, L) or (N, L, C), where C is L
+        counted = targets != objective.ignore_index
+        return ((outputs.argmax(1) == targets) & counted).sum(), counted.sum()
+
+    @contextlib.contextmanager
+    def _leaving_all_as_it_was(self) -> Iterator[None]:
+        randomness = random_state.capture(self._generators)
+        modes = [(module, module.training) for module in self._model.modules()]
+        self._model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            random_state.restore(randomness, self._generators)
+
+
+def _one_number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"eval_metrics[{name!r}] must compute one number (got {type(value).__name__}): for more, give eval_fn"
+        ) from None

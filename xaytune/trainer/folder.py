@@ -1,0 +1,133 @@
+"""The folder of a run's checkpoints: whose they are, which one to resume from, which may be deleted."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from xaytune.trainer import checkpoint
+from xaytune.trainer.context import RunContext
+from xaytune.trainer.data import fingerprint
+
+__all__ = ["CheckpointFolder"]
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointFolder:
+    """Writes and finds the checkpoints of one run.
+
+    Args:
+        path: Where they are.
+        run: The run's name, if it has one.
+        donors: Names of other runs that this one may go on from.
+        data: What tells the training data from other data, where the run has no name.
+        delete: Deletes a checkpoint that is needed no longer.
+        resume: Whether the run goes on from what is there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        run: str | None,
+        donors: Collection[str],
+        data: str | None,
+        delete: Callable[[Path], None],
+        *,
+        resume: bool,
+    ) -> None:
+        self._path, self._run, self._donors, self._data = path, run, donors, data
+        self._delete, self._resume = delete, resume
+        self._saves = 0
+        self._wanted: Counter[Path] = Counter()  # how often each was saved and not discarded
+
+    @classmethod
+    def of(
+        cls, path: Path, run: str | None, trial: RunContext | None, train_loader: Any, *, resume: bool
+    ) -> CheckpointFolder:
+        """Returns the folder of a Trainer's checkpoints: its trial's, or one of its own for a run with a name."""
+        if trial is not None:
+            name, donors = getattr(trial, "run", None), getattr(trial, "donors", ())
+            return cls(path, name, donors, None, trial.discard, resume=resume)
+        folder = path if run is None else path / run
+        return cls(folder, run, (), fingerprint(train_loader), _delete, resume=resume)
+
+    def save(self, state: dict[str, Any], global_step: int) -> Path:
+        """Writes a checkpoint, reads it back the first time, and returns its path.
+
+        Raises:
+            TypeError: The state holds something that could not be read again.
+            CheckpointError: It could not be read back.
+            OSError: The file system refused.
+        """
+        path = checkpoint.path_for(self._path, global_step)
+        whose = {"name": self._run, "data": self._data, "saves": self._saves + 1}
+        checkpoint.save(state | {"run": whose}, path)
+        if not self._wanted:
+            checkpoint.load(path)
+        self._saves += 1
+        self._wanted[path] += 1
+        return path
+
+    def discard(self, path: Path) -> None:
+        """Deletes a checkpoint, once all who had it saved have discarded it."""
+        self._wanted[path] -= 1
+        if self._wanted[path] <= 0:
+            self._delete(path)
+
+    def newest(self) -> dict[str, Any] | None:
+        """Returns the state of the newest checkpoint that is not damaged; None if there is none to resume from.
+
+        Raises:
+            CheckpointError: All of them are damaged, or the newest is another run's.
+        """
+        if not self._resume:
+            self._put_aside()
+            return None
+        damaged: checkpoint.CheckpointError | None = None
+        for path in reversed(checkpoint.list_checkpoints(self._path)):
+            try:
+                state = checkpoint.load(path)
+            except checkpoint.CheckpointError as error:
+                logger.warning("%s; trying the one before it", error)
+                damaged = error
+                continue
+            self._check_whose(path, state.get("run", {}))
+            self._saves = state.get("run", {}).get("saves", 0)
+            return state
+        if damaged is not None:
+            raise damaged
+        return None
+
+    def _put_aside(self) -> None:
+        """Moves checkpoints of earlier runs into a folder of their own."""
+        found = checkpoint.list_checkpoints(self._path)
+        if not found:
+            return
+        number = 1
+        while (aside := self._path / f"aside-{number}").exists():
+            number += 1
+        aside.mkdir()
+        for path in found:
+            path.rename(aside / path.name)
+        logger.warning("%d checkpoints of an earlier run were moved to %s", len(found), aside)
+
+    def _check_whose(self, path: Path, whose: dict[str, Any]) -> None:
+        name, data = whose.get("name"), whose.get("data")
+        remedy = (
+            "give each run a name, Trainer(run=...), or a checkpoint_dir of its own; or resume=False, which puts "
+            "the checkpoints that are there aside"
+        )
+        if name is not None and name != self._run and name not in self._donors:
+            raise checkpoint.CheckpointError(f"{path} belongs to the run {name!r}, not to {self._run!r}: {remedy}")
+        if name is None and self._run is None and None not in (data, self._data) and data != self._data:
+            raise checkpoint.CheckpointError(
+                f"{path} belongs to a run on other training data (another fold or split?): {remedy}"
+            )
+
+
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)

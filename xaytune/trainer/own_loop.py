@@ -1,0 +1,321 @@
+"""A loop of one's own: what a Trainer gives, for a loop that stays the user's::
+
+    trial.keep(model=model, optimizer=optimizer)
+    for epoch in trial.epochs(27):
+        for batch in trial.steps(train_loader):
+            ...
+            optimizer.step()
+            trial.log(loss=loss)
+        trial.report(accuracy=evaluate(model))
+
+It fires the events of :mod:`xaytune.trainer.callbacks` in their order. A value given to :meth:`OwnLoop.report`
+belongs to the steps that were counted before: one that is reported at the top of a step's body, before
+:meth:`OwnLoop.log`, is evaluated there, between ``step_start`` and ``step_end``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import difflib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from xaytune.trainer import native
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.trainer.own_run import OwnRun, fire_end, measured
+from xaytune.trainer.own_saves import Saves
+
+__all__ = ["OwnLoop", "current_trial", "set_current_trial"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class OwnLoop:
+    """A run whose loop is the user's own. By itself it stops for nobody, and without a folder it saves nothing.
+
+    A trial of a sweep is one, which is judged.
+
+    Attributes:
+        callbacks: The handlers of this run.
+        checkpoint_dir: Where its checkpoints are; None where it is neither saved nor resumed.
+        metric: The metric of the sweep: a report without it is refused.
+        shared: What the sweep's ``setup`` returned; None without.
+        stop_reason: What :meth:`stop` was given.
+
+    Args:
+        callbacks: As above; new ones by default.
+        checkpoint_dir: As above.
+        metric: As above.
+        shared: As above.
+        save_every_s: Seconds between two checkpoints that nothing but the time asks for, at least; they take a
+            twentieth of the time at most. With 0 there is one at each body's end.
+    """
+
+    def __init__(
+        self,
+        callbacks: CallbackManager | None = None,
+        checkpoint_dir: Path | None = None,
+        *,
+        metric: str | None = None,
+        shared: Any = None,
+        save_every_s: float = 10.0,
+    ) -> None:
+        self.callbacks = callbacks if callbacks is not None else CallbackManager()
+        self.checkpoint_dir = checkpoint_dir
+        self.shared = shared
+        self.stop_reason: str | None = None
+        self.metric = metric
+        self._saves = Saves(self, save_every_s)
+        self._run = OwnRun(self.callbacks, self._saves)
+        self._open: TrainState | None = None  # of a run that has begun and not ended, whoever fires its events
+        self.callbacks.on("train_start")(self._note_start)
+        self.callbacks.on("train_end")(self._note_end)
+
+    def attach(self, save_checkpoint: Callable[[], Path]) -> None:
+        """Takes the means to save the run. A trial uses it where a decision asks for a checkpoint."""
+
+    def discard(self, checkpoint: Path) -> None:
+        """Deletes a checkpoint that the run needs no longer. A trial waits until a later one is recorded."""
+        native.discard(checkpoint)
+
+    def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
+        """Tells whether the run is judged when so many epochs, or steps, are finished. Only a trial ever is."""
+        return False
+
+    def keep(self, **things: Any) -> None:
+        """Saves and restores things with the run, besides its position, random states, metrics and memory.
+
+        They are restored where the loop begins. Only a run that keeps something writes checkpoints: where a
+        scheduler asks for one, where it ends, and every now and then.
+
+        Args:
+            things: By name: whatever has ``state_dict`` and ``load_state_dict``, or ``save`` and ``load`` of a
+                folder, or ``save_state`` and ``load_state`` of one. All that trains belongs here.
+
+        Raises:
+            RuntimeError: It is called within the body of a loop.
+            TypeError: One of the things has none of these.
+        """
+        if self._run.place.in_body:
+            raise RuntimeError(
+                "trial.keep() within the body of a loop: what is kept is restored where the loop begins; call it "
+                "before the loop"
+            )
+        self._saves.keep(things)
+        if self._saves.wanted:
+            self.attach(self._run.save_checkpoint)
+
+    @overload
+    def epochs(self, epochs: int) -> Iterator[int]: ...
+    @overload
+    def epochs(self, epochs: Sequence[T]) -> Iterator[T]: ...
+    def epochs(self, epochs: int | Sequence[Any]) -> Iterator[Any]:
+        """Yields the index of each epoch that is left to train, from 0, until the run is to stop.
+
+        An epoch is finished, saved where that is due, and judged when its body ends; one that is left by
+        ``break`` is finished if a report was the last it did. A body that counts no step is one step. Loops one
+        after another (folds) are one run: their epochs count on, and those that are over are skipped when the
+        run is resumed; what code after them needs belongs in :attr:`memory`.
+
+        Args:
+            epochs: How many; or a sequence, such as ``range(1, 28)``, whose items are yielded instead.
+
+        Raises:
+            RuntimeError: It is called within the body of another loop.
+            CheckpointError: Every checkpoint that the run could resume from is damaged.
+            ValueError: The checkpoint lacks the state of something that is kept.
+        """
+        items = range(epochs) if isinstance(epochs, int) else epochs
+        place = self._run.place
+        if place.in_body and place.loop is not None and not place.loop.left:
+            raise RuntimeError(
+                "trial.epochs() within the body of another loop: epochs do not nest; use trial.steps() there"
+            )
+        for index in self._run.epochs(len(items)):
+            yield items[index]
+
+    @overload
+    def steps(self, source: int) -> Iterator[int]: ...
+    @overload
+    def steps(self, source: Iterable[T]) -> Iterator[T]: ...
+    def steps(self, source: int | Iterable[Any]) -> Iterator[Any]:
+        """Yields each batch, or index, that is left to train, until the run is to stop.
+
+        A body is one optimizer step. Within the body of an epoch this is a part of that epoch; by itself it is
+        the loop of a run by steps, which is one epoch.
+
+        Args:
+            source: What yields its batches anew each time it is iterated; or a number of steps.
+
+        Raises:
+            RuntimeError: It is called within the body of another loop of steps.
+        """
+        run = self._run
+        if run.place.step_body is not None:
+            raise RuntimeError("trial.steps() within the body of another trial.steps(): steps do not nest")
+        loop = run.place.loop
+        if loop is not None and loop.in_body and not loop.left:
+            yield from run.steps(source)
+            return
+        for _ in run.epochs(1, source if isinstance(source, int) else None):
+            yield from run.steps(source)
+
+    def log(self, **metrics: Any) -> bool:
+        """Counts an optimizer step: a row of the history.
+
+        Args:
+            metrics: Numbers, or tensors with one element, which are read when somebody needs them.
+
+        Returns:
+            Whether the run is known to stop. What is trained then counts no more. Loops of :meth:`epochs` and
+            :meth:`steps` end by themselves.
+
+        Raises:
+            RuntimeError: It is called twice in the body of a loop of steps, or outside of all loops.
+            TypeError: A metric is no number.
+        """
+        run, loop, steps = self._run, self._run.place.loop, self._run.place.step_body
+        if loop is None or not loop.in_body:
+            raise RuntimeError(
+                "trial.log() outside of a loop: it counts a step of a body of trial.epochs() or trial.steps()"
+            )
+        if loop.cut or (steps is not None and steps.void):
+            run.tell_of_training_on()
+        elif steps is None:
+            run.count_plainly(metrics)
+        elif steps.logged:
+            raise RuntimeError(
+                "trial.log() twice in one body of trial.steps(): a body is one optimizer step; give one call all "
+                "of its metrics"
+            )
+        else:
+            run.count(metrics)
+        return self.stopped
+
+    def report(self, **metrics: Any) -> bool:
+        """Says what an evaluation has measured, of the steps that were counted so far.
+
+        At the top of a step's body it is judged at once, before that step is trained; elsewhere where the body
+        ends, or the next step begins.
+
+        Args:
+            metrics: Numbers, or tensors with one element.
+
+        Returns:
+            Whether the run is known to stop: train no further. Loops of :meth:`epochs` and :meth:`steps` end by
+            themselves.
+
+        Raises:
+            TypeError: A metric is no number.
+            ValueError: The sweep's metric is not among them, and was never logged.
+        """
+        run, steps = self._run, self._run.place.step_body
+        values = {name: measured(name, value) for name, value in metrics.items()}
+        if self.metric is not None and self.metric not in {*values, *run.state.metrics}:
+            near = difflib.get_close_matches(self.metric, values, n=1)
+            raise ValueError(
+                f"trial.report() was given {', '.join(values) or 'nothing'}, and the sweep's metric is "
+                f"{self.metric!r}: report that, or name "
+                f"{repr(near[0]) if near else 'what you report'} as the metric of the sweep"
+            )
+        if steps is not None and not steps.logged:
+            run.evaluate_before_step(values)
+        else:
+            run.evaluate(values)
+        return self.stopped
+
+    def stop(self, why: str) -> None:
+        """Ends the run through its own loop, after the step or epoch whose body is running."""
+        self.stop_reason = why
+        self._run.state.stop_training()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Ends the run, where it was begun: fires ``error``, if there was one, and ``train_end``, once.
+
+        The process of a trial calls it when the user's code has returned or raised. It ends also a run whose
+        events something else has fired, such as another library's trainer that raised.
+
+        Args:
+            error: What was raised. A :class:`~xaytune.trainer.callbacks.Pause` is not an end: nothing is fired.
+        """
+        self._run.finish(error)
+        if self._open is not None and not isinstance(error, Pause):
+            fire_end(self.callbacks, self._open, error)
+
+    @property
+    def state(self) -> TrainState:
+        """What handlers are given."""
+        return self._run.state
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was told to stop."""
+        return self._run.state.should_stop
+
+    @property
+    def due(self) -> bool:
+        """Whether the run is judged at this step or at the end of this epoch, or ends there: then evaluate."""
+        state, loop, steps = self._run.state, self._run.place.loop, self._run.place.step_body
+        if loop is None or not loop.in_body:
+            return False
+        step = state.global_step
+        if steps is not None:
+            return step == state.max_steps or (step > 0 and self.decision_due(global_step=step))
+        step += not loop.stepped
+        last = loop.done + 1 == loop.total
+        return last or self.decision_due(epoch=state.epoch + 1) or self.decision_due(global_step=step)
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """A dict that is saved and restored with the run: numbers, strings, tensors and containers of them."""
+        return self._run.memory
+
+    @property
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint in the run's folder that is whole; None if there is none."""
+        if self.checkpoint_dir is None:
+            return None
+        return native.newest_whole(self.checkpoint_dir)
+
+    def _note_start(self, state: TrainState) -> None:
+        self._open = state
+
+    def _note_end(self, state: TrainState) -> None:
+        self._open = None
+
+
+_current: OwnLoop | None = None
+
+
+def current_trial() -> OwnLoop:
+    """Returns the trial of this process.
+
+    Outside of a sweep it is a run that counts, logs a line an epoch, and never stops, saves or restores anything:
+    the program does what it would do without.
+    """
+    global _current
+    if _current is None:
+        _current = OwnLoop()
+        _current.callbacks.on("epoch_end", last=True)(_log_epoch)
+        atexit.register(_finish_alone, _current)
+    return _current
+
+
+def set_current_trial(trial: OwnLoop | None) -> None:
+    """Makes a trial the one of this process."""
+    global _current
+    _current = trial
+
+
+def _log_epoch(state: TrainState) -> None:
+    metrics = ", ".join(f"{name} {float(value):.6g}" for name, value in state.metrics.items())
+    logger.info("epoch %d, step %d: %s", state.epoch + 1, state.global_step, metrics)
+
+
+def _finish_alone(trial: OwnLoop) -> None:
+    trial.finish(getattr(sys, "last_value", None))

@@ -1,0 +1,237 @@
+"""Where a loop of one's own is: which loop, which body, which batch; and the way back there when it is resumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xaytune.trainer import random_state
+from xaytune.trainer.data import ResumableLoader
+
+__all__ = ["EpochLoop", "Place", "StepLoop"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class StepLoop:
+    """A loop of steps within the body of an epoch.
+
+    Attributes:
+        source: Its batches, or how many steps it has.
+        data: The batches, with their place; None for a number of steps.
+        done: Bodies that were finished.
+        in_body: Whether a body is running.
+        logged: Whether its step was counted.
+        void: Whether the run was stopped at its top: what it trains does not count.
+    """
+
+    source: int | Iterable[Any]
+    data: ResumableLoader | None
+    done: int = 0
+    in_body: bool = False
+    logged: bool = False
+    void: bool = False
+
+    def items(self) -> Iterator[Any]:
+        """Yields what is left of the source."""
+        if isinstance(self.source, int):
+            return iter(range(self.done, self.source))
+        assert self.data is not None
+        return self.data.epoch()
+
+    def finish_body(self) -> None:
+        """Counts a body as finished."""
+        self.done += 1
+        if self.data is not None:
+            self.data.count_trained()
+
+
+@dataclass
+class EpochLoop:
+    """A loop of epochs.
+
+    Attributes:
+        index: Loops of epochs that the run had before it.
+        total: Epochs that it has.
+        first: Epochs that the run had before it.
+        done: Epochs that were finished.
+        left: Whether it was left by ``break`` or ``return`` although the run was not stopped.
+        in_body: Whether a body is running.
+        steps: The newest loop of steps in this body, if it is not over.
+        inner: Loops of steps in this body that are over.
+        stepped: Whether a step was counted in this epoch.
+        plain: Whether steps of this body were counted outside of a loop of steps: their place is not known.
+        cut: Whether the run was stopped within this body.
+        random: The random states when this body began.
+    """
+
+    index: int
+    total: int
+    first: int
+    done: int = 0
+    left: bool = False
+    in_body: bool = False
+    steps: StepLoop | None = None
+    inner: int = 0
+    stepped: bool = False
+    plain: bool = False
+    cut: bool = False
+    random: dict[str, Any] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.left or self.done >= self.total
+
+    def finish_body(self) -> None:
+        """Counts a body as finished."""
+        self.done, self.inner, self.steps, self.random = self.done + 1, 0, None, None
+
+    def finish_steps(self) -> None:
+        """Counts a loop of steps as over."""
+        if self.steps is not None and self.steps.data is not None:
+            self.steps.data.finish_epoch()
+        self.steps, self.inner = None, self.inner + 1
+
+
+@dataclass
+class Place:
+    """Where a run is.
+
+    Attributes:
+        loop: The newest loop of epochs.
+        resumed: The checkpoint that the run goes on from, until its place is reached.
+        evaluated: Whether the model was evaluated in this body before the step.
+    """
+
+    loop: EpochLoop | None = None
+    resumed: Mapping[str, Any] | None = None
+    evaluated: bool = False
+    _body: Mapping[str, Any] | None = (
+        None  # the checkpoint, until its place within the body of an epoch is reached
+    )
+    _drawn: dict[str, Any] | None = None  # the random states after an evaluation that will be made again
+    _epochs: int = 0  # that were begun
+    _loaders: dict[int, ResumableLoader] = field(default_factory=dict)  # by their loop's number in the body
+    _saved_loaders: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the body of an epoch is running."""
+        return self.loop is not None and self.loop.in_body
+
+    @property
+    def step_body(self) -> StepLoop | None:
+        """The loop of steps whose body is running."""
+        steps = self.loop.steps if self.loop is not None else None
+        return steps if steps is not None and steps.in_body else None
+
+    def enter(self, total: int) -> tuple[EpochLoop, Mapping[str, Any] | None]:
+        """Begins a loop of epochs, and returns it with the checkpoint whose place is in it, if there is one."""
+        loop = EpochLoop(0 if self.loop is None else self.loop.index + 1, total, self._epochs)
+        self.loop = loop
+        saved = self.resumed
+        if saved is None:
+            return loop, None
+        place = saved["place"]
+        if loop.index < place["loop"]:
+            loop.left = True  # it was over before the run was resumed
+            return loop, None
+        loop.first, loop.done, loop.left = place["first"], place["done"], place["left"]
+        self.resumed, self._epochs = None, loop.first + loop.done
+        self._saved_loaders = dict(saved["loaders"])
+        if place["in_body"]:
+            self._body = saved
+        elif place["plain"]:
+            logger.warning(
+                "the run was stopped within epoch %d, whose batches did not come from trial.steps(): that epoch "
+                "is trained again from its first batch",
+                loop.first + loop.done,
+            )
+        return loop, saved
+
+    def begin_body(self) -> dict[str, Any] | None:
+        """Begins the body of an epoch, and returns the random states to begin it with, if it was begun before."""
+        loop = self.loop
+        assert loop is not None
+        loop.in_body, loop.stepped, loop.plain, loop.cut = True, False, False, False
+        self._epochs = loop.first + loop.done + 1
+        return self._body["body_random"] if self._body is not None else None
+
+    def begin_steps(self, source: int | Iterable[Any]) -> tuple[StepLoop, dict[str, Any] | None] | None:
+        """Begins a loop of steps.
+
+        Returns:
+            The loop, and the random states to go on with where the run was resumed within it; None for a loop
+            that was over before the run was resumed.
+        """
+        loop = self.loop
+        assert loop is not None
+        data = None if isinstance(source, int) else ResumableLoader(source)
+        steps = loop.steps = StepLoop(source, data)
+        saved = self._saved_loaders.pop(loop.inner, None)
+        if data is not None:
+            self._loaders[loop.inner] = data
+            if saved is not None:
+                now = random_state.capture()
+                random_state.restore(saved["random"], data.generators)
+                random_state.restore(now)
+        if self._body is None:
+            return steps, None
+        place = self._body["place"]
+        if loop.inner < place["inner"]:
+            loop.finish_steps()
+            return None
+        steps.done = place["steps"]
+        if data is not None and saved is not None:
+            data.load_state_dict(saved["place"])
+        random: dict[str, Any] = self._body["random"]
+        if place["evaluated"]:
+            self._drawn = random
+        self._body = None
+        return steps, random
+
+    def count_step(self, *, plain: bool) -> None:
+        """Notes that a step was counted; a `plain` one outside of a loop of steps."""
+        assert self.loop is not None
+        self.loop.stepped = True
+        self.loop.plain |= plain
+        self.evaluated, self._drawn = False, None
+
+    def drawn(self) -> dict[str, Any] | None:
+        """Returns the random states after an evaluation that was made before the run was resumed, once."""
+        drawn, self._drawn = self._drawn, None
+        return drawn
+
+    def position(self) -> tuple[Any, ...]:
+        """What differs between two places."""
+        loop = self.loop
+        assert loop is not None
+        steps = loop.steps.done if loop.steps is not None else None
+        return loop.index, loop.first, loop.done, loop.left, loop.in_body, loop.inner, steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the place, in tensors and plain values."""
+        loop = self.loop
+        assert loop is not None
+        return {
+            "place": {
+                "loop": loop.index,
+                "first": loop.first,
+                "done": loop.done,
+                "left": loop.left,
+                "in_body": loop.in_body and not loop.plain,
+                "plain": loop.in_body and loop.plain,
+                "inner": loop.inner,
+                "steps": loop.steps.done if loop.steps is not None else 0,
+                "evaluated": self.evaluated,
+            },
+            "body_random": loop.random,
+            "loaders": {
+                index: {"place": data.state_dict(), "random": random_state.capture(data.generators)}
+                for index, data in self._loaders.items()
+            },
+        }

@@ -1,0 +1,339 @@
+"""The run behind a loop of one's own: fires its events, counts, and saves it at its place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xaytune.trainer import random_state
+from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState
+from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
+from xaytune.trainer.own_saves import Saves
+
+__all__ = ["OwnRun", "fire_end", "measured"]
+
+logger = logging.getLogger(__name__)
+
+
+class OwnRun:
+    """One run, from ``train_start`` to ``train_end``.
+
+    A body's events are fired where it ends, or where the user's next call comes: then a checkpoint that a handler
+    saves holds all that the body did.
+
+    Args:
+        callbacks: Its handlers.
+        saves: Its checkpoints.
+
+    Attributes:
+        state: What handlers are given.
+        place: Where it is.
+        memory: The user's own, saved with it.
+    """
+
+    def __init__(self, callbacks: CallbackManager, saves: Saves) -> None:
+        self.state = TrainState()
+        self.place = Place()
+        self.saves = saves
+        self._callbacks = callbacks
+        self._memory: dict[str, Any] | None = None
+        self._reported: dict[str, Any] = {}  # and not evaluated yet
+        self._step_counted = False  # and its step_end not fired yet
+        self._begun = self._ended = False
+        self._saved_at: tuple[Any, ...] | None = None
+        self._told_of_training_on = False
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """A dict of the user's that is saved with the run."""
+        if self._memory is None:
+            saved = self.saves.newest
+            self._memory = dict(saved["memory"]) if saved is not None else {}
+        return self._memory
+
+    def epochs(self, total: int, steps: int | None = None) -> Iterator[int]:
+        """Yields the index of each epoch of a loop that is left to train; with `steps`, it has so many."""
+        loop = self._enter(total, steps)
+        state = self.state
+        try:
+            while not loop.over and not state.should_stop:
+                self._begin_body(loop)
+                yield loop.done
+                self._end_body(loop, finished=True)
+        except GeneratorExit:  # by break or return, or by an exception: the next call tells
+            loop.left = not state.should_stop
+            raise
+
+    def steps(self, source: int | Iterable[Any]) -> Iterator[Any]:
+        """Yields what is left of a loop of steps within the body of an epoch."""
+        loop = self.place.loop
+        assert loop is not None
+        self.settle()
+        begun = self.place.begin_steps(source)
+        if begun is None:
+            return
+        steps, random = begun
+        if random is not None:
+            random_state.restore(random)
+        items = steps.items()
+        try:
+            while not self.state.should_stop:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    loop.finish_steps()
+                    return
+                self._fire("step_start")
+                steps.in_body, steps.logged, steps.void = True, False, False
+                yield item
+                self._end_step(steps)
+        except GeneratorExit:  # by break, or by an exception
+            steps.in_body = False
+            if steps.logged:
+                steps.finish_body()
+            loop.finish_steps()
+            raise
+        self._cut(loop)
+
+    def count(self, metrics: Mapping[str, Any]) -> None:
+        """Counts a step of the running body of a loop of steps."""
+        steps = self.place.step_body
+        assert steps is not None
+        self._count(metrics, plain=False)
+        steps.logged = True
+
+    def count_plainly(self, metrics: Mapping[str, Any]) -> None:
+        """Counts a step within the body of an epoch, outside of a loop of steps."""
+        loop = self.place.loop
+        assert loop is not None
+        self.settle()
+        self._fire("step_start")
+        self._count(metrics, plain=True)
+        self.settle()
+        if self.state.should_stop:
+            self._cut(loop)
+
+    def tell_of_training_on(self) -> None:
+        """Says, once, that what is trained after a stop does not count."""
+        if not self._told_of_training_on:
+            logger.warning(
+                "the trial was told to stop at step %d and trains on: what is trained from here counts no more; "
+                "leave the loop where trial.log() or trial.report() returns True",
+                self.state.global_step,
+            )
+        self._told_of_training_on = True
+
+    def evaluate_before_step(self, metrics: Mapping[str, Any]) -> None:
+        """Takes what was measured at the top of a step's body: it is judged before that step is trained."""
+        steps = self.place.step_body
+        assert steps is not None
+        self.place.evaluated = True
+        self.settle()
+        self._evaluate(metrics)
+        if self.state.should_stop and not steps.void:
+            steps.void = True
+            self._save()
+
+    def evaluate(self, metrics: Mapping[str, Any]) -> None:
+        """Takes what was measured; it is judged where the body ends, or the next step begins."""
+        if self.place.resumed is not None and self._begun:
+            return  # after a loop that was over before the run was resumed: it was judged then
+        self._reported |= metrics
+        if self._begun and not self.place.in_body:
+            self.settle()
+
+    def save_checkpoint(self) -> Path:
+        """Saves the run, fires ``checkpoint_saved``, and returns the path."""
+        return self._write(asked=True)
+
+    def finish(self, error: BaseException | None) -> None:
+        """Ends the run, if it was begun: ``error``, where there was one, and ``train_end``."""
+        if self._ended or isinstance(error, Pause) or not (self._begun or self._reported):
+            return
+        try:
+            if error is None:
+                self._finish_loop()
+            self.settle()
+        except Pause:
+            raise
+        except BaseException as raised:
+            self._fire_end(raised if error is None else error)
+            raise
+        self._fire_end(error)
+
+    def settle(self) -> None:
+        """Fires the events of what was counted and reported since the last call."""
+        if self._step_counted:
+            self._step_counted = False
+            self._fire("step_end")
+        if self._reported:
+            reported, self._reported = self._reported, {}
+            self._evaluate(reported)
+
+    def _enter(self, total: int, steps: int | None) -> EpochLoop:
+        place, state = self.place, self.state
+        if not self._begun:
+            place.resumed = self.saves.newest
+        else:
+            self._finish_loop()
+        found = place.resumed
+        loop, saved = place.enter(total)
+        if saved is not None:
+            self.saves.restore(saved)
+        if found is not None and not self._begun:
+            self._restore_state(found)
+            if saved is not None and loop.over:
+                state.epoch, state.step = found["state"]["epoch"], found["state"]["step"]
+        done = state.step if saved is not None else 0
+        state.num_epochs = loop.first + total
+        state.max_steps = -1 if steps is None else state.global_step - done + steps
+        if not self._begun:
+            self._begun = True
+            self._fire("train_start")
+        if saved is not None:
+            self._saved_at = place.position()
+            random_state.restore(saved["random"])
+        return loop
+
+    def _restore_state(self, saved: Mapping[str, Any]) -> None:
+        state, found, place = self.state, saved["state"], saved["place"]
+        state.epoch, state.step, state.global_step = place["first"] + place["done"], 0, found["global_step"]
+        if place["in_body"]:
+            state.step = found["step"]
+        state.metrics.update(found["metrics"])
+
+    def _begin_body(self, loop: EpochLoop) -> None:
+        state = self.state
+        random = self.place.begin_body()
+        if random is None:
+            state.epoch, state.step = loop.first + loop.done, 0
+        loop.stepped = state.step > 0
+        self._fire("epoch_start")
+        if random is not None:
+            random_state.restore(random)
+        if self.saves.wanted:
+            loop.random = random_state.capture()
+
+    def _end_body(self, loop: EpochLoop, *, finished: bool) -> None:
+        """Ends the body of an epoch; that is finished unless the run was stopped within it."""
+        loop.in_body = False
+        if finished and not loop.cut:
+            if not loop.stepped:
+                self._fire("step_start")
+                self._count({}, plain=False)
+            loop.finish_body()
+        self.settle()
+        if not loop.cut and (loop.over or self.state.should_stop):
+            self._save()
+        self._fire("epoch_end")
+        if not loop.cut and (self.state.should_stop or self.saves.due()):
+            self._save(asked=self.state.should_stop)
+
+    def _finish_loop(self) -> None:
+        """Ends a loop that was left by ``break`` or ``return``."""
+        loop = self.place.loop
+        if not self._begun:  # there was a report without any loop: it is one epoch of one step
+            for _ in self.epochs(1):
+                pass
+        elif loop is not None and loop.in_body:
+            self._end_body(loop, finished=bool(self._reported))
+
+    def _end_step(self, steps: StepLoop) -> None:
+        steps.in_body = False
+        if steps.void:
+            return
+        if not steps.logged:
+            self._count({}, plain=False)
+        steps.finish_body()
+        self.settle()
+        if not self.state.should_stop and self.saves.due():
+            self._save(asked=False)
+
+    def _cut(self, loop: EpochLoop) -> None:
+        """Ends the training of a run that was stopped within the body of an epoch."""
+        if not loop.cut:
+            self._save()
+            loop.cut = True
+
+    def _count(self, metrics: Mapping[str, Any], *, plain: bool) -> None:
+        state = self.state
+        for name, value in metrics.items():
+            state.metrics[name] = value if type(value) is float else measured(name, value)
+        state.step += 1
+        state.global_step += 1
+        self._step_counted = True
+        self.place.count_step(plain=plain)
+
+    def _evaluate(self, metrics: Mapping[str, Any]) -> None:
+        self._fire("eval_start")
+        self.state.metrics.update(metrics)
+        self._fire("eval_end")
+        drawn = self.place.drawn()
+        if drawn is not None:
+            random_state.restore(drawn)
+
+    def _save(self, *, asked: bool = True) -> None:
+        if self.saves.wanted and self._saved_at != self.place.position():
+            self._write(asked=asked)
+
+    def _write(self, *, asked: bool) -> Path:
+        state = self.state
+        progress = {
+            "state": {
+                "step": state.step,
+                "epoch": state.epoch,
+                "global_step": state.global_step,
+                "metrics": _plain(state.metrics),
+            },
+            **self.place.state_dict(),
+            "random": random_state.capture(),
+            "memory": self.memory,
+        }
+        path = self.saves.write(progress, state.global_step, asked=asked)
+        self._saved_at = self.place.position()
+        self._fire("checkpoint_saved")
+        return path
+
+    def _fire_end(self, error: BaseException | None) -> None:
+        self._ended = True
+        fire_end(self._callbacks, self.state, error)
+
+    def _fire(self, event: Event) -> None:
+        self._callbacks.fire(event, self.state)
+
+
+def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException | None) -> None:
+    """Fires ``error``, where there was one, and ``train_end``, whatever the handlers of ``error`` do."""
+    try:
+        if error is not None:
+            state.metrics["error"] = f"{type(error).__name__}: {error}"
+            callbacks.fire("error", state)
+    finally:
+        callbacks.fire("train_end", state)
+
+
+def measured(name: str, value: Any) -> Any:
+    """Returns a metric as handlers are given it: a number, or a 0-d tensor that nobody has waited for.
+
+    Raises:
+        TypeError: It is no number.
+    """
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.detach().reshape(())
+    if isinstance(value, (bool, int, float)):
+        return value
+    if getattr(value, "size", None) == 1 and hasattr(value, "item"):  # numpy's
+        return value.item()
+    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    raise TypeError(
+        f"the metric {name!r} must be a number, or a tensor with one element (got a {type(value).__name__}{shape})"
+    )
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics as plain values; this is where they are read from the device."""
+    return {name: value.item() if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}

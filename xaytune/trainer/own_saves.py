@@ -1,0 +1,160 @@
+"""Checkpoints of a loop of one's own: what is kept, when it is saved, and which one is resumed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from xaytune.trainer import checkpoint, hyperparameters
+from xaytune.trainer.cadence import Cadence
+from xaytune.trainer.context import RunContext
+from xaytune.trainer.folder import CheckpointFolder
+from xaytune.trainer.kept import Kept
+
+__all__ = ["Saves"]
+
+_KIND: Final = "loop of one's own"
+
+
+class Saves:
+    """Writes and reads the checkpoints of one run.
+
+    Args:
+        trial: Whose they are; without a folder of its own nothing is saved or restored.
+        every_s: Seconds between two saves that nothing but the time asks for, at least.
+    """
+
+    def __init__(self, trial: RunContext, every_s: float) -> None:
+        self._trial = trial
+        self._cadence = Cadence(every_s, trial.discard)
+        self._things: dict[str, Any] | None = None
+        self._hyperparameters: dict[str, list[dict[str, Any]]] = {}
+
+    def keep(self, things: Mapping[str, Any]) -> None:
+        """Adds things whose state is saved and restored; one of the same name takes the place of another.
+
+        Raises:
+            TypeError: One of them has no state that could be saved and restored.
+        """
+        kept = {name: _with_folders(thing) for name, thing in things.items()}
+        Kept(kept)
+        self._things = (self._things or {}) | kept
+        for name, thing in things.items():
+            if isinstance(thing, torch.optim.Optimizer):
+                self._hyperparameters[name] = hyperparameters.of(thing)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the run is saved at all: without what is trained, a checkpoint would be worth nothing."""
+        return self._things is not None and self._folder is not None
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self.wanted and self._cadence.due()
+
+    @cached_property
+    def newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole when it is first asked for; None if there is none.
+
+        Raises:
+            CheckpointError: All of them are damaged, or they are not those of a loop of one's own.
+        """
+        saved = self._folder.newest() if self._folder is not None else None
+        if saved is not None and saved.get("kind") != _KIND:
+            raise checkpoint.CheckpointError(
+                f"the checkpoints in {self._trial.checkpoint_dir} are not those of a loop of trial.epochs() or "
+                "trial.steps(); something else, such as a Trainer, has written them: resume with what wrote them, "
+                "or in another folder"
+            )
+        return saved
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Restores what is kept; hyperparameters that the configuration has changed since stay the new ones.
+
+        Raises:
+            ValueError: The checkpoint lacks the state of something that is kept, or nothing is kept.
+        """
+        if self._things is None:
+            raise ValueError(
+                "there is a checkpoint to resume from, and nothing is kept to restore: call trial.keep() before "
+                "the loop begins"
+            )
+        Kept(self._things).load_state_dict(saved["kept"])
+        for name, begun in saved["hyperparameters"].items():
+            optimizer = self._things.get(name)
+            if isinstance(optimizer, torch.optim.Optimizer):
+                fresh = self._hyperparameters[name]
+                hyperparameters.follow(optimizer, fresh, begun)
+                _follow_rates(_schedulers_of(optimizer, self._things.values()), fresh, begun)
+                # Else torch warns, falsely: a scheduler does not see the steps of the process before.
+                optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    def write(self, progress: Mapping[str, Any], global_step: int, *, asked: bool) -> Path:
+        """Writes a checkpoint of what is kept, and of the run's progress.
+
+        Args:
+            progress: The rest of what it holds.
+            global_step: Its step.
+            asked: Whether it was asked for, and not only by the time that has passed.
+
+        Raises:
+            OSError: The file system refused.
+            TypeError: Something in it could not be read again.
+        """
+        assert self._folder is not None
+        assert self._things is not None
+        with self._cadence.saving():
+            state = {
+                "kind": _KIND,
+                "kept": Kept(self._things).state_dict(),
+                "hyperparameters": self._hyperparameters,
+                **progress,
+            }
+            path = self._folder.save(state, global_step)
+        self._cadence.wrote(path, asked=asked)
+        return path
+
+    @cached_property
+    def _folder(self) -> CheckpointFolder | None:
+        if self._trial.checkpoint_dir is None:
+            return None
+        return CheckpointFolder.of(self._trial.checkpoint_dir, None, self._trial, None, resume=True)
+
+
+def _schedulers_of(optimizer: torch.optim.Optimizer, things: Iterable[Any]) -> Iterator[Any]:
+    """Yields the schedulers of an optimizer, and those that they are made of."""
+    for thing in things:
+        if getattr(thing, "optimizer", None) is optimizer:
+            yield thing
+            yield from _schedulers_of(optimizer, getattr(thing, "_schedulers", ()))
+
+
+def _follow_rates(schedulers: Iterable[Any], fresh: list[dict[str, Any]], begun: list[dict[str, Any]]) -> None:
+    """Scales the rates that schedulers begin with by as much as those of the configuration have changed."""
+    for scheduler in schedulers:
+        rates = getattr(scheduler, "base_lrs", [])
+        for index, (now, then) in enumerate(zip(fresh, begun, strict=True)):
+            if index < len(rates) and now["lr"] != then["lr"]:
+                rates[index] *= now["lr"] / then["lr"]
+
+
+class _Folders:
+    """A thing that saves its state into a folder by ``save_state``, as an Accelerator does."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def save(self, folder: Path) -> None:
+        self._thing.save_state(str(folder))
+
+    def load(self, folder: Path) -> None:
+        self._thing.load_state(str(folder))
+
+
+def _with_folders(thing: Any) -> Any:
+    has_states = all(callable(getattr(thing, name, None)) for name in ("save_state", "load_state"))
+    return _Folders(thing) if has_states and not isinstance(thing, type) else thing

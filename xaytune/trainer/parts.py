@@ -1,0 +1,75 @@
+"""All of a run that has a state to save, beside its position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from xaytune.trainer import random_state
+from xaytune.trainer.data import ResumableLoader
+from xaytune.trainer.kept import Kept
+from xaytune.trainer.precision import Precision
+from xaytune.trainer.schedule import Schedule
+
+__all__ = ["Parts"]
+
+_COMPILED = "_orig_mod."
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run that a checkpoint holds.
+
+    Attributes:
+        model: The model.
+        optimizer: Its optimizer.
+        schedule: Of the learning rates.
+        precision: Of the steps.
+        data: The training data.
+        kept: What the user keeps besides.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    data: ResumableLoader
+    kept: Kept
+
+    def state_dict(self, randomness: dict[str, Any] | None) -> dict[str, Any]:
+        """Returns the states of all, and the random states: those given, or as they are now."""
+        return {
+            "model": _module(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "data": self.data.state_dict(),
+            "kept": self.kept.state_dict(),
+            "random": randomness or self.randomness(),
+            **self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Restores all states."""
+        model = {name.removeprefix(_COMPILED): value for name, value in saved["model"].items()}
+        _module(self.model).load_state_dict(model)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved)
+        self.precision.load_state_dict(saved["precision"])
+        self.kept.load_state_dict(saved.get("kept", {}))
+        self.data.load_state_dict(saved["data"])
+        random_state.restore(saved["random"], self.data.generators)
+
+    def randomness(self) -> dict[str, Any]:
+        """Returns the states of all random generators that training draws from."""
+        return random_state.capture(self.data.generators)
+
+
+def _module(model: nn.Module) -> nn.Module:
+    """The module itself, where the user gave what ``torch.compile`` made of it."""
+    inner = getattr(model, "_orig_mod", model)
+    assert isinstance(inner, nn.Module)
+    return inner

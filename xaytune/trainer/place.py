@@ -1,0 +1,29 @@
+"""Where a run is, beyond what its TrainState tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Place"]
+
+
+@dataclass
+class Place:
+    """Where a run is.
+
+    Attributes:
+        epoch_finished: Whether the current epoch was trained to its end.
+        evaluated_at: The global step of the newest evaluation; -1 before the first.
+        saved: The position of the newest checkpoint.
+        in_step: Whether a step is begun and not done: its batches are not trained.
+        randomness: The random states when the step was begun, where a handler might save within it.
+        begun: Whether `fit` was called before.
+    """
+
+    epoch_finished: bool = False
+    evaluated_at: int = -1
+    saved: tuple[int, int, bool] | None = None
+    in_step: bool = False
+    randomness: dict[str, Any] | None = None
+    begun: bool = False

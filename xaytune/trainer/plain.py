@@ -1,0 +1,110 @@
+"""Plain values: what a checkpoint may hold, so that it is read again without running any code."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+__all__ = ["ARRAY_GLOBALS", "number", "plain", "plain_metrics"]
+
+_KEPT_AS_THEY_ARE: Final = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, bytearray, torch.device, torch.dtype, torch.Size}
+)
+
+# What ``torch.load(weights_only=True)`` has to allow for numpy's arrays and numbers: they run no code.
+ARRAY_GLOBALS: Final[list[Any]] = [
+    np.ndarray,
+    np.dtype,
+    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type) and issubclass(kind, np.dtype)),
+]
+
+
+def plain(value: Any, name: str = "the state") -> Any:
+    """Turns numbers of numpy and of other kinds into python's own, everywhere in a value.
+
+    Args:
+        value: Tensors, arrays, numbers, strings, and containers of them.
+        name: What it is called where it is refused.
+
+    Raises:
+        TypeError: Something in it could not be read again; the message says where it is.
+    """
+    try:
+        return _plain(value)
+    except _RefusedError as refused:
+        place = "".join(f"[{key!r}]" for key in reversed(refused.keys))
+        raise TypeError(
+            f"{name}{place} is of the type {refused.kind}, which a checkpoint cannot hold: it holds tensors, "
+            "arrays, numbers, strings, and dicts, lists, tuples and sets of them"
+        ) from None
+
+
+class _RefusedError(Exception):
+    """Something is not plain: where it is, from the inside out, and of which type."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.keys: list[Any] = []
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind in _KEPT_AS_THEY_ARE or isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, Mapping):
+        items = {_plain(key): _item(key, item) for key, item in value.items()}
+        return _ordered(items, value) if isinstance(value, OrderedDict) else items
+    if isinstance(value, (set, frozenset)):
+        return {_plain(item) for item in value}
+    if isinstance(value, (list, tuple)):
+        listed = [_item(index, item) for index, item in enumerate(value)]
+        return tuple(listed) if kind is tuple else listed
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value
+    if isinstance(value, (np.bool_, np.number, np.str_)):
+        return value.item()
+    if isinstance(value, (Fraction, Decimal)):
+        return float(value)
+    for base in (int, float, complex, str):  # a member of an enumeration, for instance
+        if isinstance(value, base):
+            return base(value)  # type: ignore[arg-type]
+    if kind in torch.serialization.get_safe_globals():
+        return value
+    raise _RefusedError(kind.__name__)
+
+
+def _item(key: Any, value: Any) -> Any:
+    try:
+        return _plain(value)
+    except _RefusedError as refused:
+        refused.keys.append(key)
+        raise
+
+
+def number(value: Any) -> Any:
+    """Returns a metric as it is kept: numbers of numpy and others as python's, all else as it is."""
+    return plain(value) if isinstance(value, (np.generic, np.ndarray, Fraction, Decimal)) else value
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns metrics as plain values; here tensors of one number are read from the device."""
+    return {
+        name: value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else plain(value, name)
+        for name, value in metrics.items()
+    }
+
+
+def _ordered(items: dict[Any, Any], original: OrderedDict[Any, Any]) -> OrderedDict[Any, Any]:
+    """The state dict of a module, with the versions of the modules that torch keeps on it."""
+    ordered = OrderedDict(items)
+    ordered.__dict__.update(original.__dict__)
+    return ordered

@@ -1,0 +1,307 @@
+"""A run of a Trainer: its loop, and its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from xaytune.trainer.arguments import require
+from xaytune.trainer.callbacks import CallbackManager, Event, TrainState
+from xaytune.trainer.context import EvaluationTimes
+from xaytune.trainer.evaluation import Evaluator
+from xaytune.trainer.folder import CheckpointFolder
+from xaytune.trainer.interrupts import interrupt_stops
+from xaytune.trainer.parts import Parts
+from xaytune.trainer.place import Place
+from xaytune.trainer.plain import number, plain_metrics
+from xaytune.trainer.step import Step, Stepped, Stepper
+
+__all__ = ["Evaluation", "Loop", "Run"]
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation(NamedTuple):
+    """An evaluation that a run asks for; it is sent the metrics."""
+
+
+Loop = Generator[Step | Evaluation, Any, None]
+
+
+class Run:
+    """A run: it trains, evaluates and saves, and fires the events of `xaytune.trainer.callbacks`.
+
+    Attributes:
+        callbacks: The handlers of its events.
+        state: What they are given.
+
+    Args:
+        callbacks: Its handlers.
+        state: Its state, at the beginning.
+        parts: What has a state to save.
+        stepper: Takes its steps.
+        evaluator: Evaluates it; None evaluates nothing.
+        times: When it evaluates.
+        folder: Of its checkpoints; None keeps none.
+    """
+
+    def __init__(
+        self,
+        callbacks: CallbackManager,
+        state: TrainState,
+        parts: Parts,
+        stepper: Stepper,
+        evaluator: Evaluator | None,
+        times: EvaluationTimes,
+        folder: CheckpointFolder | None,
+    ) -> None:
+        self.callbacks, self.state = callbacks, state
+        self._parts, self._stepper, self._evaluator = parts, stepper, evaluator
+        self._times, self._folder = times, folder
+        self._place = Place()
+
+    def fit(self) -> TrainState:
+        """Trains until the run is over, and returns its state. Called again, it goes on where the run was stopped.
+
+        Ctrl-C (where this runs in the main thread) stops the run after its current step, like
+        ``state.stop_training()``, and is raised at the end; a second one is raised at once.
+
+        Raises:
+            CheckpointError: Every checkpoint that the run could resume from is damaged, or the newest is another
+                run's.
+            Exception: Whatever the model, the data or a handler raised, after ``error`` and ``train_end``.
+        """
+        with interrupt_stops(self.state):
+            loop = self.loop()
+            answer: Any = None
+            with contextlib.suppress(StopIteration):
+                request = next(loop)
+                while True:
+                    try:
+                        answer = self.perform(request)
+                    except BaseException as error:
+                        request = loop.throw(error)
+                    else:
+                        request = loop.send(answer)
+        return self.state
+
+    def loop(self) -> Loop:
+        """Runs the loop, which asks for steps and evaluations by yielding them, and is sent what they gave.
+
+        :meth:`fit` drives it with :meth:`perform`. An error in performing is to be thrown into it: it fires
+        ``error`` and ``train_end``, and raises it again.
+        """
+        try:
+            self._begin()
+            self._fire("train_start")
+            self._stop_what_has_ended()
+            while not self._over():
+                yield from self._train_epoch()
+            self._save_last()
+            self._parts.data.leave()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # Other BaseExceptions unwind a run that goes on elsewhere: a pause is not an end.
+            self.state.metrics["error"] = f"{type(error).__name__}: {error}"
+            try:
+                self._fire("error")
+            finally:
+                self._fire("train_end")
+            raise
+        self._fire("train_end")
+
+    def perform(self, request: Step | Evaluation) -> Stepped | dict[str, Any]:
+        """Does what the loop asks for."""
+        if isinstance(request, Step):
+            return self._stepper(request)
+        assert self._evaluator is not None
+        return self._evaluator()
+
+    def save_checkpoint(self) -> Path:
+        """Writes the whole state of the run to `checkpoint_dir`, fires ``checkpoint_saved``, returns the path.
+
+        Saved in a handler of ``step_start`` or ``error``, the state is that before the step: a resumed run
+        trains its batches.
+
+        Raises:
+            ValueError: The run has no `checkpoint_dir`, or is within a step, elsewhere than in such a handler.
+            TypeError: Something in the state, which the message names, could not be read again.
+            OSError: The file system refused.
+        """
+        if self._folder is None:
+            raise ValueError("the Trainer has no checkpoint_dir to save a checkpoint in")
+        path = self._folder.save(self.state_dict(), self.state.global_step)
+        self._place.saved = self._position()
+        self._fire("checkpoint_saved")
+        return path
+
+    def discard_checkpoint(self, path: Path) -> None:
+        """Deletes a checkpoint of this run that a later one replaces, unless another handler saved it too."""
+        if self._folder is not None:
+            self._folder.discard(path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the whole state of the run, in tensors and plain values.
+
+        Raises:
+            ValueError: The run is within a step, elsewhere than in a handler of ``step_start`` or ``error``.
+        """
+        place = self._place
+        require(
+            not place.in_step or place.randomness is not None,
+            "a checkpoint cannot be saved in the middle of a step: save it in a handler of step_end or step_start",
+        )
+        state = dataclasses.asdict(dataclasses.replace(self.state, metrics={}))
+        metrics = {name: value for name, value in self.state.metrics.items() if name != "error"}
+        return self._parts.state_dict(place.randomness if place.in_step else None) | {
+            "state": state | {"metrics": plain_metrics(metrics)},
+            "epoch_finished": place.epoch_finished,
+            "evaluated_at": place.evaluated_at,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Returns to a state that :meth:`state_dict` gave; `num_epochs` and `max_steps` stay this run's own.
+
+        So do hyperparameters of the optimizer and of `lr_scheduler`, where they are not those that the saved run
+        began with.
+
+        Raises:
+            ValueError: It lacks the state of something in `keep`.
+        """
+        self._parts.load_state_dict(saved)
+        state, place = self.state, self._place
+        for name in ("step", "epoch", "global_step", "metrics"):
+            setattr(state, name, saved["state"][name])
+        state.metrics.pop("error", None)
+        place.epoch_finished, place.evaluated_at = saved["epoch_finished"], saved["evaluated_at"]
+        place.saved = self._position()
+        if place.epoch_finished and not self._over():
+            self._next_epoch()
+
+    def _begin(self) -> None:
+        place = self._place
+        place.in_step = False
+        self._stepper.begin()
+        if place.begun:  # fit was called before: it goes on
+            self.state.should_stop = False
+            self.state.metrics.pop("error", None)
+        elif self._folder is not None and (saved := self._folder.newest()) is not None:
+            self.load_state_dict(saved)
+        place.begun = True
+        if self.state.global_step and self._over() and not self.state.should_stop:
+            logger.warning("the run was finished before, at step %d: nothing is trained", self.state.global_step)
+
+    def _stop_what_has_ended(self) -> None:
+        """Stops a run that a handler ended before, such as EarlyStopping: starting it again changes nothing."""
+        if self.state.global_step == 0:
+            return
+        for handler in (*self.callbacks.handlers("eval_end"), *self.callbacks.handlers("epoch_end")):
+            has_ended = getattr(handler, "has_ended", None)
+            if has_ended is not None and has_ended(self.state):
+                logger.warning(
+                    "%r ended the run before, at step %d: nothing is trained", handler, self.state.global_step
+                )
+                self.state.stop_training()
+
+    def _train_epoch(self) -> Loop:
+        state, place, data = self.state, self._place, self._parts.data
+        if place.epoch_finished:
+            self._next_epoch()
+        self._fire("epoch_start")
+        self._stepper.begin_epoch()
+        if state.step > 0:
+            yield from self._evaluate_after_step()  # a run that was broken off between a step and its evaluation
+        exhausted = False
+        batches = data.epoch()
+        while not self._over() and not exhausted:
+            exhausted = not (yield from self._train_step(batches))
+        require(
+            state.step > 0 or not exhausted,
+            "train_loader yielded no batch; it must yield its batches anew each epoch",
+        )
+        if not state.should_stop:
+            yield from self._evaluate_after_epoch(exhausted)
+        if exhausted:
+            self._parts.schedule.after_epoch(state.metrics)
+            data.finish_epoch()
+            place.epoch_finished = True
+        if self._over():
+            self._save_last()
+        self._fire("epoch_end")
+
+    def _next_epoch(self) -> None:
+        self.state.epoch, self.state.step, self._place.epoch_finished = self.state.epoch + 1, 0, False
+
+    def _train_step(self, batches: Iterator[Any]) -> Generator[Step | Evaluation, Any, bool]:
+        """Takes one optimizer step, and evaluates where that is due; False where there is no batch left."""
+        state, place, parts = self.state, self._place, self._parts
+        if self.callbacks.handlers("step_start") or self.callbacks.handlers("error"):  # which may save
+            place.randomness = parts.randomness()
+        step = self._stepper.over(batches, parts.data)
+        if step is None:
+            return False
+        place.in_step = True
+        self._fire("step_start")
+        metrics, skipped = yield step
+        state.metrics["learning_rate"] = _rate(self._parts.optimizer)
+        state.metrics.update(metrics)
+        if not skipped:
+            parts.schedule.after_step(state.metrics)
+        parts.data.count_trained()
+        state.step += 1
+        state.global_step += 1
+        place.in_step, place.randomness = False, None
+        self._fire("step_end")
+        if not state.should_stop:
+            yield from self._evaluate_after_step()
+        return True
+
+    def _over(self) -> bool:
+        state = self.state
+        if state.should_stop or 0 <= state.max_steps <= state.global_step:
+            return True
+        return self._place.epoch_finished and 0 < state.num_epochs <= state.epoch + 1
+
+    def _evaluate_after_step(self) -> Loop:
+        step = self.state.global_step
+        if self._times.after_step(step):
+            yield from self._evaluate()
+        if self._times.asked_after_step(step):
+            self._parts.schedule.after_evaluation(self.state.metrics, step)
+
+    def _evaluate_after_epoch(self, exhausted: bool) -> Loop:
+        epochs, limit = self.state.epoch + 1, self.state.num_epochs
+        last = self._over() or (exhausted and 0 < limit <= epochs)
+        if last or self._times.after_epoch(epochs):
+            yield from self._evaluate()
+        if exhausted and self._times.asked_after_epoch():
+            self._parts.schedule.after_evaluation(self.state.metrics, self.state.global_step)
+
+    def _evaluate(self) -> Loop:
+        if self._evaluator is None or self._place.evaluated_at == self.state.global_step:
+            return
+        self._fire("eval_start")
+        self.state.metrics.update((yield Evaluation()))
+        self._place.evaluated_at = self.state.global_step
+        self._fire("eval_end")
+
+    def _save_last(self) -> None:
+        if self._folder is not None and self._place.saved != self._position():
+            self.save_checkpoint()
+
+    def _position(self) -> tuple[int, int, bool]:
+        return self.state.global_step, self._place.evaluated_at, self._place.epoch_finished
+
+    def _fire(self, event: Event) -> None:
+        self.callbacks.fire(event, self.state)
+
+
+def _rate(optimizer: torch.optim.Optimizer) -> Any:
+    rate = optimizer.param_groups[0]["lr"]
+    return rate.detach().clone() if isinstance(rate, Tensor) else number(rate)

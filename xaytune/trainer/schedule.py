@@ -1,0 +1,220 @@
+"""The schedule of a run's learning rates: when its scheduler steps, and how it is resumed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from xaytune.trainer import hyperparameters
+
+__all__ = ["LRInterval", "LRScheduler", "Schedule"]
+
+logger = logging.getLogger(__name__)
+
+LRInterval = Literal["epoch", "step"]
+LRScheduler = torch.optim.lr_scheduler.LRScheduler | ReduceLROnPlateau
+_DIRECTIONS = {"loss": "min", "eval_loss": "min", "eval_accuracy": "max"}
+
+
+class Schedule:
+    """Steps a learning rate scheduler, and the optimizer's hyperparameters with it where a run is resumed.
+
+    Args:
+        optimizer: The scheduler's.
+        scheduler: Any of torch's, or with the same interface; None keeps the rates as they are.
+        interval: Step each epoch, or each optimizer step.
+        metric: What ReduceLROnPlateau is given; None for all others.
+        evaluates: Whether that metric is measured by evaluations: it is given once after each, whatever the
+            interval.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        scheduler: LRScheduler | None,
+        interval: LRInterval,
+        metric: str | None,
+        *,
+        evaluates: bool,
+    ) -> None:
+        self._optimizer, self._scheduler, self._interval = optimizer, scheduler, interval
+        self._metric, self._evaluates = metric, evaluates
+        self._begun = hyperparameters.of(optimizer)
+        self._scheduler_begun = self._scheduler_state()
+        self._steps = 0
+        self._given_at = -1  # the global step of the evaluation that the scheduler was given last
+
+    @classmethod
+    def of(
+        cls,
+        optimizer: torch.optim.Optimizer,
+        scheduler: LRScheduler | None,
+        interval: LRInterval,
+        metric: str | None,
+        *,
+        sweep: tuple[str, str] | None,
+        evaluates: bool,
+    ) -> Schedule:
+        """Returns the schedule of a Trainer.
+
+        Args:
+            optimizer: The Trainer's.
+            scheduler: Over the same optimizer.
+            interval: When it steps.
+            metric: What the user named for ReduceLROnPlateau to watch.
+            sweep: The metric and mode of the sweep.
+            evaluates: Whether the run evaluates.
+
+        Raises:
+            ValueError: The metric is better in another direction than the scheduler takes it to be, or there is
+                no ReduceLROnPlateau to watch it.
+        """
+        if isinstance(scheduler, ReduceLROnPlateau):
+            metric = _watched_metric(scheduler, metric, sweep, evaluates=evaluates)
+        elif metric is not None:
+            raise ValueError(
+                f"lr_metric={metric!r} is for ReduceLROnPlateau alone (got {type(scheduler).__name__})"
+            )
+        return cls(optimizer, scheduler, interval, metric, evaluates=evaluates)
+
+    def after_step(self, metrics: Mapping[str, Any]) -> None:
+        """Counts an optimizer step that was not skipped."""
+        if self._interval == "step":
+            self._step(metrics)
+
+    def after_epoch(self, metrics: Mapping[str, Any]) -> None:
+        """Counts an epoch."""
+        if self._interval == "epoch":
+            self._step(metrics)
+
+    def after_evaluation(self, metrics: Mapping[str, Any], global_step: int) -> None:
+        """Gives ReduceLROnPlateau its metric, once for each evaluation.
+
+        Raises:
+            ValueError: The evaluation did not measure it.
+        """
+        if self._metric is None or not self._evaluates or self._given_at == global_step:
+            return
+        self._given_at = global_step
+        self._reduce(self._metric, metrics)
+
+    def _step(self, metrics: Mapping[str, Any]) -> None:
+        if self._scheduler is None or (self._metric is not None and self._evaluates):
+            return
+        if self._metric is not None:
+            self._reduce(self._metric, metrics)
+        else:
+            self._scheduler.step()
+            self._steps += 1
+
+    def _reduce(self, metric: str, metrics: Mapping[str, Any]) -> None:
+        if metric not in metrics:
+            raise ValueError(
+                f"ReduceLROnPlateau watches {metric!r}, which was not measured; name one that is with lr_metric=: "
+                + ", ".join(sorted(metrics))
+            )
+        assert isinstance(self._scheduler, ReduceLROnPlateau)
+        self._scheduler.step(float(metrics[metric]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of the scheduler, and what the run was begun with."""
+        return {
+            "lr_scheduler": self._scheduler_state(),
+            "lr_scheduler_begun": self._scheduler_begun,
+            "lr_steps": self._steps,
+            "lr_given_at": self._given_at,
+            "hyperparameters": self._begun,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Resumes the schedule; the optimizer's own state was loaded before.
+
+        Hyperparameters that are not those which the saved run was begun with take the place of the saved ones.
+        A schedule that has become another one, by its rate or its own options, is followed from its beginning to
+        where the run is.
+        """
+        steps = saved.get("lr_steps", saved["lr_scheduler"].get("last_epoch", 0))
+        self._given_at = saved.get("lr_given_at", -1)
+        begun = saved["hyperparameters"]
+        # Else torch warns, falsely: a scheduler does not see the steps of the process before.
+        self._optimizer._opt_called = True  # type: ignore[attr-defined]
+        hyperparameters.follow(self._optimizer, self._begun, begun)
+        if self._scheduler is None:
+            return
+        if self._metric is None and self._is_another(begun, saved.get("lr_scheduler_begun")):
+            self._follow_from_its_beginning(steps)
+        else:
+            self._scheduler.load_state_dict(saved["lr_scheduler"])
+        self._steps = steps
+
+    def _is_another(self, begun: list[dict[str, Any]], scheduler_begun: dict[str, Any] | None) -> bool:
+        if scheduler_begun is not None and _comparable(self._scheduler_begun) != _comparable(scheduler_begun):
+            return True
+        return any(
+            now.get(name) != then.get(name)
+            for now, then in zip(self._begun, begun, strict=True)
+            for name in hyperparameters.SCHEDULED
+        )
+
+    def _follow_from_its_beginning(self, steps: int) -> None:
+        assert self._scheduler is not None
+        logger.info(
+            "the learning rate has another schedule than in the checkpoint: %d steps of it are taken", steps
+        )
+        for group, begun in zip(self._optimizer.param_groups, self._begun, strict=True):
+            for name in begun.keys() & hyperparameters.SCHEDULED:
+                hyperparameters.put(group, name, begun[name])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, for steps beyond the last one it knows
+            for _ in range(steps):
+                self._scheduler.step()
+
+    def _scheduler_state(self) -> dict[str, Any]:
+        return {} if self._scheduler is None else copy.deepcopy(self._scheduler.state_dict())
+
+
+def _watched_metric(
+    scheduler: ReduceLROnPlateau, named: str | None, sweep: tuple[str, str] | None, *, evaluates: bool
+) -> str:
+    """Returns the metric that the scheduler is given.
+
+    Args:
+        scheduler: The scheduler.
+        named: The metric that the user named.
+        sweep: The metric and mode of the sweep.
+        evaluates: Whether the run evaluates.
+
+    Raises:
+        ValueError: It is better in the other direction than the scheduler takes it to be.
+    """
+    if named is not None:
+        metric, mode = named, _DIRECTIONS.get(named)
+        if sweep is not None and named == sweep[0]:
+            mode = sweep[1]
+    elif sweep is not None:
+        metric, mode = sweep
+    else:
+        metric = "eval_loss" if evaluates else "loss"
+        mode = "min"
+    if mode is not None and mode != scheduler.mode:
+        raise ValueError(
+            f"ReduceLROnPlateau has mode={scheduler.mode!r}, but it would be given {metric!r}, whose mode is "
+            f"{mode!r}: name another metric with lr_metric=, or make it with mode={mode!r}"
+        )
+    return metric
+
+
+def _comparable(state: Any) -> Any:
+    """A state with tensors as numbers, which can be compared."""
+    if isinstance(state, dict):
+        return {key: _comparable(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_comparable(value) for value in state]
+    return state.tolist() if isinstance(state, (torch.Tensor, np.ndarray, np.generic)) else state

@@ -1,0 +1,190 @@
+"""One optimizer step over a window of batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xaytune.trainer import gradients
+from xaytune.trainer.batches import to_device
+from xaytune.trainer.data import ResumableLoader
+from xaytune.trainer.objective import BatchLoss, Objective
+from xaytune.trainer.plain import number
+from xaytune.trainer.precision import Precision
+
+__all__ = ["Step", "Stepped", "Stepper"]
+
+_NO_BATCH = object()
+
+
+class Step(NamedTuple):
+    """An optimizer step that a run asks for.
+
+    Attributes:
+        batches: What it is to be taken over, at least one batch; each may be let go once it is used.
+        window: The most that there are.
+        expected: How many there are, as far as the loader says.
+    """
+
+    batches: Iterator[Any]
+    window: int
+    expected: int
+
+
+class Stepped(NamedTuple):
+    """What an optimizer step gave.
+
+    Attributes:
+        metrics: ``grad_norm``, ``loss`` and what the `training_step` returned besides: means over the window.
+        skipped: Whether the gradients overflowed, so that the optimizer was not stepped.
+    """
+
+    metrics: dict[str, Any]
+    skipped: bool
+
+
+class Stepper:
+    """Takes optimizer steps.
+
+    Args:
+        model: Whose gradients are zeroed.
+        forward: The model, as it is called.
+        optimizer: Steps once for each window.
+        objective: The loss of a batch.
+        precision: Of forward and backward passes, and steps.
+        device: Where batches are moved.
+        window: Batches of a step.
+        clip_grad_norm: Largest norm of the optimizer's gradients together.
+        sizes_are_needed: Whether evaluations need the number of a batch's examples: where it is not known, the
+            first step already refuses.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        precision: Precision,
+        device: torch.device,
+        *,
+        window: int,
+        clip_grad_norm: float | None,
+        sizes_are_needed: bool,
+    ) -> None:
+        self._model, self._forward, self._optimizer, self._objective = model, forward, optimizer, objective
+        self._precision, self._device, self._window, self._clip_grad_norm = (
+            precision,
+            device,
+            window,
+            clip_grad_norm,
+        )
+        self._check_sizes = sizes_are_needed
+        self._not_optimized: list[nn.Parameter] = []
+        self._modes = self._modes_now()  # while it trains
+
+    def begin(self) -> None:
+        """Puts a model that is in eval mode as a whole into train mode, as a loop does before it trains."""
+        if not self._model.training:
+            self._model.train()
+        self._modes = self._modes_now()
+
+    def begin_epoch(self) -> None:
+        """Looks what there is to train, and puts back the modes of a model that a handler left in eval mode."""
+        if not self._model.training:
+            for module, training in self._modes:
+                module.training = training
+        self._modes = self._modes_now()
+        self._not_optimized = gradients.not_optimized(self._model, self._optimizer)
+
+    def over(self, batches: Iterator[Any], data: ResumableLoader) -> Step | None:
+        """Returns a step over the next batches; None if there are none left."""
+        if self._window == 1:
+            batch = next(batches, _NO_BATCH)
+            return None if batch is _NO_BATCH else Step(iter((batch,)), 1, 1)
+        left = data.batches_left()
+        batch = next(batches, _NO_BATCH)
+        if batch is _NO_BATCH:
+            return None
+        expected = self._window if left is None else max(1, min(self._window, left))
+        following = itertools.islice(batches, self._window - 1)
+        return Step(itertools.chain((batch,), following), self._window, expected)
+
+    def __call__(self, step: Step) -> Stepped:
+        """Takes a step: its gradient is the mean over all examples (or over what the loss averages).
+
+        The metrics stay tensors on the device.
+
+        Raises:
+            TypeError: A batch gave no loss.
+            ValueError: The number of a batch's examples is needed, and not known.
+        """
+        # Here, not after the optimizer's step: handlers of step_end may read the gradients.
+        self._optimizer.zero_grad()
+        for parameter in self._not_optimized:
+            parameter.grad = None
+        if step.window == 1:
+            metrics, correction = self._one_batch(next(step.batches)), None
+        else:
+            metrics, correction = self._several(step)
+        self._precision.unscale()
+        parameters = gradients.optimized(self._optimizer)
+        if correction is not None:
+            gradients.scale(parameters, correction)
+        norm = gradients.norm(parameters)
+        if self._clip_grad_norm is not None:
+            gradients.clip(parameters, self._clip_grad_norm, norm)
+        skipped = not self._precision.step()
+        return Stepped({"grad_norm": norm} | metrics, skipped)
+
+    def _one_batch(self, batch: Any) -> dict[str, Any]:
+        batch, result = self._forward_pass(batch)
+        if self._check_sizes:
+            self._objective.weight(batch, result)
+            self._check_sizes = False
+        self._precision.backward(result.loss)
+        return _metrics(result)
+
+    def _several(self, step: Step) -> tuple[dict[str, Any], float | Tensor | None]:
+        """Returns the metrics, and what the gradients are to be multiplied by.
+
+        While the window is not over its weight is not known: batches are taken to weigh as the first one.
+        """
+        sums: dict[str, Any] = {}
+        weights: dict[str, Any] = {}
+        first: float | Tensor | None = None
+        for batch in step.batches:
+            batch, result = self._forward_pass(batch)
+            weight = self._objective.weight(batch, result)
+            first = weight if first is None else first
+            share = weight / first
+            self._precision.backward(result.loss * share / step.expected)
+            for name, value in _metrics(result).items():
+                if isinstance(value, (str, bool)):
+                    sums[name], weights[name] = value, None
+                else:
+                    sums[name] = sums.get(name, 0.0) + value * share
+                    weights[name] = weights.get(name, 0.0) + share
+        means = {name: value if weights[name] is None else value / weights[name] for name, value in sums.items()}
+        whole = weights["loss"]
+        certain = not isinstance(whole, Tensor) and whole == step.expected
+        return means, None if certain else step.expected / whole
+
+    def _modes_now(self) -> list[tuple[nn.Module, bool]]:
+        return [(module, module.training) for module in self._model.modules()]
+
+    def _forward_pass(self, batch: Any) -> tuple[Any, BatchLoss]:
+        batch = to_device(batch, self._device)
+        with self._precision.autocast():
+            return batch, self._objective.loss(self._forward, batch)
+
+
+def _metrics(result: BatchLoss) -> dict[str, Any]:
+    metrics: dict[str, Any] = {"loss": result.loss.detach()}
+    for name, value in result.metrics.items():
+        metrics[name] = value.detach() if isinstance(value, Tensor) else number(value)
+    return metrics
