@@ -57,6 +57,8 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
         times, values = measured(results.history(trial.number), metric, axis)
         if not times:  # a simulated sweep has no histories
             judged = {result.time(axis): result.value for result in trial.results if result.value is not None}
+            if metric in trial.metrics:
+                judged.setdefault(axis.of(epoch=trial.epoch, global_step=trial.global_step), trial.metrics[metric])
             times, values = list(judged), list(judged.values())
         if times:
             stride = max(1, -(-len(times) // most))

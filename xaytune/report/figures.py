@@ -75,7 +75,7 @@ def plots(results: Results) -> Iterator[Plot]:
     yield from parameter_plots(sweep)
     worked = timeline(results.events())
     if worked.attempts:
-        yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, sweep, terms), 480)
+        yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, sweep, terms), 320)
 
 
 def comparison_plots(compared: dict[str, Progress], metric: str) -> list[Plot]:
@@ -124,7 +124,7 @@ def _progress_figure(compared: dict[str, Progress], metric: str, *, over_trainin
 
 def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
     figure = go.Figure()
-    for status, color in COLORS.items():
+    for status, color in reversed(COLORS.items()):  # what was completed on top
         of_status = [curve for curve in curves if curve.trial.status == status]
         if not of_status:
             continue

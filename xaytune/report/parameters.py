@@ -186,7 +186,8 @@ def _slices_figure(
             col=column,
         )
         kind = "category" if isinstance(domain, Categorical) else "log" if domain.log else "linear"
-        figure.update_xaxes(type=kind, automargin=True, row=row, col=column)
+        angle = -35 if kind == "category" else None  # words lie beside each other on a phone
+        figure.update_xaxes(type=kind, tickangle=angle, automargin=True, row=row, col=column)
     with_values(figure, sweep.spec["metric"], [trial.value for trial in trials if trial.value is not None])
     figure.for_each_yaxis(lambda axis: axis.update(title=None) if axis.plotly_name != "yaxis" else None)
     figure = dressed(figure, height=80 + 250 * rows)
