@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -28,6 +28,9 @@ from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.report import text
 from xaytune.report.incidents import Incidents
+
+if TYPE_CHECKING:
+    from xaytune.report.templating import Page
 
 __all__ = ["COMMANDS"]
 
@@ -141,11 +144,16 @@ def why(sweep: str, trial: int, storage: str) -> None:
 @sweep_argument
 @storage_option
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File; by default SWEEP-report.html."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File, by default SWEEP-report.html; or a folder, where plotly's bundle lies beside the page.",
 )
 @click.option("--png", is_flag=True, help="Write the plots as pictures too, into a folder beside it.")
 def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
-    """Writes a SWEEP as one HTML file that works offline: plots, leaderboard, and why each trial ended."""
+    """Writes a SWEEP as one HTML file that works offline.
+
+    It holds plots, a leaderboard that can be filtered, what took the time, and the story of each trial.
+    """
     from xaytune.report.figures import plots
     from xaytune.report.page import page
     from xaytune.report.pictures import write_pictures
@@ -153,7 +161,7 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     results = Results(find_sweep(sweep, storage))
     output = output or Path(f"{results.sweep.name}-report.html")
     drawn = list(plots(results))
-    _write(output, page(results, drawn))
+    _write(output, lambda whole: page(results, drawn, whole=whole))
     if png:
         try:
             for picture in write_pictures(drawn, output.with_suffix("")):
@@ -179,7 +187,7 @@ def export_(sweep: str, storage: str, format: str, output: Path | None) -> None:
 @click.command()
 @click.argument("sweeps", nargs=-1, required=True)
 @storage_option
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="HTML file to draw it in.")
+@click.option("--output", type=click.Path(path_type=Path), help="HTML file, or folder, to draw it in.")
 def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
     """Compares SWEEPS over time and over training."""
     from rich.console import Console
@@ -194,14 +202,14 @@ def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
     for table in comparison.tables():
         console.print(table, "")
     output = output or Path("-".join([*(Path(sweep).name for sweep in sweeps), "comparison.html"]))
-    _write(output, comparison.page())
+    _write(output, comparison.page)
 
 
-def _write(output: Path, page: str) -> None:
+def _write(output: Path, page: Page) -> None:
+    from xaytune.report.templating import write_page
+
     with _writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page, encoding="utf-8")
-        click.echo(output)
+        say(str(write_page(page, output)))
 
 
 @contextlib.contextmanager

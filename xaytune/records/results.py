@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaytune.errors import JournalError
+from xaytune.errors import JournalError, nearest
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, JournalTail, feed, read_events
 from xaytune.records.place import Place, place_of
@@ -108,6 +109,21 @@ class Results:
 
         rows = [_row(trial) for trial in self.trials]
         return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in _names(rows)})
+
+    def plot(self, name: str | None = None) -> Any:
+        """Returns the report's plots as plotly's figures; a notebook shows them.
+
+        Args:
+            name: One of them, such as ``"learning-curves"``; by default a dict of all that there is something to
+                show in.
+
+        Raises:
+            KeyError: There is no such plot of this sweep.
+        """
+        figures = importlib.import_module("xaytune.report.figures").figures(self)
+        if name is not None and name not in figures:
+            raise KeyError(f"{self.sweep.name} has no plot {name!r}; {nearest(name, figures)}")
+        return figures if name is None else figures[name]
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from rich.table import Table
 
 from xaytune.errors import JournalError
 from xaytune.records.results import Results
-from xaytune.report.curves import Progress, progress
+from xaytune.report.curves import Progress, progress, trained
 from xaytune.report.figures import comparison_plots
 from xaytune.report.templating import render
+from xaytune.report.terms import Terms
 from xaytune.report.text import clock, number
+from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["Comparison"]
 
@@ -47,7 +49,9 @@ class Comparison:
                 raise JournalError(f"{first.name} and {other.name} cannot be compared: they optimise {told}")
         names = [sweep.name for sweep in self._sweeps]
         self._names = names if len(set(names)) == len(names) else [str(results.path) for results in compared]
-        self._grown = [progress(results) for results in compared]
+        axes = {Terms(sweep).axis for sweep in self._sweeps}
+        self._axis = axes.pop() if len(axes) == 1 else TimeAxis("global_step")  # that all of them count
+        self._grown = [progress(results, self._axis) for results in compared]
         for name, grown in zip(self._names, self._grown, strict=True):
             if not grown.best:
                 raise JournalError(f"{name}: no trial has reported {first.spec['metric']!r}")
@@ -56,24 +60,25 @@ class Comparison:
         """Returns what to print: a summary, and the best values over time and over training."""
         summary = self._table("", [(row.name, row.texts) for row in self._summary()])
         over_time = [(clock(at), self._best_at(at, "seconds")) for at in self._times("seconds")]
-        over_training = [(f"{at:.0f}", self._best_at(at, "epochs")) for at in self._times("epochs")]
-        return [summary, self._table("best after", over_time), self._table("best after epochs", over_training)]
+        over_training = [(f"{at:.0f}", self._best_at(at, "trained")) for at in self._times("trained")]
+        units = f"best after {self._axis.unit}s"
+        return [summary, self._table("best after", over_time), self._table(units, over_training)]
 
-    def page(self) -> str:
-        """Returns a page with the same, drawn."""
-        plots = comparison_plots(dict(zip(self._names, self._grown, strict=True)), self._sweeps[0])
+    def page(self, whole: bool) -> str:
+        """Returns a page with the same, drawn; whole, or with plotly's bundle beside it."""
+        plots = comparison_plots(dict(zip(self._names, self._grown, strict=True)), self._sweeps[0].spec["metric"])
         title = " and ".join(self._names)
-        return render("comparison.html", plots, title=title, names=self._names, rows=self._summary())
+        return render("comparison.html", plots, whole=whole, title=title, names=self._names, rows=self._summary())
 
     def _summary(self) -> list[_Row]:
         metric = self._sweeps[0].spec["metric"]
         return [
             _Row("state", [sweep.state for sweep in self._sweeps]),
-            _Row("trials", [str(sweep.num_trials) for sweep in self._sweeps]),
+            _Row("trials", [str(len(sweep.trials)) for sweep in self._sweeps]),
             _Row(f"best {metric}", [number(grown.best[-1]) for grown in self._grown]),
             _Row("reached after", [clock(self._reached(grown, "seconds")) for grown in self._grown]),
             _Row("ran", [clock(grown.seconds[-1]) for grown in self._grown]),
-            _Row("epochs of all trials", [str(sweep.epochs) for sweep in self._sweeps]),
+            _Row(f"{self._axis.unit}s of all trials", [str(trained(sweep, self._axis)) for sweep in self._sweeps]),
         ]
 
     def _table(self, heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> Table:

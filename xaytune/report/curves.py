@@ -1,27 +1,30 @@
-"""Numbers to draw: learning curves, the best value so far, rungs, and what workers did."""
+"""Numbers to draw: learning curves, the best value so far, rungs, and what a method predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
+from xaytune.records import history
 from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
+from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = [
-    "Attempt",
     "Curve",
+    "Prediction",
     "Progress",
     "Rung",
-    "attempts",
     "learning_curves",
     "measured",
+    "predictions",
     "progress",
     "rungs",
     "time_axis",
+    "trained",
 ]
 
 
@@ -40,11 +43,10 @@ class Curve:
     values: list[float]
 
 
-def time_axis(sweep: SweepState) -> str:
-    """Returns what the training of this sweep is counted in: ``epoch``, or ``global_step``."""
-    by_step = sweep.spec["scheduler"].get("time_attr") == "global_step"
+def time_axis(sweep: SweepState) -> TimeAxis:
+    """Returns what curves are drawn over: the sweep's own time, but steps where no trial has two epochs."""
     one_epoch = all(trial.epoch <= 1 for trial in sweep.trials.values())
-    return "global_step" if by_step or one_epoch else "epoch"
+    return TimeAxis("global_step") if one_epoch else sweep.axis
 
 
 def learning_curves(results: Results, most: int = 200) -> list[Curve]:
@@ -52,33 +54,38 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
     metric, axis = results.sweep.spec["metric"], time_axis(results.sweep)
     curves = []
     for trial in results.trials:
-        history = results.history(trial.number)
-        if metric in history:
-            times, values = measured(history, metric, axis)
+        times, values = measured(results.history(trial.number), metric, axis)
+        if not times:  # a simulated sweep has no histories
+            judged = {result.time(axis): result.value for result in trial.results if result.value is not None}
+            if metric in trial.metrics:
+                judged.setdefault(axis.of(epoch=trial.epoch, global_step=trial.global_step), trial.metrics[metric])
+            times, values = list(judged), list(judged.values())
+        if times:
             stride = max(1, -(-len(times) // most))
             # The last point is always there: it is where the trial ended.
-            kept = [*range(0, len(times) - 1, stride), len(times) - 1] if times else []
+            kept = [*range(0, len(times) - 1, stride), len(times) - 1]
             curves.append(Curve(trial, [times[i] for i in kept], [values[i] for i in kept]))
     return curves
 
 
-def measured(history: pd.DataFrame, metric: str, axis: str) -> tuple[list[int], list[float]]:
+def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis) -> tuple[list[int], list[float]]:
     """Returns the metric at the end of each epoch, or wherever it changed, and when that was.
 
     Args:
-        history: Of a trial.
+        rows: The history of a trial.
         metric: Its name.
-        axis: ``epoch`` or ``global_step``.
+        axis: What time is counted in.
     """
-    if metric not in history:
+    name = history.column(metric)
+    if name not in rows:
         return [], []
-    known = history[history[metric].notna()]
-    if axis == "epoch":
-        last = known.groupby("epoch", sort=True)[metric].last()
+    known = rows[rows[name].notna()]
+    if not axis.by_step:
+        last = known.groupby("epoch", sort=True)[name].last()
         return [int(epoch) + 1 for epoch in last.index], [float(value) for value in last]
-    values = known[metric]
+    values = known[name]
     changed = known[(values != values.shift()) | (known.index == known.index[-1:].max())]
-    return [int(step) for step in changed["global_step"]], [float(value) for value in changed[metric]]
+    return [int(step) for step in changed["global_step"]], [float(value) for value in changed[name]]
 
 
 @dataclass(frozen=True)
@@ -86,37 +93,49 @@ class Progress:
     """The best value so far, after each event that raised it, and at the end.
 
     Attributes:
+        axis: What training is counted in.
         seconds: That the sweep had run.
-        epochs: That all trials together had finished.
+        trained: Epochs or steps that all trials together had finished.
         best: The best value until then.
     """
 
-    seconds: list[float]
-    epochs: list[int]
-    best: list[float]
+    axis: TimeAxis
+    seconds: list[float] = field(default_factory=list)
+    trained: list[int] = field(default_factory=list)
+    best: list[float] = field(default_factory=list)
+
+    def add(self, state: SweepState, value: float) -> None:
+        """Takes in the best value at a state."""
+        self.seconds.append(state.ran_s)
+        self.trained.append(trained(state, self.axis))
+        self.best.append(value)
 
 
-def progress(results: Results) -> Progress:
-    """Returns how the best value of a sweep grew; trials that failed in the end do not count."""
-    state = SweepState("")
-    found = Progress([], [], [])
-    better = max if results.sweep.maximize else min
+def trained(sweep: SweepState, axis: TimeAxis) -> int:
+    """Returns the epochs or steps that all trials together have finished."""
+    steps = sum(trial.global_step for trial in sweep.trials.values()) if axis.by_step else 0
+    return steps if axis.by_step else sweep.epochs
+
+
+def progress(results: Results, axis: TimeAxis) -> Progress:
+    """Returns how the best value of a sweep grew; trials that failed in the end do not count.
+
+    Args:
+        results: The sweep.
+        axis: What training is to be counted in.
+    """
+    state, found = SweepState(""), Progress(axis)
+    objective = results.sweep.objective
     for event in results.events():
         state.apply(event)
         best = event.get("best")
         if best is not None and results.sweep.trials[event["trial"]].status != "failed":
-            value = better([best["value"], *found.best[-1:]])
-            if [value] != found.best[-1:]:
-                _add(found, state, event["t"], value)
+            before = found.best[-1] if found.best else None
+            if objective.is_better(best["value"], before):
+                found.add(state, best["value"])
     if found.best:
-        _add(found, state, results.sweep.ended or state.latest, found.best[-1])
+        found.add(state, found.best[-1])
     return found
-
-
-def _add(found: Progress, state: SweepState, now: float, value: float) -> None:
-    found.seconds.append(state.running_s(now))
-    found.epochs.append(state.epochs)
-    found.best.append(value)
 
 
 @dataclass(frozen=True)
@@ -125,13 +144,13 @@ class Rung:
 
     Attributes:
         time: Epochs or steps finished.
-        went_on: Trials that were let go on, or were paused there.
+        continued: Trials that continued, or were paused there.
         stopped: Trials that were stopped there.
         cutoff: The last value that a trial was compared with there; None if there never was one.
     """
 
     time: int
-    went_on: list[int]
+    continued: list[int]
     stopped: list[int]
     cutoff: float | None
 
@@ -146,7 +165,7 @@ def rungs(sweep: SweepState) -> list[Rung]:
         stops = decision.decision == "stop" and trial.status != "completed"
         found[time] = Rung(
             time,
-            before.went_on if stops else [*before.went_on, trial.number],
+            before.continued if stops else [*before.continued, trial.number],
             [*before.stopped, trial.number] if stops else before.stopped,
             before.cutoff if decision.cutoff is None else decision.cutoff,
         )
@@ -154,42 +173,39 @@ def rungs(sweep: SweepState) -> list[Rung]:
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A time that a trial had a process.
+class Prediction:
+    """What a search method expected of a trial at a later time, and what came.
 
     Attributes:
-        trial: Its number.
-        worker: Node and process.
-        begun: Unix seconds.
-        ended: Unix seconds.
-        how: The status it ended with; ``running`` if it has not.
+        trial: The trial's number.
+        made: When it was made: epochs or steps finished.
+        time: What it is of.
+        value: The value that was expected.
+        deviation: Its standard deviation.
+        came: The value that the trial reached there.
     """
 
     trial: int
-    worker: str
-    begun: float
-    ended: float
-    how: str
+    made: int
+    time: int
+    value: float
+    deviation: float
+    came: float
 
 
-def attempts(events: Iterable[Event]) -> list[Attempt]:
-    """Returns when trials had which process, in the order in which they got it."""
-    open_: dict[int, Event] = {}
-    found: list[Attempt] = []
-    latest = 0.0
-    for event in events:
-        if event["event"] == "sweep" and event["state"] == "running":  # what ran before was cut off
-            found += [_attempt(start, latest, "failed") for start in open_.values()]
-            open_.clear()
-        latest, number = event["t"], event.get("trial", -1)
-        if event["event"] == "start":
-            open_[number] = event
-        elif event["event"] in ("end", "pause", "failure", "exploit") and number in open_:
-            how = event.get("status", {"pause": "paused", "exploit": "paused"}.get(event["event"], "failed"))
-            found.append(_attempt(open_.pop(number), event["t"], how))
-    found += [_attempt(event, latest, "running") for event in open_.values()]
-    return sorted(found, key=lambda attempt: attempt.begun)
+def predictions(events: Iterable[Event], curves: Sequence[Curve], axis: TimeAxis) -> list[Prediction]:
+    """Returns what a method expected of trials that reached the time which it was of.
 
-
-def _attempt(start: Event, ended: float, how: str) -> Attempt:
-    return Attempt(start["trial"], f"{start['node']} {start['pid']}", start["t"], ended, how)
+    Args:
+        events: Of the sweep: its verdicts have ``predicted`` in their details, (time, value, deviation) each.
+        curves: What came.
+        axis: The sweep's own time.
+    """
+    reached = {curve.trial.number: dict(zip(curve.times, curve.values, strict=True)) for curve in curves}
+    return [
+        Prediction(event["trial"], axis.in_event(event), time, value, deviation, reached[event["trial"]][time])
+        for event in events
+        if event["event"] == "verdict"
+        for time, value, deviation in (event.get("details") or {}).get("predicted") or ()
+        if time in reached.get(event["trial"], {})
+    ]

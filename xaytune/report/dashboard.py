@@ -8,7 +8,6 @@ from collections.abc import Callable
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from xaytune.errors import DashboardError, JournalError
@@ -16,7 +15,7 @@ from xaytune.records.place import Place
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.report.curves import measured
-from xaytune.report.study import frozen, space_of, state_of
+from xaytune.report.study import direction_of, frozen, space_of, state_of
 
 __all__ = ["StudyMirror", "serve"]
 
@@ -37,9 +36,8 @@ class StudyMirror:
     def __init__(self, place: Place) -> None:
         self._place = place
         results = Results(place)
-        direction = StudyDirection.MAXIMIZE if results.sweep.maximize else StudyDirection.MINIMIZE
         self.storage = InMemoryStorage()
-        self._study = self.storage.create_new_study([direction], results.sweep.name)
+        self._study = self.storage.create_new_study([direction_of(results.sweep)], results.sweep.name)
         self._space = space_of(results.sweep)
         self._ids: dict[int, int] = {}  # the storage's ids of trials, by number
         self._take(results)
@@ -75,8 +73,8 @@ class StudyMirror:
 
 def _reached(results: Results, trial: TrialRecord) -> dict[int, float]:
     """The metric of a trial by the time of its training."""
-    axis = results.sweep.spec["scheduler"].get("time_attr", "epoch")
-    return dict(zip(*measured(results.history(trial.number), results.sweep.spec["metric"], axis), strict=True))
+    sweep = results.sweep
+    return dict(zip(*measured(results.history(trial.number), sweep.spec["metric"], sweep.axis), strict=True))
 
 
 class _Quiet(WSGIRequestHandler):

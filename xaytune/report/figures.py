@@ -3,196 +3,129 @@
 from __future__ import annotations
 
 import html
-import math
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import optuna
 import plotly.graph_objects as go
-from optuna.visualization import plot_slice
 
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.report.curves import (
-    Attempt,
     Curve,
+    Prediction,
     Progress,
     Rung,
-    attempts,
     learning_curves,
+    predictions,
     progress,
     rungs,
     time_axis,
 )
-from xaytune.report.study import space_of, study_of
-from xaytune.report.text import configuration, duration, number
-from xaytune.sweep.domains import Categorical
-from xaytune.sweep.space import Parameter
+from xaytune.report.parameters import parameter_plots
+from xaytune.report.plot import COLORS, SCALE, Plot, dressed, label, with_values
+from xaytune.report.terms import Terms, number
+from xaytune.report.text import duration
+from xaytune.report.timeline import Attempt, Timeline, timeline
+from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["COLORS", "Plot", "comparison_plots", "plots"]
-
-COLORS = {
-    "completed": "#1a7f5a",
-    "stopped": "#c98a1b",
-    "failed": "#c0392b",
-    "running": "#2f6fb2",
-    "paused": "#7d6bb0",
-    "pending": "#8a8f98",
-}
-_FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#1c2330"}
-# Too many of them cannot be told apart any more, and take long to draw.
-_MOST_SLICES = 8
-# Values whose largest is so many times their smallest are drawn by powers of ten.
-_WIDE = 200
+__all__ = ["Figures", "comparison_plots", "figures", "plots", "titled"]
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A plot of the report.
+class Figures(dict[str, go.Figure]):
+    """The figures of a sweep by name; a notebook shows them one below the other."""
 
-    Attributes:
-        name: For files and links.
-        title: Its heading.
-        caption: What it shows.
-        figure: The plot.
-        min_width: Pixels below which it cannot be read: in a narrower window it is scrolled.
-    """
+    def _ipython_display_(self) -> None:
+        for figure in self.values():
+            figure.show()
 
-    name: str
-    title: str
-    caption: str
-    figure: go.Figure
-    min_width: int = 300
+
+def figures(results: Results) -> Figures:
+    """Returns the report's figures by name, with their titles."""
+    return Figures({plot.name: titled(plot) for plot in plots(results)})
+
+
+def titled(plot: Plot) -> go.Figure:
+    """Returns the figure of a plot with its title on it."""
+    return go.Figure(plot.figure).update_layout(
+        title=plot.title, margin={"t": 84}, height=plot.figure.layout.height + 60
+    )
 
 
 def plots(results: Results) -> Iterator[Plot]:
     """Yields the plots that there is something to show in."""
-    sweep = results.sweep
-    grown = progress(results)
+    sweep, terms = results.sweep, Terms(results.sweep)
+    grown = progress(results, terms.axis)
     if grown.best:
-        yield Plot(
-            "progress",
-            "Best value so far",
-            f"The best {sweep.spec['metric']} that any trial had reached, over the time the sweep had run.",
-            _progress_figure({sweep.name: grown}, sweep, over="seconds"),
-        )
+        caption = f"The best {terms.metric} that any trial had reached, over the time the sweep had run."
+        yield Plot("progress", "Best value so far", caption, _progress_figure({sweep.name: grown}, terms.metric))
     curves = learning_curves(results)
     if curves:
         caption = "Each line is a trial and ends where it ended; a cross marks where it was stopped."
         yield Plot("learning-curves", "Learning curves", caption, _curves_figure(curves, sweep))
+    expected = predictions(results.events(), curves, sweep.axis)
+    if expected:
+        caption = _predictions_words(expected)
+        yield Plot(
+            "predictions", "What was predicted, and what came", caption, _predictions_figure(expected, terms)
+        )
     judged = rungs(sweep)
     if judged:
-        caption = "Trials that were let go on, and that were stopped, wherever the scheduler judged."
-        yield Plot("rungs", "What every rung cut", caption, _rungs_figure(judged, sweep))
-    yield from _parameter_plots(sweep)
-    worked = attempts(results.events())
-    if worked:
-        caption = f"A row is a process, a bar a trial in it. {_share_words(worked)}"
-        yield Plot("timeline", "Timeline", caption, _timeline_figure(worked, sweep), 560)
+        caption = "Trials that continued, and that were stopped, wherever the scheduler judged."
+        yield Plot("rungs", "What every rung cut", caption, _rungs_figure(judged, terms.axis))
+    yield from parameter_plots(sweep)
+    worked = timeline(results.events())
+    if worked.attempts:
+        yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, sweep, terms), 320)
 
 
-def training_share(worked: Sequence[Attempt]) -> float:
-    """Returns the share of their time, from the first trial to the last, in which processes had a trial."""
-    begun, ended = min(a.begun for a in worked), max(a.ended for a in worked)
-    workers = len({attempt.worker for attempt in worked})
-    busy = sum(attempt.ended - attempt.begun for attempt in worked)
-    return busy / (workers * (ended - begun)) if ended > begun else 1.0
-
-
-def _share_words(worked: Sequence[Attempt]) -> str:
-    workers = len({attempt.worker for attempt in worked})
-    share = f"{training_share(worked):.0%} of the time"
-    return f"From the first trial to the last, {workers} processes had a trial to train {share}."
-
-
-def _parameter_plots(sweep: SweepState) -> Iterator[Plot]:
-    study, space = study_of(sweep), space_of(sweep)
-    varied = [p.name for p in space.parameters if len({str(t.params.get(p.name)) for t in study.trials}) > 1]
-    if len(study.trials) < 2 or not varied:
-        return
-    metric, note = sweep.spec["metric"], "Trials that were stopped count with the best value that they reached."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Optuna's experimental features
-        importances = _importances(study, varied)
-        if importances:
-            caption = f"The share of each parameter in what sets good trials apart (PED-ANOVA). {note}"
-            yield Plot("importance", "Hyperparameter importance", caption, _importance_figure(importances))
-        caption = f"A line is a trial, darker where it is better; drag along an axis to select a range. {note}"
-        parallel = _parallel_figure(study, [p for p in space.parameters if p.name in varied], sweep)
-        yield Plot("parallel-coordinates", "Parallel coordinates", caption, parallel, 120 * (len(varied) + 1))
-        shown = sorted(varied, key=lambda name: -importances.get(name, 0.0))[:_MOST_SLICES]
-        figure = plot_slice(study, params=shown, target_name=metric)
-        figure.update_traces(marker={"colorscale": "Blues", "line": {"width": 0}})
-        figure.for_each_trace(_as_they_are)
-        _with_values(figure, sweep, [trial.value for trial in study.trials if trial.value is not None])
-        caption = f"{metric} over each parameter alone; later trials are darker. {note}"
-        yield Plot("slices", "Slices", caption, _dressed(figure, height=340), 200 * len(shown))
-
-
-def _as_they_are(trace: go.Scatter) -> None:
-    """Lets categories that look like HTML be drawn as they are."""
-    if any(isinstance(value, str) for value in trace.x):
-        trace.x = [html.escape(str(value)) for value in trace.x]
-
-
-def _importances(study: optuna.Study, names: list[str]) -> dict[str, float]:
-    """Importances by name, largest first; none where there is too little to tell."""
-    if len(names) < 2 or len(study.trials) < 4:
-        return {}
-    try:
-        return optuna.importance.get_param_importances(study, params=names)
-    except (RuntimeError, ValueError):  # all values are the same
-        return {}
-
-
-def comparison_plots(compared: dict[str, Progress], sweep: SweepState) -> list[Plot]:
+def comparison_plots(compared: dict[str, Progress], metric: str) -> list[Plot]:
     """Returns the best value so far of several sweeps, over the time they ran and over what they trained.
 
     Args:
         compared: Their progress by name.
-        sweep: One of them.
+        metric: The metric of all of them.
     """
-    metric = sweep.spec["metric"]
+    unit = next(iter(compared.values())).axis.unit
     return [
         Plot(
             "best-over-time",
             "Best value over time",
             f"The best {metric} so far, over the time that each sweep had run.",
-            _progress_figure(compared, sweep, over="seconds"),
+            _progress_figure(compared, metric),
         ),
         Plot(
             "best-over-training",
             "Best value over training spent",
-            f"The best {metric} so far, over the epochs that all trials of a sweep had finished together.",
-            _progress_figure(compared, sweep, over="epochs"),
+            f"The best {metric} so far, over the {unit}s that all trials of a sweep had finished together.",
+            _progress_figure(compared, metric, over_training=True),
         ),
     ]
 
 
-def _progress_figure(compared: dict[str, Progress], sweep: SweepState, over: str) -> go.Figure:
+def _progress_figure(compared: dict[str, Progress], metric: str, *, over_training: bool = False) -> go.Figure:
     figure = go.Figure()
-    for name, grown in compared.items():
-        x = getattr(grown, over)
+    unit = "seconds"
+    # Colours that tell apart the sweeps, and dashes for who does not see colours.
+    dashes = ("solid", "dash", "dot", "dashdot")
+    colors = [COLORS[status] for status in ("completed", "failed", "running", "paused", "stopped")]
+    for index, (name, grown) in enumerate(compared.items()):
+        unit = f"{grown.axis.unit}s of all trials" if over_training else "seconds"
         figure.add_scatter(
-            x=x, y=grown.best, mode="lines+markers", line={"shape": "hv"}, marker={"size": 4}, name=name
+            x=grown.trained if over_training else grown.seconds,
+            y=grown.best,
+            mode="lines+markers",
+            line={"shape": "hv", "dash": dashes[index % len(dashes)], "color": colors[index % len(colors)]},
+            marker={"size": 4},
+            name=label(name),
         )
-    figure.update_xaxes(title="seconds" if over == "seconds" else "epochs of all trials")
-    return _dressed(_with_values(figure, sweep, [value for grown in compared.values() for value in grown.best]))
-
-
-def _with_values(figure: go.Figure, sweep: SweepState, values: Sequence[float]) -> go.Figure:
-    """Draws the metric upwards: by powers of ten where its values are of very different size."""
-    known = [value for value in values if math.isfinite(value)]
-    wide = bool(known) and min(known) > 0 and max(known) > _WIDE * min(known)
-    return figure.update_yaxes(title=html.escape(sweep.spec["metric"]), type="log" if wide else "linear")
+    figure.update_xaxes(title=unit)
+    return dressed(with_values(figure, metric, [value for grown in compared.values() for value in grown.best]))
 
 
 def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
     figure = go.Figure()
-    for status, color in COLORS.items():
-        of_status = [curve for curve in curves if curve.trial.status == status and curve.times]
+    for status, color in reversed(COLORS.items()):  # what was completed on top
+        of_status = [curve for curve in curves if curve.trial.status == status]
         if not of_status:
             continue
         x: list[int | None] = []
@@ -209,133 +142,115 @@ def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
             mode="lines+markers",
             marker={"size": 3},
             line={"width": 1.2, "color": color},
-            opacity=0.75,
+            opacity=0.75 if len(curves) < 100 else 0.45,
             name=f"{status} ({len(of_status)})",
             hovertemplate="trial %{customdata}: %{y:.4g} at %{x}<extra></extra>",
         )
-    ends = [curve for curve in curves if curve.trial.status == "stopped" and curve.times]
+    ends = [curve for curve in curves if curve.trial.status == "stopped"]
     figure.add_scattergl(
         x=[curve.times[-1] for curve in ends],
         y=[curve.values[-1] for curve in ends],
+        customdata=[curve.trial.number for curve in ends],
         mode="markers",
         marker={"symbol": "x", "size": 7, "color": COLORS["stopped"]},
         hovertext=[html.escape(f"trial {curve.trial.number}: {curve.trial.reason}") for curve in ends],
         hoverinfo="text",
         showlegend=False,
     )
-    figure.update_xaxes(title="epoch" if time_axis(sweep) == "epoch" else "step")
-    return _dressed(_with_values(figure, sweep, [v for curve in curves for v in curve.values]), height=460)
+    figure.update_xaxes(title=time_axis(sweep).unit)
+    values = [value for curve in curves for value in curve.values]
+    return dressed(with_values(figure, sweep.spec["metric"], values), height=460)
 
 
-def _rungs_figure(judged: Sequence[Rung], sweep: SweepState) -> go.Figure:
+def _predictions_words(expected: Sequence[Prediction]) -> str:
+    within = sum(abs(one.came - one.value) <= 2 * one.deviation for one in expected)
+    return (
+        "A point is a prediction for a trial that trained on: on the line it came true. Bars are two deviations; "
+        f"{within} of {len(expected)} came within them."
+    )
+
+
+def _predictions_figure(expected: Sequence[Prediction], terms: Terms) -> go.Figure:
+    ends = [value for one in expected for value in (one.value, one.came)]
+    low, high = min(ends), max(ends)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[low, high],
+        y=[low, high],
+        mode="lines",
+        line={"color": COLORS["pending"], "dash": "dot"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.add_scatter(
+        x=[one.value for one in expected],
+        y=[one.came for one in expected],
+        error_x={"array": [2 * one.deviation for one in expected], "thickness": 0.7, "width": 0},
+        mode="markers",
+        marker={"color": [one.time for one in expected], "coloraxis": "coloraxis", "size": 7},
+        hovertext=[
+            f"trial {one.trial}, at {terms.axis.at(one.made)}: {number(one.value)} ± {number(one.deviation)} "
+            f"expected at {terms.axis.at(one.time)}, {number(one.came)} came"
+            for one in expected
+        ],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    figure.update_xaxes(title=f"{label(terms.metric)}, as predicted")
+    figure.update_yaxes(title=f"{label(terms.metric)}, as it came")
+    scale = {"colorscale": SCALE, "colorbar": {"title": terms.axis.unit, "thickness": 10}}
+    return dressed(figure, height=420).update_layout(coloraxis=scale)
+
+
+def _rungs_figure(judged: Sequence[Rung], axis: TimeAxis) -> go.Figure:
     names = [str(rung.time) for rung in judged]
     figure = go.Figure()
-    for name, color, counted in (
-        ("went on", COLORS["completed"], [len(rung.went_on) for rung in judged]),
-        ("stopped", COLORS["stopped"], [len(rung.stopped) for rung in judged]),
+    for name, color, pattern, counted in (
+        ("continued", COLORS["completed"], "", [len(rung.continued) for rung in judged]),
+        ("stopped", COLORS["stopped"], "/", [len(rung.stopped) for rung in judged]),
     ):
-        figure.add_bar(x=names, y=counted, name=name, marker={"color": color})
-    unit = "step" if sweep.spec["scheduler"].get("time_attr") == "global_step" else "epoch"
-    figure.update_xaxes(title=unit, type="category")
+        figure.add_bar(x=names, y=counted, name=name, marker={"color": color, "pattern": {"shape": pattern}})
+    figure.update_xaxes(title=axis.unit, type="category")
     figure.update_yaxes(title="trials")
     figure.update_layout(barmode="stack")
-    return _dressed(figure, height=320)
+    return dressed(figure, height=320)
 
 
-def _parallel_figure(study: optuna.Study, parameters: Sequence[Parameter], sweep: SweepState) -> go.Figure:
-    """Parallel coordinates; Optuna's own draw a trace a trial, of which a browser cannot take a thousand."""
-    objective = [float(trial.value or 0.0) for trial in study.trials]
-    axes = [_axis(p, [trial.params.get(p.name) for trial in study.trials]) for p in parameters]
-    figure = go.Figure()
-    figure.add_parcoords(
-        dimensions=[*axes, {"label": sweep.spec["metric"], "values": objective}],
-        line={"color": objective, "colorscale": "Blues", "reversescale": not sweep.maximize, "showscale": True},
-        labelfont={"size": 12},
+def _timeline_words(worked: Timeline) -> str:
+    places = len(worked.places)
+    return (
+        f"A row is a place for a trial, a bar a trial in it. From the first trial to the last, {places} "
+        f"place{'' if places == 1 else 's'} had a trial {worked.training_share:.0%} of the time. "
+        f"Starting up took {duration(worked.start_up)} before that, and is not shown."
     )
-    return _dressed(figure, height=460).update_layout(margin={"t": 56, "l": 88, "r": 48})
 
 
-def _axis(parameter: Parameter, values: Sequence[Any]) -> dict[str, Any]:
-    """An axis of the parallel coordinates; a trial without the parameter lies on the tick of a dash."""
-    domain, missing = parameter.domain, None in values
-    if isinstance(domain, Categorical):
-        words = [*map(str, domain.choices)]
-        ticks = [float(tick) for tick in range(len(words))]
-        at = [float(words.index(str(value))) if value is not None else -1.0 for value in values]
-        absent = -1.0
-    else:
-        scale = math.log10 if domain.log else float
-        low, high = scale(domain.low), scale(domain.high)
-        ticks = [low + (high - low) * part / 4 for part in range(5)]
-        words = [number(10**tick if domain.log else tick) for tick in ticks]
-        absent = low - (high - low) / 8
-        at = [absent if value is None else scale(value) for value in values]
-    if missing:
-        ticks, words = [absent, *ticks], ["-", *words]
-    return {
-        "label": parameter.name,
-        "values": at,
-        "tickvals": ticks,
-        "ticktext": words,
-        "range": [ticks[0], ticks[-1]],
-    }
-
-
-def _importance_figure(importances: dict[str, float]) -> go.Figure:
-    names = list(importances)[::-1]
-    figure = go.Figure()
-    figure.add_bar(
-        x=[importances[name] for name in names],
-        y=names,
-        orientation="h",
-        marker={"color": COLORS["running"]},
-        text=[f"{importances[name]:.2f}" for name in names],
-        textposition="auto",
-    )
-    figure.update_xaxes(title="importance", range=[0, 1])
-    return _dressed(figure, height=120 + 32 * len(names))
-
-
-def _timeline_figure(worked: Sequence[Attempt], sweep: SweepState) -> go.Figure:
-    begun = sweep.started or worked[0].begun
-    workers = list(dict.fromkeys(attempt.worker for attempt in worked))
+def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Figure:
+    attempts, places = worked.attempts, worked.places
     figure = go.Figure()
     for status, color in COLORS.items():
-        shown = [attempt for attempt in worked if attempt.how == status]
+        shown = [attempt for attempt in attempts if attempt.how == status]
         if not shown:
             continue
         figure.add_bar(
-            base=[attempt.begun - begun for attempt in shown],
+            base=[attempt.begun for attempt in shown],
             x=[attempt.ended - attempt.begun for attempt in shown],
-            y=[attempt.worker for attempt in shown],
+            y=[attempt.place for attempt in shown],
+            customdata=[attempt.trial for attempt in shown],
             orientation="h",
-            marker={"color": color, "line": {"width": 0.5 if len(worked) < 200 else 0, "color": "white"}},
+            marker={"color": color, "line": {"width": 0.5 if len(attempts) < 200 else 0, "color": "white"}},
             name=status,
-            hovertext=[_attempt_words(attempt, sweep) for attempt in shown],
+            hovertext=[_attempt_words(attempt, sweep, terms) for attempt in shown],
             hoverinfo="text",
         )
-    figure.update_xaxes(title="seconds since the sweep was begun")
-    figure.update_yaxes(categoryorder="array", categoryarray=workers[::-1], type="category", automargin=True)
+    figure.update_xaxes(title="seconds since the first trial was started")
+    figure.update_yaxes(categoryorder="array", categoryarray=places[::-1], type="category", automargin=True)
     figure.update_layout(barmode="overlay", bargap=0.2)
-    return _dressed(figure, height=140 + 28 * len(workers))
+    return dressed(figure, height=140 + 28 * len(places))
 
 
-def _attempt_words(attempt: Attempt, sweep: SweepState) -> str:
+def _attempt_words(attempt: Attempt, sweep: SweepState, terms: Terms) -> str:
     trial = sweep.trials[attempt.trial]
     took = duration(attempt.ended - attempt.begun)
-    shown = configuration(trial.config)
+    shown: Any = terms.configuration(trial.config)
     return f"trial {attempt.trial}: {attempt.how} after {took}, {number(trial.value)}<br>{html.escape(shown)}"
-
-
-def _dressed(figure: go.Figure, height: int = 380) -> go.Figure:
-    figure.update_layout(
-        template="plotly_white",
-        title=None,
-        font=_FONT,
-        width=None,
-        height=height,
-        margin={"l": 56, "r": 16, "t": 24, "b": 48},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"align": "left"},
-    )
-    return figure

@@ -1,4 +1,4 @@
-"""The report of a sweep: one HTML file that needs nothing else."""
+"""The report of a sweep: one HTML file that needs nothing else, or a folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xaytune.records.results import Results, dotted
+from xaytune.records.journal import feed
+from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.report.curves import rungs
-from xaytune.report.figures import Plot
+from xaytune.report.curves import rungs, trained
+from xaytune.report.incidents import Incidents
+from xaytune.report.plot import Plot
+from xaytune.report.printing import printable, shortened
 from xaytune.report.story import stories, why
 from xaytune.report.templating import render
-from xaytune.report.text import clock, configuration, duration, number
+from xaytune.report.terms import Terms, number, value_text
+from xaytune.report.text import clock, duration, planned
+from xaytune.report.timeline import slowest_words, timeline
+from xaytune.sweep import values
+from xaytune.sweep.space import dotted
 
 __all__ = ["page"]
 
@@ -24,98 +31,137 @@ class _Cell:
     sort: str
 
 
-def page(results: Results, plots: Sequence[Plot]) -> str:
+def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
     """Returns the report as HTML, which works without a network.
 
     Args:
         results: The sweep.
         plots: Its plots.
+        whole: Whether plotly's bundle is in it, instead of beside it.
     """
-    sweep = results.sweep
-    names = list(dict.fromkeys(name for trial in results.trials for name in dotted(trial.config)))
-    best = sweep.best
+    sweep, terms, incidents = results.sweep, Terms(results.sweep), Incidents()
+    feed(results.events(), incidents)
+    names = list(dict.fromkeys(name for trial in results.trials for name in terms.differing(trial.config)))
+    worked, best = timeline(results.events()), sweep.best
     return render(
         "report.html",
         plots,
-        title=f"{sweep.name}: {sweep.spec['metric']}",
+        whole=whole,
+        title=f"{sweep.name}: {terms.metric}",
         sweep=sweep,
-        metric=sweep.spec["metric"],
-        headline=_headline(sweep),
+        metric=shortened(terms.metric),
+        headline=_headline(sweep, terms),
+        notes=_notes(incidents),
         counts=[(status, count) for status, count in sweep.counts().items() if count],
+        unit=terms.axis.unit,
+        trained=trained(sweep, terms.axis),
         best=best,
         best_value=number(best.value if best is not None else None),
-        best_config=[(name, _text(value)) for name, value in dotted(best.config if best else {}).items()],
-        columns=_columns(sweep, names),
-        rows=[_row(trial, names) for trial in _ranked(sweep)],
+        best_at=_best_at(best, terms),
+        best_config=[
+            (name, value_text(value)) for name, value in terms.differing(best.config if best else {}).items()
+        ],
+        constants=[(name, value_text(value)) for name, value in terms.constants.items()],
+        recommended=_recommended(results),
+        ours=_columns(terms),
+        names=[shortened(name) for name in names],
+        rows=[_row(trial, names, terms) for trial in _ranked(sweep)],
         rungs=rungs(sweep),
-        unit="step" if sweep.spec["scheduler"].get("time_attr") == "global_step" else "epoch",
+        slowest=slowest_words(worked, sweep, terms),
+        parts=[
+            (part, duration(s), s / (worked.start_up + worked.span or 1)) for part, s in worked.parts().items()
+        ],
         number=number,
         failures=[trial for trial in results.trials if trial.status == "failed"],
-        spec=json.dumps(sweep.spec, indent=2),
+        spec=printable(json.dumps(sweep.spec, indent=2, ensure_ascii=False)),
         stories=_stories(results),
     )
 
 
-def _headline(sweep: SweepState) -> str:
+def _headline(sweep: SweepState, terms: Terms) -> str:
     spec = sweep.spec
-    ran = f" in {duration(sweep.running_s(sweep.ended))}" if sweep.ended else ""
-    goal = "maximised" if sweep.maximize else "minimised"
+    ran = f" in {duration(sweep.ran_s)}" if sweep.ended else ""
+    goal = "maximised" if terms.objective.sign > 0 else "minimised"
     algorithms = f"search {spec['search']['algorithm']}, scheduler {spec['scheduler']['algorithm']}"
-    return (
-        f"{spec['recipe']}: {sweep.state}{ran}, {sweep.num_trials} trials, {spec['metric']} {goal}, {algorithms}"
-    )
+    return f"{spec['recipe']}: {sweep.state}{ran}, {planned(sweep)}, {terms.metric} {goal}, {algorithms}"
 
 
-def _columns(sweep: SweepState, names: Sequence[str]) -> list[dict[str, str]]:
-    metric = sweep.spec["metric"]
-    heads = ["trial", "status", metric, "epochs", "steps", "seconds", *names, "why"]
-    ranked = "descending" if sweep.maximize else "ascending"
+def _notes(incidents: Incidents) -> list[str]:
+    notes = []
+    if incidents.lost:
+        notes.append(f"At least {incidents.lost} steps were trained again, after {incidents.restarts} restarts.")
+    if incidents.fell_back is not None:
+        notes.append(f"The search decided by cheaper means in the end: {incidents.fell_back}.")
+    return notes
+
+
+def _best_at(best: TrialRecord | None, terms: Terms) -> str:
+    if best is None or best.best is None:
+        return ""
+    at = terms.at(epoch=best.best.epoch, global_step=best.best.global_step)
+    return at if at.startswith("step") else f"{at}, step {best.best.global_step}"
+
+
+def _recommended(results: Results) -> str:
+    """Which configuration to train again, where that is not the one of the best value."""
+    recommended, best = results.recommended, results.best
+    if recommended is None or best is None or recommended.trial.number == best.number:
+        return ""
+    return f"To train again, take the configuration of trial {recommended.trial.number}: {recommended.reason}."
+
+
+def _columns(terms: Terms) -> list[dict[str, str]]:
+    """Our own columns; those of the configuration come after them, and the reason last."""
+    heads = ["trial", "status", shortened(terms.metric), "steps", "seconds"]
+    if not terms.axis.by_step:
+        heads.insert(3, "epochs")
+    ranked = "descending" if terms.objective.sign > 0 else "ascending"
     return [{"name": name, "sorted": ranked if index == 2 else ""} for index, name in enumerate(heads)]
 
 
 def _ranked(sweep: SweepState) -> list[TrialRecord]:
     """The trials, best first; last those that failed, and those without a value."""
-    sign = -1 if sweep.maximize else 1
-    return sorted(
-        sweep.trials.values(),
-        key=lambda trial: (
-            trial.status == "failed",
-            trial.value is None,
-            sign * (trial.value or 0.0),
-            trial.number,
-        ),
-    )
+    objective = sweep.objective
+
+    def rank(trial: TrialRecord) -> tuple[bool, float, int]:
+        score = objective.score(trial.value) if trial.value is not None else objective.score(objective.worst)
+        return trial.status == "failed", -score, trial.number
+
+    return sorted(sweep.trials.values(), key=rank)
 
 
-def _row(trial: TrialRecord, names: Sequence[str]) -> dict[str, Any]:
+def _row(trial: TrialRecord, names: Sequence[str], terms: Terms) -> dict[str, Any]:
     config = dotted(trial.config)
-    seconds = trial.ended - trial.started if trial.ended and trial.started else None
+    trained = [trial.global_step] if terms.axis.by_step else [trial.epoch, trial.global_step]
+    seconds = trial.seconds if trial.started is not None else None
     cells = [
         _Cell(number(trial.value), "" if trial.value is None else repr(trial.value)),
-        _Cell(str(trial.epoch), str(trial.epoch)),
-        _Cell(str(trial.global_step), str(trial.global_step)),
+        *(_Cell(str(count), str(count)) for count in trained),
         _Cell("-" if seconds is None else f"{seconds:.1f}", "" if seconds is None else str(seconds)),
-        *(_Cell(_text(config.get(name)), "" if config.get(name) is None else str(config[name])) for name in names),
+        *(_cell(config[name]) if name in config else _Cell("-", "") for name in names),
     ]
-    return {"number": trial.number, "status": trial.status, "cells": cells, "reason": trial.reason or ""}
+    return {
+        "number": trial.number,
+        "status": trial.status,
+        "cells": cells,
+        "reason": printable(trial.reason or ""),
+    }
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return number(value) if isinstance(value, float) else str(value)
+def _cell(value: Any) -> _Cell:
+    return _Cell(value_text(value), repr(value) if isinstance(value, float) else values.text(value))
 
 
 def _stories(results: Results) -> dict[int, dict[str, Any]]:
-    sweep = results.sweep
+    sweep, terms = results.sweep, Terms(results.sweep)
     told = stories(sweep, results.events())
     return {
         trial.number: {
             "status": trial.status,
             "why": why(trial, sweep),
-            "config": configuration(trial.config),
+            "config": terms.configuration(trial.config),
             "moments": [(clock(moment.seconds), moment.text) for moment in told[trial.number]],
-            "error": trial.error,
+            "error": printable(trial.error) if trial.error else None,
         }
         for trial in results.trials
     }

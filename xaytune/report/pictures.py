@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 from xaytune.errors import PicturesError
-from xaytune.report.figures import Plot
+from xaytune.report.figures import titled
+from xaytune.report.plot import Plot
 
 __all__ = ["write_pictures"]
 
@@ -35,8 +35,8 @@ def write_pictures(plots: Sequence[Plot], folder: Path) -> list[Path]:
     try:
         kaleido.start_sync_server(silence_warnings=True)  # one browser for all
         for plot, file in zip(plots, files, strict=True):
-            figure = copy.deepcopy(plot.figure).update_layout(title=plot.title, margin={"t": 84})
-            size = {"width": 1100, "height": figure.layout.height + 60, "scale": 2}
+            figure = titled(plot)
+            size = {"width": 1100, "height": figure.layout.height, "scale": 2}
             kaleido.write_fig_sync(figure, file, opts={"format": "png", **size})
     except (BrowserFailedError, ChromeNotFoundError):
         message = "pictures need Chrome or Chromium: install one, or run plotly_get_chrome"

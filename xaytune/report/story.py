@@ -18,16 +18,8 @@ from xaytune.sweep import values
 
 __all__ = ["Moment", "stories", "tell", "why"]
 
-# What the journal calls a failure, in words.
-_KINDS = {
-    "error": "the recipe raised",
-    "infeasible": "it cannot be trained here",
-    "stalled": "it hung",
-    "lost": "process lost",
-    "node_lost": "node lost",
-    "preempted": "node taken away",
-    "not_started": "never started",
-}
+# What the journal calls failures whose error does not say what kind of thing it is.
+_KINDS = {"error": "the recipe raised ", "infeasible": "it cannot be trained here: ", "stalled": "it hung: "}
 
 
 @dataclass(frozen=True)
@@ -170,11 +162,11 @@ class _Teller:
         return f"{_name(event)} is damaged, and cannot be resumed from{taken_up}"
 
     def _failure(self, event: Event) -> str:
-        kind = event.get("kind", "error")
+        kind = _KINDS.get(event.get("kind", "error"), "")
         follows = ""
         if event.get("retried"):
             follows = f"; it is restarted {restart_text(self._incidents.restart(event['trial']))}"
-        return f"failed ({_KINDS.get(kind, kind)}): {event['error']}{follows}"
+        return f"failed: {kind}{event['error']}{follows}"
 
     def _exploit(self, event: Event) -> str:
         config = self._terms.configuration(values.read(event["config"]))

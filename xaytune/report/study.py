@@ -13,7 +13,7 @@ from xaytune.search.distributions import Choices, distribution_of
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["frozen", "space_of", "state_of", "study_of"]
+__all__ = ["direction_of", "frozen", "space_of", "state_of", "study_of"]
 
 _STATES = {
     "pending": TrialState.WAITING,
@@ -30,12 +30,15 @@ def space_of(sweep: SweepState) -> Space:
     return parse_space(sweep.spec["space"])
 
 
-def study_of(sweep: SweepState) -> optuna.Study:
+def direction_of(sweep: SweepState) -> StudyDirection:
+    """Returns what is better, as Optuna calls it."""
+    return StudyDirection.MAXIMIZE if sweep.objective.sign > 0 else StudyDirection.MINIMIZE
+
+
+def study_of(sweep: SweepState, space: Space) -> optuna.Study:
     """Returns a study of all trials that reached a value: by it, whether they were stopped or not."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    direction = StudyDirection.MAXIMIZE if sweep.maximize else StudyDirection.MINIMIZE
-    study = optuna.create_study(study_name=sweep.name, direction=direction)
-    space = space_of(sweep)
+    study = optuna.create_study(study_name=sweep.name, direction=direction_of(sweep))
     for trial in sweep.trials.values():
         if trial.value is not None and trial.status != "failed":
             study.add_trial(frozen(trial, space, TrialState.COMPLETE))

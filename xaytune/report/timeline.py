@@ -1,0 +1,179 @@
+"""When trials had a process, and where the time of a sweep went."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from xaytune.records.journal import Event
+from xaytune.records.state import SweepState, TrialRecord
+from xaytune.report.elapsed import timed
+from xaytune.report.terms import Terms
+from xaytune.report.text import duration
+from xaytune.sweep.time_axis import TimeAxis
+
+__all__ = ["Attempt", "Timeline", "slowest_words", "timeline"]
+
+# A trial is called slow where a unit of its training took so many times as long as that of the median trial.
+_SLOW = 1.5
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A time that a trial had a process.
+
+    Attributes:
+        trial: Its number.
+        node: Where that was.
+        begun: Seconds since the first trial was started, without the time in which no trial could run.
+        ended: Likewise.
+        how: The status it ended with; ``running`` if it has not.
+        place: Which of the places for trials it had: no two attempts had one at the same time.
+    """
+
+    trial: int
+    node: str
+    begun: float
+    ended: float
+    how: str
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When trials had processes.
+
+    Attributes:
+        attempts: In the order in which they were begun.
+        start_up: Seconds before the first trial was started, in all runs of the sweep together.
+        deciding: Seconds that trials waited for decisions, together.
+    """
+
+    attempts: list[Attempt]
+    start_up: float
+    deciding: float
+
+    @property
+    def places(self) -> list[str]:
+        """The places that trials had."""
+        return sorted({attempt.place for attempt in self.attempts}, key=lambda place: (len(place), place))
+
+    @property
+    def span(self) -> float:
+        """Seconds from the first trial's beginning to the last one's end."""
+        return max((attempt.ended for attempt in self.attempts), default=0.0)
+
+    @property
+    def busy(self) -> float:
+        """Seconds that trials had processes, together."""
+        return sum(attempt.ended - attempt.begun for attempt in self.attempts)
+
+    @property
+    def training_share(self) -> float:
+        """The share of the span in which a place had a trial."""
+        return self.busy / (len(self.places) * self.span) if self.span else 1.0
+
+    def parts(self) -> dict[str, float]:
+        """Returns how many of the sweep's seconds each part of it took, the longest first."""
+        places = max(1, len(self.places))
+        parts = {
+            "starting up": self.start_up,
+            "deciding, while the trial waited": self.deciding / places,
+            "training": (self.busy - self.deciding) / places,
+            "places without a trial": self.span - self.busy / places,
+        }
+        return dict(sorted(parts.items(), key=lambda part: -part[1]))
+
+
+def timeline(events: Iterable[Event]) -> Timeline:
+    """Returns when trials had which process.
+
+    What a run of the sweep takes until its first trial is started (Ray, imports) counts as start-up.
+    """
+    open_: dict[int, tuple[Event, float]] = {}
+    judged: dict[int, float] = {}
+    found: list[Attempt] = []
+    start_up = deciding = now = 0.0
+    begun: float | None = None  # when a run began whose first trial was not started yet
+    for seconds, event in timed(events):
+        if event["event"] == "sweep" and event["state"] == "running":  # what ran before was cut off
+            found += [_attempt(start, at, now, "failed") for start, at in open_.values()]
+            open_.clear()
+            begun = seconds
+        number = event.get("trial", -1)
+        if event["event"] == "start":
+            if begun is not None:
+                start_up, begun = start_up + seconds - begun, None
+            open_[number] = (event, seconds - start_up)
+        if begun is None:
+            now = seconds - start_up
+        if event["event"] == "result":
+            judged[number] = now
+        elif event["event"] == "verdict" and number in judged:
+            deciding += now - judged.pop(number)
+        elif event["event"] in ("end", "pause", "failure", "exploit") and number in open_:
+            how = event.get("status", {"pause": "paused", "exploit": "paused"}.get(event["event"], "failed"))
+            start, at = open_.pop(number)
+            found.append(_attempt(start, at, now, how))
+    found += [_attempt(start, at, now, "running") for start, at in open_.values()]
+    return Timeline(_placed(sorted(found, key=lambda attempt: attempt.begun)), start_up, deciding)
+
+
+def _attempt(start: Event, begun: float, ended: float, how: str) -> Attempt:
+    return Attempt(start["trial"], start["node"], begun, max(begun, ended), how)
+
+
+def _placed(attempts: list[Attempt]) -> list[Attempt]:
+    """Gives each attempt a place on its node: the first that is free."""
+    free_from: dict[str, list[float]] = {}
+    placed = []
+    for attempt in attempts:
+        places = free_from.setdefault(attempt.node, [])
+        place = next((index for index, ended in enumerate(places) if ended <= attempt.begun), len(places))
+        if place == len(places):
+            places.append(0.0)
+        places[place] = attempt.ended
+        placed.append(replace(attempt, place=f"{attempt.node} #{place + 1}"))
+    return placed
+
+
+def slowest_words(line: Timeline, sweep: SweepState, terms: Terms) -> list[str]:
+    """Says in sentences what took the time: the slowest part, the slowest trial, and the last one."""
+    whole = line.start_up + line.span
+    if not whole or not line.attempts:
+        return []
+    part, seconds = next(iter(line.parts().items()))
+    sentences = [f"The slowest part was {part}: {duration(seconds)}, {seconds / whole:.0%} of {duration(whole)}."]
+    sentences += _slow_trial(sweep, terms)
+    last = max(line.attempts, key=lambda attempt: attempt.ended)
+    others = [attempt.ended for attempt in line.attempts if attempt.trial != last.trial]
+    alone = line.span - max([last.begun, *others])
+    if others and len(line.places) > 1 and alone > 0.1 * line.span:
+        sentences.append(f"For the last {duration(alone)} only trial {last.trial} had a process.")
+    return sentences
+
+
+def _slow_trial(sweep: SweepState, terms: Terms) -> list[str]:
+    """The trial whose epochs (or steps) took longest, where that is much longer than usual."""
+    paces = {
+        trial.number: trial.seconds / done
+        for trial in sweep.trials.values()
+        if (done := _age(trial, terms.axis)) and trial.seconds
+    }
+    if len(paces) < 3:
+        return []
+    usual, slowest = statistics.median(paces.values()), max(paces, key=lambda number: paces[number])
+    if paces[slowest] < _SLOW * usual:
+        return []
+    config = terms.configuration(sweep.trials[slowest].config)
+    unit = terms.axis.unit
+    article = "an" if unit == "epoch" else "a"
+    return [
+        f"The slowest trial was {slowest}, with {paces[slowest]:.3g} s {article} {unit} where the median trial "
+        f"takes {usual:.3g} s: {config}."
+    ]
+
+
+def _age(trial: TrialRecord, axis: TimeAxis) -> int:
+    return axis.of(epoch=trial.epoch, global_step=trial.global_step)
