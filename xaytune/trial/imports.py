@@ -47,8 +47,9 @@ class Imports:
         }
         self._left |= {".".join(map(str, one.path)): functools.partial(self._load, one) for one in named}
         self._names = {".".join(map(str, one.path)): reference_name(one.reference) for one in named}
-        # What no module holds is made anew by each trial.
-        self.by_value = {".".join(map(str, one.path)) for one in named if isinstance(one.reference, ByValue)}
+        # What no module holds is made anew by each trial, but for what is to run once.
+        by_value = [one for one in named if isinstance(one.reference, ByValue) and one.path != ("setup",)]
+        self.by_value = {".".join(map(str, one.path)) for one in by_value}
 
     def load(self, skip: Collection[str] = (), after_each: Callable[[str], None] = lambda name: None) -> None:
         """Loads what is not loaded yet.

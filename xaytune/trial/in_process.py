@@ -54,7 +54,9 @@ def try_configuration(
         imports.load()
         if imports.problems:
             raise SpecError(imports.problems)
-        first = method_for(spec.model_copy(update={"space": spec.space.fix(values), "points_to_evaluate": []})).next()
+        first = method_for(
+            spec.model_copy(update={"space": spec.space.fix(values), "points_to_evaluate": []})
+        ).next()
         assert isinstance(first, NewTrial)
         on_start(first.config)
         assignment = Assignment(trial=0, seed=trial_seed(spec.search.seed, 0), config=first.config)
