@@ -28,9 +28,9 @@ def loader(batch_size: int = 8, shuffle: bool = True) -> DataLoader[tuple[Tensor
 def make_trainer(*, lr: float = 0.1, seed: int = 0, **options: Any) -> Trainer:
     """Six steps an epoch, with dropout and momentum. `schedule` makes the scheduler of its optimizer."""
     torch.manual_seed(seed)
-    model = options.pop("model", None) or nn.Sequential(
-        nn.Linear(FEATURES, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, CLASSES)
-    )
+    model = options.pop("model", None)
+    if model is None:
+        model = nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     if "schedule" in options:
         options["lr_scheduler"] = options.pop("schedule")(optimizer)

@@ -148,9 +148,7 @@ class ResumableLoader:
         """Yields the batches of an epoch, or what is left of one that is not finished."""
         self._loaded = self._trained
         if self._keeps_its_place:
-            if self._loader_state is not None:
-                self._loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
-            batches = iter(self._loader)
+            batches = self._ask_for_its_place()
         elif self._epoch_start is None or self._trained == 0:
             self._epoch_start = self._capture()
             batches = batches_of(self._loader)
@@ -196,6 +194,16 @@ class ResumableLoader:
         # A sampler is where it was by having been walked; a dataset was not read again.
         self._load(dataset, datasets_now)
         random_state.restore(now, self.generators)
+        return batches
+
+    def _ask_for_its_place(self) -> Iterator[Any]:
+        if self._loader_state is None:
+            return iter(self._loader)
+        now = random_state.capture(self.generators)
+        self._loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
+        self._loader_state = None
+        batches = iter(self._loader)
+        random_state.restore(now, self.generators)  # what it drew to return, it had drawn before
         return batches
 
     def _load(self, owners: list[Any], states: list[Any]) -> None:

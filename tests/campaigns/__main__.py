@@ -1,0 +1,29 @@
+"""``python -m tests.campaigns NAME [--runs N] [--seed S]``: random tests, longer than a suite has time for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import secrets
+
+# Where each campaign is: a function of the number of runs and a seed, which raises at the first failure.
+CAMPAIGNS = {"trainer": "tests.trainer.disturbances:campaign"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns", description=__doc__)
+    parser.add_argument("name", choices=CAMPAIGNS)
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--seed", type=int, help="drawn, and printed, if it is not given")
+    options = parser.parse_args()
+    seed = secrets.randbelow(2**32) if options.seed is None else options.seed
+    module, function = CAMPAIGNS[options.name].split(":")
+    print(f"{options.name}: {options.runs} runs, seed {seed}", flush=True)
+    logging.disable(logging.WARNING)
+    getattr(importlib.import_module(module), function)(options.runs, seed)
+    print(f"{options.name}: {options.runs} runs passed")
+
+
+if __name__ == "__main__":
+    main()
