@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from xaytune.errors import nearest
 from xaytune.records.state import TrialRecord
-from xaytune.sweep.spec import SweepSpec, reference_name
+from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import FailureKind
 
-__all__ = ["LOSSES", "EarlyFailures", "RestartPolicy", "never_reported"]
+__all__ = ["LOSSES", "EarlyFailures", "RestartPolicy"]
 
 LOSSES: Mapping[FailureKind, str] = {
     "lost": "its process was lost",
@@ -71,14 +70,3 @@ class EarlyFailures:
         if self._count < self._enough:
             return None
         return f"its first trials raised before their first step: {self._first}"
-
-
-def never_reported(spec: SweepSpec, metrics: Mapping[str, float]) -> str:
-    """Words that a trial was finished without the metric of its sweep.
-
-    Args:
-        spec: The sweep.
-        metrics: What the trial did report.
-    """
-    reported = f"; {nearest(spec.metric, metrics)}" if metrics else ": it reported no metric at all"
-    return f"{reference_name(spec.recipe)} never reported {spec.metric!r}{reported}"

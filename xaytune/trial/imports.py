@@ -13,11 +13,12 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 
 from xaytune.errors import Problem
+from xaytune.sweep.references import use_import_paths
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
-from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve, use_import_paths
+from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve
 
 __all__ = ["Imports", "import_installed", "installed_since", "unforkable"]
 
