@@ -118,6 +118,8 @@ def _made(options: Options, field: str) -> Extension:
     try:
         made: Extension = found(**options.options)
         return made
+    except TypeError as error:
+        raise SpecError([Problem((field, "algorithm"), f"{algorithm} cannot be made: {error}")]) from None
     except SpecError as error:
         raise SpecError(problem.below(field) for problem in error.problems) from None
 
