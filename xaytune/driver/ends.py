@@ -30,7 +30,7 @@ def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
     if message.status == "completed" and message.reason is None and spec.metric not in message.metrics:
         problem = never_reported(spec.recipe, spec.metric, message.metrics).message
         return dataclasses.replace(
-            message, status="failed", reason=problem, failure=Failure("error", problem), due=False
+            message, status="failed", reason=problem, failure=Failure("no_metric", problem), due=False
         )
     return dataclasses.replace(message, due=message.due and message.status == "completed")
 
