@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from tests.integrations.transformers_recipes import DEFAULTS, LENGTH, VOCABULARY, Texts, network
 from xaytune.integrations.transformers import XaytuneCallback
@@ -19,7 +19,9 @@ from xaytune.trainer.own_loop import OwnLoop
 
 def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(WordLevel({str(token): token for token in range(VOCABULARY)}, unk_token="0"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="0", pad_token="0", unk_token="0")
+    made: Any = PreTrainedTokenizerFast
+    tokens: PreTrainedTokenizerFast = made(tokenizer_object=words, eos_token="0", pad_token="0", unk_token="0")
+    return tokens
 
 
 def examples(count: int) -> Dataset:

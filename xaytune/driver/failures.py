@@ -47,7 +47,7 @@ class RestartPolicy:
 class EarlyFailures:
     """Notices that a recipe cannot work.
 
-    Its first trials raise before any has trained a step, or end without the metric where none has ever reported it.
+    Its first trials raise before any has trained a step, or end without the metric, which none has ever reported.
 
     Args:
         spec: The sweep.

@@ -184,7 +184,7 @@ class OwnLoop:
             raise RuntimeError(
                 "trial.log() outside of a loop: it counts a step of a body of trial.epochs() or trial.steps()"
             )
-        if loop.cut or (steps is not None and steps.void):
+        if loop.cut:
             run.tell_of_training_on()
         elif steps is None:
             run.count_plainly(metrics)
