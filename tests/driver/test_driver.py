@@ -10,6 +10,7 @@ import pytest
 from tests.driver.harness import Played
 from xaytune.driver.commands import Kill, Release, RequestStop
 from xaytune.errors import Problem
+from xaytune.records.state import Best
 from xaytune.trial.messages import Failure, Refused, StopRequest
 
 Play = Callable[..., Played]
@@ -229,7 +230,7 @@ def test_a_metric_that_is_not_finite_stops_the_trial_as_diverged(play: Play) -> 
 
 def test_a_trial_that_never_reports_the_metric_fails_alone(play: Play) -> None:
     sweep = play()
-    sweep.report(sweep.start().trial, 1, 0.5)
+    sweep.report(sweep.start().trial, 1, 0.5, best=Best(0.5, 1, 10, {"m": 0.5}))
     for _ in range(2):
         sweep.end(sweep.start().trial, 1, metrics={"other": 1.0})
     sweep.driver.tick()
