@@ -167,7 +167,7 @@ def _noisy_covariance(parameters: Hyperparameters, x: Matrix, trials: Numbers) -
 
 def _inverse_root(covariance: Matrix) -> Matrix:
     """The inverse R of the Cholesky factor: R @ covariance @ R.T is the identity."""
-    return _inverse_of_lower(np.linalg.cholesky(covariance))
+    return _inverse_of_lower(np.asarray(np.linalg.cholesky(covariance), np.float64))
 
 
 def _inverse_of_lower(lower: Matrix) -> Matrix:
