@@ -42,7 +42,8 @@ class Hyperparameters:
 
     def covariance(self, x: Matrix, trials: Numbers, others: Matrix, other_trials: Numbers) -> Matrix:
         """Returns the covariances of values without noise, ``[len(x), len(others)]``."""
-        return self.scale * _matern(self._squared_distance(x, trials, others, other_trials))[0]
+        matern, _ = _matern(self._squared_distance(x, trials, others, other_trials))
+        return np.asarray(self.scale * matern)
 
     def _squared_distance(self, x: Matrix, trials: Numbers, others: Matrix, other_trials: Numbers) -> Matrix:
         *features, trial = self.inverse_squared_lengthscales
