@@ -52,7 +52,8 @@ class Hyperparameters:
         squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
         np.maximum(squared, 0, out=squared)
         squared += trial * _differ(trials, other_trials)
-        return squared
+        distance: Matrix = squared
+        return distance
 
 
 class GaussianProcess:
