@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 
 from tests.benchmarks.search.curves import Task
 from xaytune.search.curves.method import CurvesMethod
@@ -35,11 +36,9 @@ class _Optuna(SearchMethod):
         max_epochs: int | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        direction = "maximize" if task.mode == "max" else "minimize"
+        direction = StudyDirection.MAXIMIZE if task.mode == "max" else StudyDirection.MINIMIZE
         self._study = optuna.create_study(
-            sampler=sampler,
-            pruner=pruner or optuna.pruners.NopPruner(),
-            direction=direction,  # type: ignore[arg-type]
+            sampler=sampler, pruner=pruner or optuna.pruners.NopPruner(), direction=direction
         )
         self._space = task.space
         self._choices = {parameter.name: Choices(parameter.domain) for parameter in task.space.parameters}
@@ -107,11 +106,8 @@ class _RayAsha(_Optuna):
 
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         if result.value is not None:
-            answer = self._scheduler.on_trial_result(
-                None,  # type: ignore[arg-type]
-                self._ray[trial],
-                {"t": result.time, "value": result.value},
-            )
+            told = {"t": result.time, "value": result.value}
+            answer = self._scheduler.on_trial_result(None, self._ray[trial], told)  # type: ignore[arg-type]
             if answer == "STOP":
                 return [Stop(trial=trial, reason="")]
             return [Continue(trial=trial, reason="")]

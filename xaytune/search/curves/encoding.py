@@ -67,7 +67,8 @@ class Encoding:
         coordinates = [
             axis.coordinate(values[name]) if name in values else np.nan for name, axis in self._axes.items()
         ]
-        return np.asarray(self.settle(np.array([coordinates]))[0])
+        settled: Coordinates = self.settle(np.array([coordinates]))[0]
+        return settled
 
     def features(self, points: Coordinates) -> Coordinates:
         """Returns what a model sees of settled points, ``[n, features]``."""

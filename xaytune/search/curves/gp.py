@@ -42,7 +42,8 @@ class Hyperparameters:
 
     def covariance(self, x: Matrix, trials: Numbers, others: Matrix, other_trials: Numbers) -> Matrix:
         """Returns the covariances of values without noise, ``[len(x), len(others)]``."""
-        return self.scale * _matern(self._squared_distance(x, trials, others, other_trials))[0]
+        matern, _ = _matern(self._squared_distance(x, trials, others, other_trials))
+        return np.asarray(self.scale * matern)
 
     def _squared_distance(self, x: Matrix, trials: Numbers, others: Matrix, other_trials: Numbers) -> Matrix:
         *features, trial = self.inverse_squared_lengthscales
@@ -51,7 +52,8 @@ class Hyperparameters:
         squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
         np.maximum(squared, 0, out=squared)
         squared += trial * _differ(trials, other_trials)
-        return np.asarray(squared)
+        distance: Matrix = squared
+        return distance
 
 
 class GaussianProcess:
@@ -167,7 +169,7 @@ def _noisy_covariance(parameters: Hyperparameters, x: Matrix, trials: Numbers) -
 
 def _inverse_root(covariance: Matrix) -> Matrix:
     """The inverse R of the Cholesky factor: R @ covariance @ R.T is the identity."""
-    return _inverse_of_lower(np.linalg.cholesky(covariance).astype(np.float64, copy=False))
+    return _inverse_of_lower(np.asarray(np.linalg.cholesky(covariance), np.float64))
 
 
 def _inverse_of_lower(lower: Matrix) -> Matrix:
