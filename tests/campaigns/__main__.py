@@ -8,7 +8,11 @@ import logging
 import secrets
 
 # Where each campaign is: a function of the number of runs and a seed, which raises at the first failure.
-CAMPAIGNS = {"trainer": "tests.trainer.disturbances:campaign"}
+CAMPAIGNS = {
+    "misbehaviour": "tests.campaigns.misbehaviour:run",
+    "never-stalls": "tests.search.curves.test_gates:campaign",
+    "trainer": "tests.trainer.disturbances:campaign",
+}
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def play() -> tuple[list[torch.Tensor], list[float]]:
 
 for episode in count(1):
     log_probs, rewards = play()
-    loss = -sum(p * (r - 0.25) for p, r in zip(log_probs, rewards, strict=True))
+    loss = -torch.stack([p * (r - 0.25) for p, r in zip(log_probs, rewards, strict=True)]).sum()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
