@@ -193,14 +193,14 @@ def trains_in_its_second_bundle(config: dict[str, Any], trial: Trial) -> TrainSt
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+    from xaytune.ray_tune.bundles import trial_placement_group
+
     @ray.remote(num_cpus=1)
     class Elsewhere:
         def score(self) -> float:
             return 1.0
 
-    group = ray.util.get_current_placement_group()
-    assert group is not None
-    second = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1)
+    second = PlacementGroupSchedulingStrategy(trial_placement_group(), placement_group_bundle_index=1)
     elsewhere = Elsewhere.options(scheduling_strategy=second).remote()  # type: ignore[attr-defined]
     state = TrainState(global_step=1)
     state.metrics["score"] = ray.get(elsewhere.score.remote())

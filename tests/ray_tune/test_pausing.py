@@ -107,5 +107,5 @@ def test_the_worst_of_a_population_go_on_from_what_the_best_are_with_a_configura
             assert taken["state"]["global_step"] == own[-1]["global_step"]
             after = history[history["global_step"] > own[-1]["global_step"]]
             assert len(after) > 0
-            assert (after["learning_rate"] == own[-1]["config"]["x"]).all()
+            assert (after["metrics.learning_rate"] == own[-1]["config"]["x"]).all()
             assert trial.config == own[-1]["config"]

@@ -350,7 +350,7 @@ def test_a_trial_whose_process_is_lost_is_failed_and_says_so(run: Run) -> None:
     results = run("kills_itself_for_some", space={"x": {"grid": [0.1, 0.9]}}, failures={"retries": 1})
     lost, other = results.trials
     assert (lost.status, lost.reason, lost.lost) == ("failed", "its process was lost, 2 times", 2)
-    assert "died" in str(lost.error)
+    assert "SIGKILL" in str(lost.error)
     assert other.status == "completed"
 
 

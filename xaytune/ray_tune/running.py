@@ -91,7 +91,7 @@ def run_sweep(
     try:
         return _drive(spec, method, place, session, listener)
     except (SpecError, SessionError):
-        if not place.exists:  # nothing was recorded: it is as if the sweep had not begun
+        if place.folder.exists() and not place.exists:  # nothing was recorded: the sweep has not begun
             place.remove()
         raise
 

@@ -13,6 +13,7 @@ import ray
 from ray import tune
 
 from xaytune.errors import Problem
+from xaytune.ray_tune.bundles import PLACEMENT_GROUP
 from xaytune.ray_tune.shared_storage import not_shared
 from xaytune.records.remote import RemoteFolder
 from xaytune.trial.attempt import TrialProcess
@@ -161,4 +162,6 @@ def _environment(task: Task, address: str) -> dict[str, str]:
     kept = {n: v for n, v in os.environ.items() if not n.startswith("RAY_") or n.startswith("RAY_AUTH")}
     if not task.gpus:
         kept["CUDA_VISIBLE_DEVICES"] = ""
-    return kept | {"RAY_ADDRESS": address}
+    group = ray.util.get_current_placement_group()
+    bundles = {} if group is None else {PLACEMENT_GROUP: group.id.hex()}
+    return kept | bundles | {"RAY_ADDRESS": address}
