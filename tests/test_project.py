@@ -31,13 +31,23 @@ def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
 def test_the_exported_names_are_these() -> None:
     assert xaytune.__all__ == [
         "CallbackManager",
+        "CheckpointError",
+        "ClusterError",
+        "DashboardError",
+        "JournalError",
         "LiveView",
+        "PicturesError",
+        "RemoteError",
         "Results",
+        "SessionError",
         "SpecError",
+        "StorageError",
         "Sweep",
         "TrainState",
         "Trainer",
         "Trial",
+        "XaytuneError",
+        "current_trial",
         "resume",
     ]
     assert all(getattr(xaytune, name).__name__ == name for name in xaytune.__all__)

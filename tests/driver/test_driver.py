@@ -10,6 +10,7 @@ import pytest
 from tests.driver.harness import Played
 from xaytune.driver.commands import Kill, Release, RequestStop
 from xaytune.errors import Problem
+from xaytune.records.state import Best
 from xaytune.trial.messages import Failure, Refused, StopRequest
 
 Play = Callable[..., Played]
@@ -225,3 +226,23 @@ def test_a_metric_that_is_not_finite_stops_the_trial_as_diverged(play: Play) -> 
     (command,) = sweep.report(0, 1, float("nan"), due=False)
     assert isinstance(command, RequestStop)
     assert "diverged" in command.request.reason
+
+
+def test_a_trial_that_never_reports_the_metric_fails_alone(play: Play) -> None:
+    sweep = play()
+    sweep.report(sweep.start().trial, 1, 0.5, best=Best(0.5, 1, 10, {"m": 0.5}))
+    for _ in range(2):
+        sweep.end(sweep.start().trial, 1, metrics={"other": 1.0})
+    sweep.driver.tick()
+    assert (sweep[1].status, sweep[1].failure) == ("failed", "no_metric")
+    assert "never reported 'm'" in str(sweep[1].reason)
+    assert sweep.driver.ending is None
+
+
+def test_a_sweep_none_of_whose_trials_reports_the_metric_ends_early(play: Play) -> None:
+    sweep = play()
+    for _ in range(2):
+        assert sweep.driver.tick() == []
+        sweep.end(sweep.start().trial, 1, metrics={"em": 1.0})
+    sweep.driver.tick()
+    assert "never reported 'm'; did you mean 'em'?" in str(sweep.driver.fatal)

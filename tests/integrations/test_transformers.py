@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from xaytune.testing.training import TrainingContract
+from tests.integrations import transformers_recipes as recipes
+from xaytune.testing.training import JudgedRun, TrainingContract
 
 
 class TestEpochs(TrainingContract):
@@ -24,3 +28,43 @@ class TestAccumulated(TrainingContract):
 class TestBestAtEnd(TrainingContract):
     recipe = "tests.integrations.transformers_recipes:best_at_end"
     judged_by = ("epoch",)
+
+
+def test_trls_trainer_stops_and_resumes_as_transformers_own(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from tests.integrations import trl_recipes
+
+    straight = trl_recipes.tuned(JudgedRun(tmp_path / "straight"))
+    stopped = JudgedRun(tmp_path / "run", stop_at=2)
+    trl_recipes.tuned(stopped)
+    assert stopped.history == list(range(1, 13))
+    continued = JudgedRun(tmp_path / "run")
+    assert trl_recipes.tuned(continued).equal(straight)
+    assert continued.history == list(range(13, 25))
+
+
+def test_a_row_holds_what_was_logged_of_its_step(tmp_path: Path) -> None:
+    rows: dict[int, dict[str, Any]] = {}
+    run = JudgedRun(tmp_path)
+    run.callbacks.on("step_end")(lambda state: rows.update({state.global_step: dict(state.metrics)}))
+    recipes.fit(run, num_train_epochs=1, logging_steps=1)
+    assert all(row.keys() >= {"loss", "grad_norm", "learning_rate"} for row in rows.values())
+    assert len({float(row["loss"]) for row in rows.values()}) == len(rows) == 6
+
+
+def test_a_trial_evaluates_where_it_is_judged(tmp_path: Path) -> None:
+    evaluated: list[int] = []
+    run = JudgedRun(tmp_path, by="global_step", times=[3, 5])
+    run.callbacks.on("eval_end")(lambda state: evaluated.append(state.global_step))
+    recipes.fit(run, num_train_epochs=1)
+    assert evaluated == [3, 5, 6]
+
+
+def test_only_what_the_trainer_saves_for_its_user_stays_in_its_own_folder(tmp_path: Path) -> None:
+    recipes.fit(JudgedRun(tmp_path), save_strategy="epoch", num_train_epochs=2)
+    assert sorted(path.name for path in (tmp_path / "transformers").iterdir()) == ["checkpoint-12", "checkpoint-6"]
+
+
+def test_a_checkpoint_that_could_not_be_resumed_from_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot resume from what save_only_model=True saves"):
+        recipes.fit(JudgedRun(tmp_path), save_only_model=True)

@@ -14,10 +14,24 @@ from xaytune.integrations.transformers import XaytuneCallback
 from xaytune.testing.training import weights_of
 from xaytune.trainer.own_loop import OwnLoop
 
-logging.set_verbosity_error()
-logging.disable_progress_bar()
+logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 VOCABULARY, LENGTH = 17, 8
+DEFAULTS: dict[str, Any] = {
+    "output_dir": tempfile.gettempdir(),
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 4,
+    "learning_rate": 1e-2,
+    "eval_strategy": "epoch",
+    "save_strategy": "no",
+    "logging_steps": 2,
+    "report_to": "none",
+    "use_cpu": True,
+    "seed": 7,
+    "disable_tqdm": True,
+    "log_level": "error",
+}
 
 
 class Texts(Dataset[dict[str, Tensor]]):
@@ -43,29 +57,16 @@ def network() -> nn.Module:
 
 
 def fit(trial: OwnLoop, **options: Any) -> Tensor:
-    defaults: dict[str, Any] = {
-        "output_dir": tempfile.gettempdir(),
-        "per_device_train_batch_size": 8,
-        "num_train_epochs": 4,
-        "learning_rate": 1e-2,
-        "eval_strategy": "epoch",
-        "save_strategy": "no",
-        "logging_steps": 2,
-        "report_to": "none",
-        "use_cpu": True,
-        "seed": 7,
-        "disable_tqdm": True,
-        "log_level": "error",
-    }
     model = network()
     trainer = Trainer(
         model,
-        TrainingArguments(**{**defaults, **options}),
+        TrainingArguments(**{**DEFAULTS, **options}),
         train_dataset=Texts(48),
         eval_dataset=Texts(16),
         callbacks=[XaytuneCallback(trial, save_every_s=0.0)],
     )
-    trainer.train(resume_from_checkpoint=trial.latest_checkpoint)
+    latest: Any = trial.latest_checkpoint
+    trainer.train(resume_from_checkpoint=latest)
     return weights_of(model)
 
 

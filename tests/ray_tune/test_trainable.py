@@ -22,11 +22,16 @@ from xaytune.trial.process import start_template
 from xaytune.trial.trial import Trial
 
 
+@ray.remote
+def add_one(value: float) -> float:
+    return value + 1.0
+
+
 def uses_ray(config: dict[str, Any], trial: Trial) -> TrainState:
     """Its score comes from a task of Ray's, by what was put into its store."""
     ray.init()
     state = TrainState(max_steps=1, global_step=1, metrics={"score": 0.0})
-    state.metrics["score"] = ray.get(ray.remote(lambda value: value + 1.0).remote(ray.put(1.0)))
+    state.metrics["score"] = ray.get(add_one.remote(ray.put(1.0)))
     trial.callbacks.fire("step_end", state)
     return state
 
@@ -55,21 +60,21 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def make(ray_here: None, task: Task) -> Iterator[Make]:
-    """Makes an actor of a task with a trial's assignment."""
+    """Makes an actor with its first trial."""
     made: list[Any] = []
 
-    def make_actor(**config: Any) -> Any:
-        actor: Any = ray.remote(num_cpus=0)(trainable_for(task)).remote(given(0, **config))
-        made.append(actor)
-        return actor
+    def make_actor(recipe: Any = task.recipe) -> Any:
+        remote: Any = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe=recipe)))
+        made.append(remote.remote(given(0)))
+        return made[-1]
 
     yield make_actor
     for actor in made:
         ray.kill(actor)
 
 
-def given(trial: int, **config: Any) -> dict[str, Any]:
-    return {"assignment": Assignment(trial=trial, seed=trial, config=config)}
+def given(trial: int) -> dict[str, Any]:
+    return {"assignment": Assignment(trial=trial, seed=trial, config={})}
 
 
 def next_message(actor: Any) -> Message:
@@ -103,10 +108,8 @@ def test_an_actor_serves_trial_after_trial_each_in_a_process_of_its_own(make: Ma
     assert not {"torch", "tests.trial.recipes"} & set(there)
 
 
-def test_a_trial_ends_with_its_actor(make: Make, task: Task, tmp_path: Path) -> None:
-    actor = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe="tests.trial.recipes:hangs"))).remote(
-        given(0)
-    )
+def test_a_trial_ends_with_its_actor(make: Make, tmp_path: Path) -> None:
+    actor = make("tests.trial.recipes:hangs")
     started = next_message(actor)
     assert isinstance(started, Started)
     while not (tmp_path / "hangs").exists():
@@ -115,10 +118,9 @@ def test_a_trial_ends_with_its_actor(make: Make, task: Task, tmp_path: Path) -> 
     assert is_gone(started.pid)
 
 
-def test_a_recipe_can_use_the_ray_of_its_sweep(make: Make, task: Task) -> None:
-    actor = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe=uses_ray))).remote(given(0))
+def test_a_recipe_can_use_the_ray_of_its_sweep(make: Make) -> None:
+    actor = make(uses_ray)
     ended = until(actor, Ended)
     assert isinstance(ended, Ended)
     assert ended.best is not None, ended
     assert ended.best.value == 2.0
-    ray.kill(actor)

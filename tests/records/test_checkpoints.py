@@ -12,10 +12,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from xaytune.errors import CheckpointError
-from xaytune.records import checkpoint_files
 from xaytune.records.checkpoints import CheckpointStore
 from xaytune.records.place import Place
 from xaytune.records.remote import RemoteFolder
+from xaytune.trainer import checkpoint_files
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from xaytune.sweep.errors import SpecError
 
 from tests.search.extensions import KeepTheFirst, Middle, NoExtension, OneTrial
 from tests.search.runs import spec_of
+from xaytune.errors import SpecError
 from xaytune.search.build import method_for
 from xaytune.search.method import Continue, Done, End, NewTrial, Result, SearchMethod, Stop
 from xaytune.sweep.spec import SweepSpec

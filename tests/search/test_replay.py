@@ -87,6 +87,7 @@ def test_a_journal_of_the_version_before_is_taken_up_wherever_it_was_cut(name: s
         assert all(config == configs[trial] for trial, config in left.unfinished.items())
         ages = dict.fromkeys(begun, 0)
         ages |= {event["trial"]: event["epoch"] for event in known if event["event"] == "result"}
+        assert spec.num_trials is not None
         assert finish(method, left, ages, spec.num_trials) | over == set(range(spec.num_trials))
 
 

@@ -200,17 +200,6 @@ def test_what_is_stopped_by_the_program_finishes_its_epoch_and_says_why(tmp_path
     assert next(resumed.epochs(9)) == 2
 
 
-def test_a_stopped_run_that_is_continued_ends_with_the_bits_of_one_that_never_was(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    straight = own_loops.nested(JudgedRun(tmp_path / "straight"))
-    torch.manual_seed(0)
-    stopped = JudgedRun(tmp_path / "run", stop_at=2)
-    own_loops.nested(stopped)
-    stopped.finish()
-    torch.manual_seed(9)
-    assert torch.equal(own_loops.nested(JudgedRun(tmp_path / "run")), straight)
-
-
 def test_a_finished_run_that_is_started_again_trains_nothing_and_has_what_it_trained(tmp_path: Path) -> None:
     first = JudgedRun(tmp_path)
     weights = own_loops.nested(first)

@@ -188,8 +188,8 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     loaded = load_spec(spec)
     values = {name.removeprefix("space."): value for name, value in parse_assignments(assignments).items()}
 
+    from xaytune.sweep.references import never_reported
     from xaytune.trial.in_process import try_configuration
-    from xaytune.trial.recipe import never_reported
 
     with locating(spec):
         ended = try_configuration(
@@ -203,7 +203,7 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
         sys.exit(SWEEP_FAILED)
     if ended.reason is None and loaded.metric not in ended.metrics:
         with locating(spec):
-            raise SpecError([never_reported(loaded, ended.metrics)])
+            raise SpecError([never_reported(loaded.recipe, loaded.metric, ended.metrics)])
     value = ended.best.value if ended.best is not None else None
     click.echo(f"{ended.reason or 'completed'}: best {loaded.metric} {text.number(value)}")
 
@@ -219,10 +219,13 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
     loaded = load_spec(spec, parse_assignments(assignments))
 
     from xaytune.report.plan import first_configurations, plan, samples
-    from xaytune.trial.recipe import check_references
+    from xaytune.sweep.references import check_references
+    from xaytune.trial.trackers.tracking import missing
 
     with locating(spec):
-        check_references(loaded.recipe, loaded.callbacks, loaded.trackers)
+        check_references(loaded.recipe, loaded.callbacks, loaded.setup)
+        if problems := missing(loaded.trackers):
+            raise SpecError(problems)
         configs = first_configurations(loaded, _SAMPLES)
     say(plan(loaded))
     say(samples(loaded, configs))

@@ -248,7 +248,8 @@ class Driver:
     def _refused(self, message: Refused) -> list[Command]:
         self._attempts.remove(message.trial)
         self.fatal = SpecError(message.problems)
-        self.refused = not any(trial.attempts for trial in self.state.trials.values())
+        untouched = (t.attempts <= 1 and not t.finished and not t.global_step for t in self.state.trials.values())
+        self.refused = all(untouched)
         return []
 
     def _decide(self, message: DecisionDue) -> list[Command]:
@@ -322,7 +323,9 @@ class Driver:
         if message.status == "paused":
             return []
         self._stops.pop(attempt.assignment.trial, None)
-        self._early_failures.add(self.state.trials[message.trial], self.state.trained)
+        self._early_failures.add(self.state.trials[message.trial], self.state)
+        if self._early_failures.no_metric is not None:
+            self.fatal = SpecError([self._early_failures.no_metric])
         return self._follow(self._method.on_end(message.trial, self._end(message)))
 
     def _end(self, message: Ended) -> End:

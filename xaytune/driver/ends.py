@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from xaytune.driver.attempts import Attempt
-from xaytune.driver.failures import LOSSES, never_reported
+from xaytune.driver.failures import LOSSES
 from xaytune.records.state import TrialRecord
+from xaytune.sweep.references import never_reported
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Ended, Failure, FailureKind, Progress, StopRequest
 
@@ -27,9 +28,9 @@ def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
     if failure is not None and failure.kind == "storage":  # not the trial's own: it resumes when there is room
         return dataclasses.replace(message, status="paused", failure=None)
     if message.status == "completed" and message.reason is None and spec.metric not in message.metrics:
-        problem = never_reported(spec, message.metrics)
+        problem = never_reported(spec.recipe, spec.metric, message.metrics).message
         return dataclasses.replace(
-            message, status="failed", reason=problem, failure=Failure("error", problem), due=False
+            message, status="failed", reason=problem, failure=Failure("no_metric", problem), due=False
         )
     return dataclasses.replace(message, due=message.due and message.status == "completed")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from xaytune.errors import nearest
-from xaytune.records.state import TrialRecord
-from xaytune.sweep.spec import SweepSpec, reference_name
+from xaytune.errors import Problem
+from xaytune.records.state import SweepState, TrialRecord
+from xaytune.sweep.references import never_reported
+from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import FailureKind
 
-__all__ = ["LOSSES", "EarlyFailures", "RestartPolicy", "never_reported"]
+__all__ = ["LOSSES", "EarlyFailures", "RestartPolicy"]
 
 LOSSES: Mapping[FailureKind, str] = {
     "lost": "its process was lost",
@@ -44,41 +45,36 @@ class RestartPolicy:
 
 
 class EarlyFailures:
-    """Notices that a recipe cannot work: its first trials raise before any has trained a step.
+    """Notices that a recipe cannot work.
+
+    Its first trials raise before any has trained a step, or end without the metric, which none has ever reported.
 
     Args:
         spec: The sweep.
+
+    Attributes:
+        no_metric: What is wrong where the first trials ended without the metric.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
+        self.no_metric: Problem | None = None
+        self._spec = spec
         self._enough = min(_ENOUGH, spec.num_trials or _ENOUGH)
-        self._count = 0
+        self._counts: Counter[str] = Counter()
         self._first: str | None = None
 
-    def add(self, record: TrialRecord, trained: bool) -> None:
-        """Learns how a trial ended.
-
-        Args:
-            record: The trial.
-            trained: Whether any trial of the sweep has trained a step.
-        """
-        if record.failure == "error" and not trained:
-            self._count += 1
+    def add(self, record: TrialRecord, sweep: SweepState) -> None:
+        """Learns how a trial ended."""
+        if record.failure == "error" and not sweep.trained:
+            self._counts["error"] += 1
             self._first = self._first or record.reason
+        elif record.failure == "no_metric" and all(trial.value is None for trial in sweep.trials.values()):
+            self._counts["no_metric"] += 1
+            if self._counts["no_metric"] >= self._enough:
+                self.no_metric = never_reported(self._spec.recipe, self._spec.metric, record.metrics)
 
     def verdict(self) -> str | None:
         """Words why the sweep ends; None while it does not."""
-        if self._count < self._enough:
+        if self._counts["error"] < self._enough:
             return None
         return f"its first trials raised before their first step: {self._first}"
-
-
-def never_reported(spec: SweepSpec, metrics: Mapping[str, float]) -> str:
-    """Words that a trial was finished without the metric of its sweep.
-
-    Args:
-        spec: The sweep.
-        metrics: What the trial did report.
-    """
-    reported = f"; {nearest(spec.metric, metrics)}" if metrics else ": it reported no metric at all"
-    return f"{reference_name(spec.recipe)} never reported {spec.metric!r}{reported}"

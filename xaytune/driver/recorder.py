@@ -14,7 +14,6 @@ from typing import Any
 
 from xaytune.errors import Problem, SpecError, StorageError
 from xaytune.records import history
-from xaytune.records.checkpoint_files import step_of
 from xaytune.records.checkpoints import CheckpointStore
 from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
@@ -25,6 +24,7 @@ from xaytune.search.method import Decision, Exploit, Pause, Stop
 from xaytune.sweep import values
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec, reference_name
+from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,

@@ -26,7 +26,7 @@ from xaytune.trainer.context import RunContext
 __all__ = ["XaytuneCallback"]
 
 
-class XaytuneCallback(TrainerCallback):  # type: ignore[misc]
+class XaytuneCallback(TrainerCallback):
     """Fires the trial's events, stops the Trainer where the trial is to stop, and keeps its checkpoints.
 
     Metrics are those that the Trainer logs, and what it evaluates. Where the trial is judged it evaluates, if
@@ -143,7 +143,7 @@ class XaytuneCallback(TrainerCallback):  # type: ignore[misc]
         """Adds what was saved to the trial's checkpoints, if it is the trial's."""
         wanted, self._wanted = self._wanted, None
         if wanted is not None and self._trial.checkpoint_dir is not None:
-            source = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            source = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             with self._cadence.saving():
                 self._saved = native.add_folder(source, self._trial.checkpoint_dir, state.global_step)
             self._cadence.wrote(self._saved, asked=wanted)

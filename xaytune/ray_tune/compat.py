@@ -91,7 +91,7 @@ def check() -> None:
 
         raise SessionError(
             f"Ray {ray.__version__} cannot be used: it has no {', '.join(sorted(missing))}; install a release "
-            "that xaytune was tried with: pip install 'ray[tune]>=2.60,<2.61'"
+            "that xaytune was tried with: pip install 'ray[tune]==2.60.*'"
         )
 
 

@@ -25,6 +25,7 @@ from xaytune.records.naming import new_place
 from xaytune.records.place import Place
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
+from xaytune.records.warm_start import best_of_earlier
 from xaytune.search.build import method_for
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.objective import Objective
@@ -82,6 +83,9 @@ def run_sweep(
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
         StorageError: The sweep's folder cannot be written any more.
     """
+    if spec.warm_start:
+        earlier = best_of_earlier(spec.warm_start, storage, spec.space)
+        spec = spec.model_copy(update={"points_to_evaluate": [*spec.points_to_evaluate, *earlier]})
     method = method_for(spec)
     place = new_place(storage, name, default_name)
     try:

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from xaytune.errors import CheckpointError
-from xaytune.records import checkpoint_files
 from xaytune.records.place import Place
+from xaytune.trainer import checkpoint_files
 
 __all__ = ["CheckpointStore"]
 

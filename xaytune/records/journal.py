@@ -24,8 +24,9 @@ event            fields
 ``checkpoint``   ``path`` (within the sweep's folder), ``global_step``
 ``damaged``      a checkpoint cannot be used: ``path``, ``global_step``
 ``deleted``      a checkpoint is no longer needed: ``path``, ``global_step``
-``failure``      ``kind`` (``error``, ``infeasible``, ``stalled``, ``lost``, ``node_lost``, ``preempted``,
-                 ``not_started``), ``error``, ``traceback``, ``retried`` (whether another attempt follows)
+``failure``      ``kind`` (``error``, ``no_metric``, ``infeasible``, ``stalled``, ``lost``, ``node_lost``,
+                 ``preempted``, ``not_started``), ``error``, ``traceback``, ``retried`` (whether another attempt
+                 follows)
 ``reopen``       the trial is restarted, though it failed: no trial had trained a step
 ``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,

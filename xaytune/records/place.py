@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from xaytune.errors import CheckpointError, JournalError
-from xaytune.records import checkpoint_files
 from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME, is_locked
 from xaytune.records.parts import fetch_parts
 from xaytune.records.remote import RemoteFolder, is_remote
+from xaytune.trainer import checkpoint_files
 
 __all__ = ["DEFAULT_STORAGE", "Place", "child_of", "find_sweep", "place_of", "sweeps_in"]
 

@@ -13,7 +13,7 @@ from xaytune.search.method import SearchMethod
 from xaytune.search.sampled import SampledMethod
 from xaytune.search.samplers.sampler import Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
-from xaytune.sweep.algorithms import ExtensionSpec, FifoSpec, Options, RandomSpec
+from xaytune.sweep.algorithms import CurvesSpec, ExtensionSpec, FifoSpec, Options, RandomSpec
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
 
@@ -48,6 +48,8 @@ def method_for(spec: SweepSpec, points_to_evaluate: Iterable[Mapping[str, Any]] 
             point is not of the space.
     """
     setting = _setting(spec, points_to_evaluate)
+    if isinstance(spec.scheduler, CurvesSpec):
+        return _curves(spec, spec.scheduler, setting)
     search, scheduler = _made(spec.search, "search"), _made(spec.scheduler, "scheduler")
     if isinstance(scheduler, SearchMethod):
         if spec.search != RandomSpec(seed=spec.search.seed):
@@ -86,6 +88,23 @@ def _setting(spec: SweepSpec, points: Iterable[Mapping[str, Any]]) -> Setting:
     )
 
 
+def _curves(spec: SweepSpec, options: CurvesSpec, setting: Setting) -> SearchMethod:
+    """Returns the method that says both what is tried and what is stopped; it is imported where it is used."""
+    from xaytune.search.curves.method import CurvesMethod
+
+    if spec.search != RandomSpec(seed=spec.search.seed):
+        message = "curves draws the configurations itself: give a seed only, search: {seed: 1}"
+        raise SpecError([Problem(("search",), message)])
+    return CurvesMethod(
+        setting.space,
+        setting.objective,
+        options,
+        seed=setting.seed,
+        num_samples=setting.num_trials,
+        points_to_evaluate=setting.points_to_evaluate,
+    )
+
+
 def _made(options: Options, field: str) -> Extension:
     """Makes what options name."""
     algorithm = options.algorithm  # type: ignore[attr-defined]
@@ -99,6 +118,8 @@ def _made(options: Options, field: str) -> Extension:
     try:
         made: Extension = found(**options.options)
         return made
+    except TypeError as error:
+        raise SpecError([Problem((field, "algorithm"), f"{algorithm} cannot be made: {error}")]) from None
     except SpecError as error:
         raise SpecError(problem.below(field) for problem in error.problems) from None
 

@@ -16,6 +16,7 @@ from xaytune.sweep.space import Space
 __all__ = [
     "configuration_key",
     "configuration_of",
+    "distance",
     "draw_configuration",
     "draw_value",
     "hold",
@@ -69,6 +70,22 @@ def draw_configuration(space: Space, rng: Random, fixed: Mapping[str, Any] | Non
 def configuration_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the configuration whose parameters have these values, by dotted name."""
     return space.configure(lambda parameter: values[parameter.name])
+
+
+def distance(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Returns how far two configurations are apart: each parameter adds up to 1, the whole of its domain."""
+    here, there = space.values(one), space.values(other)
+    both = [p for p in space.parameters if p.name in here and p.name in there]
+    apart = sum(_apart(p.domain, here[p.name], there[p.name]) for p in both)
+    return apart + len(here.keys() ^ there.keys())
+
+
+def _apart(domain: Domain, one: Any, other: Any) -> float:
+    if isinstance(domain, Categorical):
+        return float(one != other)
+    if domain.log:
+        return float(abs(math.log(one / other)) / math.log(domain.high / domain.low))
+    return float(abs(one - other) / (domain.high - domain.low))
 
 
 def configuration_key(space: Space, config: Mapping[str, Any]) -> int:

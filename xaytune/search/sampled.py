@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xaytune.search.configurations import configuration_key, configuration_of, draw_configuration, seeded
+from xaytune.search.configurations import configuration_key, configuration_of, distance, draw_configuration, seeded
 from xaytune.search.extension import Setting
 from xaytune.search.grid import combinations
 from xaytune.search.method import (
@@ -31,9 +31,9 @@ from xaytune.sweep.domains import Float
 __all__ = ["SampledMethod"]
 
 # How often a sampler draws anew what was tried before.
-_REDRAWS = 5
-# How often a point is drawn at random instead, before all of a space are looked through.
-_RANDOM_DRAWS = 100
+_REDRAWS = 3
+# How many points are drawn at random then, of which the nearest is taken.
+_RANDOM_DRAWS = 200
 
 
 class SampledMethod(SearchMethod):
@@ -123,23 +123,22 @@ class SampledMethod(SearchMethod):
             if self._key(config) not in self._tried:
                 return config
             config = self._sampler.ask(trial, fixed)
-        config = self._untried(trial, fixed) or config
+        config = self._untried_near(config, trial, fixed)
         self._sampler.adopt(trial, config)
         return config
 
-    def _untried(self, trial: int, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Finds a configuration that was not tried; None where a space cannot be counted, or is used up."""
+    def _untried_near(self, config: dict[str, Any], trial: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Finds a configuration that was not tried, near one that was; that one where there is none any more."""
         if not self._left:
-            return None
+            return config
         rng = seeded(self._seed, trial, -1)
-        drawn = (draw_configuration(self._space, rng, fixed) for _ in range(_RANDOM_DRAWS))
+        drawn = [draw_configuration(self._space, rng, fixed) for _ in range(_RANDOM_DRAWS)]
+        untried = [other for other in drawn if self._key(other) not in self._tried]
+        if untried:
+            return min(untried, key=lambda other: distance(self._space, config, other))
         points = self._space.grid(self._space.parameters)
         all_there_are = (configuration_of(self._space, point) for point in points)
-        for configs in (drawn, all_there_are):
-            found = next((config for config in configs if self._key(config) not in self._tried), None)
-            if found is not None:
-                return found
-        return None
+        return next((other for other in all_there_are if self._key(other) not in self._tried), config)
 
     def _key(self, config: Mapping[str, Any]) -> int:
         return configuration_key(self._space, config)

@@ -158,7 +158,7 @@ class RecordedCurves:
         if len(history) and column(metric) in history:
             times = history["global_step"] if self._axis.by_step else history["epoch"] + 1
             newest = history.assign(time=times).groupby("time")[column(metric)].last().dropna()
-            values = {int(time): float(value) for time, value in newest.items()}
+            values = {int(str(time)): float(value) for time, value in newest.items()}
         values |= {result.time(self._axis): result.value for result in record.results}
         ended_at = self._axis.of(epoch=record.epoch, global_step=record.global_step)
         if metric in record.metrics:

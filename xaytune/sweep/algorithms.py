@@ -27,6 +27,7 @@ __all__ = [
     "ALGORITHMS",
     "AshaSpec",
     "CmaesSpec",
+    "CurvesSpec",
     "ExtensionSpec",
     "FifoSpec",
     "GpSpec",
@@ -219,8 +220,8 @@ class PbtSpec(_Population):
     Attributes:
         perturbation_interval: Epochs or steps between two perturbations of a trial.
         quantile_fraction: Share of the population that is best, and that is worst.
-        synch: Whether all trials wait for each other at each interval. Else a trial is compared with those that
-            have been as old, once 1/`quantile_fraction` of them (or all) have.
+        synch: Whether all trials wait for each other at each interval. Else a trial is paused only where another
+            waits for its place; either way trials are compared at the same age.
         hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
         resample_probability: How often a parameter is drawn anew instead.
         burn_in_period: Epochs or steps before the first perturbation.
@@ -236,8 +237,35 @@ class Pb2Spec(_Population):
     algorithm: Literal["pb2"] = "pb2"
 
 
+class CurvesSpec(Options):
+    """A Gaussian process over configurations and time: it says what to try next, and which trial to stop.
+
+    Attributes:
+        time_attr: What time is counted in.
+        grace_period: The first time at which a trial is judged; by default a twentieth of `max_t`, rounded up.
+        max_t: Time at which a trial has trained in full.
+    """
+
+    algorithm: Literal["curves"] = "curves"
+    time_attr: Literal["epoch", "global_step"] = "epoch"
+    grace_period: int | None = Field(default=None, ge=1)
+    max_t: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _first_level_is_reached(self) -> CurvesSpec:
+        if self.max_t is None:
+            unit = "epochs" if self.time_attr == "epoch" else "steps"
+            raise ValueError(f"curves needs max_t: the {unit} after which a trial has trained in full, max_t: 27")
+        if self.grace_period is not None and self.max_t is not None and self.grace_period > self.max_t:
+            raise ValueError(
+                f"grace_period must be at most max_t (got grace_period {self.grace_period}, max_t {self.max_t})"
+            )
+        return self
+
+
 _BuiltInScheduler = Annotated[
-    FifoSpec | AshaSpec | MedianSpec | HyperbandSpec | PbtSpec | Pb2Spec, Field(discriminator="algorithm")
+    FifoSpec | AshaSpec | MedianSpec | HyperbandSpec | PbtSpec | Pb2Spec | CurvesSpec,
+    Field(discriminator="algorithm"),
 ]
 SchedulerSpec = Annotated[
     Annotated[_BuiltInScheduler, Tag("built-in")] | Annotated[ExtensionSpec, Tag("extension")],
@@ -250,6 +278,6 @@ ALGORITHMS: dict[str, type[Options]] = {
     str(model.model_fields["algorithm"].default): model
     for model in (
         *(RandomSpec, GridSpec, QmcSpec, TpeSpec, GpSpec, CmaesSpec),
-        *(FifoSpec, AshaSpec, MedianSpec, HyperbandSpec, PbtSpec, Pb2Spec),
+        *(FifoSpec, AshaSpec, MedianSpec, HyperbandSpec, PbtSpec, Pb2Spec, CurvesSpec),
     )
 }

@@ -25,6 +25,7 @@ __all__ = [
     "check_shippable",
     "never_reported",
     "not_found_again",
+    "problems_of",
     "resolve",
     "use_import_paths",
 ]
@@ -53,9 +54,9 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raised = traceback.extract_tb(error.__traceback__)[-1]
-        inside = not raised.filename.startswith("<frozen importlib")
-        where = f"{raised.filename}:{raised.lineno}" if inside else f"looked in {os.getcwd()}"
+        frames = [at for at in traceback.extract_tb(error.__traceback__) if not at.filename.startswith("<frozen")]
+        # The first two are of this function and of importlib.
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if len(frames) > 2 else f"looked in {os.getcwd()}"
         ended = ": it ends the process when it is imported" if isinstance(error, SystemExit) else ""
         raise ValueError(
             f"{module_name} cannot be imported{ended}: {type(error).__name__}: {error} ({where})"
@@ -109,11 +110,11 @@ def check_references(recipe: Reference, callbacks: Iterable[Reference], setup: R
         SpecError: With everything that is wrong.
     """
     use_import_paths([os.getcwd()])
-    problems = [*_problems(("recipe",), recipe, ("config", "trial"))]
+    problems = [*problems_of(("recipe",), recipe, ("config", "trial"))]
     if setup is not None:
-        problems += _problems(("setup",), setup, ())
+        problems += problems_of(("setup",), setup, ())
     for index, callback in enumerate(callbacks):
-        problems += _problems(("callbacks", index), callback, ("trial", "config"))
+        problems += problems_of(("callbacks", index), callback, ("trial", "config"))
     if problems:
         raise SpecError(problems)
 
@@ -178,7 +179,20 @@ def _nothing_there(module: str, path: str, found: Any) -> str:
     return f"{module} has no {path!r}; {nearest(path, functions)}"
 
 
-def _problems(path: Path, reference: Reference, arguments: tuple[str, ...]) -> Iterator[Problem]:
+def problems_of(
+    path: Path,
+    reference: Reference,
+    arguments: tuple[str, ...],
+    resolve: Callable[[Reference], Callable[..., Any]] = resolve,
+) -> Iterator[Problem]:
+    """Yields what keeps a function from being called as it will be.
+
+    Args:
+        path: Where the spec names it.
+        reference: What names it.
+        arguments: Names of what it is called with.
+        resolve: Finds the function; raises ValueError where there is none.
+    """
     try:
         function = resolve(reference)
     except ValueError as error:
@@ -191,7 +205,7 @@ def _problems(path: Path, reference: Reference, arguments: tuple[str, ...]) -> I
     try:
         signature.bind(*arguments)
     except TypeError:
-        expected = f"({', '.join(arguments)})"
+        expected = f"({', '.join(arguments)})" if arguments else "nothing"
         yield Problem(path, f"{reference_name(reference)} must take {expected} (got {signature})")
 
 

@@ -207,6 +207,16 @@ class TrainingContract:
             assert paused.history + resumed.history == judged.history
             assert _ORDER.fullmatch(resumed.order()), resumed.order()
 
+    def test_a_run_that_is_stopped_and_continued_ends_with_the_same_bits(
+        self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path: Path
+    ) -> None:
+        for by, at in self._middles(undisturbed[0]):
+            weights, _ = self._train(JudgedRun(tmp_path / f"{by}-judged", by=by, times=[at]))
+            self._train(JudgedRun(tmp_path / by, by=by, stop_at=at))
+            continued = JudgedRun(tmp_path / by, by=by, times=[at])
+            assert torch.equal(self._train(continued, seed=99)[0], weights), f"stopped at {by} {at}"
+            assert continued.history[0] > 1, "it was begun again"
+
     def test_a_damaged_checkpoint_is_passed_over(
         self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path: Path
     ) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from xaytune.trainer import native
+from xaytune.trainer import checkpoint_files, native
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
 from xaytune.trainer.own_run import OwnRun, fire_end, measured
 from xaytune.trainer.own_saves import Saves
@@ -81,7 +81,7 @@ class OwnLoop:
 
     def discard(self, checkpoint: Path) -> None:
         """Deletes a checkpoint that the run needs no longer. A trial waits until a later one is recorded."""
-        native.discard(checkpoint)
+        checkpoint_files.delete(checkpoint)
 
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the run is judged when so many epochs, or steps, are finished. Only a trial ever is."""
@@ -184,7 +184,7 @@ class OwnLoop:
             raise RuntimeError(
                 "trial.log() outside of a loop: it counts a step of a body of trial.epochs() or trial.steps()"
             )
-        if loop.cut or (steps is not None and steps.void):
+        if loop.cut:
             run.tell_of_training_on()
         elif steps is None:
             run.count_plainly(metrics)

@@ -25,7 +25,6 @@ class StepLoop:
         done: Bodies that were finished.
         in_body: Whether a body is running.
         logged: Whether its step was counted.
-        void: Whether the run was stopped at its top: what it trains does not count.
     """
 
     source: int | Iterable[Any]
@@ -33,7 +32,6 @@ class StepLoop:
     done: int = 0
     in_body: bool = False
     logged: bool = False
-    void: bool = False
 
     def items(self) -> Iterator[Any]:
         """Yields what is left of the source."""

@@ -88,14 +88,15 @@ class OwnRun:
                     loop.finish_steps()
                     return
                 self._fire("step_start")
-                steps.in_body, steps.logged, steps.void = True, False, False
+                steps.in_body, steps.logged = True, False
                 yield item
-                self._end_step(steps)
+                self._end_step(loop, steps)
         except GeneratorExit:  # by break, or by an exception
             steps.in_body = False
             if steps.logged:
                 steps.finish_body()
-            loop.finish_steps()
+            if not self.state.should_stop:
+                loop.finish_steps()
             raise
         self._cut(loop)
 
@@ -129,14 +130,13 @@ class OwnRun:
 
     def evaluate_before_step(self, metrics: Mapping[str, Any]) -> None:
         """Takes what was measured at the top of a step's body: it is judged before that step is trained."""
-        steps = self.place.step_body
-        assert steps is not None
+        loop = self.place.loop
+        assert loop is not None
         self.place.evaluated = True
         self.settle()
         self._evaluate(metrics)
-        if self.state.should_stop and not steps.void:
-            steps.void = True
-            self._save()
+        if self.state.should_stop:
+            self._cut(loop)
 
     def evaluate(self, metrics: Mapping[str, Any]) -> None:
         """Takes what was measured; it is judged where the body ends, or the next step begins."""
@@ -220,6 +220,9 @@ class OwnRun:
 
     def _end_body(self, loop: EpochLoop, *, finished: bool) -> None:
         """Ends the body of an epoch; that is finished unless the run was stopped within it."""
+        if loop.steps is not None and self.state.should_stop:  # left by break, for the stop that it was told of
+            self.settle()
+            self._cut(loop)
         loop.in_body = False
         if finished and not loop.cut:
             if not loop.stepped:
@@ -242,9 +245,9 @@ class OwnRun:
         elif loop is not None and loop.in_body:
             self._end_body(loop, finished=bool(self._reported))
 
-    def _end_step(self, steps: StepLoop) -> None:
+    def _end_step(self, loop: EpochLoop, steps: StepLoop) -> None:
         steps.in_body = False
-        if steps.void:
+        if loop.cut:  # at its top: what it has trained does not count
             return
         if not steps.logged:
             self._count({}, plain=False)

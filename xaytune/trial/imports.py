@@ -13,11 +13,12 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 
 from xaytune.errors import Problem
+from xaytune.sweep.references import use_import_paths
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
-from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve, use_import_paths
+from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve
 
 __all__ = ["Imports", "import_installed", "installed_since", "unforkable"]
 
@@ -47,8 +48,9 @@ class Imports:
         }
         self._left |= {".".join(map(str, one.path)): functools.partial(self._load, one) for one in named}
         self._names = {".".join(map(str, one.path)): reference_name(one.reference) for one in named}
-        # What no module holds is made anew by each trial.
-        self.by_value = {".".join(map(str, one.path)) for one in named if isinstance(one.reference, ByValue)}
+        # What no module holds is made anew by each trial, but for what is to run once.
+        by_value = [one for one in named if isinstance(one.reference, ByValue) and one.path != ("setup",)]
+        self.by_value = {".".join(map(str, one.path)) for one in by_value}
 
     def load(self, skip: Collection[str] = (), after_each: Callable[[str], None] = lambda name: None) -> None:
         """Loads what is not loaded yet.

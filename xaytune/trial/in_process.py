@@ -9,7 +9,8 @@ from typing import Any
 
 from xaytune.errors import SpecError
 from xaytune.records.history import Row
-from xaytune.search.searcher import Searcher
+from xaytune.search.build import method_for
+from xaytune.search.method import NewTrial
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.seeds import trial_seed
 from xaytune.sweep.spec import SweepSpec
@@ -53,9 +54,12 @@ def try_configuration(
         imports.load()
         if imports.problems:
             raise SpecError(imports.problems)
-        suggestion = Searcher(spec.model_copy(update={"space": spec.space.fix(values)})).ask()
-        on_start(suggestion.config)
-        assignment = Assignment(trial=0, seed=trial_seed(spec.search.seed, 0), config=suggestion.config)
+        first = method_for(
+            spec.model_copy(update={"space": spec.space.fix(values), "points_to_evaluate": []})
+        ).next()
+        assert isinstance(first, NewTrial)
+        on_start(first.config)
+        assignment = Assignment(trial=0, seed=trial_seed(spec.search.seed, 0), config=first.config)
         run = RecipeRun(task, assignment, _NoDriver(), imports.shared)
         run.callbacks.on("epoch_end", last=True)(on_epoch_end)
         ended = run.run()

@@ -40,7 +40,9 @@ __all__ = [
     "Task",
 ]
 
-FailureKind = Literal["error", "infeasible", "storage", "stalled", "lost", "node_lost", "preempted", "not_started"]
+FailureKind = Literal[
+    "error", "no_metric", "infeasible", "storage", "stalled", "lost", "node_lost", "preempted", "not_started"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +209,8 @@ class Failure:
     """Why a trial failed.
 
     Attributes:
-        kind: What kind of failure; ``storage`` is not the trial's own.
+        kind: What kind of failure; ``no_metric`` is a recipe that finished and never reported the sweep's metric,
+            and ``storage`` is not the trial's own.
         error: The error in a line.
         traceback: The traceback, or what the process said last.
     """

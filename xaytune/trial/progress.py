@@ -11,8 +11,9 @@ from typing import Any
 from xaytune.records.history import Row
 from xaytune.records.state import Best
 from xaytune.sweep.objective import Objective
-from xaytune.trainer import checkpoint
+from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trial.metrics import capture, materialize, readable
 
 __all__ = ["Untold"]
@@ -66,14 +67,14 @@ class Untold:
 
     def add_checkpoint(self) -> None:
         """Adds the newest checkpoint."""
-        written = checkpoint.list_checkpoints(self._checkpoint_dir)
+        written = checkpoint_files.list_checkpoints(self._checkpoint_dir)
         if written:
-            self.checkpoints[checkpoint.step_of(written[-1])] = self.within_sweep(written[-1])
+            self.checkpoints[step_of(written[-1])] = self.within_sweep(written[-1])
 
     def discard(self, path: Path) -> None:
         """Takes a checkpoint that is to be deleted as soon as it is not needed to resume from."""
-        self.checkpoints.pop(checkpoint.step_of(path), None)
-        self._discarded[checkpoint.step_of(path)] = self.within_sweep(path)
+        self.checkpoints.pop(step_of(path), None)
+        self._discarded[step_of(path)] = self.within_sweep(path)
 
     def within_sweep(self, path: Path) -> str:
         """Returns the path of a checkpoint within the sweep's folder, which may be moved."""

@@ -1,36 +1,22 @@
-"""Recipes, callbacks and setup: finding what a reference names, and checking that it can be called."""
+"""Recipes, callbacks and setup on their way to the processes of trials: by name, or by value."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import inspect
-import os
 import pickle
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cloudpickle
 
-from xaytune.errors import Path, Problem, SpecError, nearest
-from xaytune.sweep.spec import Reference, SweepSpec, TrackerName, reference_name
+from xaytune.errors import Path, Problem
+from xaytune.sweep import references
+from xaytune.sweep.options import Reference, reference_name
 from xaytune.trial.messages import Task
-from xaytune.trial.trackers.tracking import missing
 
-__all__ = [
-    "ByValue",
-    "Named",
-    "check_references",
-    "named_references",
-    "never_reported",
-    "portable",
-    "problems_of",
-    "resolve",
-    "use_import_paths",
-]
+__all__ = ["ByValue", "Named", "named_references", "portable", "problems_of", "resolve"]
 
 
 class ByValue:
@@ -107,90 +93,21 @@ def named_references(
     return named if setup is None else [*named, Named(("setup",), setup, ())]
 
 
-def use_import_paths(paths: Iterable[str]) -> None:
-    """Makes these folders importable, the first of them first."""
-    for path in reversed(list(paths)):
-        if path not in sys.path:
-            sys.path.insert(0, path)
-
-
 def resolve(reference: Reference) -> Callable[..., Any]:
-    """Returns the function that a reference names.
+    """Returns the function that a reference names; see :func:`xaytune.sweep.references.resolve`.
 
     Raises:
-        ValueError: Its module cannot be imported, or has no such function.
+        ValueError: Its module cannot be imported, or has no such function; or it cannot be made here.
     """
-    if isinstance(reference, ByValue):
-        try:
-            return reference.load()
-        except Exception as error:
-            name = reference_name(reference)
-            raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(reference, str):
-        return reference
-    module_name, _, path = reference.partition(":")
+    if not isinstance(reference, ByValue):
+        return references.resolve(reference)
     try:
-        found: Any = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        own = [at for at in traceback.extract_tb(error.__traceback__) if not at.filename.startswith("<frozen")]
-        # The first two frames are those of this function and of importlib.
-        where = f"{own[-1].filename}:{own[-1].lineno}" if len(own) > 2 else f"looked in {os.getcwd()}"
-        raise ValueError(f"{module_name} cannot be imported: {type(error).__name__}: {error} ({where})") from error
-    for name in path.split("."):
-        if not hasattr(found, name):
-            functions = [key for key, value in vars(found).items() if inspect.isfunction(value)]
-            raise ValueError(f"{module_name} has no {path!r}; {nearest(name, functions)}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise ValueError(f"{reference} is not a function (it is a {type(found).__name__})")
-    function: Callable[..., Any] = found
-    return function
-
-
-def check_references(
-    recipe: Reference,
-    callbacks: Iterable[Reference],
-    trackers: Iterable[TrackerName] = (),
-    setup: Reference | None = None,
-) -> None:
-    """Checks that all functions of a spec are there and take what they will be given, and that trackers are there.
-
-    Modules are looked for in the current folder first.
-
-    Raises:
-        SpecError: With everything that is wrong.
-    """
-    use_import_paths([os.getcwd()])
-    problems = [problem for named in named_references(recipe, callbacks, setup) for problem in problems_of(named)]
-    problems += missing(trackers)
-    if problems:
-        raise SpecError(problems)
-
-
-def never_reported(spec: SweepSpec, metrics: Mapping[str, float]) -> Problem:
-    """Words that a trial was finished without the metric of its sweep.
-
-    Args:
-        spec: The sweep.
-        metrics: What the trial did report.
-    """
-    reported = f"; {nearest(spec.metric, metrics)}" if metrics else ": it reported no metric at all"
-    return Problem(("metric",), f"{reference_name(spec.recipe)} never reported {spec.metric!r}{reported}")
+        return reference.load()
+    except Exception as error:
+        name = reference_name(reference)
+        raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def problems_of(named: Named) -> list[Problem]:
     """Returns what keeps a function from being called as it will be."""
-    try:
-        function = resolve(named.reference)
-    except ValueError as error:
-        return [Problem(named.path, str(error))]
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return []  # a builtin without a signature: calling it will tell
-    try:
-        signature.bind(*named.arguments)
-    except TypeError:
-        must = f"must take ({', '.join(named.arguments)})" if named.arguments else "must take nothing"
-        return [Problem(named.path, f"{reference_name(named.reference)} {must} (got {signature})")]
-    return []
+    return list(references.problems_of(named.path, named.reference, named.arguments, resolve))

@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from xaytune.errors import CheckpointError
+from xaytune.records.checkpoints import CheckpointStore
+from xaytune.records.place import Place
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import dotted
-from xaytune.trainer import checkpoint
+from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.trainer.own_loop import set_current_trial
 from xaytune.trial.failures import describe, failure_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
@@ -45,7 +49,8 @@ class RecipeRun:
         self.raised: BaseException | None = None
         self.callbacks = CallbackManager()
         self.reporter = Reporter(task, assignment, self._checkpoint_dir, link)
-        self._trial = Trial(assignment, self.callbacks, self._checkpoint_dir, task.points, self.reporter, shared)
+        self._trial = Trial(task, assignment, self.callbacks, self._checkpoint_dir, self.reporter, shared)
+        set_current_trial(self._trial)
 
     def run(self) -> Ended:
         """Trains, tells how that ended, and returns it.
@@ -69,6 +74,7 @@ class RecipeRun:
         self._settle_checkpoints()
         self._tracking = self._track()
         self._call_recipe()
+        self._trial.finish()
         if self.reporter.state is not None and not self.reporter.ended:
             self.callbacks.fire("train_end", self.reporter.state)
 
@@ -95,21 +101,24 @@ class RecipeRun:
 
     def _settle_checkpoints(self) -> None:
         """Leaves only checkpoints that an attempt can resume from: what was not recorded is trained again."""
-        remote = RemoteFolder(self._task.remote) if self._task.remote and self._assignment.checkpoints else None
+        assignment, folder = self._assignment, Path(self._task.sweep_dir)
+        remote = RemoteFolder(self._task.remote) if self._task.remote and assignment.checkpoints else None
         if self._task.remote is not None:  # what is here may be of another attempt
             shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
-        for path in checkpoint.list_checkpoints(self._checkpoint_dir):
-            if checkpoint.step_of(path) not in self._assignment.checkpoints:
-                path.unlink()
-        for step in sorted(self._assignment.checkpoints, reverse=True):
-            path = checkpoint.path_for(self._checkpoint_dir, step)
-            file = self.reporter.untold.within_sweep(path)
-            if not path.exists() and not (remote is not None and remote.fetch(file, path)):
+        for path in checkpoint_files.list_checkpoints(self._checkpoint_dir):
+            if checkpoint_files.step_of(path) not in assignment.checkpoints:
+                checkpoint_files.delete(path)
+        store = CheckpointStore(Place(folder, remote))
+        for step, file in sorted(store.list(assignment.trial).items(), reverse=True):
+            path = folder / file
+            if step not in assignment.checkpoints:
                 continue
             try:
-                checkpoint.verify(path)
+                if remote is not None:
+                    store.fetch(file, path)
+                checkpoint_files.verify(path)
                 return
-            except checkpoint.CheckpointError:
+            except CheckpointError:
                 path.rename(path.with_suffix(".damaged"))
                 self.reporter.untold.damaged[step] = file
 
@@ -129,6 +138,7 @@ class RecipeRun:
 
     def _fire_error(self, raised: BaseException) -> None:
         """Ends a run that raised as a Trainer would have, where its own loop did not."""
+        self._trial.finish(raised)
         state = self.reporter.state
         if state is None or self.reporter.ended:
             return

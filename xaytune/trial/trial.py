@@ -6,46 +6,49 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import CallbackManager
-from xaytune.trial.messages import Assignment
+from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trial.messages import Assignment, Task
 from xaytune.trial.reporter import Reporter
 
 __all__ = ["Trial"]
 
 
-class Trial:
+class Trial(OwnLoop):
     """A trial of a sweep: what a recipe gets beside its configuration.
+
+    A loop of one's own uses what it inherits: ``trial.keep``, ``trial.epochs``, ``trial.steps``, ``trial.log``,
+    ``trial.report`` and the others of :class:`~xaytune.trainer.own_loop.OwnLoop`.
 
     Attributes:
         number: The trial's number in its sweep, from 0.
         config: Its configuration.
         seed: Its own seed, derived from the sweep's; python, numpy and torch are seeded with it already.
+        mode: Whether a ``"max"`` or a ``"min"`` of the sweep's metric is better.
         callbacks: Its own handlers. A loop that fires its events here is reported, judged and stopped.
-        checkpoint_dir: Where its checkpoints belong. A loop of one's own writes them with
-            :func:`xaytune.trainer.checkpoint.save`, fires ``checkpoint_saved``, and resumes from the newest
-            that it finds here when it starts.
+        checkpoint_dir: Where its checkpoints belong.
         shared: What the sweep's ``setup`` returned: one object, which all trials of a node share without a copy
             until they write to it. None where there is no setup.
     """
 
+    checkpoint_dir: Path
+
     def __init__(
         self,
+        task: Task,
         assignment: Assignment,
         callbacks: CallbackManager,
         checkpoint_dir: Path,
-        points: DecisionPoints,
         reporter: Reporter,
         shared: Any = None,
     ) -> None:
+        super().__init__(callbacks, checkpoint_dir, metric=task.objective.metric, shared=shared)
         self.number = assignment.trial
         self.config = assignment.config
         self.seed = assignment.seed
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.shared = shared
+        self.mode = task.objective.mode
         self._reporter = reporter
-        self._points = points
+        self._points = task.points
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run: schedulers that pause trials have it saved where they judge it."""

@@ -37,7 +37,9 @@ class _Optuna(SearchMethod):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         direction = "maximize" if task.mode == "max" else "minimize"
         self._study = optuna.create_study(
-            sampler=sampler, pruner=pruner or optuna.pruners.NopPruner(), direction=direction
+            sampler=sampler,
+            pruner=pruner or optuna.pruners.NopPruner(),
+            direction=direction,  # type: ignore[arg-type]
         )
         self._space = task.space
         self._choices = {parameter.name: Choices(parameter.domain) for parameter in task.space.parameters}
@@ -106,9 +108,9 @@ class _RayAsha(_Optuna):
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         if result.value is not None:
             answer = self._scheduler.on_trial_result(
-                None,
+                None,  # type: ignore[arg-type]
                 self._ray[trial],
-                {"t": result.time, "value": result.value},  # type: ignore[arg-type]
+                {"t": result.time, "value": result.value},
             )
             if answer == "STOP":
                 return [Stop(trial=trial, reason="")]

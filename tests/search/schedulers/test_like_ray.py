@@ -111,7 +111,7 @@ def test_median_stopping(curves: Curves, mode: str, order: Random, grace: int, r
     assert_decides_as(ray, {"algorithm": "median", **options}, mode, curves, order)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(st.lists(SCORES, min_size=30, max_size=30), min_size=1, max_size=26),
     MODES,

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray.tune.schedulers import PopulationBasedTraining
 
 from tests.search.runs import spec_of
 from xaytune.search.build import method_for
@@ -105,6 +104,9 @@ def test_every_configuration_is_of_the_space_also_where_parents_change(
     st.sampled_from([1, -1]),
 )
 def test_the_quantiles_are_rays(scores: list[float], fraction: float, sign: int) -> None:
+    from ray.tune.schedulers import PopulationBasedTraining
+    from ray.tune.schedulers.pbt import _PBTTrialState
+
     ray = PopulationBasedTraining("epoch", "m", "max", hyperparam_mutations={"x": [1]}, quantile_fraction=fraction)
 
     class Trial:
@@ -113,8 +115,6 @@ def test_the_quantiles_are_rays(scores: list[float], fraction: float, sign: int)
 
         def is_finished(self) -> bool:
             return False
-
-    from ray.tune.schedulers.pbt import _PBTTrialState
 
     for number, score in enumerate(scores):
         state = _PBTTrialState(Trial(number))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def log_expected_improvement(mean: Coordinates, deviation: Coordinates, best: fl
     As in Ament et al., Unexpected Improvements to Expected Improvement (NeurIPS 2023).
     """
     z = (mean - best) / deviation
-    return np.log(deviation) + np.array([_log_h(float(value)) for value in z])
+    return np.asarray(np.log(deviation) + np.array([_log_h(float(value)) for value in z]))
 
 
 def _log_h(z: float) -> float:

@@ -132,7 +132,7 @@ class Choice(Axis):
     def features(self, coordinates: Coordinates) -> Coordinates:
         """Returns what a model sees, ``[n, width]``."""
         # The distance of two choices is 1, as that of the two ends of a range.
-        return (self.index(coordinates)[:, None] == np.arange(self.width)) * math.sqrt(0.5)
+        return np.asarray((self.index(coordinates)[:, None] == np.arange(self.width)) * math.sqrt(0.5))
 
 
 def axis_of(domain: Domain) -> Axis:

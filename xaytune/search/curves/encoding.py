@@ -67,7 +67,7 @@ class Encoding:
         coordinates = [
             axis.coordinate(values[name]) if name in values else np.nan for name, axis in self._axes.items()
         ]
-        return self.settle(np.array([coordinates]))[0]
+        return np.asarray(self.settle(np.array([coordinates]))[0])
 
     def features(self, points: Coordinates) -> Coordinates:
         """Returns what a model sees of settled points, ``[n, features]``."""

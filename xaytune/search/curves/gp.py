@@ -51,7 +51,7 @@ class Hyperparameters:
         squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
         np.maximum(squared, 0, out=squared)
         squared += trial * _differ(trials, other_trials)
-        return squared
+        return np.asarray(squared)
 
 
 class GaussianProcess:
@@ -167,7 +167,7 @@ def _noisy_covariance(parameters: Hyperparameters, x: Matrix, trials: Numbers) -
 
 def _inverse_root(covariance: Matrix) -> Matrix:
     """The inverse R of the Cholesky factor: R @ covariance @ R.T is the identity."""
-    return _inverse_of_lower(np.linalg.cholesky(covariance))
+    return _inverse_of_lower(np.linalg.cholesky(covariance).astype(np.float64, copy=False))
 
 
 def _inverse_of_lower(lower: Matrix) -> Matrix:

@@ -1,0 +1,1 @@
+"""Five programs, each as a plain script and with xaytune (``_tuned``)."""

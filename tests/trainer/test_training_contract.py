@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from xaytune.testing.training import TrainingContract
+
+
+class TestTrainer(TrainingContract):
+    recipe = "tests.trainer.loops_with_events:with_trainer"
+
+
+class TestTrainerThatAccumulates(TrainingContract):
+    recipe = "tests.trainer.loops_with_events:accumulated"
+
+
+class TestEventsByHand(TrainingContract):
+    recipe = "tests.trainer.loops_with_events:by_hand"

@@ -1,0 +1,49 @@
+"""Warm starts: the best configurations of earlier sweeps, to be tried first in another."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from xaytune.errors import SpecError
+from xaytune.records.place import find_sweep
+from xaytune.records.results import Results
+from xaytune.sweep import values
+from xaytune.sweep.space import Space
+
+__all__ = ["best_of_earlier"]
+
+# So many configurations are taken in all.
+_MOST = 5
+
+
+def best_of_earlier(sweeps: Iterable[str], storage: str, space: Space) -> list[dict[str, Any]]:
+    """Returns the best configurations of earlier sweeps: of each sweep its best, then of each its second best.
+
+    Args:
+        sweeps: Names in the storage, folders or URIs.
+        storage: Where names are looked for.
+        space: The space that they must be of. A configuration that is not is left out.
+
+    Raises:
+        JournalError: There is no such sweep.
+    """
+    ranked = [_ranked(Results(find_sweep(sweep, storage)), space) for sweep in sweeps]
+    found: dict[str, dict[str, Any]] = {}
+    for config in filter(None, itertools.chain.from_iterable(itertools.zip_longest(*ranked))):
+        found.setdefault(values.key(config), config)
+    return list(found.values())[:_MOST]
+
+
+def _ranked(results: Results, space: Space) -> list[dict[str, Any]]:
+    """The configurations of a sweep that are of the space, best first."""
+    score = results.sweep.objective.score
+    finished = [trial for trial in results.trials if trial.value is not None and trial.status != "failed"]
+    ranked = []
+    for trial in sorted(finished, key=lambda trial: -score(trial.value or 0.0)):
+        try:
+            ranked.append(space.complete(trial.config))
+        except (SpecError, ValueError):
+            continue  # another space
+    return ranked
