@@ -45,7 +45,7 @@ def _row(sweep: SweepState) -> tuple[str, ...]:
     finished = sum(trial.finished for trial in sweep.trials.values())
     best, terms = sweep.best, Terms(sweep)
     worth = terms.worth(best.value) if best is not None else "-"
-    started = age(time.time() - sweep.started) if sweep.started else "-"
+    started = age(time.time() - sweep.started) if sweep.started else "-"  # virtual time begins at 0
     return sweep.name, sweep.state, f"{finished}/{sweep.num_trials}", worth, started
 
 

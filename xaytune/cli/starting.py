@@ -62,7 +62,10 @@ def init(folder: Path, kind: str) -> None:
 @click.command(epilog="Example: xaytune completion bash >> ~/.bashrc")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Prints the completion script for a SHELL: of commands, options and names of sweeps."""
+    """Prints the completion script for a SHELL.
+
+    It completes commands, options, files and names of sweeps.
+    """
     kind = get_completion_class(shell)
     assert kind is not None
     root = click.get_current_context().find_root().command

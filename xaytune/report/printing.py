@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import IO, Any
 
 __all__ = ["Lenient", "one_line", "printable", "shortened"]
@@ -55,25 +56,24 @@ class Lenient:
 
     def write(self, text: str) -> int:
         """Writes what can be written."""
-        with self._surviving():
-            try:
-                self._stream.write(text)
-            except UnicodeEncodeError as error:
-                self._stream.write(text.encode(error.encoding, "replace").decode(error.encoding))
+        self._attempt(lambda: self._put(text))
         return len(text)
 
     def flush(self) -> None:
         """Flushes what can be flushed."""
-        with self._surviving():
-            self._stream.flush()
+        self._attempt(self._stream.flush)
 
-    @contextlib.contextmanager
-    def _surviving(self) -> Any:
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError as error:
+            self._stream.write(text.encode(error.encoding, "replace").decode(error.encoding))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
         if self._gone:
-            yield
             return
         try:
-            yield
+            action()
         except (OSError, ValueError):  # a closed file is a ValueError
             self._gone = True
             _discard(self._stream)

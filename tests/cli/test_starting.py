@@ -1,0 +1,132 @@
+"""The front door: help, what `init` writes, what a storage holds, and what a shell completes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+
+from tests.report.journals import ASHA, Written, simulated
+from xaytune.cli.main import main
+
+KINDS = ["trainer", "loop", "lightning", "transformers", "command"]
+
+
+def xaytune(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_help_shows_every_command_in_a_group_whole_and_examples() -> None:
+    told = xaytune("--help").output
+    for heading in ("Start:", "Run:", "Look:", "On a cluster:", "Shell:", "Examples:"):
+        assert heading in told
+    for name, command in main.commands.items():
+        assert told.count(f"\n  {name} ") == 1
+        if name != "simulate":
+            assert "..." not in command.get_short_help_str(60), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_init_writes_a_recipe_and_a_spec_and_overwrites_nothing(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "my sweep"
+    told = xaytune("init", folder, "--kind", kind)
+    assert told.exit_code == 0
+    assert "xaytune run sweep.yaml" in told.output
+    assert f"cd '{folder}'" in told.output
+    (recipe,) = folder.glob("*.py")
+    compile(recipe.read_text(), str(recipe), "exec")
+    spec = YAML(typ="safe").load((folder / "sweep.yaml").read_text())
+    assert ("command" if kind == "command" else "recipe") in spec
+    before = recipe.read_text()
+    again = xaytune("init", folder, "--kind", kind)
+    assert again.exit_code == 2
+    assert "would be overwritten" in again.output
+    assert recipe.read_text() == before
+
+
+@pytest.mark.parametrize("kind", ["trainer"])
+def test_what_init_writes_can_be_checked_and_trained_as_it_is(tmp_path: Path, kind: str) -> None:
+    xaytune("init", tmp_path, "--kind", kind)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    for command in ("check", "try"):
+        done = subprocess.run(
+            [sys.executable, "-m", "xaytune", command, "sweep.yaml"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "completed: best eval_accuracy" in done.stdout
+
+
+def test_list_shows_the_sweeps_of_a_storage_with_state_best_and_age(tmp_path: Path) -> None:
+    assert "there is no sweep in" in xaytune("list", "--storage", tmp_path).output
+    best = simulated(tmp_path / "done").best
+    assert best is not None
+    Written(tmp_path / "new", scheduler=ASHA).results()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "journal.jsonl").write_text("no event\n{}\n")
+    told = xaytune("list", "--storage", tmp_path)
+    assert told.exit_code == 0
+    heading, *rows = [line.split("  ") for line in told.output.splitlines() if "damaged" not in line]
+    assert heading[0] == "sweep"
+    cells = {row[0].strip(): " ".join(filter(None, map(str.strip, row[1:]))) for row in rows}
+    assert cells["done"] == f"completed 9/9 score {best.value:.4g} -"  # its time is virtual
+    assert cells["written"] == "running 0/3 - just now"
+    assert "damaged: " in told.output
+    listed = json.loads(CliRunner().invoke(main, ["list", "--storage", str(tmp_path), "--json"]).stdout)
+    assert {sweep["sweep"]: sweep["state"] for sweep in listed} == {"done": "completed", "written": "running"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_each_shell(shell: str) -> None:
+    told = xaytune("completion", shell)
+    assert told.exit_code == 0
+    assert "_XAYTUNE_COMPLETE" in told.output
+
+
+def test_a_shell_completes_commands_and_names_of_sweeps(tmp_path: Path) -> None:
+    simulated(tmp_path / "digits")
+
+    def completed(words: str) -> list[str]:
+        environment = {
+            "_XAYTUNE_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", "from xaytune.cli.main import main; main(prog_name='xaytune')"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.split()
+
+    assert completed("xaytune rep") == ["plain,report"]
+    assert completed(f"xaytune best --storage {tmp_path} dig") == ["plain,digits"]
+
+
+def test_check_shows_ten_configurations_that_the_sweep_begins_with(tmp_path: Path) -> None:
+    space = "{x: {uniform: [0, 1]}, y: 7}"
+    (tmp_path / "s.yaml").write_text(
+        f"{{recipe: 'tests.recipes:curve', metric: score, mode: max, space: {space}, num_samples: 12}}"
+    )
+    told = xaytune("check", tmp_path / "s.yaml").output
+    shown = [line.split(None, 1)[1] for line in told.splitlines() if line.strip()[:1].isdigit()]
+    assert len(shown) == 10
+    swept = simulated(tmp_path / "sweep", space={"y": 7}, scheduler={"algorithm": "fifo"}, num_samples=12)
+    assert shown == [f"x {trial.config['x']:.4g}" for trial in swept.trials[:10]]
+    assert "y 7 (the same in all trials)" in told
+
+
+def test_best_config_is_the_one_to_train_again(tmp_path: Path) -> None:
+    results = simulated(tmp_path / "sweep", scheduler={"algorithm": "fifo"})
+    assert json.loads(xaytune("best", tmp_path / "sweep", "--config").output) == results.best_config
+    assert xaytune("best", tmp_path / "sweep", "--config", "--json").exit_code == 2

@@ -1,0 +1,244 @@
+"""What is said of a sweep: in its own time, of what differs, and so that it can be read and printed anywhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from tests.report.journals import ASHA, Written, simulated
+from xaytune.cli.main import main
+from xaytune.records.journal import feed
+from xaytune.records.results import Results
+from xaytune.report.incidents import Incidents
+from xaytune.report.live import LiveView
+from xaytune.report.printing import Lenient, printable
+from xaytune.report.story import tell
+from xaytune.report.text import metrics, summary
+
+CONSTANTS = {"dataset": "data/letters", "batch_size": 32, "bias": False, "min_lr": 0.0001, "only": {"choice": [7]}}
+BY_STEP = {**ASHA, "time_attr": "global_step"}
+
+
+def said(*arguments: object) -> str:
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    return done.output
+
+
+def watched(folder: Path, **options: Any) -> tuple[Results, str]:
+    """A sweep, and all that was printed while it ran and after."""
+    printed = io.StringIO()
+    with LiveView(Console(file=printed, width=200)) as view:
+        results = simulated(folder, listener=view, **options)
+    return results, printed.getvalue() + said("status", folder) + said("best", folder) + said("why", folder, 0)
+
+
+def test_a_sweep_by_steps_is_told_in_steps_everywhere(tmp_path: Path) -> None:
+    results, text = watched(tmp_path / "steps", scheduler=BY_STEP)
+    assert "completed after 27 steps" in text
+    assert "stopped at step 1" in text
+    assert results.best is not None
+    assert results.best.best is not None
+    assert f"at step {results.best.best.global_step}" in text
+    assert "epoch" not in text
+
+
+def test_without_a_scheduler_a_loop_without_epochs_is_told_in_steps(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep", scheduler={"algorithm": "fifo"})
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    written.at("end", 0, epoch=0, step=60, status="completed", reason=None, due=True, checkpoints={})
+    results = written.results()
+    text = summary(results.sweep) + tell(results.trials[0], results.sweep, results.events())
+    assert "at step 60" in text
+    assert "after 60 steps" in text
+    assert "epoch" not in text
+
+
+def test_lines_name_what_differs_and_the_constants_once(tmp_path: Path) -> None:
+    _, text = watched(tmp_path / "sweep", space=CONSTANTS)
+    lines = [line for line in text.splitlines() if "data/letters" in line]
+    assert len(lines) == 5  # when it begins; in the summary, status, best and why
+    assert all("in all" in line for line in lines)
+    assert all(name in line for name in CONSTANTS for line in lines)
+    assert max(len(line) for line in text.splitlines() if line not in lines) < 160
+
+
+@pytest.mark.parametrize("value", ["l" * 300, "two\nlines", "\x1b[31mred\x1b[2J", "\u202egnp.exe", "\udce4"])
+def test_odd_values_neither_break_lines_nor_reach_the_terminal_as_they_are(tmp_path: Path, value: str) -> None:
+    _, text = watched(tmp_path / "sweep", space={"odd": {"choice": [value, "plain"]}})
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert max(map(len, text.splitlines())) < 200
+    assert printable(printable(value)) == printable(value)
+
+
+def test_metrics_of_any_type_and_name_are_written() -> None:
+    odd = {"loss": 0.123456, 5: 1, "none": None, "words": "a\nb", "array": [1, 2], "huge": 10.0**300}
+    assert metrics(odd) == "loss 0.1235, 5 1, none -, words a\\nb, array [1, 2], huge 1e+300"
+
+
+def attempts_lost(folder: Path, checkpoint: bool) -> Results:
+    """A trial that lost its process after step 35, with a checkpoint of step 30 or without any."""
+    written = Written(folder)
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    if checkpoint:
+        written("checkpoint", 0, path="checkpoints/00000/step-00000030.pt", global_step=30)
+    written.at("progress", 0, epoch=7, step=35)
+    lost = {"error": "its process was lost", "traceback": ""}
+    written("failure", 0, kind="lost", retried=True, **lost)
+    written("start", 0, attempt=1, node="n", pid=2)
+    written.at("end", 0, epoch=9, step=45, status="completed", reason=None, due=True, checkpoints={})
+    return written.results()
+
+
+def test_why_tells_how_many_steps_were_lost_for_want_of_a_checkpoint(tmp_path: Path) -> None:
+    attempts_lost(tmp_path / "sweep", checkpoint=False)
+    told = said("why", tmp_path / "sweep", 0)
+    expected = "from the start: it had written no checkpoint, at least 35 steps are trained again"
+    assert f"restarted on n, process 2, {expected}" in told
+    assert f"its process was lost; it is restarted {expected}" in told
+    status = said("status", tmp_path / "sweep")
+    assert "a trial was restarted: at least 35 steps were trained again" in status
+    assert status.count("trial.keep(") == 1
+
+
+def test_why_tells_from_which_checkpoint_an_attempt_resumed(tmp_path: Path) -> None:
+    results = attempts_lost(tmp_path / "sweep", checkpoint=True)
+    told = tell(results.trials[0], results.sweep, results.events())
+    assert "restarted on n, process 2, from step 30; at least 5 steps are trained again" in told
+    assert "trial.keep(" not in said("status", tmp_path / "sweep")
+
+
+def test_steps_are_counted_as_lost_after_a_cut_and_a_damaged_checkpoint_but_not_after_a_pause(
+    tmp_path: Path,
+) -> None:
+    written = Written(tmp_path / "sweep")
+    for trial in (0, 1):
+        written("trial", trial, config={"x": 0.5}, seed=1)
+        written("start", trial, attempt=0, node="n", pid=1)
+        for step in (10, 20):
+            written("checkpoint", trial, path=f"c/step-{step:08d}.pt", global_step=step)
+    written.at("pause", 1, epoch=2, step=20, reason="interrupted", checkpoints={})
+    written.at("progress", 0, epoch=2, step=25)
+    written.begun()  # trial 0 was cut off
+    written("start", 0, attempt=1, node="n", pid=2)
+    written("start", 1, attempt=1, node="n", pid=3)
+    written("damaged", 0, path="c/step-00000020.pt", global_step=20)
+    incidents, results = Incidents(), written.results()
+    feed(results.events(), incidents)
+    assert (incidents.restarts, incidents.lost, incidents.without_checkpoint) == (1, 15, False)
+    told = tell(results.trials[0], results.sweep, results.events())
+    assert "is damaged, and cannot be resumed from: restarted from step 10; at least 15 steps" in told
+
+
+@pytest.mark.parametrize(("old", "new"), [("node lost", "node_lost"), ("not begun", "not_started")])
+def test_journals_of_earlier_versions_are_told_in_the_same_words(tmp_path: Path, old: str, new: str) -> None:
+    told = []
+    for kind in (old, new):
+        written = Written(tmp_path / kind)
+        written("trial", 0, config={"x": 0.5}, seed=1)
+        written("failure", 0, kind=kind, error="its node was lost", traceback="", retried=True)
+        results = written.results()
+        told.append(tell(results.trials[0], results.sweep, results.events()).replace(kind, "kind"))
+    assert "failed: its node was lost; it is restarted from the start" in told[0]
+    assert told[0].partition("new, with")[2] == told[1].partition("new, with")[2]
+
+
+def test_why_tells_the_numbers_of_a_decision_what_was_started_instead_and_why_a_trial_is_new(
+    tmp_path: Path,
+) -> None:
+    written = Written(tmp_path / "sweep")
+    written("trial", 0, config={"x": 0.5}, seed=1, reason="the best of an earlier sweep")
+    written("start", 0, attempt=0, node="n", pid=1)
+    details = {"predicted": [[9, 0.7, 0.01]], "promise": 0.0012, "promise_of_new": 0.02, "instead": {"x": 0.25}}
+    written.at("result", 0, epoch=3, step=30, due=True, checkpoints={})
+    place = {"epoch": 3, "global_step": 30, "value": 0.5}
+    written(
+        "verdict", 0, decision="stop", reason="promises less", cutoff=0.8, compared=3, details=details, **place
+    )
+    written("fall_back", reason="decisions took 40 s")
+    written.results()
+    told = said("why", tmp_path / "sweep", 0)
+    assert "new, with seed 1: the best of an earlier sweep" in told
+    numbers = "promise 0.0012; promise of new 0.02; started instead: x 0.25"
+    assert f"judged, to be stopped: promises less ({numbers})" in told
+    assert "decided by cheaper means since then: decisions took 40 s" in said("status", tmp_path / "sweep")
+
+
+def test_best_tells_all_failed_from_none_has_reported(tmp_path: Path) -> None:
+    for name in ("failed", "silent"):
+        written = Written(tmp_path / name)
+        written("trial", 0, config={"x": 0.5}, seed=1)
+        written("start", 0, attempt=0, node="n", pid=1)
+        if name == "failed":
+            written("failure", 0, kind="error", error="ValueError: no", traceback="", retried=False)
+            ends = {"status": "failed", "reason": "ValueError: no", "due": False, "checkpoints": {}}
+            written.at("end", 0, epoch=0, step=0, value=None, **ends)
+        written.results()
+    assert "the only trial failed; trial 0: ValueError: no" in said("best", tmp_path / "failed")
+    assert "no trial has reported 'score' yet" in said("best", tmp_path / "silent")
+
+
+def test_commands_in_hints_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    folder = tmp_path / "my sweeps" / "it's; one"
+    written = Written(folder)
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("sweep", state="interrupted", reason="interrupted by the user")
+    written.results()
+    (hint,) = [line for line in said("status", folder).splitlines() if "to continue it: " in line]
+    assert shlex.split(hint.partition("to continue it: ")[2]) == ["xaytune", "resume", str(folder)]
+
+
+class Gone(io.StringIO):
+    """A terminal that is not there any more."""
+
+    encoding = "ascii"
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_view_whose_terminal_is_gone_does_not_end_a_sweep(tmp_path: Path) -> None:
+    for terminal in (False, True):
+        with LiveView(Console(file=Gone(), force_terminal=terminal)) as view:
+            results = simulated(tmp_path / str(terminal), listener=view)
+        assert results.sweep.state == "completed"
+
+
+def test_characters_that_a_stream_lacks_are_replaced() -> None:
+    raw = io.BytesIO()
+    stream = Lenient(io.TextIOWrapper(raw, encoding="ascii"))
+    stream.write("größe ✓ \udce4")
+    stream.flush()
+    assert raw.getvalue() == b"gr??e ? ?"
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.report.journals import simulated
+from xaytune.report.live import LiveView
+with LiveView() as view:
+    simulated(Path(sys.argv[1]), space={"name": "größe"}, listener=view)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_closed_pipe_neither_ends_a_sweep_nor_changes_the_exit_code(tmp_path: Path, encoding: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "sweep")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Results(tmp_path / "sweep").sweep.state == "completed"
