@@ -72,6 +72,7 @@ class Recorder:
         self.sweep_id = self.state.id or secrets.token_hex(4)
         self._listener = listener
         self._retention = Retention(spec.checkpoint_config.num_to_keep, self._objective)
+        self._notes: set[str] = set()  # what was said once
         self._best_before: dict[int, Best | None] = {}  # of attempts that resumed from a checkpoint
         self._quiet_until: defaultdict[int, float] = defaultdict(float)  # until then no progress is recorded
 
@@ -124,7 +125,11 @@ class Recorder:
         self._write("fall_back", reason=reason)
 
     def started(self, message: Started) -> None:
-        """Records that a trial trains in a process; once an attempt."""
+        """Records that a trial trains in a process, once an attempt; and what is to be known of that, once a sweep."""
+        for note in message.notes:
+            if note not in self._notes:
+                self._notes.add(note)
+                self._write("note", text=note)
         if self.state.trials[message.trial].attempts <= message.attempt:
             self._write("start", message.trial, attempt=message.attempt, node=message.node, pid=message.pid)
 

@@ -31,6 +31,7 @@ event            fields
 ``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,
                  ``path``, ``global_step``
+``note``         ``text``: what whoever runs the sweep should know of how its trials are started
 ``fall_back``    the search method was told to decide by cheaper means: ``reason``
 ``pause``        the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
 ``end``          ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,

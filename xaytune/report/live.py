@@ -204,6 +204,8 @@ def _line_on(sweep: SweepState, terms: Terms, event: Event, incidents: Incidents
         return Text(f"in all trials: {configuration(terms.constants)}", style="dim")
     if event["event"] == "failure" and event["retried"]:
         return Text(restarted(sweep.trials[event["trial"]], incidents), style="yellow")
+    if event["event"] == "note":
+        return Text(one_line(event["text"]), style="yellow")
     if event["event"] == "fall_back":
         return Text(f"decided by cheaper means from now on: {one_line(event['reason'])}", style="yellow")
     if event["event"] == "end" or (event["event"] == "pause" and "epoch" in event):
