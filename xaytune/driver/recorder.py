@@ -125,7 +125,7 @@ class Recorder:
         self._write("fall_back", reason=reason)
 
     def started(self, message: Started) -> None:
-        """Records that a trial trains in a process, once an attempt; and what is to be known of that, once a sweep."""
+        """Records that a trial trains in a process, once an attempt; and its notes, each once a sweep."""
         for note in message.notes:
             if note not in self._notes:
                 self._notes.add(note)
