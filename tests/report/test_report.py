@@ -70,7 +70,7 @@ def test_the_leaderboard_says_what_the_journal_says(html: str, journal: dict[int
         (end,), (start,), (trial,) = (journal[int(number)][kind] for kind in ("end", "start", "trial"))
         assert (status, int(epochs), int(steps)) == (end["status"], end["epoch"], end["global_step"])
         assert value == ("" if end["value"] is None else repr(end["value"]))
-        assert float(seconds) == pytest.approx(end["t"] - start["t"])
+        assert end["seconds"] <= float(seconds) <= end["t"] - start["t"] + 0.01
         config = trial["config"]
         assert (float(x), float(lr), kind) == (config["x"], config["lr"], config["kind"])
         assert momentum == str(config.get("momentum", ""))

@@ -176,7 +176,7 @@ def slow_sweep(folder: Path) -> Results:
     best = {"value": 0.5, "epoch": 27, "global_step": 27, "metrics": {"score": 0.5}}
     ended = {"status": "completed", "reason": None, "due": True, "checkpoints": {}, "best": best, **best}
     events: list[tuple[float, dict[str, Any]]] = [
-        (0, {"event": "sweep", "host": "elsewhere", "pid": 1, **begun}),
+        (0.4, {"event": "sweep", "host": "elsewhere", "pid": 1, **begun}),
         *((1, {"event": "trial", "trial": trial, "config": {"x": 0.5}, "seed": 1}) for trial in (0, 1)),
         *((30, {"event": "start", "trial": trial, "attempt": 0, "node": "n", "pid": 1}) for trial in (0, 1)),
         (60, {"event": "end", "trial": 0, **ended}),

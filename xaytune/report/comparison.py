@@ -60,7 +60,7 @@ class Comparison:
         """Returns what to print: a summary, and the best values over time and over training."""
         summary = self._table("", [(row.name, row.texts) for row in self._summary()])
         over_time = [(clock(at), self._best_at(at, "seconds")) for at in self._times("seconds")]
-        over_training = [(f"{at:.0f}", self._best_at(at, "trained")) for at in self._times("trained")]
+        over_training = [(str(at), self._best_at(at, "trained")) for at in map(round, self._times("trained"))]
         units = f"best after {self._axis.unit}s"
         return [summary, self._table("best after", over_time), self._table(units, over_training)]
 

@@ -94,18 +94,19 @@ def timeline(events: Iterable[Event]) -> Timeline:
     open_: dict[int, tuple[Event, float]] = {}
     judged: dict[int, float] = {}
     found: list[Attempt] = []
-    start_up = deciding = now = 0.0
+    start_up = deciding = now = before = 0.0
     begun: float | None = None  # when a run began whose first trial was not started yet
     for seconds, event in timed(events):
         if event["event"] == "sweep" and event["state"] == "running":  # what ran before was cut off
             found += [_attempt(start, at, now, "failed") for start, at in open_.values()]
             open_.clear()
-            begun = seconds
+            begun = before
         number = event.get("trial", -1)
         if event["event"] == "start":
             if begun is not None:
                 start_up, begun = start_up + seconds - begun, None
             open_[number] = (event, seconds - start_up)
+        before = seconds
         if begun is None:
             now = seconds - start_up
         if event["event"] == "result":
