@@ -157,7 +157,8 @@ class RecipeRun:
             return self._end("completed", None)
         if request is not None:
             return self._end(request.status, request.reason)
-        return self._end("completed", f"a callback stopped it at step {state.global_step}")
+        why = self._trial.stop_reason or f"a callback stopped it at step {state.global_step}"
+        return self._end("completed", why)
 
     def _fail(self, error: BaseException) -> Ended:
         failure = failure_of(error)

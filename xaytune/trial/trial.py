@@ -50,6 +50,11 @@ class Trial(OwnLoop):
         self._reporter = reporter
         self._points = task.points
 
+    @property
+    def pausing(self) -> bool:
+        """Whether the scheduler may pause the trial where it judges it: it is saved there."""
+        return self._points.pausing
+
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run: schedulers that pause trials have it saved where they judge it."""
         self._reporter.save_checkpoint = save_checkpoint
