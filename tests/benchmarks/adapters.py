@@ -119,7 +119,7 @@ def transformers(steps: int, trial: OwnLoop | None) -> float:
         log_level="error",
         logging_strategy="no",
     )
-    callbacks = None if trial is None else [with_transformers.XaytuneCallback(trial)]
+    callbacks: Any = None if trial is None else [with_transformers.XaytuneCallback(trial)]
     trainer = Trainer(Model(), arguments, train_dataset=Examples(steps), callbacks=callbacks)
     begun = time.perf_counter()
     trainer.train()

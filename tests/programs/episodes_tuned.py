@@ -29,7 +29,7 @@ def play() -> tuple[list[torch.Tensor], list[float]]:
 
 for episode in trial.steps(count(1)):
     log_probs, rewards = play()
-    loss = -sum(p * (r - 0.25) for p, r in zip(log_probs, rewards, strict=True))
+    loss = -(torch.stack(log_probs) * (torch.tensor(rewards) - 0.25)).sum()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
