@@ -29,11 +29,7 @@ def play() -> tuple[list[torch.Tensor], list[float]]:
 
 for episode in trial.steps(count(1)):
     log_probs, rewards = play()
-<<<<<<< HEAD
-    loss = -torch.stack([p * (r - 0.25) for p, r in zip(log_probs, rewards, strict=True)]).sum()
-=======
     loss = -(torch.stack(log_probs) * (torch.tensor(rewards) - 0.25)).sum()
->>>>>>> loops
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
