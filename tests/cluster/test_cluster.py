@@ -218,7 +218,7 @@ def test_a_sweep_survives_the_loss_of_its_client_and_of_a_node_and_uses_a_node_t
     assert len(results.trials) == 12
     assert {trial.status for trial in results.trials} == {"completed", "stopped"}
     failures = [event for event in results.events() if event["event"] == "failure"]
-    assert [event["kind"] for event in failures] == ["node lost"]
+    assert [event["kind"] for event in failures] == ["node_lost"]
     moved = results.sweep.trials[failures[0]["trial"]]
     assert moved.attempts == 2
     assert moved.node != lost.ip

@@ -36,7 +36,7 @@ SAVED: dict[str, Any] = {
 def decisions(results: Results) -> list[Event]:
     """What was suggested, judged, stopped and ended, without when and where."""
     kinds = ("trial", "result", "stop", "end")
-    fleeting = ("t", "path", "checkpoints")
+    fleeting = ("t", "s", "seconds", "path", "checkpoints")
     found = [event for event in events_of(results) if event["event"] in kinds]
     return [{key: value for key, value in event.items() if key not in fleeting} for event in found]
 
@@ -322,7 +322,7 @@ def test_the_trials_of_a_lost_node_go_on_elsewhere_from_their_checkpoints(
     assert results.sweep.state == "completed"
     assert [trial.status for trial in results.trials] == ["completed"] * 2
     failures = [event for event in events_of(results) if event["event"] == "failure"]
-    assert [event["kind"] for event in failures] == ["node lost" if how == "died" else "preempted"]
+    assert [event["kind"] for event in failures] == ["node_lost" if how == "died" else "preempted"]
     (moved,) = (trial for trial in results.trials if trial.attempts == 2)
     assert results.history(moved.number)["global_step"].tolist() == list(range(1, 55))
     assert (results.path / "resumed.txt").read_text().split() != ["0"]
