@@ -64,7 +64,9 @@ def simulate(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Plays the sweep of a SPEC in virtual time: what would its search and scheduler have decided?
+    """Plays the sweep of a SPEC in virtual time.
+
+    It tells what the search and the scheduler would have decided.
 
     The journal that it writes is one like any other: `status`, `best`, `why`, `report` and `compare` read it.
     """

@@ -13,13 +13,13 @@ from xaytune.cli.options import say
 __all__ = ["COMMANDS"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-# How each kind is named in a spec, and what it needs beside xaytune.
+_SPEC = ("sweep.yaml", "spec.yaml")
+# What each kind needs beside xaytune.
 _KINDS = {
-    "trainer": ("recipe: {module}:train", None),
-    "loop": ("recipe: {module}:train", None),
-    "lightning": ("recipe: {module}:train", "pip install 'xaytune[lightning]'"),
-    "transformers": ("recipe: {module}:train", "pip install 'xaytune[transformers]'"),
-    "command": ("command: python {module}.py --lr {{lr}} --hidden {{hidden}}", None),
+    "trainer": None,
+    "loop": None,
+    "lightning": "pip install 'xaytune[lightning]'",
+    "transformers": "pip install 'xaytune[transformers]'",
 }
 
 
@@ -32,17 +32,14 @@ _KINDS = {
     type=click.Choice(list(_KINDS)),
     default="trainer",
     show_default=True,
-    help="What trains: xaytune's Trainer, a loop of your own, Lightning, Hugging Face, or a program of its own.",
+    help="What trains: xaytune's Trainer, a loop of your own, Lightning or Hugging Face.",
 )
 def init(folder: Path, kind: str) -> None:
     """Writes a recipe and a spec to start from.
 
     They are written into this folder, unless another FOLDER is named; no file is overwritten.
     """
-    trains, needs = _KINDS[kind]
-    module = "train" if kind == "command" else "recipe"
-    spec = (_TEMPLATES / "spec.yaml").read_text().replace("{{ trains }}", trains.format(module=module))
-    files = {f"{module}.py": (_TEMPLATES / f"{kind}.py.txt").read_text(), "sweep.yaml": spec}
+    files = {name: (_TEMPLATES / source).read_text() for name, source in (("recipe.py", f"{kind}.py.txt"), _SPEC)}
     taken = [str(folder / name) for name in files if (folder / name).exists()]
     if taken:
         raise click.UsageError(f"{' and '.join(taken)} would be overwritten: name another folder")
@@ -55,7 +52,7 @@ def init(folder: Path, kind: str) -> None:
         raise click.ClickException(f"{folder} cannot be written: {error.strerror}; name another folder") from None
     enter = [] if folder == Path() else [f"cd {shlex.quote(str(folder))}"]
     say("next:")
-    for command in (*filter(None, [needs]), *enter, "xaytune try sweep.yaml", "xaytune run sweep.yaml"):
+    for command in (*filter(None, [_KINDS[kind]]), *enter, "xaytune try sweep.yaml", "xaytune run sweep.yaml"):
         say(f"  {command}")
 
 
