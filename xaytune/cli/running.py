@@ -190,13 +190,14 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 
     from xaytune.sweep.references import never_reported
     from xaytune.trial.in_process import try_configuration
+    from xaytune.trial.metrics import readable
 
     with locating(spec):
         ended = try_configuration(
             loaded,
             values,
             on_start=lambda config: say(text.configuration(config)),
-            on_epoch_end=lambda state: say(f"epoch {state.epoch + 1}: {text.metrics(state.metrics)}"),
+            on_epoch_end=lambda state: say(f"epoch {state.epoch + 1}: {text.metrics(readable(state.metrics))}"),
         )
     if ended.failure is not None:
         click.echo(ended.failure.traceback, err=True)
