@@ -198,7 +198,7 @@ WORDS = Words()
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("import sys; print('usage: me'); sys.exit(2)", "broken cannot be imported: SystemExit: 2"),
+        ("import sys; print('usage: me'); sys.exit(2)", "it ends the process when it is imported: SystemExit: 2"),
         ("import not_there", "broken cannot be imported: ModuleNotFoundError: No module named 'not_there'"),
         ("import os; print('said before'); os._exit(3)", "ended there: exit code 3; it printed:\nsaid before"),
         ("import ctypes; ctypes.string_at(0)", "ended there: killed by SIGSEGV"),
