@@ -124,13 +124,14 @@ def unforkable() -> str | None:
 def installed_since(known: Collection[str]) -> list[str]:
     """Returns the modules of installed packages that were imported since, in their order.
 
-    Torch's own, whose parts start processes and threads when they are imported, are left out.
+    Torch's own, whose parts start processes and threads when they are imported, are left out, and so is Ray, which
+    reads its settings from the environment when it is imported.
     """
     return [
         name
         for name, module in list(sys.modules.items())
         if name not in known
-        and name.partition(".")[0] not in ("torch", "triton")
+        and name.partition(".")[0] not in ("ray", "torch", "triton")
         and str(getattr(module, "__file__", None)).startswith(_INSTALLED)
         and getattr(module, "__spec__", None) is not None
     ]
