@@ -103,7 +103,7 @@ def test_callbacks_and_a_setup_take_what_they_are_given() -> None:
     with pytest.raises(SpecError) as raised:
         references.check_references(train, [train, Recipe.method], train)
     text = str(raised.value)
-    assert f"setup: {__name__}:train must take () (got (config: 'Any', trial: 'Any') -> 'None')" in text
+    assert f"setup: {__name__}:train must take nothing (got (config: 'Any', trial: 'Any') -> 'None')" in text
     assert "callbacks.1: " in text
 
 

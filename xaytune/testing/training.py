@@ -14,7 +14,7 @@ import random
 import re
 import signal
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -129,6 +129,14 @@ class TrainingContract:
     steps_by_optimizers: ClassVar[int] = 1
     judged_by: ClassVar[tuple[str, ...]] = ("epoch", "global_step")
     kills: ClassVar[int] = 2
+
+    @pytest.fixture(scope="class", autouse=True)
+    def one_thread(self) -> Iterator[None]:
+        """Runs in this process add up in the order of those that are killed: a fork has one thread."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(before)
 
     @pytest.fixture(scope="class")
     def undisturbed(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[JudgedRun, Tensor, int]:
