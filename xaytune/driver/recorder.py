@@ -124,12 +124,16 @@ class Recorder:
         """Records that the search method was told to decide by cheaper means."""
         self._write("fall_back", reason=reason)
 
+    def noted(self, text: str) -> None:
+        """Records what whoever runs the sweep should know, once."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self._write("note", text=text)
+
     def started(self, message: Started) -> None:
         """Records that a trial trains in a process, once an attempt; and its notes, each once a sweep."""
         for note in message.notes:
-            if note not in self._notes:
-                self._notes.add(note)
-                self._write("note", text=note)
+            self.noted(note)
         if self.state.trials[message.trial].attempts <= message.attempt:
             self._write("start", message.trial, attempt=message.attempt, node=message.node, pid=message.pid)
 

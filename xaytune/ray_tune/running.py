@@ -8,13 +8,15 @@ import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import cloudpickle
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
 from xaytune.driver.resuming import resume
-from xaytune.errors import Problem, SessionError, SpecError, StorageError, nearest
+from xaytune.errors import Path, Problem, SessionError, SpecError, StorageError, nearest
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import TuneRun
 from xaytune.ray_tune.session import RaySession
@@ -29,6 +31,8 @@ from xaytune.records.warm_start import best_of_earlier
 from xaytune.search.build import method_for
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.objective import Objective
+from xaytune.sweep.options import Reference
+from xaytune.sweep.references import check_shippable, not_found_again
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
 from xaytune.trial.process import start_template
@@ -87,6 +91,7 @@ def run_sweep(
         earlier = best_of_earlier(spec.warm_start, storage, spec.space)
         spec = spec.model_copy(update={"points_to_evaluate": [*spec.points_to_evaluate, *earlier]})
     method = method_for(spec)
+    check_shippable(dict(_references(spec)), cloudpickle.dumps)
     place = new_place(storage, name, default_name)
     try:
         return _drive(spec, method, place, session, listener)
@@ -196,6 +201,9 @@ def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listen
     with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
         remaining = resume(spec, recorder, method)
         recorder.begun()
+        for _, reference in _references(spec):
+            if (why := not_found_again(reference)) is not None:
+                recorder.noted(why)
         driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
         task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         try:
@@ -216,6 +224,15 @@ def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listen
         with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
             recorder.finished(state, reason)
     return driver
+
+
+def _references(spec: SweepSpec) -> Iterator[tuple[Path, Reference]]:
+    """Yields the functions of a spec, and where it names them."""
+    yield ("recipe",), spec.recipe
+    if spec.setup is not None:
+        yield ("setup",), spec.setup
+    for index, callback in enumerate(spec.callbacks):
+        yield ("callbacks", index), callback
 
 
 def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str]) -> Task:
