@@ -11,7 +11,7 @@ from tests.driver.harness import Played
 from xaytune.driver.commands import Kill, Release, RequestStop
 from xaytune.errors import Problem
 from xaytune.records.state import Best
-from xaytune.trial.messages import Failure, Refused, StopRequest
+from xaytune.trial.messages import Failure, Length, Refused, StopRequest
 
 Play = Callable[..., Played]
 
@@ -246,3 +246,30 @@ def test_a_sweep_none_of_whose_trials_reports_the_metric_ends_early(play: Play) 
         sweep.end(sweep.start().trial, 1, metrics={"em": 1.0})
     sweep.driver.tick()
     assert "never reported 'm'; did you mean 'em'?" in str(sweep.driver.fatal)
+
+
+def test_how_long_trials_train_is_what_the_first_one_says_also_after_a_resume(play: Play) -> None:
+    sweep = play(scheduler="curves")
+    sweep.start()
+    sweep.driver.receive(Length(trial=0, length=4))
+    sweep = play(scheduler="curves")
+    assert sweep.start().trial == 0
+    sweep.driver.receive(Length(trial=0, length=4))
+    (command,) = sweep.report(0, 4, 0.5)
+    assert command == RequestStop(0, StopRequest("trained in full, to epoch 4", "completed"))
+
+
+@pytest.mark.parametrize(
+    ("length", "said"), [(8, "is to train 8 epochs, others 4 epochs"), (0, "does not say how many")]
+)
+def test_a_trial_that_is_to_train_for_longer_or_does_not_say_ends_the_sweep_with_what_to_write(
+    play: Play, length: int, said: str
+) -> None:
+    sweep = play(scheduler="curves")
+    sweep.start()
+    sweep.driver.receive(Length(trial=0, length=4))
+    sweep.start()
+    sweep.driver.receive(Length(trial=1, length=length))
+    assert said in str(sweep.driver.fatal)
+    assert "max_t: 4" in str(sweep.driver.fatal)
+    assert [command.trial for command in sweep.driver.tick()] == [0, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ SCHEDULERS = [
     {"algorithm": "median", "grace_period": 3},
     {"algorithm": "hyperband", "max_t": 27},
 ]
+CURVES = {"algorithm": "curves"}
 
 
 def story(results: Results) -> list[tuple[object, ...]]:
@@ -41,8 +43,11 @@ def story(results: Results) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda scheduler: scheduler["algorithm"])
-@pytest.mark.parametrize("search", ["random", "tpe"])
+@pytest.mark.parametrize(
+    ("scheduler", "search"),
+    [*itertools.product(SCHEDULERS, ["random", "tpe"]), (CURVES, "random")],
+    ids=lambda option: option["algorithm"] if isinstance(option, dict) else option,
+)
 def test_a_sweep_that_is_cut_off_anywhere_ends_with_the_same_decisions(
     tmp_path: Path, scheduler: dict[str, Any], search: str
 ) -> None:
@@ -58,7 +63,9 @@ def test_a_sweep_that_is_cut_off_anywhere_ends_with_the_same_decisions(
 
 
 @settings(max_examples=15, deadline=None)
-@given(workers=st.integers(1, 20), num_samples=st.integers(1, 40), scheduler=st.sampled_from(SCHEDULERS))
+@given(
+    workers=st.integers(1, 20), num_samples=st.integers(1, 40), scheduler=st.sampled_from([*SCHEDULERS, CURVES])
+)
 def test_every_trial_of_a_simulated_sweep_ends(
     tmp_path_factory: pytest.TempPathFactory, workers: int, num_samples: int, scheduler: dict[str, Any]
 ) -> None:

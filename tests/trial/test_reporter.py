@@ -11,9 +11,9 @@ import torch
 
 from xaytune.records.history import Row
 from xaytune.sweep.objective import Objective
-from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
+from xaytune.sweep.time_axis import DecisionPoints, LevelPoints, TimeAxis
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Length, Message, StopRequest, Task
 from xaytune.trial.reporter import Reporter
 
 
@@ -33,12 +33,13 @@ class Loop:
         *,
         pausing: bool = False,
         heartbeat_s: float = 1000,
+        points: DecisionPoints | None = None,
         **state: Any,
     ) -> None:
         self.callbacks = CallbackManager()
         self.state = TrainState(**state)
         self.decisions: list[tuple[int, float, bool]] = []
-        self.told: list[tuple[Progress, list[Row]]] = []
+        self.told: list[tuple[Any, list[Row]]] = []
         self.answer: StopRequest | None = None
         self.asked: StopRequest | None = None
         self.axis = TimeAxis(time_attr)
@@ -50,7 +51,7 @@ class Loop:
             recipe="module:recipe",
             objective=Objective("score", "max"),
             seed=0,
-            points=DecisionPoints(self.axis, milestones, pausing=pausing),
+            points=points or DecisionPoints(self.axis, milestones, pausing=pausing),
             heartbeat_s=heartbeat_s,
         )
         self.reporter = Reporter(
@@ -58,7 +59,7 @@ class Loop:
         )
         self.reporter.attach(self.callbacks)
 
-    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
         self.told.append((message, list(rows)))
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
@@ -104,6 +105,21 @@ def test_epochs_are_judged_at_the_milestones_with_the_value_of_that_epoch(tmp_pa
     for epoch in range(4):
         loop.steps(4).evaluate(epoch / 10).end_epoch()
     assert loop.decisions == [(1, 0.0, True), (3, 0.2, True)]
+
+
+def test_levels_follow_from_how_long_the_run_says_it_will_be(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path, points=LevelPoints(grace_period=3), num_epochs=8).start()
+    assert loop.told == [(Length(trial=0, length=8), [])]
+    for epoch in range(8):
+        loop.steps(4).evaluate(epoch / 10).end_epoch()
+    assert [time for time, _, _ in loop.decisions] == [3, 5]
+    assert loop.end().due
+
+
+def test_a_run_without_a_limit_says_so_where_levels_follow_from_that(tmp_path: Path) -> None:
+    points = LevelPoints(TimeAxis("global_step"))
+    loop = Loop("global_step", (), tmp_path, points=points, num_epochs=8).start()
+    assert loop.told == [(Length(trial=0, length=0), [])]
 
 
 def test_steps_are_judged_at_the_evaluation_of_that_step_never_by_an_older_one(tmp_path: Path) -> None:

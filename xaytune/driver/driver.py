@@ -18,6 +18,7 @@ from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.endings import Ending
 from xaytune.driver.ends import last_words, settled
 from xaytune.driver.failures import LOSSES, EarlyFailures, RestartPolicy
+from xaytune.driver.lengths import take_length
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
 from xaytune.driver.thinking import Thinking
@@ -46,6 +47,7 @@ from xaytune.trial.messages import (
     Ended,
     Failure,
     FailureKind,
+    Length,
     Message,
     Progress,
     Refused,
@@ -162,6 +164,8 @@ class Driver:
             self._attempts[message.trial].node_id = message.node_id
             self._recorder.started(message)
             return []
+        if isinstance(message, Length):
+            self.fatal = self.fatal or take_length(message, self._method, self._recorder)
         if isinstance(message, Ended):
             failure = message.failure
             if failure is not None and failure.kind == "lost":

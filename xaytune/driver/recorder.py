@@ -20,7 +20,7 @@ from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
 from xaytune.records.place import Place
 from xaytune.records.retention import Retention
 from xaytune.records.state import Best, SweepState
-from xaytune.search.method import Decision, Exploit, Pause, Stop
+from xaytune.search.method import Decision, Exploit
 from xaytune.sweep import values
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec, reference_name
@@ -124,6 +124,10 @@ class Recorder:
         """Records that the search method was told to decide by cheaper means."""
         self._write("fall_back", reason=reason)
 
+    def set_max_t(self, max_t: int) -> None:
+        """Records how many epochs or steps trials train, where the first one has said it."""
+        self._write("max_t", max_t=max_t)
+
     def noted(self, text: str) -> None:
         """Records what whoever runs the sweep should know, once."""
         if text not in self._notes:
@@ -193,7 +197,7 @@ class Recorder:
             epoch=judged.epoch,
             global_step=judged.global_step,
             value=judged.value,
-            decision=_word(decision),
+            decision=decision.word,
             reason=decision.reason,
             cutoff=decision.cutoff,
             compared=decision.compared,
@@ -339,10 +343,3 @@ class Recorder:
             yield
         except OSError as error:
             raise StorageError(self.place, error) from error
-
-
-def _word(decision: Decision) -> str:
-    """What the journal calls a decision."""
-    if isinstance(decision, Stop):
-        return "stop"
-    return "pause" if isinstance(decision, Pause) else "continue"

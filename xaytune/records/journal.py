@@ -32,6 +32,7 @@ event            fields
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,
                  ``path``, ``global_step``
 ``note``         ``text``: what whoever runs the sweep should know of how its trials are started
+``max_t``        epochs or steps that trials train, as the first one said: ``max_t``
 ``fall_back``    the search method was told to decide by cheaper means: ``reason``
 ``pause``        the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
 ``end``          ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,

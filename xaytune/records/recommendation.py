@@ -41,7 +41,7 @@ def recommend(sweep: SweepState) -> Recommendation | None:
         return None
     metric, score = sweep.spec["metric"], sweep.objective.score
     highest = f"its {metric} reached {best.value:.6g}, better than any other"
-    max_t: int | None = sweep.spec.get("scheduler", {}).get("max_t")
+    max_t = sweep.max_t
     if max_t is None:
         return Recommendation(best, best.value, f"{highest} trial's")
     full = [

@@ -66,8 +66,7 @@ class Terms:
     @property
     def max_t(self) -> int | None:
         """How long a trial trains, in the sweep's own time, where the scheduler says so."""
-        max_t: int | None = self._sweep.spec["scheduler"].get("max_t")
-        return max_t
+        return self._sweep.max_t
 
     def differing(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values that may differ between trials, by dotted name."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from xaytune.sweep.time_axis import DecisionPoints
 
@@ -88,7 +88,10 @@ class Decision:
         cutoff: The value that it was compared with; None where there was none.
         compared: How many other trials that is of.
         details: Further numbers that tell why, by name: they are kept in the journal, and shown by ``why``.
+        word: What the journal calls it.
     """
+
+    word: ClassVar[str] = "continue"
 
     trial: int
     reason: str
@@ -109,11 +112,15 @@ class Stop(Decision):
         status: What it ends as: ``completed`` where it trained all that it was to.
     """
 
+    word: ClassVar[str] = "stop"
+
     status: Literal["completed", "stopped"] = "stopped"
 
 
 class Pause(Decision):
     """The trial leaves its place to others, until :meth:`SearchMethod.next` says :class:`Resume`."""
+
+    word: ClassVar[str] = "pause"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +238,13 @@ class SearchMethod(ABC):
         """Learns what was decided on a trial in fact, when a method is rebuilt from a journal.
 
         It is called only where the method would decide otherwise now: the journal was written by another version.
+        """
+
+    def set_max_t(self, max_t: int) -> None:  # noqa: B027
+        """Learns how many epochs or steps trials train.
+
+        It is called once, before any trial is judged, where its decision points are
+        :class:`~xaytune.sweep.time_axis.LevelPoints` without levels.
         """
 
     def fall_back(self, reason: str) -> None:  # noqa: B027

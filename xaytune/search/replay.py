@@ -93,7 +93,7 @@ class _Replaying:
         """What was decided then: it stands where it would be otherwise now."""
         trial, decision = event["trial"], event["decision"]
         decided = self._decided.get(trial)
-        kind = Pause if decision == "pause" else Stop if decision == "stop" else Continue
+        kind = {known.word: known for known in (Continue, Stop, Pause)}[decision]
         # That a trial takes over another's checkpoint is told by an event of its own.
         if isinstance(decided, (kind, Exploit)):
             return
@@ -109,6 +109,9 @@ class _Replaying:
 
     def on_fall_back(self, event: Event) -> None:
         self._method.fall_back(event["reason"])
+
+    def on_max_t(self, event: Event) -> None:
+        self._method.set_max_t(event["max_t"])
 
     def on_offer(self, event: Event) -> None:
         self.left.keeps.discard(event["trial"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import math
@@ -31,6 +32,7 @@ class Curve:
         moments: Seconds after the earlier sweep began at which it had each of these values: they come in
             the same order again. Without them they come when the seconds of training are over.
         ended: When it ended there; None where that is not known.
+        length: Epochs or steps of the whole training; None where that is not known.
     """
 
     values: Mapping[int, float | None]
@@ -38,6 +40,7 @@ class Curve:
     ends: bool = True
     moments: Mapping[int, float] = field(default_factory=dict)
     ended: float | None = None
+    length: int | None = None
 
     @property
     def last(self) -> int:
@@ -88,7 +91,7 @@ class Surrogate:
         if not by_time or len(by_time) != len(by_seconds):
             got = f"{len(by_seconds)} times, {len(by_time)} values"
             raise SpecError([Problem(("curves",), f"must return as many times as values, and some (got {got})")])
-        return Curve(by_time, by_seconds)
+        return Curve(by_time, by_seconds, length=len(by_time))
 
 
 class RecordedCurves:
@@ -140,6 +143,14 @@ class RecordedCurves:
         self.matched[trial] = number
         return self._curve(number)
 
+    @functools.cached_property
+    def _length(self) -> int | None:
+        """How long trials trained that were not stopped."""
+        sweep = self._results.sweep
+        completed = [trial for trial in self._results.trials if trial.status == "completed"]
+        ends = [self._axis.of(epoch=trial.epoch, global_step=trial.global_step) for trial in completed]
+        return sweep.max_t or max(ends, default=None)
+
     @property
     def workers(self) -> int:
         """The most trials that trained at once."""
@@ -176,6 +187,7 @@ class RecordedCurves:
             ends=record.status == "completed",
             moments=judged if self._timed else {},
             ended=ended - began if ended is not None and self._timed else None,
+            length=self._length,
         )
 
     def _distance(self, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:

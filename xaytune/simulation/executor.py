@@ -12,11 +12,12 @@ from typing import Any, Literal
 from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.driver import Driver
 from xaytune.records.state import Best
+from xaytune.search.method import SearchMethod
 from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curve, Curves
 from xaytune.sweep.objective import Objective
-from xaytune.sweep.time_axis import DecisionPoints
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Started, StopRequest
+from xaytune.sweep.time_axis import DecisionPoints, LevelPoints
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Length, Started, StopRequest
 
 __all__ = ["SimulatedExecutor"]
 
@@ -45,7 +46,7 @@ class SimulatedExecutor:
 
     Args:
         driver: The driver.
-        points: When trials are judged.
+        method: The search method of the driver.
         objective: What is optimised.
         curves: What configurations are worth.
         workers: Trials at once.
@@ -59,19 +60,23 @@ class SimulatedExecutor:
     def __init__(
         self,
         driver: Driver,
-        points: DecisionPoints,
+        method: SearchMethod,
         objective: Objective,
         curves: Curves,
         workers: int,
         clock: VirtualClock,
     ) -> None:
         self.decisions = self.censored = 0
-        self._driver, self._points, self._objective = driver, points, objective
+        self._driver, self._method, self._objective = driver, method, objective
         self._curves, self._workers, self._clock = curves, workers, clock
         self._plays: dict[int, _Play] = {}
         self._reached: dict[int, int] = {}  # where paused trials are
         self._events: list[tuple[float, int, int]] = []  # moment, order, trial
         self._order = itertools.count()
+
+    @property
+    def _points(self) -> DecisionPoints:
+        return self._method.points
 
     def run(self) -> None:
         """Runs the sweep to its end."""
@@ -95,6 +100,11 @@ class SimulatedExecutor:
             self._perform(
                 self._driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node="simulated"))
             )
+            if isinstance(self._points, LevelPoints) and curve.length is not None:
+                trial = assignment.trial
+                self._perform(
+                    self._driver.receive(Length(trial=trial, attempt=assignment.attempt, length=curve.length))
+                )
             self._schedule(play)
 
     def _schedule(self, play: _Play) -> None:

@@ -66,8 +66,10 @@ def simulate(
         remaining = resume(spec, recorder, method)
         recorder.begun()
         driver = Driver(spec, method, recorder, clock, remaining)
-        executor = SimulatedExecutor(driver, method.points, objective, curves, workers, clock)
+        executor = SimulatedExecutor(driver, method, objective, curves, workers, clock)
         executor.run()
         recorder.finished(*driver.outcome())
+    if driver.fatal is not None:
+        raise driver.fatal
     matched = len(curves.matched) if isinstance(curves, RecordedCurves) else 0
     return Simulated(Results(place), executor.decisions, executor.censored, matched, clock.monotonic())

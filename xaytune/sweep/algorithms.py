@@ -243,7 +243,8 @@ class CurvesSpec(Options):
     Attributes:
         time_attr: What time is counted in.
         grace_period: The first time at which a trial is judged; by default a twentieth of `max_t`, rounded up.
-        max_t: Time at which a trial has trained in full.
+        max_t: Time at which a trial has trained in full; by default what the first trial says when it starts:
+            its `num_epochs`, or `max_steps`.
     """
 
     algorithm: Literal["curves"] = "curves"
@@ -253,9 +254,6 @@ class CurvesSpec(Options):
 
     @model_validator(mode="after")
     def _first_level_is_reached(self) -> CurvesSpec:
-        if self.max_t is None:
-            unit = "epochs" if self.time_attr == "epoch" else "steps"
-            raise ValueError(f"curves needs max_t: the {unit} after which a trial has trained in full, max_t: 27")
         if self.grace_period is not None and self.max_t is not None and self.grace_period > self.max_t:
             raise ValueError(
                 f"grace_period must be at most max_t (got grace_period {self.grace_period}, max_t {self.max_t})"

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-__all__ = ["DecisionPoints", "TimeAttr", "TimeAxis"]
+__all__ = ["DecisionPoints", "LevelPoints", "TimeAttr", "TimeAxis", "levels_of"]
 
 TimeAttr = Literal["epoch", "global_step"]
+
+# The ratio of a level to the one before.
+_LEVEL_GROWTH = 1.5
+
+
+def levels_of(grace_period: int | None, max_t: int) -> tuple[int, ...]:
+    """Returns levels: grace_period (by default a twentieth of max_t), then each 1.5 times the last, and max_t."""
+    level = min(grace_period or math.ceil(max_t / 20), max_t)
+    levels = [level]
+    while level < max_t:
+        level = min(math.ceil(level * _LEVEL_GROWTH), max_t)
+        levels.append(level)
+    return tuple(levels)
 
 
 @dataclass(frozen=True)
@@ -76,3 +89,20 @@ class DecisionPoints:
         if self.every is not None:
             return (time // self.every + 1) * self.every
         return next((milestone for milestone in self.milestones or () if milestone > time), math.inf)
+
+
+@dataclass(frozen=True)
+class LevelPoints(DecisionPoints):
+    """Levels of a training whose length is not given: each trial says it when it starts.
+
+    Attributes:
+        milestones: The levels; none until the length is known.
+        grace_period: The first of them, where it is given.
+    """
+
+    milestones: tuple[int, ...] = ()
+    grace_period: int | None = None
+
+    def of_length(self, max_t: int) -> LevelPoints:
+        """Returns the points of a training of so many epochs or steps."""
+        return replace(self, milestones=levels_of(self.grace_period, max_t))

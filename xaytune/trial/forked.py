@@ -15,7 +15,7 @@ from xaytune.records.history import Row
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports, installed_since
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, Refused, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, StopRequest, Task
 from xaytune.trial.output import file_of, flush_output, redirect_output
 
 __all__ = ["TRAIN_ON", "ActorLink", "be_trial", "name_program"]
@@ -41,7 +41,7 @@ class ActorLink:
         """Whether a message is still being sent."""
         return self._channel.busy
 
-    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Sends a message; the last one says too what the recipe imported."""
         if isinstance(message, Ended):
             self._channel.put(installed_since(self._known))

@@ -18,7 +18,7 @@ from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.forked import name_program
 from xaytune.trial.imports import Imports
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
 from xaytune.trial.runner import RecipeRun
 
 __all__ = ["try_configuration"]
@@ -90,7 +90,7 @@ class _NoDriver:
 
     busy = True
 
-    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Nobody listens."""
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest:

@@ -31,6 +31,10 @@ class Judging:
         self._before_evaluation: Any = None
         self._restored: Any = None  # the metric as a resumed run found it
 
+    def judge_at(self, points: DecisionPoints) -> None:
+        """Learns when the trial is judged, where that was not known before it started."""
+        self._points, self._next = points, points.after(0)
+
     def resume(self, state: TrainState, reached: int) -> None:
         """Takes what was reached before the resume as judged, and what was measured before it as old."""
         self._restored = state.metrics.get(self._metric)

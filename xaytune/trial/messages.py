@@ -6,6 +6,7 @@ trial's own) when it is started, and a :class:`StopRequest` at any time. From a 
 =====================  ======================================================================================
 :class:`Refused`       instead of all others: no trial of the sweep can run
 :class:`Started`       its process runs
+:class:`Length`        how long it is to train, where it is judged by that
 :class:`Heartbeat`     training goes on; any number of times
 :class:`DecisionDue`   it has reached a decision point, and waits until the driver lets it train on
 :class:`Ended`         the last
@@ -32,6 +33,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "Heartbeat",
+    "Length",
     "Message",
     "Progress",
     "Refused",
@@ -156,6 +158,17 @@ class Started(Message):
     node_id: str = ""
     pid: int = 0
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length(Message):
+    """How long the trial is to train.
+
+    Attributes:
+        length: Epochs or steps, as ``train_start`` says; 0 where it does not.
+    """
+
+    length: int
 
 
 @dataclass(frozen=True, kw_only=True)

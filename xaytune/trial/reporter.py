@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xaytune.records.history import Row
+from xaytune.sweep.time_axis import LevelPoints
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
 from xaytune.trial.judging import Judging
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Failure, Heartbeat, Progress, StopRequest, Task
+from xaytune.trial.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Failure,
+    Heartbeat,
+    Length,
+    Message,
+    StopRequest,
+    Task,
+)
 from xaytune.trial.progress import Untold
 
 __all__ = ["Link", "Reporter"]
@@ -30,7 +41,7 @@ class Link(Protocol):
     def busy(self) -> bool:
         """Whether a heartbeat would have to wait."""
 
-    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Sends a message, with the rows that are its history, and does not wait."""
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
@@ -57,6 +68,7 @@ class Reporter:
         ended: Whether ``train_end`` was fired.
         save_checkpoint: Saves the run, if its loop gave the means to.
         untold: What was trained since the last message.
+        points: When the trial is judged.
     """
 
     def __init__(self, task: Task, assignment: Assignment, checkpoint_dir: Path, link: Link) -> None:
@@ -67,7 +79,7 @@ class Reporter:
         self.untold = Untold(task.objective, checkpoint_dir)
         self._sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         self._link = link
-        self._points, self._heartbeat_s = task.points, task.heartbeat_s
+        self.points, self._heartbeat_s = task.points, task.heartbeat_s
         self._judging = Judging(task.objective.metric, task.points, assignment.judged_until)
         self._broken_off = False  # whether the current epoch ended before its last batch
         self._next_look = 0.0
@@ -97,7 +109,7 @@ class Reporter:
         state = self.state if failure is None else None
         due = False
         if state is not None and not state.should_stop and self._judging.is_fresh(state):
-            if self._points.axis.by_step:
+            if self.points.axis.by_step:
                 due = self._judging.take_due(state.global_step)
             elif not self._broken_off:
                 due = self._judging.take_due(self.untold.epochs)
@@ -143,15 +155,25 @@ class Reporter:
             )
         self.state, self.untold.epochs = state, state.epoch
         self.untold.resumed_at = state.global_step
+        if isinstance(self.points, LevelPoints):
+            self._tell_length(state, self.points)
         if state.global_step > 0:
             self._judging.resume(state, self._reached(state))
         if self.stop_request is not None:
             state.stop_training()
 
+    def _tell_length(self, state: TrainState, points: LevelPoints) -> None:
+        """Says how long the run is to be: when it is judged follows from that."""
+        length = max(0, points.axis.of(epoch=state.num_epochs, global_step=state.max_steps))
+        if length and not points.milestones:
+            self.points = points.of_length(length)
+            self._judging.judge_at(self.points)
+        self._link.tell(Length(**self._sender, length=length), [])
+
     def _on_eval_end(self, state: TrainState) -> None:
         self.untold.amend_step(state)
         self._judging.evaluation_ends(state)
-        if self._points.axis.by_step:
+        if self.points.axis.by_step:
             self._judge(state, state.global_step)
 
     def _on_epoch_end(self, state: TrainState) -> None:
@@ -159,7 +181,7 @@ class Reporter:
         if not self._broken_off:
             self.untold.epochs = state.epoch + 1
         self.untold.amend_step(state)
-        if not self._points.axis.by_step or self._points.at_every_evaluation:
+        if not self.points.axis.by_step or self.points.at_every_evaluation:
             self._judge(state, self._reached(state))
         # A run that is over is not to be paused: it would be resumed for nothing.
         if self.stop_request is not None and not (self.stop_request.status == "paused" and self._over(state)):
@@ -186,19 +208,19 @@ class Reporter:
         due = self._judging.decision_due(state, at)
         if due is None:
             return
-        if self._points.pausing and self.save_checkpoint is not None:
+        if self.points.pausing and self.save_checkpoint is not None:
             self.save_checkpoint()
-        fields, rows = self.untold.take(state, keep_last=not self._points.pausing, all_checkpoints=False)
+        fields, rows = self.untold.take(state, keep_last=not self.points.pausing, all_checkpoints=False)
         answer = self._link.ask(DecisionDue(**self._sender, **fields, due=due), rows)
         self._told = time.monotonic()
         self._take(answer)
-        if answer is not None and answer.status == "paused" and self._points.pausing:
+        if answer is not None and answer.status == "paused" and self.points.pausing:
             raise Pause
         if self.stop_request is not None:
             state.stop_training()
 
     def _reached(self, state: TrainState) -> int:
-        return self._points.axis.of(epoch=self.untold.epochs, global_step=state.global_step)
+        return self.points.axis.of(epoch=self.untold.epochs, global_step=state.global_step)
 
     def _over(self, state: TrainState) -> bool:
         """Whether the loop ends here anyway: the last message speaks of it then."""

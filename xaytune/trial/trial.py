@@ -48,12 +48,11 @@ class Trial(OwnLoop):
         self.seed = assignment.seed
         self.mode = task.objective.mode
         self._reporter = reporter
-        self._points = task.points
 
     @property
     def pausing(self) -> bool:
         """Whether the scheduler may pause the trial where it judges it: it is saved there."""
-        return self._points.pausing
+        return self._reporter.points.pausing
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run: schedulers that pause trials have it saved where they judge it."""
@@ -68,5 +67,5 @@ class Trial(OwnLoop):
 
         A loop that evaluates there is judged by what it is worth at that very moment.
         """
-        time = global_step if self._points.axis.by_step else epoch
-        return time is not None and self._points.after(time - 1) == time
+        time = global_step if self._reporter.points.axis.by_step else epoch
+        return time is not None and self._reporter.points.after(time - 1) == time

@@ -12,9 +12,9 @@ from optuna.study import StudyDirection
 
 from tests.benchmarks.search.curves import Task
 from xaytune.search.curves.method import CurvesMethod
-from xaytune.search.curves.options import CurvesSpec
 from xaytune.search.distributions import Choices, distribution_of
 from xaytune.search.method import Action, Continue, End, NewTrial, Next, Result, SearchMethod, Stop
+from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.domains import Categorical
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from xaytune.search.curves.method import CurvesMethod
-from xaytune.search.curves.options import CurvesSpec
+from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.objective import Mode, Objective
 from xaytune.sweep.space_parser import parse_space
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from xaytune.search.curves.observations import Observations
-from xaytune.search.curves.options import CurvesSpec, levels_of
 from xaytune.search.method import Action, Continue, Done, End, NewTrial, Result, SearchMethod, Stop
+from xaytune.sweep.algorithms import CurvesSpec
+from xaytune.sweep.time_axis import levels_of
 
 SPACE: dict[str, Any] = {"lr": {"loguniform": [1e-4, 1]}, "width": {"uniform": [0, 1]}}
 Event = tuple[str, Any, Any]
@@ -74,9 +75,9 @@ def test_it_decides_the_same_for_a_minimum_as_for_a_maximum(make: Any, workers: 
     assert {Continue, Stop} <= set(map(type, reasons(largest)))
 
 
-@pytest.mark.parametrize("cut", [3, 17, 40, 61])
+@pytest.mark.parametrize("cut", [3, 40])
 def test_the_same_events_leave_the_same_decisions_wherever_a_sweep_was_cut(make: Any, cut: int) -> None:
-    events = sweep(make(SPACE, seed=3), 80, workers=4)
+    events = sweep(make(SPACE, seed=3), 60, workers=4)
     again = make(SPACE, seed=3)
     ended: set[int] = set()
     for index, (kind, given, decided) in enumerate(events):

@@ -15,12 +15,12 @@ import numpy as np
 from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.candidates import STARTUP_TRIALS, Candidates
 from xaytune.search.curves.model import MIN_VALUES, CurveModel, Verdict
-from xaytune.search.curves.options import CurvesSpec, levels_of
 from xaytune.search.curves.progress import Progress, Trial
 from xaytune.search.method import Action, Continue, Done, End, NewTrial, Next, Result, SearchMethod, Stop
+from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import Space
-from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
+from xaytune.sweep.time_axis import DecisionPoints, LevelPoints, TimeAxis, levels_of
 
 __all__ = ["CurvesMethod"]
 
@@ -61,17 +61,18 @@ class CurvesMethod(SearchMethod):
         self._planned: list[dict[str, Any]] = []
         self._decisions = 0
         self._fallen_back = False
-        self.points = DecisionPoints(TimeAxis(options.time_attr), ())
-        if options.max_t is not None:
-            self.set_max_t(options.max_t)
+        axis, first = TimeAxis(options.time_attr), options.grace_period
+        if options.max_t is None:
+            self.points: DecisionPoints = LevelPoints(axis, grace_period=first)
+        else:
+            self.points = DecisionPoints(axis, levels_of(first, options.max_t))
+            self._progress.levels = self.points.milestones or ()
 
     def set_max_t(self, max_t: int) -> None:
-        """Learns at which time a trial was trained in full, where the options leave that open.
-
-        It is called before any trial is judged, when the first one has said it. Until then none is judged.
-        """
-        self._progress.levels = levels_of(self._options.grace_period, max_t)
-        self.points = DecisionPoints(TimeAxis(self._options.time_attr), self._progress.levels)
+        """Learns when a trial has trained in full. Until then none is judged."""
+        assert isinstance(self.points, LevelPoints), "the options say it"
+        self.points = self.points.of_length(max_t)
+        self._progress.levels = self.points.milestones
 
     def next(self) -> Next:
         """Says what is tried next: what is given, what was found when a trial was stopped, or something new."""

@@ -1,0 +1,39 @@
+"""How long trials train, where the search method judges by that and the spec does not say."""
+
+from __future__ import annotations
+
+from xaytune.driver.recorder import Recorder
+from xaytune.errors import Problem, SpecError
+from xaytune.search.method import SearchMethod
+from xaytune.trial.messages import Length
+
+__all__ = ["take_length"]
+
+
+def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> SpecError | None:
+    """Takes what a trial says when it starts: what the first one says holds for all.
+
+    Args:
+        message: How long the trial is to train.
+        method: Learns it.
+        recorder: Keeps it.
+
+    Returns:
+        What is wrong where a trial says another number, or none.
+    """
+    length, axis, known = message.length, method.points.axis, recorder.state.max_t
+    if known is None and length:
+        recorder.set_max_t(length)
+        method.set_max_t(length)
+    elif length != known:
+        said = (
+            f"is to train {axis.count(length)}" if length else f"does not say how many {axis.unit}s it is to train"
+        )
+        others = f", others {axis.count(known)}" if known is not None else ""
+        name = "max_steps" if axis.by_step else "num_epochs"
+        why = (
+            f"trial {message.trial} {said}{others}, and the scheduler judges by that: give it to the scheduler, "
+            f"max_t: {known or length or 27}, or the same {name} to all trials"
+        )
+        return SpecError([Problem(("scheduler", "max_t"), why)])
+    return None
