@@ -376,6 +376,19 @@ def sleep_10_ms(trial: Trial, config: dict[str, Any]) -> None:
     trial.callbacks.on("step_end")(lambda state: time.sleep(0.01))
 
 
+def trains_slowly_until_it_is_resumed(trial: Trial, config: dict[str, Any]) -> None:
+    """Leaves whoever stops the sweep the time to do so, in the first attempt after the first checkpoint."""
+    first = _once(trial, "slowed")
+    trial.callbacks.on("step_end")(lambda state: time.sleep(2 if first and state.global_step > 6 else 0))
+
+
+def later_trials_wait_to_go(trial: Trial, config: dict[str, Any]) -> None:
+    """Lets all but the first six trials wait until a file is there."""
+    if trial.number >= 6:
+        while not (trial.checkpoint_dir.parents[1] / "go").exists():
+            time.sleep(0.05)
+
+
 def break_the_database(trial: Trial, config: dict[str, Any]) -> None:
     """Overwrites the database of MLflow's runs with something else, after the fifth step."""
 

@@ -28,7 +28,7 @@ _NODE = ["--object-store-memory=100000000", "--disable-usage-stats", "--block"]
 _NAMESPACES = ["--net", "--pid", "--mount", "--uts", "--ipc"]
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 60, of: str = "") -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 240, of: str = "") -> None:
     """Waits until something holds."""
     deadline = time.monotonic() + seconds
     while not holds():

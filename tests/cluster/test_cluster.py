@@ -19,13 +19,12 @@ from tests.cluster.hosts import Host, RayHosts, wait_until
 from xaytune.records.journal import FILE_NAME, JournalError, read_events
 from xaytune.records.results import Results
 
-SLOW = """\
+SPEC = """\
 recipe: tests.recipes:saved
 metric: eval_accuracy
 mode: max
 space: {x: {loguniform: [0.001, 1]}}
 num_samples: 2
-callbacks: [tests.recipes:sleep_a_little]
 """
 
 
@@ -42,7 +41,7 @@ def text_of(client: Client, *arguments: str, code: int = 0, **options: Any) -> s
 def slow() -> Iterator[str]:
     """A spec of a sweep that takes a while, in the folder that is shipped."""
     path = Path(f"slow_sweep_{os.getpid()}.yaml")
-    path.write_text(SLOW)
+    path.write_text(SPEC)
     yield str(path)
     path.unlink()
 
@@ -59,17 +58,17 @@ def has(folder: Path, event: str, **fields: object) -> bool:
 def test_a_sweep_is_stopped_from_outside_through_the_loops_of_its_trials_and_goes_on(
     hosts: RayHosts, client: Client, slow: str, tmp_path: Path
 ) -> None:
-    said = text_of(client, "launch", slow, "--storage", str(tmp_path), "--name", "slow", "--detach")
+    slowly = ["--set", "callbacks=[tests.recipes:trains_slowly_until_it_is_resumed]"]
+    said = text_of(client, "launch", slow, "--storage", str(tmp_path), "--name", "slow", "--detach", *slowly)
     assert "slow was launched as slow-" in said
-    wait_until(lambda: has(tmp_path / "slow", "checkpoint"))
+    wait_until(lambda: all(has(tmp_path / "slow", "checkpoint", trial=trial) for trial in (0, 1)))
     assert "slow: running, 2 trials" in text_of(client, "status", "slow", "--address", hosts.dashboard)
     said = text_of(client, "stop", "slow")
     assert "slow: interrupted in" in said
     results = Results(tmp_path / "slow")
     assert (results.sweep.state, results.sweep.reason) == ("interrupted", "interrupted by the user")
-    paused = [trial for trial in results.trials if trial.status == "paused"]
-    assert paused
-    assert all(trial.checkpoints for trial in paused)
+    assert [trial.status for trial in results.trials] == ["paused"] * 2
+    assert all(trial.checkpoints for trial in results.trials)
     assert "slow has ended already" in text_of(client, "stop", "slow")
     # A job that could not begin for its name is taken does not hide the sweep that has it.
     said = text_of(client, "launch", slow, "--storage", str(tmp_path), "--name", "slow", code=2)
@@ -186,7 +185,7 @@ def test_a_working_directory_that_is_too_large_is_told_with_what_is_large(client
     (tmp_path / "data").mkdir()
     with (tmp_path / "data" / "images.bin").open("wb") as file:
         file.truncate(120 * 2**20)
-    (tmp_path / "slow.yaml").write_text(SLOW)
+    (tmp_path / "slow.yaml").write_text(SPEC)
     said = text_of(client, "launch", "slow.yaml", folder=tmp_path, code=2)
     assert f"the working directory {tmp_path} is too large to be shipped: 120 MiB, of 100 at most" in said
     assert "largest: data 120 MiB" in said
@@ -196,7 +195,8 @@ def test_a_working_directory_that_is_too_large_is_told_with_what_is_large(client
 def test_a_sweep_survives_the_loss_of_its_client_and_of_a_node_and_uses_a_node_that_joins(
     hosts: RayHosts, client: Client, tmp_path: Path
 ) -> None:
-    callbacks = "callbacks=[tests.recipes:sleep_10_ms, tests.recipes:note_resume]"
+    recipes = ["sleep_10_ms", "note_resume", "later_trials_wait_to_go"]
+    callbacks = f"callbacks=[{', '.join(f'tests.recipes:{name}' for name in recipes)}]"
     folder = tmp_path / "digits"
     launched = client(
         "launch", "sweeps/digits.yaml", "--storage", str(tmp_path), "--num-samples", "12", "--set", callbacks
@@ -211,6 +211,8 @@ def test_a_sweep_survives_the_loss_of_its_client_and_of_a_node_and_uses_a_node_t
     joined = hosts.start_worker()
     wait_until(lambda: has(folder, "failure"), of="the loss was not noticed")
     lost.kill()
+    wait_until(lambda: has(folder, "start", node=joined.ip), 120, of="the node that joined is not used")
+    (folder / "go").touch()
     said, _ = attached.communicate(timeout=240)
     assert attached.returncode == 0, said
     assert "digits: completed in" in said
@@ -225,7 +227,6 @@ def test_a_sweep_survives_the_loss_of_its_client_and_of_a_node_and_uses_a_node_t
     assert int((folder / "resumed.txt").read_text()) > 0
     for trial in results.trials:
         assert results.history(trial.number)["global_step"].tolist() == list(range(1, trial.global_step + 1))
-    assert joined.ip in {event["node"] for event in results.events() if event["event"] == "start"}
 
 
 def worker_of(hosts: RayHosts, folder: Path) -> Host:

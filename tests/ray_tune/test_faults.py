@@ -270,14 +270,6 @@ def test_a_budget_of_epochs_ends_the_sweep_through_the_loops_of_its_trials(run: 
     assert {trial.reason for trial in stopped} == {"the budget of 8 epochs is spent"}
 
 
-def test_a_budget_of_time_ends_the_sweep_through_the_loops_of_its_trials(run: Run) -> None:
-    results = run("waits", num_samples=50, budget={"time": "8s"})
-    assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 8 s is spent")
-    begun = [trial for trial in results.trials if trial.attempts]
-    assert begun
-    assert all(fired(results, trial.number)[-1] == "train_end" for trial in begun)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with little room."""

@@ -93,7 +93,7 @@ def test_a_trial_ends_with_its_actor(node: Node, tmp_path: Path, new_node: Calla
     node.template = type(node.template)(node.task)
 
 
-def test_a_trial_ends_with_its_template_is_told_as_lost_and_the_next_has_a_new_one(
+def test_a_trial_ends_with_its_template_and_so_do_its_children_and_the_next_has_a_new_one(
     new_node: Callable[..., Node], tmp_path: Path
 ) -> None:
     node = new_node()
@@ -103,7 +103,7 @@ def test_a_trial_ends_with_its_template_is_told_as_lost_and_the_next_has_a_new_o
     outcome = finish(process, tmp_path)
     assert outcome.ended.failure is not None
     assert outcome.ended.failure.kind == "lost"
-    assert is_gone(process.pid)
+    assert all(is_gone(pid) for pid in (process.pid, *left_by(tmp_path)))
     assert node.train(tmp_path).ended.status == "completed"
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "count_threads",
     "die_with_parent",
     "flush_c_streams",
+    "kill_group",
     "killed_when_alone",
     "leave_parent",
     "namespace",
@@ -45,13 +46,20 @@ def die_with_parent(parent: int) -> None:
 def leave_parent() -> None:
     """Goes on in a child. The parent only waits, to end as the child does, for whoever started it.
 
-    Ray kills the children of an actor that ends, but not theirs.
+    Ray kills the children of an actor that ends, but not theirs. What a child that was killed leaves behind, the
+    parent kills.
     """
     pid = os.fork()
     if pid == 0:
         return
     os.closerange(0, os.sysconf("SC_OPEN_MAX"))
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    adopt_orphans()
+    _, status = os.waitpid(pid, 0)
+    while left := children():
+        for orphan in left:
+            kill_group(orphan)
+        os.wait()
+    code = os.waitstatus_to_exitcode(status)
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if -code != signal.SIGKILL:
@@ -70,6 +78,13 @@ def be_killed_first() -> None:
     """Where memory runs out, the kernel is to end this process, not the driver."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def kill_group(leader: int) -> None:
+    """Kills a process, and the group that it leads, if it leads one."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(OSError):
+            kill(leader, signal.SIGKILL)
 
 
 def children() -> set[int]:

@@ -224,7 +224,7 @@ class _Template:
         kept = {*self._own, *self._trials.values(), *(pid for pid, _ in self._ready)}
         left = kernel.children() - kept
         for pid in left:
-            _kill(pid)
+            kernel.kill_group(pid)
         if not left:  # else again when they are gone
             self._tell_ends()
 
@@ -250,18 +250,12 @@ class _Template:
             with contextlib.suppress(OSError):
                 os.kill(pid, DUMP_STACKS)
                 time.sleep(_DUMP_S)
-            _kill(pid)
+            kernel.kill_group(pid)
 
     def _end(self) -> NoReturn:
         for pid in [*self._trials.values(), *(pid for pid, _ in self._ready)]:
             self._kill(pid)
         os._exit(0)
-
-
-def _kill(pid: int) -> None:
-    for kill in (os.killpg, os.kill):
-        with contextlib.suppress(OSError):
-            kill(pid, signal.SIGKILL)
 
 
 def _is_ours(end: socket.socket) -> bool:
