@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
     from xaytune.trainer.own_loop import current_trial
+    from xaytune.trial.trackers.tracker import Tracker
     from xaytune.trial.trial import Trial
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "SpecError",
     "StorageError",
     "Sweep",
+    "Tracker",
     "TrainState",
     "Trainer",
     "Trial",
@@ -68,6 +70,7 @@ _HOMES = {
     "LiveView": "xaytune.report.live",
     "Results": "xaytune.records.results",
     "Sweep": "xaytune.ray_tune.sweep",
+    "Tracker": "xaytune.trial.trackers.tracker",
     "TrainState": "xaytune.trainer.callbacks",
     "Trainer": "xaytune.trainer.loop",
     "Trial": "xaytune.trial.trial",

@@ -14,6 +14,7 @@ from mlflow.entities import Run as MlflowRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import Run
+from tests.trial.json_lines import JsonLines, logged_by
 from xaytune.errors import SpecError
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
@@ -34,7 +35,7 @@ def tracked(run_in: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
             "fails_for_some",
             space={"x": {"grid": XS}, "net": {"width": 8}},
             scheduler=ASHA,
-            trackers=["tensorboard", "mlflow", "wandb"],
+            trackers=["tensorboard", "mlflow", "wandb", JsonLines(indent=1)],
             resources_per_trial={"cpu": 1},
         )
 
@@ -126,19 +127,25 @@ def test_wandb_has_every_step_the_end_and_the_configuration(tracked: Results) ->
         assert run.run_group == tracked.sweep.name
         config = {item.key: json.loads(item.value_json) for item in run.config.update}
         assert config.items() >= {"x": trial.config["x"], "net.width": 8}.items()
-        rows = [_fields(record.history.item) for record in records if record.HasField("history")]
+        rows = [wandb_fields(record.history.item) for record in records if record.HasField("history")]
         logged = [(row["_step"], row["loss"]) for row in rows if "loss" in row]
         assert logged == steps_of(tracked, trial, "loss")
         summary: dict[str, Any] = {}
         for record in records:
-            summary |= _fields(record.summary.update)
+            summary |= wandb_fields(record.summary.update)
         assert (summary["status"], summary["reason"]) == (trial.status, trial.reason)
         (exit,) = (record.exit for record in records if record.HasField("exit"))
         assert exit.exit_code == (1 if trial.status == "failed" else 0)
 
 
-def _fields(items: Any) -> dict[str, Any]:
+def wandb_fields(items: Any) -> dict[str, Any]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def test_a_tracker_of_ones_own_has_every_step(tracked: Results) -> None:
+    for trial in tracked.trials:
+        logged = logged_by(tracked.path / "trackers" / f"{tracked.sweep.name}-{trial.number:05d}.jsonl")
+        assert logged["loss"] == steps_of(tracked, trial, "loss")
 
 
 def test_a_trial_that_is_begun_again_goes_on_in_its_run(
@@ -181,6 +188,6 @@ def test_a_tracking_server_that_is_not_there_is_told_at_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/runs.db")
-    with pytest.raises(SpecError, match=r"trackers: mlflow: .*/dev/null"):
+    with pytest.raises(SpecError, match=r"trackers.0: mlflow: .*/dev/null"):
         run("curve", trackers=["mlflow"])
     assert list(tmp_path.iterdir()) == []

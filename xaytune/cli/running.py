@@ -221,11 +221,11 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
 
     from xaytune.report.plan import first_configurations, plan, samples
     from xaytune.sweep.references import check_references
-    from xaytune.trial.trackers.tracking import missing
+    from xaytune.trial.trackers.tracking import problems_of
 
     with locating(spec):
         check_references(loaded.recipe, loaded.callbacks, loaded.setup)
-        if problems := missing(loaded.trackers):
+        if problems := problems_of(loaded.trackers):
             raise SpecError(problems)
         configs = first_configurations(loaded, _SAMPLES)
     say(plan(loaded))

@@ -37,7 +37,8 @@ class Sweep:
         setup: A function of nothing, or a reference to it, that runs once in the template process of each node;
             what it returns is ``trial.shared``.
         callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
-        trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
+        trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``,
+            or objects of a class of one's own (:class:`xaytune.Tracker`).
         points_to_evaluate: Configurations that are tried first.
         warm_start: Earlier sweeps whose best configurations are tried first.
         failures: ``{"retries": 3}``: times that a trial is restarted after it lost its process.
@@ -66,7 +67,7 @@ class Sweep:
         placement_strategy: str | None = None,
         setup: Callable[[], Any] | str | None = None,
         callbacks: Sequence[Callable[..., Any] | str] | Callable[..., Any] | str = (),
-        trackers: Sequence[str] | str = (),
+        trackers: Sequence[Any] | Any = (),
         points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
         warm_start: Sequence[str] | str = (),
         failures: Mapping[str, Any] | int | None = None,

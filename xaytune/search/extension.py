@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import ValidationError
-
-from xaytune.errors import Problem, SpecError, nearest
-from xaytune.sweep.algorithms import Options
+from xaytune.sweep.configurable import Configurable
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import Space
 
@@ -37,31 +34,17 @@ class Setting:
     points_to_evaluate: tuple[Mapping[str, Any], ...] = ()
 
 
-class Extension:
+class Extension(Configurable):
     """A sampler, scheduler or search method that a spec can name: ``algorithm: package.module:Class``.
 
     ``Class(keep=3)`` in Python and ``{algorithm: package.module:Class, keep: 3}`` in a file mean the same. The
     options are checked when it is made; a sweep begins with :meth:`begin`, which calls :meth:`setup`.
 
     Attributes:
-        options_model: The pydantic model of its options.
-        options: Its options.
         setting: The sweep.
-
-    Raises:
-        SpecError: An option is unknown, or wrong.
     """
 
-    options_model: ClassVar[type[Options]] = Options
-    options: Any
     setting: Setting
-
-    def __init__(self, **options: Any) -> None:
-        try:
-            self.options = self.options_model(**options)
-        except ValidationError as error:
-            known = [name for name in self.options_model.model_fields if name != "algorithm"]
-            raise SpecError(_problem(details, known) for details in error.errors()) from None
 
     def begin(self, setting: Setting) -> None:
         """Begins a sweep."""
@@ -74,12 +57,3 @@ class Extension:
         Raises:
             SpecError: It cannot work in such a sweep.
         """
-
-
-def _problem(details: Any, known: list[str]) -> Problem:
-    *_, name = path = details["loc"] or ("",)
-    if details["type"] == "extra_forbidden":
-        return Problem(path, f"unknown option {name!r}; {nearest(name, known)}")
-    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    got = "" if details["type"] in ("value_error", "missing") else f" (got {details['input']!r})"
-    return Problem(details["loc"], message + got)

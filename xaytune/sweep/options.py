@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, WrapValidator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WrapValidator,
+    model_serializer,
+    model_validator,
+)
 
+from xaytune.errors import nearest
 from xaytune.sweep.algorithms import Options
 from xaytune.sweep.values import read
 
 __all__ = [
+    "TRACKERS",
     "BudgetSpec",
     "CheckpointSpec",
     "FailuresSpec",
     "Reference",
     "Resources",
-    "TrackerName",
+    "TrackerSpec",
     "reference_name",
     "spelt_out",
 ]
@@ -72,8 +83,11 @@ class CheckpointSpec(Options):
     num_to_keep: int | None = Field(default=None, ge=1)
 
 
+_REFERENCE = re.compile(r"[\w.]+:[\w.]+")
+
+
 def _check_reference(value: Any) -> Any:
-    if callable(value) or (isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value)):
+    if callable(value) or (isinstance(value, str) and _REFERENCE.fullmatch(value)):
         return value
     hint = ""
     if isinstance(value, str) and (match := re.fullmatch(r"(?:\./)?([\w/]+)\.py(?::(\w+))?", value)):
@@ -86,8 +100,54 @@ Resources = Annotated[
     Annotated[_Bundle, Tag("bundle")] | Annotated[list[_Bundle], Field(min_length=1), Tag("bundles")],
     Discriminator(lambda value: "bundles" if isinstance(value, list) else "bundle"),
 ]
-TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Reference = Annotated[str | Callable[..., Any], WrapValidator(lambda value, _: _check_reference(value))]
+
+
+# The trackers that have a name.
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+
+
+class TrackerSpec(Options):
+    """An experiment tracker in which each trial is a run: a name, a class by reference, or an object of one.
+
+    Attributes:
+        tracker: One of :data:`TRACKERS`, ``"package.module:Class"``, or the class.
+    """
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+
+    tracker: Any
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that its own model checks."""
+        return dict(self.model_extra or {})
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return reference_name(self.tracker)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_out(cls, value: Any) -> Any:
+        """Reads a name, a class, or an object of one, as a mapping of options."""
+        options = getattr(value, "options", None)
+        if isinstance(options, Options) and not isinstance(value, Options):
+            return {"tracker": type(value), **options.model_dump(exclude_unset=True)}
+        return value if isinstance(value, (Mapping, TrackerSpec)) else {"tracker": value}
+
+    @model_validator(mode="after")
+    def _names_a_tracker(self) -> TrackerSpec:
+        named = self.tracker
+        if callable(named) or named in TRACKERS or (isinstance(named, str) and _REFERENCE.fullmatch(named)):
+            return self
+        hint = f"; {nearest(named, TRACKERS)}" if isinstance(named, str) else ""
+        raise ValueError(f"must be {', '.join(TRACKERS)}, or 'module:Class' (got {named!r}){hint}")
+
+    @model_serializer
+    def _plain(self) -> Any:
+        return {"tracker": self.name, **self.options} if self.options else self.name
 
 
 def reference_name(reference: Reference) -> str:
@@ -117,8 +177,9 @@ def spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
     if type(options.get("failures")) is int:
         options["failures"] = {"retries": options["failures"]}
     for name in ("callbacks", "trackers", "requirements", "warm_start"):
-        if isinstance(options.get(name), str) or callable(options.get(name)):
-            options[name] = [options[name]]
+        given = options.get(name)
+        if isinstance(given, (str, Mapping)) or callable(given) or hasattr(given, "options"):
+            options[name] = [given]
         elif isinstance(options.get(name), tuple):
             options[name] = list(options[name])
     return options

@@ -17,7 +17,7 @@ from xaytune.sweep.options import (
     FailuresSpec,
     Reference,
     Resources,
-    TrackerName,
+    TrackerSpec,
     reference_name,
     spelt_out,
 )
@@ -31,7 +31,7 @@ __all__ = [
     "FailuresSpec",
     "Reference",
     "SweepSpec",
-    "TrackerName",
+    "TrackerSpec",
     "reference_name",
 ]
 
@@ -83,7 +83,7 @@ class SweepSpec(Options):
     resources_per_trial: Resources = Field(default_factory=lambda: {"cpu": 1.0})
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     callbacks: list[Reference] = Field(default_factory=list)
-    trackers: list[TrackerName] = Field(default_factory=list)
+    trackers: list[TrackerSpec] = Field(default_factory=list)
     requirements: list[str] = Field(default_factory=list)
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()

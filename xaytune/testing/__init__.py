@@ -12,5 +12,6 @@ They need pytest, and neither Ray nor torch.
 """
 
 from xaytune.testing.methods import SamplerContract, SchedulerContract, SearchMethodContract
+from xaytune.testing.trackers import TrackerContract
 
-__all__ = ["SamplerContract", "SchedulerContract", "SearchMethodContract"]
+__all__ = ["SamplerContract", "SchedulerContract", "SearchMethodContract", "TrackerContract"]

@@ -83,11 +83,11 @@ class Imports:
         seed_everything(self.task.seed)
 
     def _import_trackers(self) -> None:
-        from xaytune.trial.trackers.tracking import missing, prepare
+        from xaytune.trial.trackers.tracking import problems_of
 
-        self.problems += missing(self.task.trackers)
-        if not self.problems:
-            prepare(self.task.trackers, self.task.tracker_settings)
+        # What they start when they are imported then belongs to this process, not to its first trial.
+        os.environ.update(self.task.tracker_settings)
+        self.problems += problems_of(self.task.trackers)
 
     def _load(self, named: Named) -> None:
         problems = problems_of(named)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from xaytune.errors import Problem
 from xaytune.records.state import Best
 from xaytune.sweep.objective import Objective
-from xaytune.sweep.spec import Reference, TrackerName
+from xaytune.sweep.spec import Reference, TrackerSpec
 from xaytune.sweep.time_axis import DecisionPoints
 
 __all__ = [
@@ -60,7 +60,7 @@ class Task:
         recipe: The recipe, or ``"module:function"``.
         setup: ``"module:function"``, or the function, that runs once in each template process; None is none.
         callbacks: Called once a trial with ``(trial, config)``.
-        trackers: Names of experiment trackers.
+        trackers: Experiment trackers.
         tracker_settings: Variables of the environment that trackers are set up by.
         objective: What is optimised.
         seed: The sweep's seed.
@@ -78,7 +78,7 @@ class Task:
     recipe: Reference
     setup: Reference | None = None
     callbacks: tuple[Reference, ...] = ()
-    trackers: tuple[TrackerName, ...] = ()
+    trackers: tuple[TrackerSpec, ...] = ()
     tracker_settings: Mapping[str, str] = field(default_factory=dict)
     objective: Objective
     seed: int

@@ -54,6 +54,7 @@ def portable(task: Task) -> Task:
         recipe=_portable(task.recipe),
         setup=_portable(task.setup) if task.setup is not None else None,
         callbacks=tuple(map(_portable, task.callbacks)),
+        trackers=tuple(spec.model_copy(update={"tracker": _portable(spec.tracker)}) for spec in task.trackers),
     )
 
 

@@ -9,35 +9,35 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
-from xaytune.trial.trackers.tracker import Point, TrackedTrial
+from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
-__all__ = ["Mlflow", "make_experiment"]
+__all__ = ["Mlflow"]
 
 _ID = "xaytune.trial_id"
 
 
-def make_experiment(sweep: str, client: MlflowClient | None = None) -> str:
+def _experiment(sweep: str, client: MlflowClient) -> str:
     """Returns the id of the experiment of a sweep, which is made if there is none; so is MLflow's database.
 
     Raises:
         MlflowException: The tracking server cannot be reached, or refuses.
     """
-    client = client or MlflowClient()
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", sweep)
     known = client.get_experiment_by_name(name)
     return str(known.experiment_id if known is not None else client.create_experiment(name))
 
 
-class Mlflow:
-    """A run of MLflow. ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` mean what they mean to MLflow.
+class Mlflow(Tracker):
+    """A run of MLflow. ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` mean what they mean to MLflow."""
 
-    Args:
-        trial: The trial.
-    """
+    def begin(self, sweep: str) -> None:
+        """Makes the experiment: trials are not to race for it."""
+        _experiment(sweep, MlflowClient())
 
-    def __init__(self, trial: TrackedTrial) -> None:
+    def open(self, trial: TrackedTrial) -> None:
+        """Begins a run, or continues it."""
         self._client = MlflowClient()
-        experiment = make_experiment(trial.sweep, self._client)
+        experiment = _experiment(trial.sweep, self._client)
         found: list[Run] = []
         if trial.attempt > 0:
             found = self._client.search_runs([experiment], f"tags.`{_ID}` = '{trial.id}'")

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from xaytune.trial.trackers.tracker import Point, TrackedTrial
+from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["TensorBoard"]
 
 
-class TensorBoard:
-    """A run of TensorBoard; its configuration and best value are in the HParams tab.
+class TensorBoard(Tracker):
+    """A run of TensorBoard; its configuration and best value are in the HParams tab."""
 
-    Args:
-        trial: The trial.
-    """
-
-    def __init__(self, trial: TrackedTrial) -> None:
+    def open(self, trial: TrackedTrial) -> None:
+        """Begins a run, or continues it."""
         self._config = trial.config
         self._writer = SummaryWriter(str(trial.folder / "tensorboard" / trial.name))
         self._newest = 0

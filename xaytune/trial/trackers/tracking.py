@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import Row
-from xaytune.sweep.spec import TrackerName
+from xaytune.sweep.spec import TrackerSpec
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trial.metrics import capture, materialize
+from xaytune.trial.recipe import resolve
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
-__all__ = ["FOLDERS", "Tracking", "begin", "missing", "prepare", "settings"]
+__all__ = ["FOLDERS", "Tracking", "begin", "made", "problems_of", "settings"]
 
 # Where trackers keep files of their own in a sweep's folder.
-FOLDERS = ("tensorboard", "wandb")
+FOLDERS = ("tensorboard", "trackers", "wandb")
 
 # Trackers are given what was measured so often, and at the end of each epoch.
 _EVERY_S = 2.0
-_CLASSES: Mapping[TrackerName, str] = {"tensorboard": "TensorBoard", "mlflow": "Mlflow", "wandb": "Wandb"}
+# Where the classes are that have a name, each of which is an extra; a user's own are named in the same way.
+_BUILT_IN = {
+    "tensorboard": "xaytune.trial.trackers.tensorboard:TensorBoard",
+    "mlflow": "xaytune.trial.trackers.mlflow:Mlflow",
+    "wandb": "xaytune.trial.trackers.wandb:Wandb",
+}
 
 
-def missing(trackers: Iterable[TrackerName]) -> list[Problem]:
-    """Returns which trackers of a spec are not installed, and how to mend that."""
-    return [
-        Problem(
-            ("trackers", index),
-            f"{name} is not installed: pip install 'xaytune[{name}]', or name it in `requirements` on a cluster",
-        )
-        for index, name in enumerate(trackers)
-        if not _is_installed(name)
-    ]
+def problems_of(trackers: Iterable[TrackerSpec]) -> list[Problem]:
+    """Returns what is wrong with the trackers of a spec: they are not installed, not there, or no trackers."""
+    found: list[Problem] = []
+    for index, spec in enumerate(trackers):
+        try:
+            if spec.tracker in _BUILT_IN and not _is_installed(spec.name):
+                how = f"pip install 'xaytune[{spec.name}]', or name it in `requirements` on a cluster"
+                raise SpecError([Problem((), f"{spec.name} is not installed: {how}")])
+            made(spec)
+        except SpecError as error:
+            found += [problem.below("trackers", index) for problem in error.problems]
+    return found
 
 
 def _is_installed(name: str) -> bool:
@@ -46,45 +53,50 @@ def _is_installed(name: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def settings(trackers: Iterable[TrackerName]) -> dict[str, str]:
+def made(spec: TrackerSpec) -> Tracker:
+    """Makes the tracker that a spec names.
+
+    Raises:
+        SpecError: It names no tracker, or its options are wrong.
+    """
+    found = _class_of(spec)
+    if not (isinstance(found, type) and issubclass(found, Tracker)):
+        raise SpecError([Problem((), f"{spec.name} is no Tracker: inherit from xaytune.Tracker")])
+    try:
+        return found(**spec.options)
+    except TypeError as error:
+        raise SpecError([Problem((), f"{spec.name} cannot be made: {error}")]) from None
+
+
+def _class_of(spec: TrackerSpec) -> Any:
+    try:
+        return resolve(_BUILT_IN.get(spec.name, spec.tracker))
+    except ValueError as error:
+        raise SpecError([Problem((), str(error))]) from None
+
+
+def settings(trackers: Iterable[TrackerSpec]) -> dict[str, str]:
     """Returns the variables of this process's environment that trackers are set up by."""
-    prefixes = tuple(f"{name.upper()}_" for name in trackers)
+    prefixes: tuple[str, ...] = ()
+    for spec in trackers:
+        known = spec.name in _BUILT_IN  # whose libraries need not be installed here
+        prefixes += (f"{spec.name.upper()}_",) if known else getattr(_class_of(spec), "environment", ())
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
-def begin(trackers: Iterable[TrackerName], sweep: str) -> None:
+def begin(trackers: Iterable[TrackerSpec], sweep: str) -> None:
     """Makes what the trials of a sweep share: they are not to race for it.
 
     Raises:
         SpecError: A tracker is not installed, cannot be reached, or refuses.
     """
-    if problems := missing(trackers):
+    if problems := problems_of(trackers):
         raise SpecError(problems)
-    if "mlflow" in trackers:
-        from xaytune.trial.trackers.mlflow import make_experiment
-
+    for index, spec in enumerate(trackers):
         try:
-            make_experiment(sweep)
+            made(spec).begin(sweep)
         except Exception as error:
-            raise SpecError([Problem(("trackers",), f"mlflow: {error}")]) from error
-
-
-def prepare(trackers: Iterable[TrackerName], settings: Mapping[str, str]) -> None:
-    """Imports trackers: what they start then belongs to the process, not to its first trial.
-
-    Args:
-        trackers: Their names.
-        settings: What :func:`settings` returned where the sweep was started.
-    """
-    os.environ.update(settings)
-    for name in trackers:
-        importlib.import_module(f"xaytune.trial.trackers.{name}")
-
-
-def _open(name: TrackerName, trial: TrackedTrial) -> Tracker:
-    module = importlib.import_module(f"xaytune.trial.trackers.{name}")
-    tracker: Tracker = getattr(module, _CLASSES[name])(trial)
-    return tracker
+            raise SpecError([Problem(("trackers", index), f"{spec.name}: {error}")]) from error
 
 
 class Tracking:
@@ -94,11 +106,11 @@ class Tracking:
     fails later than at its start is given up with a warning: the training goes on.
 
     Args:
-        trackers: Their names.
+        trackers: What names them.
         trial: The trial.
     """
 
-    def __init__(self, trackers: Iterable[TrackerName], trial: TrackedTrial) -> None:
+    def __init__(self, trackers: Iterable[TrackerSpec], trial: TrackedTrial) -> None:
         self._trackers: list[Tracker] = []
         # When it was trained, a row, and the names of it that are left out. The row is the reporter's own.
         self._rows: list[tuple[float, Row, frozenset[str]]] = []
@@ -107,10 +119,12 @@ class Tracking:
         self._given = time.monotonic()
         self._failed = False
         try:
-            for name in trackers:
-                self._trackers.append(_open(name, trial))
+            for spec in trackers:
+                tracker = made(spec)
+                tracker.open(trial)
+                self._trackers.append(tracker)
         except Exception as error:
-            self.close("failed", f"{name}: {error}", None)
+            self.close("failed", f"{spec.name}: {error}", None)
             raise
 
     def attach(self, callbacks: CallbackManager, newest_row: Callable[[], Row]) -> None:

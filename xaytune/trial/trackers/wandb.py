@@ -7,19 +7,16 @@ from collections.abc import Sequence
 
 import wandb
 
-from xaytune.trial.trackers.tracker import Point, TrackedTrial
+from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["Wandb"]
 
 
-class Wandb:
-    """A run of W&B. ``WANDB_PROJECT``, ``WANDB_MODE`` and the like mean what they mean to W&B.
+class Wandb(Tracker):
+    """A run of W&B. ``WANDB_PROJECT``, ``WANDB_MODE`` and the like mean what they mean to W&B."""
 
-    Args:
-        trial: The trial.
-    """
-
-    def __init__(self, trial: TrackedTrial) -> None:
+    def open(self, trial: TrackedTrial) -> None:
+        """Begins a run, or continues it."""
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "xaytune"),
             group=trial.sweep,

@@ -1,0 +1,117 @@
+"""Every tracker that is built in keeps the contract of trackers, and so does one of a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.ray_tune.test_trackers import wandb_fields, wandb_records
+from tests.trial.json_lines import JsonLines, logged_by
+from xaytune.errors import SpecError
+from xaytune.sweep.spec import SweepSpec
+from xaytune.testing import TrackerContract
+from xaytune.trial.trackers.mlflow import Mlflow
+from xaytune.trial.trackers.tensorboard import TensorBoard
+from xaytune.trial.trackers.tracker import TrackedTrial, Tracker
+from xaytune.trial.trackers.tracking import problems_of
+from xaytune.trial.trackers.wandb import Wandb
+
+Logged = Mapping[str, Sequence[tuple[int, float]]]
+
+
+class TestJsonLines(TrackerContract):
+    def make_tracker(self) -> Tracker:
+        return JsonLines(indent=2)
+
+    def logged(self, trial: TrackedTrial) -> Logged:
+        return logged_by(trial.folder / "trackers" / f"{trial.name}.jsonl")
+
+
+class TestTensorBoard(TrackerContract):
+    def make_tracker(self) -> Tracker:
+        return TensorBoard()
+
+    def logged(self, trial: TrackedTrial) -> Logged:
+        run = EventAccumulator(str(trial.folder / "tensorboard" / trial.name))
+        run.Reload()
+        return {name: [(e.step, e.value) for e in run.Scalars(name)] for name in run.Tags()["scalars"]}
+
+
+class TestMlflow(TrackerContract):
+    @pytest.fixture(autouse=True)
+    def database(self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path_factory.getbasetemp() / "contract.db"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+
+    def make_tracker(self) -> Tracker:
+        return Mlflow()
+
+    def logged(self, trial: TrackedTrial) -> Logged:
+        client = MlflowClient()
+        experiment = client.get_experiment_by_name(trial.sweep)
+        assert experiment is not None
+        tag = f"tags.`xaytune.trial_id` = '{trial.id}'"
+        (run,) = client.search_runs([experiment.experiment_id], tag)
+        histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+        return {name: [(m.step, m.value) for m in history] for name, history in histories.items()}
+
+
+class TestWandb(TrackerContract):
+    @pytest.fixture(autouse=True)
+    def offline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def make_tracker(self) -> Tracker:
+        return Wandb()
+
+    def logged(self, trial: TrackedTrial) -> Logged:
+        found: dict[str, list[tuple[int, float]]] = {}
+        for folder in sorted((trial.folder / "wandb").glob(f"offline-run-*-{trial.id}")):
+            records = wandb_records(folder)
+            while not any(record.HasField("exit") for record in records):  # another process writes them
+                records = wandb_records(folder)
+            for record in records:
+                row = wandb_fields(record.history.item) if record.HasField("history") else {}
+                for name in row.keys() - {"_step", "_runtime", "_timestamp"}:
+                    found.setdefault(name, []).append((row["_step"], float(row[name])))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("tracker", "told"),
+    [
+        ("tests.trial.json_lines:JsonLine", "has no 'JsonLine'"),
+        ("tests.trial.not_there:Tracker", "No module named 'tests.trial.not_there'"),
+        ("pathlib:Path", "pathlib:Path is no Tracker: inherit from xaytune.Tracker"),
+        ({"tracker": JsonLines, "indent": -1}, "trackers.0.indent: must be greater than or equal to 0 (got -1)"),
+        ({"tracker": JsonLines, "ident": 1}, "unknown option 'ident'; did you mean 'indent'?"),
+        ({"tracker": "mlflow", "uri": "x"}, "unknown option 'uri'"),
+    ],
+)
+def test_a_tracker_that_cannot_be_used_is_told_before_the_sweep(tracker: object, told: str) -> None:
+    (problem,) = problems_of(spec_with(tracker).trackers)
+    assert told in str(problem)
+
+
+def test_a_tracker_by_name_by_reference_and_as_an_object_are_the_same_to_the_journal() -> None:
+    name = "tests.trial.json_lines:JsonLines"
+    given = [["wandb", JsonLines(indent=2)], ["wandb", {"tracker": name, "indent": 2}]]
+    plain = [spec_with(*trackers).plain()["trackers"] for trackers in given]
+    assert plain == [["wandb", {"tracker": name, "indent": 2}]] * 2
+    assert spec_with(*plain[0]).trackers == spec_with(*given[1]).trackers
+
+
+@pytest.mark.parametrize("tracker", ["tensorbord", 3])
+def test_a_tracker_that_there_is_not_is_refused_with_the_nearest(tracker: object) -> None:
+    with pytest.raises(SpecError, match=r"trackers.0: must be tensorboard, mlflow, wandb, or 'module:Class'"):
+        spec_with(tracker)
+
+
+def spec_with(*trackers: object) -> SweepSpec:
+    space = {"x": {"uniform": [0, 1]}}
+    return SweepSpec.parse(
+        {"recipe": "a:b", "metric": "m", "mode": "max", "space": space, "trackers": list(trackers)}
+    )
