@@ -15,12 +15,13 @@ from collections.abc import Iterable
 from xaytune.driver.attempts import Attempts
 from xaytune.driver.budget import Budget
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
-from xaytune.driver.endings import Ending
+from xaytune.driver.endings import Ending, outcome_of
 from xaytune.driver.ends import last_words, settled
 from xaytune.driver.failures import LOSSES, EarlyFailures, RestartPolicy
 from xaytune.driver.lengths import take_length
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
+from xaytune.driver.starts import SlowStarts
 from xaytune.driver.thinking import Thinking
 from xaytune.errors import SpecError, StorageError
 from xaytune.records.clock import Clock
@@ -88,12 +89,12 @@ class Driver:
         self.fatal: SpecError | StorageError | None = None
         self.refused = False
         self._spec, self._method, self._recorder = spec, method, recorder
-        self._axis = method.points.axis
         self._attempts = Attempts(clock, spec.stop_grace_s, delay_s, spec.stall_timeout_s)
         self._budget = Budget(spec.budget, clock, recorder.state.ran_s)
         self._restarts = RestartPolicy(spec.failures.retries)
         self._early_failures = EarlyFailures(spec)
         self._thinking = Thinking(clock)
+        self._slow_starts = SlowStarts()
         self._exhausted = False  # the method has nothing to begin any more
         remaining = remaining or Remaining()
         # What is to be started before the method is asked.
@@ -217,11 +218,7 @@ class Driver:
         """Returns how the sweep ended, and why if it was not finished."""
         if self.ending is not None:
             return self.ending.state, self.ending.reason
-        if all(trial.status == "failed" for trial in self.state.trials.values()):
-            return "failed", "every trial failed"
-        if self.state.best is None:
-            return "failed", f"no trial reported a finite {self._spec.metric!r}"
-        return "completed", None
+        return outcome_of(self.state, self._spec.metric)
 
     @property
     def _pausing(self) -> StopRequest | None:
@@ -247,7 +244,7 @@ class Driver:
         return None
 
     def _assignment(self, trial: int, stop: StopRequest | None = None) -> Assignment:
-        return next_attempt(self.state.trials[trial], self._axis, stop)
+        return next_attempt(self.state.trials[trial], self._method.points.axis, stop)
 
     def _refused(self, message: Refused) -> list[Command]:
         self._attempts.remove(message.trial)
@@ -258,9 +255,12 @@ class Driver:
 
     def _decide(self, message: DecisionDue) -> list[Command]:
         """Decides on a trial; where an earlier attempt was decided on already, that stands."""
-        trial, time = message.trial, self._axis.of(epoch=message.epoch, global_step=message.global_step)
+        trial, time = (
+            message.trial,
+            self._method.points.axis.of(epoch=message.epoch, global_step=message.global_step),
+        )
         results = self.state.trials[trial].results
-        if results and time <= (judged := results[-1].time(self._axis)):
+        if results and time <= (judged := results[-1].time(self._method.points.axis)):
             self._recorder.saved(message)
             stop = self._stops.get(trial) if time == judged else None
             return self._ask_to_stop(trial, stop) if stop is not None else []
@@ -324,6 +324,8 @@ class Driver:
         message = settled(message, self.state.trials[message.trial], self._spec)
         self._recorder.reported(message)
         self._recorder.ended(message)
+        if (hint := self._slow_starts.add(message)) is not None:
+            self._recorder.noted(hint)
         if message.status == "paused":
             return []
         self._stops.pop(attempt.assignment.trial, None)
@@ -333,7 +335,7 @@ class Driver:
         return self._follow(self._method.on_end(message.trial, self._end(message)))
 
     def _end(self, message: Ended) -> End:
-        time = self._axis.of(epoch=message.epoch, global_step=message.global_step)
+        time = self._method.points.axis.of(epoch=message.epoch, global_step=message.global_step)
         infeasible = message.failure is not None and message.failure.kind == "infeasible"
         best = self.state.trials[message.trial].value
         assert message.status != "paused"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from xaytune.records.state import SweepState
 from xaytune.trial.messages import StopRequest
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "outcome_of"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,12 @@ class Ending:
     def budget_spent(cls, reason: str) -> Ending:
         """It has had what it was given."""
         return cls("completed", reason, StopRequest(reason))
+
+
+def outcome_of(sweep: SweepState, metric: str) -> tuple[str, str | None]:
+    """Returns how a sweep ended that nothing ended before its time, and why if it failed."""
+    if all(trial.status == "failed" for trial in sweep.trials.values()):
+        return "failed", "every trial failed"
+    if sweep.best is None:
+        return "failed", f"no trial reported a finite {metric!r}"
+    return "completed", None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import os
 import sys
 import traceback
@@ -17,6 +18,7 @@ from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports, installed_since
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, StopRequest, Task
 from xaytune.trial.output import file_of, flush_output, redirect_output
+from xaytune.trial.starting import StartWatch
 
 __all__ = ["TRAIN_ON", "ActorLink", "be_trial", "name_program"]
 
@@ -30,11 +32,11 @@ class ActorLink:
     Args:
         channel: To the actor.
         known: Modules that were there when the trial began.
+        watch: Watches it until its first step.
     """
 
-    def __init__(self, channel: Channel, known: frozenset[str]) -> None:
-        self._channel = channel
-        self._known = known
+    def __init__(self, channel: Channel, known: frozenset[str], watch: StartWatch) -> None:
+        self._channel, self._known, self._watch = channel, known, watch
 
     @property
     def busy(self) -> bool:
@@ -42,15 +44,17 @@ class ActorLink:
         return self._channel.busy
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
-        """Sends a message; the last one says too what the recipe imported."""
+        """Sends a message; the last one says too what the recipe imported, and how long its start took."""
         if isinstance(message, Ended):
             self._channel.put(installed_since(self._known))
+            message = dataclasses.replace(message, start=self._watch.start)
         self._channel.put((message, [tuple(row) for row in rows]))
         if isinstance(message, Ended):
             self._channel.flush()
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
         """Sends a message, and waits for the answer."""
+        self._watch.end()
         self.tell(message, rows)
         self._channel.flush()
         request: StopRequest | None = None
@@ -59,7 +63,8 @@ class ActorLink:
         return request
 
     def stop_request(self) -> StopRequest | None:
-        """Returns a request that has come; sends what is left to be sent."""
+        """Returns a request that has come; sends what is left to be sent. It is asked for after steps."""
+        self._watch.end()
         self._channel.flush(0)
         request: StopRequest | None = self._channel.get(0)
         return request
@@ -100,6 +105,7 @@ def be_trial(
 
 
 def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignment) -> None:
+    watch = StartWatch()
     imports.load()
     if imports.problems:
         message = Refused(trial=assignment.trial, attempt=assignment.attempt, problems=tuple(imports.problems))
@@ -109,4 +115,4 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
 
     from xaytune.trial.runner import RecipeRun
 
-    RecipeRun(task, assignment, ActorLink(channel, frozenset(sys.modules)), imports.shared).run()
+    RecipeRun(task, assignment, ActorLink(channel, frozenset(sys.modules), watch), imports.shared).run()

@@ -37,6 +37,7 @@ __all__ = [
     "Message",
     "Progress",
     "Refused",
+    "Start",
     "Started",
     "StopRequest",
     "Task",
@@ -233,6 +234,19 @@ class Failure:
     traceback: str = ""
 
 
+@dataclass(frozen=True)
+class Start:
+    """What came before the first step.
+
+    Attributes:
+        seconds: How long it took.
+        where: The function of the user's that most of it was spent in; empty where there was none.
+    """
+
+    seconds: float
+    where: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ended(Progress):
     """The trial has ended, or pauses.
@@ -242,9 +256,11 @@ class Ended(Progress):
         reason: Why, where there is more to say than that it was finished.
         due: Whether it ended by itself at a decision point.
         failure: Why it failed, if it did.
+        start: What came before its first step, where that is known.
     """
 
     status: Literal["completed", "stopped", "paused", "failed"]
     reason: str | None = None
     due: bool = False
     failure: Failure | None = None
+    start: Start | None = None

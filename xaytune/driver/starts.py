@@ -1,0 +1,33 @@
+"""Trials that spend long before their first step, on what could be done once for all of them."""
+
+from __future__ import annotations
+
+from xaytune.trial.messages import Ended
+
+__all__ = ["SlowStarts"]
+
+_LONG_S, _SHARE = 1.0, 0.1
+# The first may have filled caches of the disk for the others.
+_TRIALS = 2
+
+
+class SlowStarts:
+    """Notices where trials spend more than a second, and a tenth of their time, before their first step."""
+
+    def __init__(self) -> None:
+        self._slow = 0
+
+    def add(self, message: Ended) -> str | None:
+        """Takes in a trial that has ended; words what to do about it once, where there is something."""
+        start = message.start
+        if start is None or start.seconds <= max(_LONG_S, _SHARE * message.seconds):
+            return None
+        self._slow += 1
+        if self._slow != _TRIALS:
+            return None
+        where = f", most of it in {start.where}" if start.where else ""
+        return (
+            f"trials spend {start.seconds:.1f} s of {message.seconds:.1f} s before their first step{where}: what is "
+            "the same for all of them can be done once, in a function of no arguments that `setup` names; what it "
+            "returns is trial.shared"
+        )
