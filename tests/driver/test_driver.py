@@ -11,7 +11,7 @@ from tests.driver.harness import Played
 from xaytune.driver.commands import Kill, Release, RequestStop
 from xaytune.errors import Problem
 from xaytune.records.state import Best
-from xaytune.trial.messages import Failure, Length, Refused, StopRequest
+from xaytune.trial.messages import Failure, Length, Refused, Start, StopRequest
 
 Play = Callable[..., Played]
 
@@ -273,3 +273,13 @@ def test_a_trial_that_is_to_train_for_longer_or_does_not_say_ends_the_sweep_with
     assert said in str(sweep.driver.fatal)
     assert "max_t: 4" in str(sweep.driver.fatal)
     assert [command.trial for command in sweep.driver.tick()] == [0, 1]
+
+
+def test_where_trials_spend_long_before_their_first_step_it_is_said_once_how_to_do_that_once(play: Play) -> None:
+    sweep = play(num_samples=5)
+    starts = [Start(3.0, "load (data.py:7)"), Start(0.9), Start(1.5), Start(2.0, "load (data.py:7)"), Start(3.0)]
+    for start in starts:
+        sweep.end(sweep.start().trial, 1, seconds=12.0, start=start)
+    (note,) = (event["text"] for event in sweep.recorder.events() if event["event"] == "note")
+    assert note.startswith("trials spend 1.5 s of 12.0 s before their first step: ")
+    assert "`setup`" in note

@@ -255,6 +255,16 @@ def loads(config: dict[str, Any], trial: Trial) -> TrainState:
     return loop(trial)
 
 
+def starts_slowly(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Does for more than a second what could be done once."""
+    reads_its_data()
+    return loop(trial)
+
+
+def reads_its_data() -> None:
+    time.sleep(1.3)
+
+
 def leaves_children(config: dict[str, Any], trial: Trial) -> TrainState:
     """Leaves processes: its own child, one in a session of its own, and a daemon that belongs to nobody."""
     children = [

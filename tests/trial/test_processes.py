@@ -136,6 +136,13 @@ def test_a_heartbeat_comes_in_time_from_a_trial_that_trains_no_step(node: Node, 
     process.close()
 
 
+def test_what_a_trial_spends_long_on_before_its_first_step_is_told(node: Node, tmp_path: Path) -> None:
+    start = node.train(tmp_path, "starts_slowly").ended.start
+    assert start is not None
+    assert start.seconds > 1.3
+    assert start.where.startswith("reads_its_data (recipes.py:")
+
+
 RECIPE = """
 from tests.trial.recipes import loop
 def train(config, trial):

@@ -255,12 +255,10 @@ class Driver:
 
     def _decide(self, message: DecisionDue) -> list[Command]:
         """Decides on a trial; where an earlier attempt was decided on already, that stands."""
-        trial, time = (
-            message.trial,
-            self._method.points.axis.of(epoch=message.epoch, global_step=message.global_step),
-        )
+        trial, axis = message.trial, self._method.points.axis
+        time = axis.of(epoch=message.epoch, global_step=message.global_step)
         results = self.state.trials[trial].results
-        if results and time <= (judged := results[-1].time(self._method.points.axis)):
+        if results and time <= (judged := results[-1].time(axis)):
             self._recorder.saved(message)
             stop = self._stops.get(trial) if time == judged else None
             return self._ask_to_stop(trial, stop) if stop is not None else []
@@ -271,12 +269,11 @@ class Driver:
             self._recorder.decided(own)
         return self._follow(actions)
 
-    def _result(self, message: Progress, time: int, *, due: bool = True) -> Result:
+    def _result(self, message: DecisionDue | Ended, time: int) -> Result:
         value = message.metrics.get(self._spec.metric)
         if value is not None and not math.isfinite(value):
             value = None
-        due = message.due if isinstance(message, (DecisionDue, Ended)) else due
-        return Result(time, value, message.metrics, message.seconds, due)
+        return Result(time, value, message.metrics, message.seconds, message.due)
 
     def _follow(self, actions: Iterable[Action]) -> list[Command]:
         """Carries out what the method decided."""
