@@ -43,6 +43,7 @@ def test_the_exported_names_are_these() -> None:
         "SpecError",
         "StorageError",
         "Sweep",
+        "Tracker",
         "TrainState",
         "Trainer",
         "Trial",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -98,8 +99,8 @@ def test_a_tracker_that_cannot_be_used_is_told_before_the_sweep(tracker: object,
 
 def test_a_tracker_by_name_by_reference_and_as_an_object_are_the_same_to_the_journal() -> None:
     name = "tests.trial.json_lines:JsonLines"
-    given = [["wandb", JsonLines(indent=2)], ["wandb", {"tracker": name, "indent": 2}]]
-    plain = [spec_with(*trackers).plain()["trackers"] for trackers in given]
+    given: list[list[Any]] = [["wandb", JsonLines(indent=2)], ["wandb", {"tracker": name, "indent": 2}]]
+    plain: list[Any] = [spec_with(*trackers).plain()["trackers"] for trackers in given]
     assert plain == [["wandb", {"tracker": name, "indent": 2}]] * 2
     assert spec_with(*plain[0]).trackers == spec_with(*given[1]).trackers
 
@@ -110,7 +111,7 @@ def test_a_tracker_that_there_is_not_is_refused_with_the_nearest(tracker: object
         spec_with(tracker)
 
 
-def spec_with(*trackers: object) -> SweepSpec:
+def spec_with(*trackers: Any) -> SweepSpec:
     space = {"x": {"uniform": [0, 1]}}
     return SweepSpec.parse(
         {"recipe": "a:b", "metric": "m", "mode": "max", "space": space, "trackers": list(trackers)}
