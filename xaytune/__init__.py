@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xaytune.report.live import LiveView
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.loop import Trainer
-    from xaytune.trainer.own_loop import current_trial
+    from xaytune.trial.joining import current_trial
     from xaytune.trial.trackers.tracker import Tracker
     from xaytune.trial.trial import Trial
 
@@ -74,7 +74,7 @@ _HOMES = {
     "TrainState": "xaytune.trainer.callbacks",
     "Trainer": "xaytune.trainer.loop",
     "Trial": "xaytune.trial.trial",
-    "current_trial": "xaytune.trainer.own_loop",
+    "current_trial": "xaytune.trial.joining",
     "resume": "xaytune.ray_tune.sweep",
     **dict.fromkeys(_ERRORS, "xaytune.errors"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -198,13 +199,14 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
             values,
             on_start=lambda config: say(text.configuration(config)),
             on_epoch_end=lambda state: say(f"epoch {state.epoch + 1}: {text.metrics(readable(state.metrics))}"),
+            on_command=lambda words: say(f"$ {shlex.join(words)}"),
         )
     if ended.failure is not None:
-        click.echo(ended.failure.traceback, err=True)
+        click.echo(ended.failure.traceback or ended.failure.error, err=True)
         sys.exit(SWEEP_FAILED)
     if ended.reason is None and loaded.metric not in ended.metrics:
         with locating(spec):
-            raise SpecError([never_reported(loaded.recipe, loaded.metric, ended.metrics)])
+            raise SpecError([never_reported(loaded.trains, loaded.metric, ended.metrics)])
     value = ended.best.value if ended.best is not None else None
     click.echo(f"{ended.reason or 'completed'}: best {loaded.metric} {text.number(value)}")
 
@@ -220,11 +222,15 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
     loaded = load_spec(spec, parse_assignments(assignments))
 
     from xaytune.report.plan import first_configurations, plan, samples
+    from xaytune.sweep.command import no_program
     from xaytune.sweep.references import check_references
+    from xaytune.trial.program import is_there
     from xaytune.trial.trackers.tracking import problems_of
 
     with locating(spec):
         check_references(loaded.recipe, loaded.callbacks, loaded.setup)
+        if loaded.command is not None and not is_there(program := loaded.command.words[0]):
+            raise SpecError([no_program(program)])
         if problems := problems_of(loaded.trackers):
             raise SpecError(problems)
         configs = first_configurations(loaded, _SAMPLES)

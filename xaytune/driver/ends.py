@@ -28,7 +28,7 @@ def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
     if failure is not None and failure.kind == "storage":  # not the trial's own: it resumes when there is room
         return dataclasses.replace(message, status="paused", failure=None)
     if message.status == "completed" and message.reason is None and spec.metric not in message.metrics:
-        problem = never_reported(spec.recipe, spec.metric, message.metrics).message
+        problem = never_reported(spec.trains, spec.metric, message.metrics).message
         return dataclasses.replace(
             message, status="failed", reason=problem, failure=Failure("no_metric", problem), due=False
         )

@@ -71,7 +71,7 @@ class EarlyFailures:
         elif record.failure == "no_metric" and all(trial.value is None for trial in sweep.trials.values()):
             self._counts["no_metric"] += 1
             if self._counts["no_metric"] >= self._enough:
-                self.no_metric = never_reported(self._spec.recipe, self._spec.metric, record.metrics)
+                self.no_metric = never_reported(self._spec.trains, self._spec.metric, record.metrics)
 
     def verdict(self) -> str | None:
         """Words why the sweep ends; None while it does not."""

@@ -232,7 +232,7 @@ class Recorder:
             message = (
                 "wrote no checkpoint for others to resume from: use a Trainer, or save one before each epoch_end"
             )
-            raise SpecError([Problem(("recipe",), f"{reference_name(self._spec.recipe)} {message}")])
+            raise SpecError([Problem(("recipe",), f"{reference_name(self._spec.trains)} {message}")])
         with self._storing():
             path = self._checkpoints.hand_over(offer, decision.trial)
         self._write(

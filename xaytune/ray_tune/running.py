@@ -48,6 +48,7 @@ _CHANGEABLE = (
     "budget",
     "callbacks",
     "checkpoint_config",
+    "command",
     "failures",
     "max_concurrent_trials",
     "num_samples",
@@ -228,7 +229,8 @@ def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listen
 
 def _references(spec: SweepSpec) -> Iterator[tuple[Path, Reference]]:
     """Yields the functions of a spec, and where it names them."""
-    yield ("recipe",), spec.recipe
+    if spec.recipe is not None:
+        yield ("recipe",), spec.recipe
     if spec.setup is not None:
         yield ("setup",), spec.setup
     for index, callback in enumerate(spec.callbacks):
@@ -242,7 +244,7 @@ def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str
         sweep_id="",
         sweep_dir=str(place.folder.absolute()),
         remote=place.remote.uri if place.remote is not None else None,
-        recipe=spec.recipe,
+        recipe=spec.trains,
         setup=spec.setup,
         callbacks=tuple(spec.callbacks),
         trackers=tuple(spec.trackers),

@@ -12,6 +12,7 @@ from xaytune.ray_tune.running import resume_sweep, run_sweep
 from xaytune.ray_tune.session import RaySession
 from xaytune.records.place import DEFAULT_STORAGE, find_sweep
 from xaytune.records.results import Results
+from xaytune.sweep.command import Command
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec, reference_name
 
@@ -27,6 +28,7 @@ class Sweep:
         metric: Name of the metric to optimise.
         mode: Whether a ``"max"`` or a ``"min"`` is better.
         space: Domains as in a spec, ``{"lr": {"loguniform": [1e-4, 0.3]}}``, or Ray Tune's own objects.
+        command: Instead of a recipe, what starts a program: ``"python train.py --lr {lr}"``, or its words.
         search: A search algorithm, ``"tpe"``, or its options, ``{"algorithm": "tpe", "seed": 1}``.
         scheduler: A scheduler, ``"asha"``, or its options, ``{"algorithm": "asha", "max_t": 27}``; an object of a
             class of one's own; or one of Ray's that has an equal here.
@@ -54,11 +56,12 @@ class Sweep:
 
     def __init__(
         self,
-        recipe: Callable[..., Any] | str,
+        recipe: Callable[..., Any] | str | None = None,
         *,
         metric: str,
         mode: Literal["max", "min"],
         space: Mapping[str, Any],
+        command: str | Sequence[str] | None = None,
         search: Mapping[str, Any] | str | None = None,
         scheduler: Any = None,
         num_samples: int = 1,
@@ -109,9 +112,10 @@ class Sweep:
         Raises:
             SpecError: The sweep cannot run as specified, or there is a sweep of that name.
         """
-        default = reference_name(self.spec.recipe).partition(":")[2].replace(".<locals>", "")
+        trains = self.spec.trains
+        default = "command" if isinstance(trains, Command) else reference_name(trains).partition(":")[2]
         with RaySession() as session:
-            return run_sweep(self.spec, str(storage), name, default, session, listener)
+            return run_sweep(self.spec, str(storage), name, default.replace(".<locals>", ""), session, listener)
 
 
 def resume(

@@ -83,7 +83,8 @@ def _headline(sweep: SweepState, terms: Terms) -> str:
     ran = f" in {duration(sweep.ran_s)}" if sweep.ended else ""
     goal = "maximised" if terms.objective.sign > 0 else "minimised"
     algorithms = f"search {spec['search']['algorithm']}, scheduler {spec['scheduler']['algorithm']}"
-    return f"{spec['recipe']}: {sweep.state}{ran}, {planned(sweep)}, {terms.metric} {goal}, {algorithms}"
+    trained = spec.get("command") or spec["recipe"]
+    return f"{trained}: {sweep.state}{ran}, {planned(sweep)}, {terms.metric} {goal}, {algorithms}"
 
 
 def _notes(incidents: Incidents) -> list[str]:

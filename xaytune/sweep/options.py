@@ -19,6 +19,7 @@ from pydantic import (
 
 from xaytune.errors import nearest
 from xaytune.sweep.algorithms import Options
+from xaytune.sweep.command import Command
 from xaytune.sweep.values import read
 
 __all__ = [
@@ -150,10 +151,10 @@ class TrackerSpec(Options):
         return {"tracker": self.name, **self.options} if self.options else self.name
 
 
-def reference_name(reference: Reference) -> str:
-    """Returns ``module:function`` for a function or a reference to one."""
-    if isinstance(reference, str):
-        return reference
+def reference_name(reference: Reference | Command) -> str:
+    """Returns ``module:function`` for a function or a reference to one, and a command as it is written."""
+    if isinstance(reference, (str, Command)):
+        return str(reference)
     return f"{reference.__module__}:{getattr(reference, '__qualname__', type(reference).__name__)}"
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.values import reference_to
 
@@ -101,8 +102,10 @@ def not_found_again(reference: Reference) -> str | None:
     )
 
 
-def check_references(recipe: Reference, callbacks: Iterable[Reference], setup: Reference | None = None) -> None:
-    """Checks that a recipe, callbacks and a setup are there and take what they will be given.
+def check_references(
+    recipe: Reference | None, callbacks: Iterable[Reference], setup: Reference | None = None
+) -> None:
+    """Checks that a recipe, if there is one, callbacks and a setup are there and take what they will be given.
 
     Modules are looked for in the current folder first.
 
@@ -110,7 +113,7 @@ def check_references(recipe: Reference, callbacks: Iterable[Reference], setup: R
         SpecError: With everything that is wrong.
     """
     use_import_paths([os.getcwd()])
-    problems = [*problems_of(("recipe",), recipe, ("config", "trial"))]
+    problems = [] if recipe is None else [*problems_of(("recipe",), recipe, ("config", "trial"))]
     if setup is not None:
         problems += problems_of(("setup",), setup, ())
     for index, callback in enumerate(callbacks):
@@ -154,11 +157,11 @@ def check_shippable(
         raise SpecError(problems)
 
 
-def never_reported(recipe: Reference, metric: str, metrics: Mapping[str, float]) -> Problem:
+def never_reported(recipe: Reference | Command, metric: str, metrics: Mapping[str, float]) -> Problem:
     """Words that a trial was finished without the metric of its sweep.
 
     Args:
-        recipe: The recipe.
+        recipe: What trains.
         metric: The sweep's metric.
         metrics: What the trial did report.
     """

@@ -10,7 +10,7 @@ from xaytune.sweep.grid import Grid
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.values import same, text
 
-__all__ = ["Parameter", "Space", "dotted"]
+__all__ = ["Parameter", "Space", "dotted", "value_at"]
 
 _ABSENT = object()
 
@@ -44,6 +44,15 @@ class Space:
         # Inner ones first: a tuple takes its items when it is made.
         self._sequences = sorted((sequences or {}).items(), key=lambda item: -item[0].count("."))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dotted names of its parameters and constants."""
+        return (*(parameter.name for parameter in self.parameters), *self.constants)
+
+    def has(self, name: str) -> bool:
+        """Tells whether configurations have something under a dotted name."""
+        return self._belongs(name, self.names)
+
     def configure(self, suggest: Callable[[Parameter], Any]) -> dict[str, Any]:
         """Builds a configuration.
 
@@ -61,7 +70,7 @@ class Space:
 
     def values(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values that the parameters have in a configuration, by name."""
-        found = {parameter.name: _find(config, parameter.name) for parameter in self.parameters}
+        found = {parameter.name: value_at(config, parameter.name, _ABSENT) for parameter in self.parameters}
         return {name: value for name, value in found.items() if value is not _ABSENT}
 
     def complete(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +88,7 @@ class Space:
         except (AttributeError, TypeError):
             message = f"a name is a value and holds others too (got {text(given)})"
             raise SpecError([Problem((), message)]) from None
-        known = [*(parameter.name for parameter in self.parameters), *self.constants]
+        known = self.names
         problems = [
             Problem((name,), f"the space has no such parameter; {nearest(name, known)}")
             for name in given
@@ -88,11 +97,11 @@ class Space:
         problems += [
             Problem((name,), f"is {text(value)} in the space (got {text(found)})")
             for name, value in self.constants.items()
-            if (found := _find(config, name)) is not _ABSENT and not same(found, value)
+            if (found := value_at(config, name, _ABSENT)) is not _ABSENT and not same(found, value)
         ]
         values = dict(self.constants)
         for parameter in self.parameters:
-            value = _find(config, parameter.name)
+            value = value_at(config, parameter.name, _ABSENT)
             if not parameter.active(values):
                 if value is not _ABSENT:
                     problems.append(Problem((parameter.name,), f"does not exist here: {_needs(parameter)}"))
@@ -113,7 +122,7 @@ class Space:
         Raises:
             SpecError: The space has no such parameter.
         """
-        known = [*(parameter.name for parameter in self.parameters), *self.constants]
+        known = self.names
         unknown = [name for name in values if name not in known]
         if unknown:
             raise SpecError(
@@ -176,16 +185,18 @@ def _dotted(config: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
             yield ".".join(map(str, here)), value
 
 
-def _find(config: Any, name: str) -> Any:
-    """What a configuration has under a dotted name."""
+def value_at(config: Any, name: str, absent: Any = None) -> Any:
+    """Returns what a configuration has under a dotted name, or what is given for nothing."""
     found = config
     for part in name.split("."):
         if isinstance(found, Mapping):
-            found = found.get(part, _ABSENT)
+            if part not in found:
+                return absent
+            found = found[part]
         elif isinstance(found, (list, tuple)) and part.isdecimal() and int(part) < len(found):
             found = found[int(part)]
         else:
-            return _ABSENT
+            return absent
     return found
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from xaytune.errors import Problem, SpecError
 from xaytune.sweep import values
 from xaytune.sweep.algorithms import FifoSpec, Options, RandomSpec, SchedulerSpec, SearchSpec
+from xaytune.sweep.command import Command
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import (
     BudgetSpec,
@@ -43,6 +44,7 @@ class SweepSpec(Options):
 
     Attributes:
         recipe: ``"module:function"``, or the function: takes ``(config, trial)``, returns a TrainState.
+        command: Instead of a recipe: what starts a program, with the names of parameters in braces.
         setup: ``"module:function"``, or the function, that is called once on each node before its trials; what it
             returns is their ``trial.shared``.
         metric: Name of the metric to optimise.
@@ -69,7 +71,8 @@ class SweepSpec(Options):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    recipe: Reference
+    recipe: Reference | None = None
+    command: Annotated[Command, BeforeValidator(Command.parse)] | None = None
     setup: Reference | None = None
     metric: str = Field(min_length=1)
     mode: Literal["max", "min"]
@@ -112,6 +115,9 @@ class SweepSpec(Options):
             options = spelt_out(raw)
         except ValueError as error:
             raise SpecError([Problem((), str(error))]) from None
+        if ("recipe" in options) == ("command" in options):
+            how = "have both: give one" if "recipe" in options else "is required, or a command"
+            problems.append(Problem(("recipe",), how))
         if "space" in options:
             try:
                 options["space"] = parse_space(options["space"])
@@ -131,6 +137,13 @@ class SweepSpec(Options):
         if problems:
             raise SpecError(problems)
         return spec
+
+    @property
+    def trains(self) -> Reference | Command:
+        """What trains a configuration: the recipe, or the command."""
+        trains = self.command or self.recipe
+        assert trains is not None
+        return trains
 
     @property
     def objective(self) -> Objective:
@@ -166,9 +179,10 @@ class SweepSpec(Options):
 
     def plain(self) -> dict[str, Any]:
         """Returns the spec as data that JSON can hold; functions become references."""
-        data = self.model_dump(exclude={"space", "points_to_evaluate", *_REFERENCES})
+        data = self.model_dump(exclude={"space", "points_to_evaluate", "command", *_REFERENCES})
         written = {
-            "recipe": reference_name(self.recipe),
+            "recipe": reference_name(self.recipe) if self.recipe is not None else None,
+            "command": str(self.command) if self.command is not None else None,
             "setup": reference_name(self.setup) if self.setup is not None else None,
             "callbacks": [reference_name(callback) for callback in self.callbacks],
         }

@@ -95,6 +95,10 @@ def contradictions(spec: SweepSpec) -> Iterator[Problem]:
         gpus = bundle.get("gpu", 0)
         if gpus > 1 and gpus != int(gpus):
             yield Problem((*path, "gpu"), f"must be whole above 1: Ray splits no second GPU (got {gpus:g})")
+    if spec.command is not None:
+        yield from spec.command.problems(spec.space)
+        if spec.setup is not None:
+            yield Problem(("setup",), "a command starts a program of its own, which shares no data: leave it out")
     if isinstance(spec.scheduler, (PbtSpec, Pb2Spec)):
         yield from _population_problems(spec, spec.scheduler)
     yield from _number_problems(spec)

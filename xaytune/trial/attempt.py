@@ -27,6 +27,7 @@ from xaytune.trial.messages import (
     Refused,
     StopRequest,
     Task,
+    nothing_new,
 )
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.process import Template, words_for_exit
@@ -152,10 +153,7 @@ class TrialProcess:
 
     def _known(self) -> dict[str, Any]:
         """Returns what is known of the trial's progress, and nothing new."""
-        known = {field.name: getattr(self._last, field.name) for field in dataclasses.fields(Progress)}
-        told: dict[str, Any] = {"checkpoints": {}, "discarded": {}, "damaged": {}}
-        told |= {"history": None, "resumed_at": None}
-        return {**known, **told, "seconds": self._last.seconds + time.monotonic() - self._heard}
+        return {**nothing_new(self._last), "seconds": self._last.seconds + time.monotonic() - self._heard}
 
 
 def _unpack(message: Message, rows: list[tuple[Any, ...]]) -> Message:

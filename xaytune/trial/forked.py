@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import dataclasses
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from xaytune.records.history import Row
+from xaytune.sweep.command import Command
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports, installed_since
@@ -20,23 +22,21 @@ from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refu
 from xaytune.trial.output import file_of, flush_output, redirect_output
 from xaytune.trial.starting import StartWatch
 
-__all__ = ["TRAIN_ON", "ActorLink", "be_trial", "name_program"]
+__all__ = ["TRAIN_ON", "ActorLink", "ChannelLink", "be_trial", "name_program"]
 
 # What an actor answers where a trial waits.
 TRAIN_ON = "train on"
 
 
-class ActorLink:
-    """The way to the driver: through the actor, by a channel.
+class ChannelLink:
+    """The way to the driver by a channel.
 
     Args:
-        channel: To the actor.
-        known: Modules that were there when the trial began.
-        watch: Watches it until its first step.
+        channel: To whoever passes on what is said.
     """
 
-    def __init__(self, channel: Channel, known: frozenset[str], watch: StartWatch) -> None:
-        self._channel, self._known, self._watch = channel, known, watch
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
 
     @property
     def busy(self) -> bool:
@@ -44,17 +44,13 @@ class ActorLink:
         return self._channel.busy
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
-        """Sends a message; the last one says too what the recipe imported, and how long its start took."""
-        if isinstance(message, Ended):
-            self._channel.put(installed_since(self._known))
-            message = dataclasses.replace(message, start=self._watch.start)
+        """Sends a message."""
         self._channel.put((message, [tuple(row) for row in rows]))
         if isinstance(message, Ended):
             self._channel.flush()
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
         """Sends a message, and waits for the answer."""
-        self._watch.end()
         self.tell(message, rows)
         self._channel.flush()
         request: StopRequest | None = None
@@ -64,10 +60,40 @@ class ActorLink:
 
     def stop_request(self) -> StopRequest | None:
         """Returns a request that has come; sends what is left to be sent. It is asked for after steps."""
-        self._watch.end()
         self._channel.flush(0)
         request: StopRequest | None = self._channel.get(0)
         return request
+
+
+class ActorLink(ChannelLink):
+    """The way to the driver through the actor, which the trial tells more at its end.
+
+    Args:
+        channel: To the actor.
+        known: Modules that were there when the trial began.
+        watch: Watches it until its first step.
+    """
+
+    def __init__(self, channel: Channel, known: frozenset[str], watch: StartWatch) -> None:
+        super().__init__(channel)
+        self._known, self._watch = known, watch
+
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
+        """Sends a message; the last one says too what the recipe imported, and how long its start took."""
+        if isinstance(message, Ended):
+            self._channel.put(installed_since(self._known))
+            message = dataclasses.replace(message, start=self._watch.start)
+        super().tell(message, rows)
+
+    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
+        """Sends a message, and waits for the answer."""
+        self._watch.end()
+        return super().ask(message, rows)
+
+    def stop_request(self) -> StopRequest | None:
+        """Returns a request that has come."""
+        self._watch.end()
+        return super().stop_request()
 
 
 def name_program(task: Task) -> None:
@@ -113,6 +139,16 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
         channel.flush()
         return
 
+    from xaytune.trial.command import CommandRun
+    from xaytune.trial.program import ProgramLostError
     from xaytune.trial.runner import RecipeRun
 
-    RecipeRun(task, assignment, ActorLink(channel, frozenset(sys.modules), watch), imports.shared).run()
+    link = ActorLink(channel, frozenset(sys.modules), watch)
+    if not isinstance(task.recipe, Command):
+        RecipeRun(task, assignment, link, imports.shared).run()
+        return
+    try:
+        CommandRun(task, assignment, link).run()
+    except ProgramLostError as lost:  # the actor sees how this process ends
+        signal.signal(lost.signal, signal.SIG_DFL)
+        os.kill(os.getpid(), lost.signal)

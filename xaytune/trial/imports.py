@@ -13,11 +13,13 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 
 from xaytune.errors import Problem
+from xaytune.sweep.command import Command, no_program
 from xaytune.sweep.references import use_import_paths
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
+from xaytune.trial.program import is_there
 from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve
 
 __all__ = ["Imports", "import_installed", "installed_since", "unforkable"]
@@ -46,6 +48,8 @@ class Imports:
             "torch": self._import_torch,
             "trackers": self._import_trackers,
         }
+        if isinstance(task.recipe, Command):
+            self._left["command"] = functools.partial(self._look_for, task.recipe)
         self._left |= {".".join(map(str, one.path)): functools.partial(self._load, one) for one in named}
         self._names = {".".join(map(str, one.path)): reference_name(one.reference) for one in named}
         # What no module holds is made anew by each trial, but for what is to run once.
@@ -88,6 +92,11 @@ class Imports:
         # What they start when they are imported then belongs to this process, not to its first trial.
         os.environ.update(self.task.tracker_settings)
         self.problems += problems_of(self.task.trackers)
+
+    def _look_for(self, command: Command) -> None:
+        program = command.words[0]
+        if "{" not in program and not is_there(program):
+            self.problems.append(no_program(program))
 
     def _load(self, named: Named) -> None:
         problems = problems_of(named)

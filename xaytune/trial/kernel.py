@@ -8,6 +8,8 @@ import os
 import re
 import resource
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ __all__ = [
     "count_threads",
     "die_with_parent",
     "flush_c_streams",
+    "is_ours",
     "kill_group",
     "killed_when_alone",
     "leave_parent",
@@ -132,6 +135,14 @@ def oom_kills() -> int:
             if found is not None:
                 return int(found[1])
     return 0
+
+
+def is_ours(end: socket.socket) -> bool:
+    """Whether the other end of a local socket is of this user: a request is trusted."""
+    if not _LINUX:
+        return True
+    _, uid, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return bool(uid == os.getuid())
 
 
 def namespace() -> int:

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from xaytune.errors import Problem
 from xaytune.records.state import Best
+from xaytune.sweep.command import Command
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import Reference, TrackerSpec
 from xaytune.sweep.time_axis import DecisionPoints
@@ -41,6 +42,7 @@ __all__ = [
     "Started",
     "StopRequest",
     "Task",
+    "nothing_new",
 ]
 
 FailureKind = Literal[
@@ -58,7 +60,7 @@ class Task:
         run_id: Unlike that of any other run of the sweep: the processes of a run on a node find each other by it.
         sweep_dir: The sweep's folder; where it is kept in a remote storage, each process has one of its own.
         remote: URI of the remote storage, if there is one.
-        recipe: The recipe, or ``"module:function"``.
+        recipe: The recipe, or ``"module:function"``; or the command of a program.
         setup: ``"module:function"``, or the function, that runs once in each template process; None is none.
         callbacks: Called once a trial with ``(trial, config)``.
         trackers: Experiment trackers.
@@ -76,7 +78,7 @@ class Task:
     sweep_id: str
     sweep_dir: str
     remote: str | None
-    recipe: Reference
+    recipe: Reference | Command
     setup: Reference | None = None
     callbacks: tuple[Reference, ...] = ()
     trackers: tuple[TrackerSpec, ...] = ()
@@ -201,6 +203,13 @@ class Progress(Message):
     discarded: Mapping[int, str] = field(default_factory=dict)
     damaged: Mapping[int, str] = field(default_factory=dict)
     resumed_at: int | None = None
+
+
+def nothing_new(last: Progress) -> dict[str, Any]:
+    """Returns the fields of a message that says again what the last one said, and nothing new."""
+    known = {field.name: getattr(last, field.name) for field in fields(Progress)}
+    told: dict[str, Any] = {"checkpoints": {}, "discarded": {}, "damaged": {}}
+    return {**known, **told, "history": None, "resumed_at": None}
 
 
 class Heartbeat(Progress):

@@ -13,6 +13,7 @@ import cloudpickle
 
 from xaytune.errors import Path, Problem
 from xaytune.sweep import references
+from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.trial.messages import Task
 
@@ -51,7 +52,7 @@ def portable(task: Task) -> Task:
     """
     return dataclasses.replace(
         task,
-        recipe=_portable(task.recipe),
+        recipe=task.recipe if isinstance(task.recipe, Command) else _portable(task.recipe),
         setup=_portable(task.setup) if task.setup is not None else None,
         callbacks=tuple(map(_portable, task.callbacks)),
         trackers=tuple(spec.model_copy(update={"tracker": _portable(spec.tracker)}) for spec in task.trackers),
@@ -86,20 +87,22 @@ class Named:
 
 
 def named_references(
-    recipe: Reference, callbacks: Iterable[Reference], setup: Reference | None = None
+    recipe: Reference | Command, callbacks: Iterable[Reference], setup: Reference | None = None
 ) -> list[Named]:
     """Returns all functions that a spec names; the recipe is the first, the setup the last."""
-    named = [Named(("recipe",), recipe, ("config", "trial"))]
+    named = [] if isinstance(recipe, Command) else [Named(("recipe",), recipe, ("config", "trial"))]
     named += [Named(("callbacks", i), callback, ("trial", "config")) for i, callback in enumerate(callbacks)]
     return named if setup is None else [*named, Named(("setup",), setup, ())]
 
 
-def resolve(reference: Reference) -> Callable[..., Any]:
+def resolve(reference: Reference | Command) -> Callable[..., Any]:
     """Returns the function that a reference names; see :func:`xaytune.sweep.references.resolve`.
 
     Raises:
         ValueError: Its module cannot be imported, or has no such function; or it cannot be made here.
     """
+    if isinstance(reference, Command):
+        raise ValueError(f"a command is no function (got {reference})")
     if not isinstance(reference, ByValue):
         return references.resolve(reference)
     try:

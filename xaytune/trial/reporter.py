@@ -96,6 +96,13 @@ class Reporter:
         callbacks.on("checkpoint_saved", last=True)(lambda state: self.untold.add_checkpoint())
         callbacks.on("train_end", last=True)(self._on_train_end)
 
+    def look(self, state: TrainState) -> None:
+        """Takes a request to stop between two steps: the epoch is broken off there."""
+        self._take(self._link.stop_request())
+        if self.stop_request is not None and not state.should_stop:
+            self._broken_off = True
+            state.stop_training()
+
     def end(self, status: Any, reason: str | None, failure: Failure | None = None) -> tuple[Ended, list[Row]]:
         """Returns the message that tells how the run ended, with its rows.
 

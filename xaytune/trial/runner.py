@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from xaytune.errors import CheckpointError
-from xaytune.records.checkpoints import CheckpointStore
-from xaytune.records.place import Place
-from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import dotted
-from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
 from xaytune.trainer.own_loop import set_current_trial
 from xaytune.trial.failures import describe, failure_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
+from xaytune.trial.program import ProgramFailedError, ProgramLostError
 from xaytune.trial.recipe import resolve
 from xaytune.trial.reporter import Link, Reporter
+from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.trackers.tracker import TrackedTrial
 from xaytune.trial.trackers.tracking import Tracking
 from xaytune.trial.trial import Trial
@@ -35,6 +32,8 @@ class RecipeRun:
         assignment: What is this trial's own.
         link: The way to the driver.
         shared: What the sweep's setup returned.
+        recipe: What trains, instead of the task's recipe.
+        damaged: Checkpoints that were found to be damaged, if its checkpoints are settled already.
 
     Attributes:
         callbacks: The trial's own handlers.
@@ -42,85 +41,100 @@ class RecipeRun:
         raised: What the recipe raised, if it did.
     """
 
-    def __init__(self, task: Task, assignment: Assignment, link: Link, shared: Any = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        assignment: Assignment,
+        link: Link,
+        shared: Any = None,
+        *,
+        recipe: Callable[..., Any] | None = None,
+        damaged: Mapping[int, str] | None = None,
+    ) -> None:
         self._task, self._assignment, self._link = task, assignment, link
-        self._checkpoint_dir = Path(task.sweep_dir) / "checkpoints" / f"{assignment.trial:05d}"
+        self._recipe, self._damaged = recipe, damaged
         self._tracking: Tracking | None = None
         self.raised: BaseException | None = None
         self.callbacks = CallbackManager()
-        self.reporter = Reporter(task, assignment, self._checkpoint_dir, link)
-        self._trial = Trial(task, assignment, self.callbacks, self._checkpoint_dir, self.reporter, shared)
+        checkpoint_dir = checkpoint_dir_of(task, assignment)
+        self.reporter = Reporter(task, assignment, checkpoint_dir, link)
+        self._trial = Trial(task, assignment, self.callbacks, checkpoint_dir, self.reporter, shared)
         set_current_trial(self._trial)
 
     def run(self) -> Ended:
         """Trains, tells how that ended, and returns it.
 
         However the recipe ends, but for a pause, ``train_end`` has been fired when this returns.
+
+        Raises:
+            ProgramLostError: The recipe says that its program was lost, which is no end of the trial.
         """
         try:
-            self._train()
-        except Pause:
+            self.begin(seeded=True)
+            self._call_recipe()
+        except ProgramLostError:
+            raise
+        except BaseException as error:
+            return self.end(error)
+        return self.end(None)
+
+    def begin(self, *, seeded: bool) -> None:
+        """Prepares the trial for what trains.
+
+        Args:
+            seeded: Whether random numbers and threads are set here; the program of a command sets its own.
+        """
+        damaged = self._damaged
+        self.reporter.untold.damaged |= (
+            settle_checkpoints(self._task, self._assignment) if damaged is None else damaged
+        )
+        self._tracking = self._track()
+        if seeded:
+            self._seed()
+        self.reporter.attach(self.callbacks)
+        if self._tracking is not None:
+            self._tracking.attach(self.callbacks, self.reporter.untold.newest_row)
+        for reference in self._task.callbacks:
+            resolve(reference)(self._trial, self._assignment.config)
+
+    def end(self, raised: BaseException | None) -> Ended:
+        """Ends a run whose recipe has returned, or raised; tells how it ended, and returns that."""
+        if raised is None:
+            try:
+                self._trial.finish()
+                if self.reporter.state is not None and not self.reporter.ended:
+                    self.callbacks.fire("train_end", self.reporter.state)
+            except BaseException as error:
+                raised = error
+        if isinstance(raised, Pause):
             request = self.reporter.stop_request
             return self._end("paused", request.reason if request is not None else None)
-        except BaseException as error:
-            self.raised = error
-            # What handlers raise now changes nothing of how the run failed.
-            with contextlib.suppress(BaseException):
-                self._fire_error(error)
-            return self._fail(error)
-        return self._finish()
+        if raised is None:
+            return self._finish()
+        self.raised = raised
+        # What handlers raise now changes nothing of how the run failed.
+        with contextlib.suppress(BaseException):
+            self._fire_error(raised)
+        return self._fail(raised)
 
-    def _train(self) -> None:
-        self._settle_checkpoints()
-        self._tracking = self._track()
-        self._call_recipe()
-        self._trial.finish()
-        if self.reporter.state is not None and not self.reporter.ended:
-            self.callbacks.fire("train_end", self.reporter.state)
-
-    def _call_recipe(self) -> None:
+    def _seed(self) -> None:
         import torch
 
         from xaytune.trainer.random_state import seed_everything
 
         torch.set_num_threads(max(1, int(self._task.cpus)))
         seed_everything(self._assignment.seed)
-        self.reporter.attach(self.callbacks)
-        if self._tracking is not None:
-            self._tracking.attach(self.callbacks, self.reporter.untold.newest_row)
-        for reference in self._task.callbacks:
-            resolve(reference)(self._trial, self._assignment.config)
+
+    def _call_recipe(self) -> None:
         try:
-            returned = resolve(self._task.recipe)(self._assignment.config, self._trial)
+            recipe = self._recipe or resolve(self._task.recipe)
+            returned = recipe(self._assignment.config, self._trial)
         except SystemExit as exit:
             if exit.code not in (None, 0):
                 raise
             return  # as a script ends
         if self.reporter.state is None and isinstance(returned, TrainState):
             self.reporter.state = returned
-
-    def _settle_checkpoints(self) -> None:
-        """Leaves only checkpoints that an attempt can resume from: what was not recorded is trained again."""
-        assignment, folder = self._assignment, Path(self._task.sweep_dir)
-        remote = RemoteFolder(self._task.remote) if self._task.remote and assignment.checkpoints else None
-        if self._task.remote is not None:  # what is here may be of another attempt
-            shutil.rmtree(self._checkpoint_dir, ignore_errors=True)
-        for path in checkpoint_files.list_checkpoints(self._checkpoint_dir):
-            if checkpoint_files.step_of(path) not in assignment.checkpoints:
-                checkpoint_files.delete(path)
-        store = CheckpointStore(Place(folder, remote))
-        for step, file in sorted(store.list(assignment.trial).items(), reverse=True):
-            path = folder / file
-            if step not in assignment.checkpoints:
-                continue
-            try:
-                if remote is not None:
-                    store.fetch(file, path)
-                checkpoint_files.verify(path)
-                return
-            except CheckpointError:
-                path.rename(path.with_suffix(".damaged"))
-                self.reporter.untold.damaged[step] = file
 
     def _track(self) -> Tracking | None:
         if not self._task.trackers:
@@ -153,15 +167,15 @@ class RecipeRun:
     def _finish(self) -> Ended:
         """Ends a run whose recipe returned."""
         request, state = self.reporter.stop_request, self.reporter.state
+        if request is not None and (state is None or state.should_stop):
+            return self._end(request.status, request.reason)
         if state is None or not state.should_stop:
             return self._end("completed", None)
-        if request is not None:
-            return self._end(request.status, request.reason)
         why = self._trial.stop_reason or f"a callback stopped it at step {state.global_step}"
         return self._end("completed", why)
 
     def _fail(self, error: BaseException) -> Ended:
-        failure = failure_of(error)
+        failure = error.failure if isinstance(error, ProgramFailedError) else failure_of(error)
         if isinstance(error, SystemExit):  # of a parser of arguments, for one, which has said why
             said = last_lines(Path(self._task.sweep_dir) / file_of(self._assignment.trial), 1)
             if said:

@@ -1,0 +1,50 @@
+"""What an attempt of a trial may resume from: checkpoints that are recorded, and whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from xaytune.errors import CheckpointError
+from xaytune.records.checkpoints import CheckpointStore
+from xaytune.records.place import Place
+from xaytune.records.remote import RemoteFolder
+from xaytune.trainer import checkpoint_files
+from xaytune.trial.messages import Assignment, Task
+
+__all__ = ["checkpoint_dir_of", "settle_checkpoints"]
+
+
+def checkpoint_dir_of(task: Task, assignment: Assignment) -> Path:
+    """Returns the folder of a trial's checkpoints."""
+    return Path(task.sweep_dir) / "checkpoints" / f"{assignment.trial:05d}"
+
+
+def settle_checkpoints(task: Task, assignment: Assignment) -> dict[int, str]:
+    """Leaves only checkpoints that an attempt can resume from: what was not recorded is trained again.
+
+    Returns:
+        The paths, within the sweep's folder, of those that are damaged, by step.
+    """
+    folder, own = Path(task.sweep_dir), checkpoint_dir_of(task, assignment)
+    remote = RemoteFolder(task.remote) if task.remote and assignment.checkpoints else None
+    if task.remote is not None:  # what is here may be of another attempt
+        shutil.rmtree(own, ignore_errors=True)
+    for path in checkpoint_files.list_checkpoints(own):
+        if checkpoint_files.step_of(path) not in assignment.checkpoints:
+            checkpoint_files.delete(path)
+    damaged: dict[int, str] = {}
+    store = CheckpointStore(Place(folder, remote))
+    for step, file in sorted(store.list(assignment.trial).items(), reverse=True):
+        path = folder / file
+        if step not in assignment.checkpoints:
+            continue
+        try:
+            if remote is not None:
+                store.fetch(file, path)
+            checkpoint_files.verify(path)
+            break
+        except CheckpointError:
+            path.rename(path.with_suffix(".damaged"))
+            damaged[step] = file
+    return damaged
