@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from tests.report.journals import ASHA, Written, simulated
 from xaytune.cli.main import main
 
-KINDS = ["trainer", "loop", "lightning", "transformers"]
+KINDS = ["trainer", "loop", "lightning", "transformers", "command"]
 
 
 def xaytune(*arguments: object) -> Result:
@@ -42,7 +42,7 @@ def test_init_writes_a_recipe_and_a_spec_and_overwrites_nothing(tmp_path: Path, 
     (recipe,) = folder.glob("*.py")
     compile(recipe.read_text(), str(recipe), "exec")
     spec = YAML(typ="safe").load((folder / "sweep.yaml").read_text())
-    assert "recipe" in spec
+    assert ("command" if kind == "command" else "recipe") in spec
     before = recipe.read_text()
     again = xaytune("init", folder, "--kind", kind)
     assert again.exit_code == 2
@@ -50,7 +50,7 @@ def test_init_writes_a_recipe_and_a_spec_and_overwrites_nothing(tmp_path: Path, 
     assert recipe.read_text() == before
 
 
-@pytest.mark.parametrize("kind", ["trainer", "loop"])
+@pytest.mark.parametrize("kind", ["trainer", "loop", "command"])
 def test_what_init_writes_can_be_checked_and_trained_as_it_is(tmp_path: Path, kind: str) -> None:
     xaytune("init", tmp_path, "--kind", kind)
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}

@@ -28,6 +28,7 @@ from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.report import text
 from xaytune.report.incidents import Incidents
+from xaytune.report.loading import lines_to_load
 
 if TYPE_CHECKING:
     from xaytune.report.templating import Page
@@ -101,8 +102,9 @@ def _follow(place: Place) -> None:
 def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
     """Names the best trial of a SWEEP and its checkpoint.
 
-    That is the one of the highest value. The configuration to train again may be another: the best of those that
-    were trained in full, once there are three.
+    That is the one of the highest value, with the lines of Python that load it into a model that is made as it was
+    for the training. The configuration to train again may be another: the best of those that were trained in full,
+    once there are three.
     """
     if only_config and as_json:
         raise click.UsageError("--config prints JSON already: leave out --json")
@@ -116,6 +118,8 @@ def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
         print_json(found.to_dict())
     else:
         say(text.best(results.sweep))
+        for line in lines_to_load(found.checkpoint):
+            say(f"    {line}")
         if recommended.trial.number != found.number:
             say(
                 f"to train again: trial {recommended.trial.number} (best --config prints it): {recommended.reason}"

@@ -13,13 +13,16 @@ from xaytune.cli.options import say
 __all__ = ["COMMANDS"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SPEC = ("sweep.yaml", "spec.yaml")
+_SPEC = "spec.yaml"
+# What trains is a recipe of the spec, but for the kind that is a script of its own.
+_RECIPE, _COMMAND = "recipe: recipe:train\n", "command: python train.py --lr {lr} --hidden {hidden}\n"
 # What each kind needs beside xaytune.
 _KINDS = {
     "trainer": None,
     "loop": None,
     "lightning": "pip install 'xaytune[lightning]'",
     "transformers": "pip install 'xaytune[transformers]'",
+    "command": None,
 }
 
 
@@ -32,14 +35,17 @@ _KINDS = {
     type=click.Choice(list(_KINDS)),
     default="trainer",
     show_default=True,
-    help="What trains: xaytune's Trainer, a loop of your own, Lightning or Hugging Face.",
+    help="What trains: xaytune's Trainer, a loop of your own, Lightning, Hugging Face, or a script with options.",
 )
 def init(folder: Path, kind: str) -> None:
     """Writes a recipe and a spec to start from.
 
     They are written into this folder, unless another FOLDER is named; no file is overwritten.
     """
-    files = {name: (_TEMPLATES / source).read_text() for name, source in (("recipe.py", f"{kind}.py.txt"), _SPEC)}
+    spec, program = (_TEMPLATES / _SPEC).read_text(), "recipe.py"
+    if kind == "command":
+        spec, program = spec.replace(_RECIPE, _COMMAND), "train.py"
+    files = {program: (_TEMPLATES / f"{kind}.py.txt").read_text(), "sweep.yaml": spec}
     taken = [str(folder / name) for name in files if (folder / name).exists()]
     if taken:
         raise click.UsageError(f"{' and '.join(taken)} would be overwritten: name another folder")

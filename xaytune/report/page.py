@@ -12,6 +12,7 @@ from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.report.curves import rungs, trained
 from xaytune.report.incidents import Incidents
+from xaytune.report.loading import lines_to_load
 from xaytune.report.plot import Plot
 from xaytune.report.printing import printable, shortened
 from xaytune.report.story import stories, why
@@ -56,6 +57,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         unit=terms.axis.unit,
         trained=trained(sweep, terms.axis),
         best=best,
+        loading=lines_to_load(best.checkpoint) if best is not None else [],
         best_value=number(best.value if best is not None else None),
         best_at=_best_at(best, terms),
         best_config=[

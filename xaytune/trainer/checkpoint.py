@@ -71,7 +71,7 @@ def _write(payload: dict[str, Any], file: IO[bytes]) -> None:
         raise
 
 
-def verify(path: Path) -> None:
+def verify(path: Path | str) -> None:
     """Checks that a checkpoint is whole, by its checksums.
 
     Raises:
@@ -86,7 +86,7 @@ def verify(path: Path) -> None:
         raise CheckpointError(f"{path}: the checkpoint is damaged (checksum of {damaged})")
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path | str) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU, without running any code it may contain.
 
     Raises:

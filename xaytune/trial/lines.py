@@ -1,10 +1,12 @@
 """Lines of JSON that a program writes, as the events of a run.
 
 ``{"epoch": 3, "accuracy": 0.91}`` says that so many epochs are finished, from 1, and
-``{"global_step": 100, "loss": 0.4}`` that so many steps are done; what names neither was measured where the program
-is. A run that names no steps has one for each epoch that it names. ``{"checkpoint": "path"}`` names a file or a folder from which the program can resume.
-It is copied at once, belongs to what was said before and in the same line, and its path is found in
-XAYTUNE_CHECKPOINT by the process that resumes.
+``{"global_step": 100, "loss": 0.4}`` that so many steps are done; what names neither was measured where the
+program is. A run that names no steps has one for each epoch that it names.
+
+``{"checkpoint": "path"}`` names a file or a folder from which the program can resume. It is copied at once,
+belongs to what was said before and in the same line, and is found under XAYTUNE_CHECKPOINT by the process that
+resumes.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Lines:
         self._open: int | None = None  # the epoch, from 1, that steps are counted in
         self._told = False  # whether the open one is finished, but for what it was worth
         self._best: tuple[float, int] | None = None  # value and step
-        self._newest: Path | None = None
+        self._kept: list[Path] = []  # checkpoints, oldest first
 
     def take(self, line: bytes) -> None:
         """Fires the events of what a line says.
@@ -69,9 +71,11 @@ class Lines:
         epoch, step = _count("epoch", epoch, line), _count("global_step", step, line)
         if not self.begun:
             self._begin(epoch, step)
-        if self.state.should_stop:  # what it trains now counts no more
-            metrics, epoch, step = {}, None, None
         self._check(epoch, step, line)
+        if self.state.should_stop:  # what it trains now counts no more
+            if self._is_further(epoch, step):
+                return
+            metrics = {}
         measures = bool(metrics) and (self._objective is None or self._objective.metric in metrics)
         self._train_to(epoch, step, {} if measures else metrics)
         if measures:
@@ -94,17 +98,27 @@ class Lines:
         """Begins where the program resumed, if it did: a line that is not beyond that says that it began anew."""
         state = self.state
         found = _newest_of_a_program(self._trial.checkpoint_dir)
-        place = json.loads((found / _PLACE).read_text()) if found is not None else None
-        if place and (epoch is None or epoch > place["epoch"]) and (step is None or step > place["global_step"]):
-            self._epochs, state.epoch, state.global_step = place["epoch"], place["epoch"], place["global_step"]
-            state.metrics.update(place["metrics"])
-            self._best = tuple(place["best"]) if place["best"] is not None else None
-            self._newest = found
+        if found is not None:
+            place = json.loads((found / _PLACE).read_text())
+            if (epoch is None or epoch > place["epoch"]) and (step is None or step > place["global_step"]):
+                self._epochs, state.epoch, state.global_step = place["epoch"], place["epoch"], place["global_step"]
+                state.metrics.update(place["metrics"])
+                self._best = tuple(place["best"]) if place["best"] is not None else None
+                self._kept = [found]
         self.begun = True
         self._fire("train_start")
 
+    def _is_further(self, epoch: int | None, step: int | None) -> bool:
+        return (epoch is not None and epoch > self._reached) or (
+            step is not None and step > self.state.global_step
+        )
+
+    @property
+    def _reached(self) -> int:
+        return self._open if self._told and self._open is not None else self._epochs
+
     def _check(self, epoch: int | None, step: int | None, line: bytes) -> None:
-        reached = self._open if self._told and self._open is not None else self._epochs
+        reached = self._reached
         if (epoch is not None and epoch < reached) or (step is not None and step < self.state.global_step):
             raise ValueError(
                 f"what a program says goes forward: it was at epoch {reached}, step {self.state.global_step} "
@@ -146,7 +160,7 @@ class Lines:
             self._best = value, self.state.global_step
 
     def _save(self, written: Any, metrics: Mapping[str, float]) -> None:
-        """Adds what the program wrote to the trial's checkpoints, of which the newest and the best are kept."""
+        """Adds what the program wrote to the trial's checkpoints; the newest two and the best are kept."""
         folder, step = self._trial.checkpoint_dir, self.state.global_step
         source = Path(written) if isinstance(written, str) else None
         if source is None or not source.exists():
@@ -156,7 +170,7 @@ class Lines:
         if folder is None:
             return
         place = {
-            "epoch": self._open if self._told else self._epochs,
+            "epoch": self._reached,
             "global_step": step,
             "metrics": {**self.state.metrics, **metrics},
             "best": self._best,
@@ -168,9 +182,12 @@ class Lines:
                 logger.warning("%s was written to while it was copied: it is no checkpoint", source)
                 return
             path = native.add_folder(Path(copy), folder, step)
-        before, self._newest = self._newest, path
-        if self._best is not None and before not in (None, path) and step_of(before) != self._best[1]:
-            self._trial.discard(before)
+        self._kept = [*(kept for kept in self._kept if kept != path), path]
+        if self._objective is not None:
+            best = self._best[1] if self._best is not None else None
+            for old in [old for old in self._kept[:-2] if step_of(old) != best]:
+                self._kept.remove(old)
+                self._trial.discard(old)
         self._fire("checkpoint_saved")
 
     def _fire(self, event: Event) -> None:

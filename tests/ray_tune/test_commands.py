@@ -1,0 +1,65 @@
+"""A sweep of a shell script: judged, told to stop by SIGTERM, and resumed after its driver was killed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ray_tune.test_faults import start
+from xaytune.ray_tune.sweep import resume
+from xaytune.records.journal import FILE_NAME
+from xaytune.records.results import Results
+from xaytune.trial.output import file_of
+
+SCRIPT = Path(__file__).parents[1] / "trial" / "counting.sh"
+SPEC = f"""
+command: sh {SCRIPT} epoch 9 {{folder}} {{worth}} 0.1
+metric: score
+mode: max
+space: {{worth: {{grid: [9, 8, 7, 6, 5, 4]}}}}
+scheduler: {{algorithm: asha, max_t: 9, reduction_factor: 3}}
+max_concurrent_trials: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """A sweep whose driver was killed in its midst, resumed."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "counted.yaml").write_text(SPEC)
+    journal = folder / "counted" / FILE_NAME
+    driver = start(["run", str(folder / "counted.yaml")], folder)
+    while driver.poll() is None and not (journal.exists() and '"result"' in journal.read_text()):
+        time.sleep(0.01)
+    driver.kill()
+    driver.communicate()
+    return resume("counted", storage=folder)
+
+
+def said(results: Results, trial: int) -> str:
+    return (results.path / file_of(trial)).read_text()
+
+
+def test_a_script_is_resumed_from_what_it_saved_after_its_driver_was_killed(swept: Results) -> None:
+    assert swept.sweep.state == "completed"
+    best = swept.best
+    assert (best.number, best.status, best.epoch, best.value) == (0, "completed", 9, 0.99)
+    assert "resumed at " in said(swept, 0)
+    assert swept.history(0)["epoch"].tolist() == list(range(9))
+
+
+def test_a_weak_script_is_told_to_stop_and_what_it_trains_then_does_not_count(swept: Results) -> None:
+    stopped = [trial for trial in swept.trials if trial.status == "stopped"]
+    assert stopped
+    for trial in stopped:
+        assert trial.epoch in (1, 3)
+        assert len(swept.history(trial.number)) == trial.epoch
+        assert "asked to stop at " in said(swept, trial.number)
+
+
+def test_the_best_checkpoint_is_what_the_script_wrote(swept: Results) -> None:
+    assert swept.best.checkpoint is not None
+    (written,) = (Path(swept.best.checkpoint) / "written").iterdir()
+    assert written.read_text() == "9\n"

@@ -1,0 +1,66 @@
+"""The lines of Python that load a checkpoint, by what wrote it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+__all__ = ["lines_to_load"]
+
+# What the pickles of a checkpoint of Lightning, and of a loop of one's own, hold.
+_LIGHTNING, _OWN_LOOP = b"pytorch-lightning_version", b"loop of one's own"
+
+
+def lines_to_load(checkpoint: str | None) -> list[str]:
+    """Returns the lines that load the model of a checkpoint.
+
+    Args:
+        checkpoint: Its path, a file or a folder.
+
+    Returns:
+        For a model, or Lightning's module, that is made as it was for its training; none for what cannot be read
+        here, or was written by something unknown.
+    """
+    if checkpoint is None:
+        return []
+    path = Path(checkpoint)
+    try:
+        return _of_folder(path) if path.is_dir() else _of_file(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return []
+
+
+def _of_file(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        content = archive.read(pickled)
+    if _LIGHTNING in content:
+        return [
+            "import torch",
+            f"saved = torch.load({str(path)!r}, weights_only=False)",
+            'module.load_state_dict(saved["state_dict"])',
+        ]
+    if _OWN_LOOP in content:
+        return [
+            "from xaytune.trainer import checkpoint, kept",
+            f"saved = checkpoint.load({str(path)!r})",
+            'kept.restore(model, saved["kept"]["model"])  # "model": its name in trial.keep()',
+        ]
+    return [
+        "from xaytune.trainer import checkpoint",
+        f"saved = checkpoint.load({str(path)!r})",
+        'model.load_state_dict(saved["model"])',
+    ]
+
+
+def _of_folder(path: Path) -> list[str]:
+    if (path / "written").is_dir():  # by the program of a command
+        (written,) = (path / "written").iterdir()
+        return [f"saved = {str(written)!r}  # as the program wrote it"]
+    if (path / "adapter_config.json").exists():
+        return ["from peft import PeftModel", f"model = PeftModel.from_pretrained(model, {str(path)!r})"]
+    if not (path / "config.json").exists():
+        return []
+    (name,) = json.loads((path / "config.json").read_text())["architectures"]
+    return [f"from transformers import {name}", f"model = {name}.from_pretrained({str(path)!r})"]
