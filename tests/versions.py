@@ -1,8 +1,8 @@
 """Runs the tests of the integrations with the oldest and the newest versions that their extras admit.
 
-``python -m tests.versions``, or with the names of extras, from the root of the repository. Each set of versions gets
-a virtual environment of its own, which takes from this one what it does not install itself: torch is not downloaded
-again. They are kept under ``--folder``, for the next time.
+``python -m tests.versions``, or with the names of extras, from the root of the repository. Each set of versions
+gets a virtual environment of its own, which takes from this one what it does not install itself: torch is not
+downloaded again. They are kept under ``--folder``, for the next time.
 """
 
 from __future__ import annotations
@@ -49,11 +49,9 @@ def environment(folder: Path, wanted: list[str]) -> Path:
 
 def versions(python: Path, names: list[str]) -> str:
     """The versions that an environment has."""
-    program = (
-        "import sys; from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in sys.argv[1:]))"
-    )
-    told = subprocess.run([python, "-c", program, *names], check=True, capture_output=True, text=True)
-    return told.stdout.strip()
+    program = "from importlib.metadata import version; print(version('{}'))"
+    told = [subprocess.check_output([python, "-c", program.format(name)], text=True).strip() for name in names]
+    return ", ".join(f"{name} {version}" for name, version in zip(names, told, strict=True))
 
 
 def main() -> None:

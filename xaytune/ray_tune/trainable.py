@@ -131,7 +131,10 @@ class TrialActor(tune.Trainable):
     def _upload(self, message: Progress, remote: RemoteFolder) -> None:
         """Copies what a message speaks of to where it is kept: it counts only when it is there."""
         folder = Path(self.task.sweep_dir)
-        files = [folder / file for file in message.checkpoints.values()]
+        for file in message.checkpoints.values():
+            if (folder / file).exists():
+                remote.upload(folder / file, file)
+        files = []
         if isinstance(message, Ended):
             files.append(folder / file_of(message.trial))
             files += [path for tracked in FOLDERS for path in sorted((folder / tracked).rglob("*"))]
