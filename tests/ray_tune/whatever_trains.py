@@ -42,6 +42,9 @@ def with_transformers(config: dict[str, Any], trial: Trial) -> None:
     from tests.integrations.transformers_recipes import Texts, network
     from xaytune.integrations.transformers import XaytuneCallback
 
+    def scored(predicted: Any) -> dict[str, float]:
+        return {"score": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
+
     arguments = TrainingArguments(
         output_dir=str(trial.checkpoint_dir),
         per_device_train_batch_size=16,
@@ -56,7 +59,8 @@ def with_transformers(config: dict[str, Any], trial: Trial) -> None:
         arguments,
         train_dataset=Texts(48),
         eval_dataset=Texts(16),
-        compute_metrics=lambda predicted: {"score": float((predicted.predictions.argmax(-1) == 3).mean())},
+        compute_metrics=scored,
         callbacks=[XaytuneCallback(trial)],
     )
-    trainer.train(resume_from_checkpoint=trial.latest_checkpoint)
+    latest: Any = trial.latest_checkpoint
+    trainer.train(resume_from_checkpoint=latest)

@@ -234,7 +234,7 @@ def test_a_program_finds_its_configuration_whole(tmp_path: Path) -> None:
 
 def test_a_command_is_refused_where_a_name_in_it_may_have_no_value() -> None:
     space = {"lr": {"uniform": [0, 1]}, "kind": {"choice": ["a", "b"]}}
-    space["momentum"] = {"uniform": [0, 1], "when": {"kind": "a"}}  # type: ignore[dict-item]
+    space["momentum"] = {"uniform": [0, 1], "when": {"kind": "a"}}
 
     def problems(**options: Any) -> str:
         with pytest.raises(SpecError) as refused:

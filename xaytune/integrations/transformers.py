@@ -72,7 +72,8 @@ class XaytuneCallback(TrainerCallback):
             self._trial.attach(self._take_saved)
         run, loader = self._state, kwargs["train_dataloader"]
         self._steps_per_epoch = _steps_per_epoch(args, state, loader)
-        run.num_epochs, run.max_steps = state.num_train_epochs, state.max_steps
+        # The Trainer counts the steps of a run by epochs too, whose last epoch is no broken off one.
+        run.num_epochs, run.max_steps = state.num_train_epochs, args.max_steps
         run.global_step = state.global_step
         run.epoch, run.step = divmod(state.global_step, self._steps_per_epoch)
         if run.epoch >= run.num_epochs:
@@ -106,7 +107,7 @@ class XaytuneCallback(TrainerCallback):
         judged = self._trial.decision_due(global_step=state.global_step)
         # At an epoch's last step it is saved after the evaluation: resumed, the next epoch begins at once.
         if judged or run.step < self._steps_per_epoch:
-            self._prepare(args, control, judged=judged)
+            self._prepare(args, state, control, judged=judged)
         self._waiting.append("step_end")
         if not control.should_log:
             self._settle(control)
@@ -163,7 +164,7 @@ class XaytuneCallback(TrainerCallback):
             self._fire("epoch_end", control)
             return
         judged = self._trial.decision_due(epoch=self._state.epoch + 1)
-        self._prepare(args, control, judged=judged)
+        self._prepare(args, state, control, judged=judged)
         if self._evaluated_at == state.global_step:
             control.should_evaluate = False
         self._waiting.append("epoch_end")
@@ -178,10 +179,11 @@ class XaytuneCallback(TrainerCallback):
         self._fire("train_end", control)
         self._steps_per_epoch = 0
 
-    def _prepare(self, args: TrainingArguments, control: TrainerControl, *, judged: bool) -> None:
+    def _prepare(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, judged: bool
+    ) -> None:
         """Has the Trainer evaluate and save what it will do after this hook anyway, or the trial needs."""
-        run = self._state
-        over = 0 < run.max_steps <= run.global_step
+        over = 0 < state.max_steps <= state.global_step
         if judged and args.eval_strategy != IntervalStrategy.NO:
             control.should_evaluate = True
         self._want_saved(control, asked=over or (judged and getattr(self._trial, "pausing", True)))

@@ -19,7 +19,7 @@ from xaytune.sweep import values
 __all__ = ["Moment", "stories", "tell", "why"]
 
 # What the journal calls failures whose error does not say what kind of thing it is.
-_KINDS = {"error": "the recipe raised ", "infeasible": "it cannot be trained here: ", "stalled": "it hung: "}
+_KINDS = {"infeasible": "it cannot be trained here: ", "stalled": "it hung: "}
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class _Teller:
 
     def __init__(self, sweep: SweepState) -> None:
         self._terms = Terms(sweep)
+        self._raised = "" if sweep.spec.get("command") else "the recipe raised "
         self._incidents = Incidents()
         self._reasons: dict[int, str | None] = {}  # that were told last, by trial
         self._words: dict[str, Callable[[Event], str]] = {
@@ -162,11 +163,12 @@ class _Teller:
         return f"{_name(event)} is damaged, and cannot be resumed from{taken_up}"
 
     def _failure(self, event: Event) -> str:
-        kind = _KINDS.get(event.get("kind", "error"), "")
+        kind = event.get("kind", "error")
+        said = self._raised if kind == "error" else _KINDS.get(kind, "")
         follows = ""
         if event.get("retried"):
             follows = f"; it is restarted {restart_text(self._incidents.restart(event['trial']))}"
-        return f"failed: {kind}{event['error']}{follows}"
+        return f"failed: {said}{event['error']}{follows}"
 
     def _exploit(self, event: Event) -> str:
         config = self._terms.configuration(values.read(event["config"]))
