@@ -282,7 +282,8 @@ class _Relay:
                 if isinstance(message, Ended):
                     self._ended = message, rows
                     continue
-                self._last = message
+                if isinstance(message, Progress):
+                    self._last = message
                 if isinstance(message, DecisionDue):
                     if (request := self._link.ask(message, rows)) is not None:
                         _tell(channel, request)
