@@ -24,7 +24,7 @@ from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
 from xaytune.trial.command import CommandRun, follow
 from xaytune.trial.lines import checkpoint_of
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
 from xaytune.trial.program import Program, ProgramLostError
 
 HERE = Path(__file__).parent
@@ -84,7 +84,7 @@ class Judge:
     def __init__(self, run: JudgedRun) -> None:
         self._run = run
 
-    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Nobody listens."""
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
