@@ -255,5 +255,3 @@ class _Template:
         for pid in [*self._trials.values(), *(pid for pid, _ in self._ready)]:
             self._kill(pid)
         os._exit(0)
-
-
