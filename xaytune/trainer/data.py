@@ -97,6 +97,17 @@ def _has_state(owner: Any) -> bool:
     return callable(getattr(owner, "state_dict", None)) and callable(getattr(owner, "load_state_dict", None))
 
 
+def _counts(owners: list[Any]) -> dict[str, Any]:
+    """Returns the whole numbers that samplers and datasets of the user's own hold, by what they are called."""
+    return {
+        f"{type(owner).__name__}.{name}": value
+        for owner in owners
+        if not type(owner).__module__.startswith("torch.")
+        for name, value in getattr(owner, "__dict__", {}).items()
+        if type(value) is int
+    }
+
+
 def fingerprint(loader: Any) -> str | None:
     """Returns what tells training data from other training data, such as another fold; None where nothing does."""
     digest = hashlib.sha256()
@@ -140,6 +151,8 @@ class ResumableLoader:
         self._stateful: list[Any] = (
             [] if self._keeps_its_place else [owner for owner in _owners(loader) if _has_state(owner)]
         )
+        self._unsaved = [] if self._keeps_its_place else [o for o in _owners(loader) if not _has_state(o)]
+        self._counts = _counts(self._unsaved)
         self._epoch_start: dict[str, Any] | None = None
         self._trained = self._loaded = 0
         self._loader_state: Any = None  # that a loader which keeps its place is to go on from
@@ -220,6 +233,7 @@ class ResumableLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the place, in tensors and plain values."""
+        self._tell_what_is_not_saved()
         place = {
             "epoch_start": self._epoch_start if self._trained else None,
             "taken": self._trained,
@@ -232,3 +246,13 @@ class ResumableLoader:
         self._epoch_start, self._trained = state["epoch_start"], state["taken"]
         self._load(self._stateful, state.get("stateful", []))
         self._loader_state = state.get("loader")
+
+    def _tell_what_is_not_saved(self) -> None:
+        changed = [name for name, value in _counts(self._unsaved).items() if value != self._counts.get(name, value)]
+        if changed:
+            self._unsaved = []  # said once
+            logger.warning(
+                "%s changes while train_loader is read and is in no checkpoint: if the order depends on it, a "
+                "resumed run sees other batches; give its class state_dict and load_state_dict",
+                " and ".join(changed),
+            )

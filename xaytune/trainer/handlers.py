@@ -154,7 +154,8 @@ class SaveCheckpoint:
 class SaveBest:
     """Writes a checkpoint where a metric is the best so far, in place of the one before. For ``eval_end``.
 
-    The best value is a metric itself: ``saved_best_<metric>``.
+    The best value is a metric itself: ``saved_best_<metric>``. A run that is resumed leaves the file of its best
+    evaluation before that where it is.
 
     Args:
         trainer: The Trainer.

@@ -61,6 +61,11 @@ class Objective:
         reduction = options.get("reduction", getattr(loss_fn, "reduction", "mean"))
         if reduction == "none":
             raise ValueError("loss_fn must return one number: its reduction is 'none', use 'mean'")
+        if reduction == "sum":
+            raise ValueError(
+                "loss_fn must be a mean: its reduction is 'sum', so that values and gradients depend on the size "
+                "of the batches; use 'mean', or divide the sum yourself in a training_step"
+            )
         self._averages = reduction == "mean"
         self._loss_fn, self._training_step, self._size = loss_fn, training_step, size
 
