@@ -26,19 +26,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def resumed_elsewhere(folder: Path, kind: str) -> torch.Tensor:
-    """The final weights of a run that another process takes up from the newest checkpoint of the folder."""
+def resumed_elsewhere(folders: dict[Path, str]) -> list[torch.Tensor]:
+    """The final weights of runs that another process takes up from the newest checkpoints of folders."""
     program = (
         "import sys, torch\n"
         "from tests.models import weights\n"
         "from tests.trainer.test_checkpoints import OPTIONS, scheduled\n"
-        "trainer = scheduled(seed=99, checkpoint_dir=sys.argv[1], **OPTIONS[sys.argv[2]])\n"
-        "trainer.fit()\n"
-        "torch.save(weights(trainer), sys.argv[1] + '/weights')\n"
+        "for folder, kind in zip(sys.argv[1::2], sys.argv[2::2], strict=True):\n"
+        "    trainer = scheduled(seed=99, checkpoint_dir=folder, **OPTIONS[kind])\n"
+        "    trainer.fit()\n"
+        "    torch.save(weights(trainer), folder + '/weights')\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(folder), kind], check=True)
-    found: torch.Tensor = torch.load(folder / "weights")
-    return found
+    arguments = [argument for folder, kind in folders.items() for argument in (str(folder), kind)]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+    return [torch.load(folder / "weights") for folder in folders]
 
 
 def flip_a_bit_of_a_tensor(path: Path) -> None:
@@ -54,25 +55,31 @@ def scheduled(**options: Any) -> Trainer:
     return make_trainer(schedule=lambda optimizer: StepLR(optimizer, 1, gamma=0.5), **options)
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
-@pytest.mark.parametrize("steps", [1, 4, 6])
-def test_a_run_taken_up_in_a_new_process_ends_with_the_same_bits(tmp_path: Path, kind: str, steps: int) -> None:
-    straight = scheduled(**OPTIONS[kind])
-    straight.fit()
-
-    cut = scheduled(checkpoint_dir=tmp_path, **OPTIONS[kind])
-    cut.callbacks.on("step_end")(lambda state: state.global_step == steps and state.stop_training())
-    assert cut.fit().global_step == steps
-    assert torch.equal(resumed_elsewhere(tmp_path, kind), weights(straight))
-
-
-def test_a_run_taken_up_at_the_end_of_an_epoch_ends_with_the_same_bits(tmp_path: Path) -> None:
-    straight = scheduled(eval_loader=loader())
-    straight.fit()
-    cut = scheduled(checkpoint_dir=tmp_path, eval_loader=loader())
-    cut.callbacks.on("epoch_end")(TrainState.stop_training)
-    cut.fit()
-    assert torch.equal(resumed_elsewhere(tmp_path, "evaluated"), weights(straight))
+def test_a_run_taken_up_in_a_new_process_ends_with_the_same_bits(tmp_path: Path) -> None:
+    folders: dict[Path, str] = {}
+    straight: dict[str, torch.Tensor] = {}
+    for kind, options in OPTIONS.items():
+        undisturbed = scheduled(**options)
+        undisturbed.fit()
+        straight[kind] = weights(undisturbed)
+        for steps in (1, 4, 6):  # the last of them is the end of an epoch
+            folder = tmp_path / f"{kind} {steps}"
+            cut = scheduled(checkpoint_dir=folder, **options)
+            cut.callbacks.on("step_end")(
+                lambda state, steps=steps: state.global_step == steps and state.stop_training()
+            )
+            assert cut.fit().global_step == steps
+            folders[folder] = kind
+        cut = scheduled(checkpoint_dir=tmp_path / kind, **options)
+        cut.callbacks.on("epoch_end")(TrainState.stop_training)
+        cut.fit()
+        folders[tmp_path / kind] = kind
+    resumed = resumed_elsewhere(folders)
+    assert [
+        at.name
+        for at, found in zip(folders, resumed, strict=True)
+        if not torch.equal(found, straight[folders[at]])
+    ] == []
 
 
 def test_a_resumed_run_starts_where_it_was_and_counts_on(tmp_path: Path) -> None:
