@@ -455,7 +455,9 @@ def test_an_evaluation_of_nothing_is_refused_by_name(kind: str) -> None:
         ({"loss_fn": lambda o, t: F.cross_entropy(o, t, reduction="none")}, TypeError, r"of shape \(8,\)"),
     ],
 )
-def test_a_loss_that_is_not_a_mean_of_one_number_is_refused_in_words(options: Any, error: Any, message: str) -> None:
+def test_a_loss_that_is_not_a_mean_of_one_number_is_refused_in_words(
+    options: Any, error: Any, message: str
+) -> None:
     with pytest.raises(error, match=message):
         make_trainer(**options).fit()
 
