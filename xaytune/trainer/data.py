@@ -248,7 +248,8 @@ class ResumableLoader:
         self._loader_state = state.get("loader")
 
     def _tell_what_is_not_saved(self) -> None:
-        changed = [name for name, value in _counts(self._unsaved).items() if value != self._counts.get(name, value)]
+        now = _counts(self._unsaved)
+        changed = [name for name, value in now.items() if value != self._counts.get(name, value)]
         if changed:
             self._unsaved = []  # said once
             logger.warning(
