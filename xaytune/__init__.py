@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         PicturesError,
         RemoteError,
         SessionError,
+        SkipTrial,
         SpecError,
         StorageError,
         XaytuneError,
@@ -41,6 +42,7 @@ __all__ = [
     "RemoteError",
     "Results",
     "SessionError",
+    "SkipTrial",
     "SpecError",
     "StorageError",
     "Sweep",
@@ -76,6 +78,7 @@ _HOMES = {
     "Trial": "xaytune.trial.trial",
     "current_trial": "xaytune.trial.joining",
     "resume": "xaytune.ray_tune.sweep",
+    "SkipTrial": "xaytune.errors",
     **dict.fromkeys(_ERRORS, "xaytune.errors"),
 }
 

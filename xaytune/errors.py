@@ -13,6 +13,8 @@
     ├── DashboardError               the dashboard cannot be served
     └── PicturesError                pictures cannot be drawn here
 
+:class:`SkipTrial` is none of them: recipes raise it.
+
 An error says where, what, what was got, and how to fix it.
 """
 
@@ -33,6 +35,7 @@ __all__ = [
     "Problem",
     "RemoteError",
     "SessionError",
+    "SkipTrial",
     "SpecError",
     "StorageError",
     "XaytuneError",
@@ -128,6 +131,13 @@ class DashboardError(XaytuneError):
 
 class PicturesError(XaytuneError):
     """Pictures cannot be drawn here: what draws them is missing."""
+
+
+class SkipTrial(Exception):  # noqa: N818 - a way to end, as StopIteration
+    """A recipe raises it where its configuration makes no sense, with the reason.
+
+    The trial ends as stopped, has no value, and is no failure; the searcher avoids such configurations.
+    """
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.driver.harness import Played
 from xaytune.driver.commands import Kill, Release, RequestStop
-from xaytune.errors import Problem
+from xaytune.errors import Problem, SpecError
 from xaytune.records.state import Best
 from xaytune.trial.messages import Failure, Length, Refused, Start, StopRequest
 
@@ -283,3 +283,47 @@ def test_where_trials_spend_long_before_their_first_step_it_is_said_once_how_to_
     (note,) = (event["text"] for event in sweep.recorder.events() if event["event"] == "note")
     assert note.startswith("trials spend 1.5 s of 12.0 s before their first step: ")
     assert "`setup`" in note
+
+
+def test_a_trial_without_a_checkpoint_is_not_paused_but_refused_with_the_mend(play: Play) -> None:
+    sweep = play(scheduler={"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}, num_samples=8)
+    trial = sweep.start().trial
+    older = {5: "checkpoints/00000/step-00000005.pt"}
+    with pytest.raises(SpecError, match=r"a:b wrote no checkpoint .*trial\.keep\(model=model"):
+        sweep.report(trial, 9, 0.5, checkpoints=older)
+    assert "paused" not in {trial.status for trial in sweep.driver.state.trials.values()}
+
+
+def test_a_lost_attempt_is_recorded_with_how_far_it_was(play: Play) -> None:
+    sweep = play()
+    sweep.start()
+    sweep.heartbeat(0, 30, epoch=3)  # within the seconds in which no progress is recorded
+    sweep.heartbeat(0, 35, epoch=3)
+    sweep.driver.lost(0, "lost", "signal 9")
+    (failure,) = (event for event in sweep.recorder.events() if event["event"] == "failure")
+    assert (failure["epoch"], failure["global_step"]) == (3, 35)
+
+
+def test_a_skipped_trial_is_neither_best_nor_a_failure_and_infeasible_to_the_searcher(play: Play) -> None:
+    sweep = play(search={"algorithm": "tpe", "n_startup_trials": 1})
+    best = Best(0.9, 1, 10, {"m": 0.9})
+    sweep.report(sweep.start().trial, 1, 0.9, best=best)
+    reason = "skipped: too wide for its depth"
+    sweep.end(0, 1, status="stopped", reason=reason, failure=Failure("skipped", reason), best=best)
+    assert (sweep[0].status, sweep[0].reason, sweep[0].value) == ("stopped", reason, None)
+    sweep.report(sweep.start().trial, 1, 0.1, best=Best(0.1, 1, 10, {"m": 0.1}))
+    sweep.end(1, 1, best=Best(0.1, 1, 10, {"m": 0.1}))
+    found = sweep.driver.state.best
+    assert found is not None
+    assert found.number == 1
+    again = play(search={"algorithm": "tpe", "n_startup_trials": 1})
+    assert (again[0].value, again[0].failure) == (None, "skipped")
+
+
+def test_notes_of_recipes_are_recorded_once_a_sweep(play: Play) -> None:
+    sweep = play()
+    for trial in (sweep.start().trial, sweep.start().trial):
+        sweep.heartbeat(trial, 5, notes=("the loop trains on",))
+    assert [event["text"] for event in sweep.recorder.events() if event["event"] == "note"] == [
+        "the loop trains on"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Loop:
         pausing: bool = False,
         heartbeat_s: float = 1000,
         points: DecisionPoints | None = None,
+        assignment: Assignment | None = None,
         **state: Any,
     ) -> None:
         self.callbacks = CallbackManager()
@@ -54,9 +56,8 @@ class Loop:
             points=points or DecisionPoints(self.axis, milestones, pausing=pausing),
             heartbeat_s=heartbeat_s,
         )
-        self.reporter = Reporter(
-            task, Assignment(trial=0, seed=0, config={}), folder / "checkpoints" / "00000", self
-        )
+        assignment = assignment or Assignment(trial=0, seed=0, config={})
+        self.reporter = Reporter(task, assignment, folder / "checkpoints" / "00000", self)
         self.reporter.attach(self.callbacks)
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
@@ -182,7 +183,7 @@ def test_a_resumed_run_is_not_judged_again_nor_by_what_was_restored(tmp_path: Pa
 
 def test_a_stop_request_is_followed_at_the_next_step(tmp_path: Path) -> None:
     loop = Loop("epoch", (), tmp_path).start().steps(1)
-    loop.reporter.stop_request = StopRequest("enough")
+    loop.reporter.stopping.take(StopRequest("enough"))
     loop.steps(1)
     assert loop.state.should_stop
 
@@ -208,9 +209,16 @@ def test_metrics_are_taken_as_they_stand_when_the_step_ends(tmp_path: Path) -> N
     assert "words" not in loop.end().metrics
 
 
-def test_a_metric_of_several_numbers_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a metric must be one number: 'scores' has the shape \(3,\)"):
-        Loop("epoch", (), tmp_path).start().steps(1, scores=torch.ones(3))
+def test_what_is_no_number_is_left_out_and_named_once(tmp_path: Path) -> None:
+    odd = {"array": torch.ones(3), "list": [0.5], "text": "0.5", "complex": 0.5j, "huge": 10**400, 5: None}
+    loop = Loop("epoch", (), tmp_path).start()
+    loop.state.metrics.update(odd, one=torch.ones(1), decimal=Decimal("0.5"), bool=True, score=0.1)
+    ended = loop.steps(2).end()
+    assert ended.metrics == {"one": 1.0, "decimal": 0.5, "bool": 1.0, "score": 0.1}
+    assert sorted(ended.notes) == sorted(
+        f"the metric {name!r} is left out: a metric is a number, a tensor or an array of one number"
+        for name in odd
+    )
 
 
 def test_a_stop_that_answers_a_decision_is_followed_before_another_step(tmp_path: Path) -> None:
@@ -231,8 +239,8 @@ def test_a_pause_that_answers_a_decision_unwinds_the_run(tmp_path: Path) -> None
 def test_the_first_request_counts_but_for_one_that_only_pauses(tmp_path: Path) -> None:
     loop = Loop("epoch", (), tmp_path).start()
     for reason, status in (("wait", "paused"), ("weak", "stopped"), ("late", "stopped")):
-        loop.reporter._take(StopRequest(reason, status))  # type: ignore[arg-type]
-    assert loop.reporter.stop_request == StopRequest("weak", "stopped")
+        loop.reporter.stopping.take(StopRequest(reason, status))  # type: ignore[arg-type]
+    assert loop.reporter.stopping.request == StopRequest("weak", "stopped")
 
 
 def test_heartbeats_are_sent_by_the_training_and_every_row_is_told_once(tmp_path: Path) -> None:
@@ -252,3 +260,142 @@ def test_a_stop_between_decisions_is_followed_within_a_moment(tmp_path: Path) ->
     loop.asked = StopRequest("the budget is spent")
     while not loop.state.should_stop:
         loop.steps(1)
+
+
+def test_what_is_trained_after_a_verdict_does_not_count_and_is_said(tmp_path: Path) -> None:
+    loop = Loop("epoch", (1,), tmp_path, num_epochs=3).start()
+    loop.answer = StopRequest("weak")
+    for epoch in range(3):  # it never looks at should_stop
+        loop.steps(2, score=epoch / 10).end_epoch()
+    ended = loop.end()
+    assert (ended.epoch, ended.global_step, ended.metrics["score"]) == (1, 2, 0.0)
+    assert ended.best is not None
+    assert ended.best.value == 0.0
+    assert [row.global_step for _, rows in loop.told for row in rows] == [1, 2]
+    assert [note for message, _ in loop.told for note in message.notes] == [
+        "a trial trained on after it was told to stop: what it trained then does not count; leave the loop where "
+        "state.should_stop is True"
+    ]
+
+
+def test_what_is_trained_after_a_handler_stopped_the_run_does_not_count_but_its_last_evaluation_does(
+    tmp_path: Path,
+) -> None:
+    loop = Loop("epoch", (), tmp_path, num_epochs=3).start().steps(2)
+    loop.state.stop_training()
+    loop.steps(1).evaluate(0.5).end_epoch().steps(4).evaluate(0.9).end_epoch()
+    ended = loop.end()
+    assert (ended.epoch, ended.global_step, ended.metrics) == (0, 3, {"score": 0.5})
+
+
+def test_a_loop_that_ignores_a_pause_has_trained_what_it_trained(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path, num_epochs=2).start().steps(2)
+    loop.reporter.stopping.take(StopRequest("interrupted", "paused"))
+    loop.steps(2, score=0.1).end_epoch().steps(4, score=0.9).end_epoch()
+    assert loop.reporter.ignored_pause(loop.state)
+    ended = loop.end()
+    assert (ended.epoch, ended.global_step, ended.metrics["score"], ended.notes) == (2, 8, 0.9, ())
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_a_loop_by_epochs_alone_has_a_row_for_each_and_its_best_value(tmp_path: Path, evaluates: bool) -> None:
+    loop = Loop("epoch", (1, 3), tmp_path)
+    for score in (0.5, 0.9, 0.6, 0.6):
+        if evaluates:
+            loop.evaluate(score)
+        loop.state.metrics["score"] = score
+        loop.end_epoch()
+    ended = loop.end()
+    assert loop.decisions == [(1, 0.5, True), (3, 0.6, True)]
+    assert [row.metrics["score"] for _, rows in loop.told for row in rows] == [0.5, 0.9, 0.6, 0.6]
+    assert ended.best is not None
+    assert (ended.best.value, ended.best.epoch, ended.epoch, ended.global_step) == (0.9, 2, 4, 4)
+
+
+def test_a_loop_by_epochs_alone_hears_of_a_stop_between_decisions(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path)
+    loop.asked = StopRequest("the budget is spent")
+    loop.end_epoch()
+    assert loop.state.should_stop
+
+
+def test_steps_that_only_evaluations_tell_of_have_rows(tmp_path: Path) -> None:
+    loop = Loop("global_step", (20,), tmp_path).start()
+    for step in (10, 20, 30):
+        loop.state.global_step = step
+        loop.evaluate(step / 100)
+    assert loop.decisions == [(20, 0.2, True)]
+    loop.end()
+    assert [(row.global_step, row.metrics["score"]) for _, rows in loop.told for row in rows] == [
+        (10, 0.1),
+        (20, 0.2),
+        (30, 0.3),
+    ]
+
+
+def test_a_loop_that_never_sets_the_epoch_is_told_at_its_second(tmp_path: Path) -> None:
+    loop = Loop("epoch", (1, 3), tmp_path).start().steps(4, score=0.1).end_epoch()
+    loop.state.epoch = 0
+    loop.steps(4)
+    with pytest.raises(ValueError, match=r"state\.epoch 0, and that epoch had ended before: set state\.epoch"):
+        loop.callbacks.fire("epoch_end", loop.state)
+
+
+def test_a_loop_that_counts_epochs_from_one_is_told_at_its_first_step(tmp_path: Path) -> None:
+    loop = Loop("epoch", (1, 3), tmp_path, epoch=1)
+    with pytest.raises(ValueError, match=r"the first step of all has state\.epoch 1"):
+        loop.steps(1)
+
+
+@pytest.mark.parametrize("steps", [[0], [1, 1], [2, 1]])
+def test_a_loop_that_does_not_count_its_steps_is_told_at_once(tmp_path: Path, steps: list[int]) -> None:
+    loop = Loop("epoch", (), tmp_path).start()
+    for step in steps[:-1]:
+        loop.state.global_step = step
+        loop.callbacks.fire("step_end", loop.state)
+    loop.state.global_step = steps[-1]
+    with pytest.raises(
+        ValueError, match=rf"state\.global_step {steps[-1]} after step .*count each optimizer step"
+    ):
+        loop.callbacks.fire("step_end", loop.state)
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_loop_that_resumes_with_the_index_of_its_last_epoch_is_judged_as_one_with_their_number(
+    tmp_path: Path, epoch: int
+) -> None:
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(12,), judged_until=3, judged_step=12)
+    loop = Loop("epoch", (1, 3, 5), tmp_path, assignment=resumed, epoch=epoch, global_step=12).start()
+    loop.state.epoch = 3
+    loop.steps(4, score=0.4).end_epoch().steps(4, score=0.5).end_epoch()
+    assert loop.decisions == [(5, 0.5, True)]
+
+
+def test_a_loop_that_resumes_with_an_epoch_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(12,), judged_until=3, judged_step=12)
+    loop = Loop("epoch", (1, 3, 5), tmp_path, assignment=resumed, global_step=12).start()
+    with pytest.raises(
+        ValueError, match=r"it resumes after step 12, where 3 epochs were finished, with state\.epoch 0"
+    ):
+        loop.steps(1)
+
+
+def test_a_loop_that_is_restored_after_train_start_keeps_the_history_before(tmp_path: Path) -> None:
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(4, 8))
+    loop = Loop("epoch", (), tmp_path, assignment=resumed).start()
+    loop.state.epoch, loop.state.global_step = 2, 8
+    ended = loop.steps(4).end_epoch().end()
+    assert (ended.resumed_at, ended.epoch) == (8, 3)
+
+
+@pytest.mark.parametrize(("stopped_at", "epochs"), [(2, 0), (6, 1), (8, 2)])
+def test_an_epoch_that_an_evaluation_stopped_within_does_not_count(
+    tmp_path: Path, stopped_at: int, epochs: int
+) -> None:
+    loop = Loop("global_step", (stopped_at,), tmp_path).start()
+    loop.answer = StopRequest("weak")
+    while not loop.state.should_stop:
+        loop.steps(2).evaluate(0.1)
+        if loop.state.should_stop or loop.state.global_step % 4 == 0:
+            loop.end_epoch()
+    assert loop.end().epoch == epochs

@@ -26,7 +26,7 @@ from xaytune.cli.options import (
     storage_option,
     sweep_argument,
 )
-from xaytune.errors import SessionError, SpecError, StorageError
+from xaytune.errors import Problem, SessionError, SpecError, StorageError
 from xaytune.records.journal import Event
 from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
@@ -201,8 +201,12 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
             on_epoch_end=lambda state: say(f"epoch {state.epoch + 1}: {text.metrics(readable(state.metrics))}"),
             on_command=lambda words: say(f"$ {shlex.join(words)}"),
         )
-    if ended.failure is not None:
-        click.echo(ended.failure.traceback or ended.failure.error, err=True)
+    failure = ended.failure
+    if failure is not None and failure.kind == "no_metric":
+        with locating(spec):
+            raise SpecError([Problem(("metric",), failure.error)])
+    if failure is not None and failure.kind != "skipped":
+        click.echo(failure.traceback or failure.error, err=True)
         sys.exit(SWEEP_FAILED)
     if ended.reason is None and loaded.metric not in ended.metrics:
         with locating(spec):

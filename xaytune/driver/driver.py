@@ -187,7 +187,7 @@ class Driver:
             kind = "not_started"
         record = self.state.trials[trial]
         if attempt.killed is None and self._pausing is None and self._restarts.allows(record, kind):
-            self._recorder.failed(trial, Failure(kind, LOSSES[kind], error), retried=True)
+            self._recorder.failed(trial, Failure(kind, LOSSES[kind], error), attempt.latest, retried=True)
             self._attempts.remove(trial)
             stop = attempt.assignment.stop
             self._ready.append(self._assignment(trial, stop=stop))
@@ -333,7 +333,7 @@ class Driver:
 
     def _end(self, message: Ended) -> End:
         time = self._method.points.axis.of(epoch=message.epoch, global_step=message.global_step)
-        infeasible = message.failure is not None and message.failure.kind == "infeasible"
+        infeasible = message.failure is not None and message.failure.kind in ("infeasible", "skipped")
         best = self.state.trials[message.trial].value
         assert message.status != "paused"
         return End("infeasible" if infeasible else message.status, best, self._result(message, time))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from xaytune.errors import Problem
+from xaytune.errors import Problem, SpecError
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.sweep.references import never_reported
-from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.command import Command
+from xaytune.sweep.spec import Reference, SweepSpec, reference_name
 from xaytune.trial.messages import FailureKind
 
-__all__ = ["LOSSES", "EarlyFailures", "RestartPolicy"]
+__all__ = ["LOSSES", "EarlyFailures", "RestartPolicy", "no_checkpoint"]
 
 LOSSES: Mapping[FailureKind, str] = {
     "lost": "its process was lost",
@@ -71,10 +71,19 @@ class EarlyFailures:
         elif record.failure == "no_metric" and all(trial.value is None for trial in sweep.trials.values()):
             self._counts["no_metric"] += 1
             if self._counts["no_metric"] >= self._enough:
-                self.no_metric = never_reported(self._spec.trains, self._spec.metric, record.metrics)
+                self.no_metric = Problem(("metric",), record.reason or "")
 
     def verdict(self) -> str | None:
         """Words why the sweep ends; None while it does not."""
         if self._counts["error"] < self._enough:
             return None
         return f"its first trials raised before their first step: {self._first}"
+
+
+def no_checkpoint(trains: Reference | Command, purpose: str) -> SpecError:
+    """Words that a recipe writes no checkpoints where its scheduler needs them."""
+    message = (
+        f"{reference_name(trains)} wrote no checkpoint {purpose}: use a Trainer, or say what to keep "
+        "(trial.keep(model=model, optimizer=optimizer)), or save one before each epoch_end"
+    )
+    return SpecError([Problem(("recipe",), message)])

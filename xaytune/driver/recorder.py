@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from xaytune.errors import Problem, SpecError, StorageError
+from xaytune.driver.failures import no_checkpoint
+from xaytune.errors import StorageError
 from xaytune.records import history
 from xaytune.records.checkpoints import CheckpointStore
 from xaytune.records.clock import Clock
@@ -23,7 +24,7 @@ from xaytune.records.state import Best, SweepState
 from xaytune.search.method import Decision, Exploit
 from xaytune.sweep import values
 from xaytune.sweep.objective import Objective
-from xaytune.sweep.spec import SweepSpec, reference_name
+from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trial.messages import (
     Assignment,
@@ -56,6 +57,7 @@ class Recorder:
     Attributes:
         state: What follows from all that was recorded.
         sweep_id: What tells the sweep from all others, also of its name.
+        saves: Whether trials write checkpoints, as all but simulated ones do.
 
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
@@ -70,6 +72,7 @@ class Recorder:
         self._journal = Journal(place.folder / FILE_NAME, clock)
         self.state = SweepState(str(place), self.events())
         self.sweep_id = self.state.id or secrets.token_hex(4)
+        self.saves = True
         self._listener = listener
         self._retention = Retention(spec.checkpoint_config.num_to_keep, self._objective)
         self._notes: set[str] = set()  # what was said once
@@ -128,22 +131,23 @@ class Recorder:
         """Records how many epochs or steps trials train, where the first one has said it."""
         self._write("max_t", max_t=max_t)
 
-    def noted(self, text: str) -> None:
-        """Records what whoever runs the sweep should know, once."""
-        if text not in self._notes:
-            self._notes.add(text)
-            self._write("note", text=text)
+    def noted(self, *texts: str) -> None:
+        """Records what whoever runs the sweep should know, each once."""
+        for text in texts:
+            if text not in self._notes:
+                self._notes.add(text)
+                self._write("note", text=text)
 
     def started(self, message: Started) -> None:
-        """Records that a trial trains in a process, once an attempt; and its notes, each once a sweep."""
-        for note in message.notes:
-            self.noted(note)
+        """Records that a trial trains in a process, once an attempt."""
+        self.noted(*message.notes)
         if self.state.trials[message.trial].attempts <= message.attempt:
             self._write("start", message.trial, attempt=message.attempt, node=message.node, pid=message.pid)
 
     def reported(self, message: Progress) -> None:
         """Records what a trial trained and wrote; not yet what it was worth, nor how it ended."""
         number = message.trial
+        self.noted(*message.notes)
         if message.resumed_at is not None or message.history is not None:
             with self._storing():
                 self._keep_history(message)
@@ -205,7 +209,14 @@ class Recorder:
         )
 
     def paused(self, trial: int, reason: str) -> None:
-        """Records that a trial is paused by a decision."""
+        """Records that a trial is paused by a decision, where it was judged.
+
+        Raises:
+            SpecError: It has no checkpoint of there: what it has reached would be lost.
+        """
+        record = self.state.trials[trial]
+        if self.saves and record.results and record.results[-1].global_step not in record.checkpoints:
+            raise no_checkpoint(self._spec.trains, "to resume from where it is paused")
         self._write("pause", trial, reason=reason)
 
     def donated(self, number: int) -> None:
@@ -229,10 +240,7 @@ class Recorder:
         """
         offer = self.state.trials[decision.donor].offer
         if offer is None:
-            message = (
-                "wrote no checkpoint for others to resume from: use a Trainer, or save one before each epoch_end"
-            )
-            raise SpecError([Problem(("recipe",), f"{reference_name(self._spec.trains)} {message}")])
+            raise no_checkpoint(self._spec.trains, "for others to resume from")
         with self._storing():
             path = self._checkpoints.hand_over(offer, decision.trial)
         self._write(
@@ -250,16 +258,10 @@ class Recorder:
         if (trial.stop_reason, trial.stop_status) != (request.reason, request.status):
             self._write("stop", number, reason=request.reason, status=request.status)
 
-    def failed(self, number: int, failure: Failure, *, retried: bool) -> None:
-        """Records that an attempt failed."""
-        self._write(
-            "failure",
-            number,
-            kind=failure.kind,
-            error=failure.error,
-            traceback=failure.traceback,
-            retried=retried,
-        )
+    def failed(self, number: int, failure: Failure, latest: Progress | None, *, retried: bool) -> None:
+        """Records that an attempt failed, and how far it was, if it said so."""
+        place = {} if latest is None else {"epoch": latest.epoch, "global_step": latest.global_step}
+        self._write("failure", number, **dataclasses.asdict(failure), retried=retried, **place)
 
     def ended(self, message: Ended) -> None:
         """Records how a trial ended; one that pauses has not."""
@@ -270,7 +272,7 @@ class Recorder:
             self._clear(message)
             return
         if message.failure is not None:
-            self.failed(message.trial, message.failure, retried=False)
+            self.failed(message.trial, message.failure, message, retried=False)
         best = self._best(message)
         self._write(
             "end",
@@ -290,7 +292,9 @@ class Recorder:
         self._journal.close()
 
     def _best(self, message: Progress) -> Best | None:
-        """The better of an attempt's best and what the attempts before it reached."""
+        """The better of an attempt's best and what the attempts before it reached; none of one that is skipped."""
+        if isinstance(message, Ended) and message.failure is not None and message.failure.kind == "skipped":
+            return None
         before, best = self._best_before.get(message.trial), message.best
         if before is None or best is None:
             return best or before

@@ -43,5 +43,6 @@ def next_attempt(record: TrialRecord, axis: TimeAxis, stop: StopRequest | None =
         attempt=record.attempts,
         checkpoints=tuple(sorted(record.checkpoints)),
         judged_until=record.results[-1].time(axis) if record.results else 0,
+        judged_step=record.results[-1].global_step if record.results else 0,
         stop=stop,
     )

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from xaytune.trainer import checkpoint, random_state
 from xaytune.trainer.cadence import Cadence
-from xaytune.trainer.callbacks import Event, Pause, TrainState
+from xaytune.trainer.callbacks import Event, Pause, TrainState, note_error
 from xaytune.trainer.context import RunContext
 
 __all__ = ["XaytuneCallback"]
@@ -169,7 +169,7 @@ class XaytuneCallback(Checkpoint):
         """Ends a run that raised; a pause is not an end."""
         if self._phase != "running" or isinstance(exception, Pause):
             return
-        self._state.metrics["error"] = f"{type(exception).__name__}: {exception}"
+        note_error(self._state, exception)
         try:
             self._fire("error", trainer)
         finally:

@@ -24,14 +24,14 @@ event            fields
 ``checkpoint``   ``path`` (within the sweep's folder), ``global_step``
 ``damaged``      a checkpoint cannot be used: ``path``, ``global_step``
 ``deleted``      a checkpoint is no longer needed: ``path``, ``global_step``
-``failure``      ``kind`` (``error``, ``no_metric``, ``infeasible``, ``stalled``, ``lost``, ``node_lost``,
-                 ``preempted``, ``not_started``), ``error``, ``traceback``, ``retried`` (whether another attempt
-                 follows)
+``failure``      ``kind`` (``error``, ``no_metric``, ``infeasible``, ``skipped``, ``stalled``, ``lost``,
+                 ``node_lost``, ``preempted``, ``not_started``), ``error``, ``traceback``, ``retried`` (whether
+                 another attempt follows), and ``epoch``, ``global_step`` that it was known to have reached
 ``reopen``       the trial is restarted, though it failed: no trial had trained a step
 ``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,
                  ``path``, ``global_step``
-``note``         ``text``: what whoever runs the sweep should know of how its trials are started
+``note``         ``text``: what whoever runs the sweep should know of its recipe
 ``max_t``        epochs or steps that trials train, as the first one said: ``max_t``
 ``fall_back``    the search method was told to decide by cheaper means: ``reason``
 ``pause``        the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``

@@ -274,6 +274,8 @@ class SweepState:
         self._update_position(event)
         trial = self.trials[event["trial"]]
         trial.status, trial.reason, trial.ended = event["status"], event["reason"], event["t"]
+        if trial.failure == "skipped":
+            trial.best = None
 
 
 def _interned(names: dict[str, Any]) -> dict[str, Any]:

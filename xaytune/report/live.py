@@ -150,7 +150,7 @@ class _Lines:
             _print(self._console, f"{sweep.name}: {planned(sweep)}{ended}")
             _print(self._console, line.plain if line is not None else None)
         elif line is not None:
-            failed = event["event"] == "failure" or event.get("status") == "failed"
+            failed = event["event"] in ("failure", "note") or event.get("status") == "failed"
             if failed or time.monotonic() >= self._quiet_until:
                 self._quiet_until = time.monotonic() + _QUIET_S
                 _print(self._console, f"[{progress_text(sweep)}] {line.plain}; {best_so_far(sweep, terms)}")

@@ -164,6 +164,8 @@ class _Teller:
 
     def _failure(self, event: Event) -> str:
         kind = event.get("kind", "error")
+        if kind == "skipped":
+            return "the recipe raised SkipTrial"
         said = self._raised if kind == "error" else _KINDS.get(kind, "")
         follows = ""
         if event.get("retried"):

@@ -135,7 +135,7 @@ class _Replaying:
     def on_end(self, event: Event) -> None:
         trial = event["trial"]
         self._not_taken_over(trial)
-        status = "infeasible" if self._failures.pop(trial, None) == "infeasible" else event["status"]
+        status = "infeasible" if self._failures.pop(trial, None) in ("infeasible", "skipped") else event["status"]
         last = self._result(event, event["metrics"].get(self._metric))
         actions = self._method.on_end(trial, End(status, event["value"], last))  # type: ignore[arg-type]
         for known in (self.left.unfinished, self.left.stops, self._decided):

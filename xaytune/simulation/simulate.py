@@ -63,6 +63,7 @@ def simulate(
     method, clock = method_for(spec), VirtualClock()
     objective = Objective(spec.metric, spec.mode)
     with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
+        recorder.saves = False
         remaining = resume(spec, recorder, method)
         recorder.begun()
         driver = Driver(spec, method, recorder, clock, remaining)

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, get_args
 
-__all__ = ["EVENTS", "CallbackManager", "Event", "Handler", "Pause", "TrainState"]
+__all__ = ["EVENTS", "CallbackManager", "Event", "Handler", "Pause", "TrainState", "fire_error", "note_error"]
 
 Event = Literal[
     "train_start",
@@ -143,6 +143,22 @@ class CallbackManager:
             return
         for handler in handlers:
             handler(state)
+
+
+def note_error(state: TrainState, error: BaseException) -> None:
+    """Puts what was raised into ``metrics["error"]``, as text, unless a metric is called so."""
+    if isinstance(state.metrics.get("error", ""), str):
+        try:
+            text = str(error)
+        except Exception:  # whatever its __str__ does
+            text = ""
+        state.metrics["error"] = f"{type(error).__name__}: {text}"
+
+
+def fire_error(callbacks: CallbackManager, state: TrainState, error: BaseException) -> None:
+    """Fires ``error`` for what was raised."""
+    note_error(state, error)
+    callbacks.fire("error", state)
 
 
 def _check_event(event: str) -> None:

@@ -73,7 +73,9 @@ class OwnLoop:
         self._saves = Saves(self, save_every_s)
         self._run = OwnRun(self.callbacks, self._saves)
         self._open: TrainState | None = None  # of a run that has begun and not ended, whoever fires its events
+        self._error_fired = False
         self.callbacks.on("train_start")(self._note_start)
+        self.callbacks.on("error")(self._note_error)
         self.callbacks.on("train_end")(self._note_end)
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
@@ -245,7 +247,7 @@ class OwnLoop:
         """
         self._run.finish(error)
         if self._open is not None and not isinstance(error, Pause):
-            fire_end(self.callbacks, self._open, error)
+            fire_end(self.callbacks, self._open, None if self._error_fired else error)
 
     @property
     def state(self) -> TrainState:
@@ -284,6 +286,9 @@ class OwnLoop:
 
     def _note_start(self, state: TrainState) -> None:
         self._open = state
+
+    def _note_error(self, state: TrainState) -> None:
+        self._error_fired = True
 
     def _note_end(self, state: TrainState) -> None:
         self._open = None

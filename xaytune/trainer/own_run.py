@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from xaytune.trainer import random_state
-from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState
+from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_error
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
 
@@ -313,8 +313,7 @@ def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException
     """Fires ``error``, where there was one, and ``train_end``, whatever the handlers of ``error`` do."""
     try:
         if error is not None:
-            state.metrics["error"] = f"{type(error).__name__}: {error}"
-            callbacks.fire("error", state)
+            fire_error(callbacks, state, error)
     finally:
         callbacks.fire("train_end", state)
 

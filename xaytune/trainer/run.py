@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xaytune.trainer.arguments import require
-from xaytune.trainer.callbacks import CallbackManager, Event, TrainState
+from xaytune.trainer.callbacks import CallbackManager, Event, TrainState, fire_error
 from xaytune.trainer.context import EvaluationTimes
 from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.folder import CheckpointFolder
@@ -108,9 +108,8 @@ class Run:
             self._parts.data.leave()
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Other BaseExceptions unwind a run that goes on elsewhere: a pause is not an end.
-            self.state.metrics["error"] = f"{type(error).__name__}: {error}"
             try:
-                self._fire("error")
+                fire_error(self.callbacks, self.state, error)
             finally:
                 self._fire("train_end")
             raise
@@ -158,7 +157,7 @@ class Run:
             "a checkpoint cannot be saved in the middle of a step: save it in a handler of step_end or step_start",
         )
         state = dataclasses.asdict(dataclasses.replace(self.state, metrics={}))
-        metrics = {name: value for name, value in self.state.metrics.items() if name != "error"}
+        metrics = {k: v for k, v in self.state.metrics.items() if k != "error" or not isinstance(v, str)}
         return self._parts.state_dict(place.randomness if place.in_step else None) | {
             "state": state | {"metrics": plain_metrics(metrics)},
             "epoch_finished": place.epoch_finished,

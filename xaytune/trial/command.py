@@ -220,7 +220,7 @@ class _Asking:
     def look(self) -> None:
         """Asks it, where it is time to; called every now and then from when it is to stop."""
         if self._at is None:
-            request = self._reporter.stop_request if self._reporter is not None else None
+            request = self._reporter.stopping.request if self._reporter is not None else None
             over = request is not None and request.status == "completed"
             self._at = time.monotonic() + (_LAST_S if over else 0.0)
         if time.monotonic() >= self._at:

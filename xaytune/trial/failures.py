@@ -11,7 +11,7 @@ from types import TracebackType
 from xaytune.errors import RemoteError
 from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["describe", "failure_of", "format_error", "kind_of"]
+__all__ = ["describe", "failure_of", "format_error", "kind_of", "words_of"]
 
 _PACKAGE = str(Path(__file__).parents[1])
 # How torch, its allocators and its libraries say that there is not enough memory, where the type does not.
@@ -41,8 +41,16 @@ def describe(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         code = error.code
         return f"exit code {code} (SystemExit)" if isinstance(code, int) else f"SystemExit: {code}"
-    first_line, *_ = _text(error).splitlines() or [""]
+    first_line, *_ = words_of(error).splitlines() or [""]
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+
+
+def words_of(error: BaseException) -> str:
+    """Returns the text of an error; none where it cannot be told as text."""
+    try:
+        return str(error)
+    except Exception:  # nothing that a recipe can raise is to stop the report of it
+        return ""
 
 
 def format_error(error: BaseException) -> str:
@@ -70,14 +78,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in _text(error) for words in _OUT_OF_MEMORY)
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # nothing that a recipe can raise is to stop the report of it
-        return ""
+    return isinstance(error, RuntimeError) and any(words in words_of(error) for words in _OUT_OF_MEMORY)
 
 
 def _below(trace: TracebackType | None) -> TracebackType | None:

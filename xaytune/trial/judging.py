@@ -78,7 +78,7 @@ class Judging:
         """
         if not self.is_fresh(state):
             return None
-        value = capture(self._metric, state.metrics[self._metric])
+        value = capture(state.metrics[self._metric])
         if value is None:
             got = state.metrics[self._metric]
             raise TypeError(f"the metric of the sweep must be a number: {self._metric!r} is {got!r}")

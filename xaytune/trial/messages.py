@@ -46,7 +46,16 @@ __all__ = [
 ]
 
 FailureKind = Literal[
-    "error", "no_metric", "infeasible", "storage", "stalled", "lost", "node_lost", "preempted", "not_started"
+    "error",
+    "no_metric",
+    "infeasible",
+    "skipped",
+    "storage",
+    "stalled",
+    "lost",
+    "node_lost",
+    "preempted",
+    "not_started",
 ]
 
 
@@ -112,6 +121,7 @@ class Assignment:
         attempt: Times that it was started before.
         checkpoints: Steps of the checkpoints that the journal knows, which this attempt may resume from.
         judged_until: The newest time at which it was judged.
+        judged_step: The step at which it was.
         stop: Why it is to end at once, if it is to: that was decided while it was paused.
     """
 
@@ -121,6 +131,7 @@ class Assignment:
     attempt: int = 0
     checkpoints: tuple[int, ...] = ()
     judged_until: int = 0
+    judged_step: int = 0
     stop: StopRequest | None = None
 
 
@@ -132,11 +143,13 @@ class Message:
         trial: Its number.
         attempt: Which attempt of it says so, from 0.
         rank: Which process of it, for a trial of several.
+        notes: What whoever runs the sweep should know of its recipe; each is said once a sweep.
     """
 
     trial: int
     attempt: int = 0
     rank: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +167,11 @@ class Started(Message):
         node: Address of its node.
         node_id: Ray's id of it.
         pid: The process.
-        notes: What whoever runs the sweep should know about how its trials are started; to be said once a sweep.
     """
 
     node: str = ""
     node_id: str = ""
     pid: int = 0
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +219,7 @@ class Progress(Message):
 def nothing_new(last: Progress) -> dict[str, Any]:
     """Returns the fields of a message that says again what the last one said, and nothing new."""
     known = {field.name: getattr(last, field.name) for field in fields(Progress)}
-    told: dict[str, Any] = {"checkpoints": {}, "discarded": {}, "damaged": {}}
+    told: dict[str, Any] = {"checkpoints": {}, "discarded": {}, "damaged": {}, "notes": ()}
     return {**known, **told, "history": None, "resumed_at": None}
 
 
@@ -233,7 +244,8 @@ class Failure:
 
     Attributes:
         kind: What kind of failure; ``no_metric`` is a recipe that finished and never reported the sweep's metric,
-            and ``storage`` is not the trial's own.
+            ``skipped`` one that raised :class:`~xaytune.errors.SkipTrial`, which is no failure to anybody but the
+            searcher, and ``storage`` is not the trial's own.
         error: The error in a line.
         traceback: The traceback, or what the process said last.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 from xaytune.records.history import Row
@@ -11,30 +12,28 @@ from xaytune.records.history import Row
 __all__ = ["capture", "materialize", "readable"]
 
 
-def capture(name: str, value: Any) -> Any:
+def capture(value: Any) -> Any:
     """Takes a metric as it stands, without waiting for a device.
 
     Returns:
         A float; a tensor of its own where the value lies on an accelerator; None for what is no number.
-
-    Raises:
-        ValueError: The metric is a tensor with more than one element.
     """
-    if isinstance(value, (float, int)):
+    if isinstance(value, float):
         return float(value)
     if hasattr(value, "detach"):
-        if value.numel() != 1:
-            raise ValueError(f"a metric must be one number: {name!r} has the shape {tuple(value.shape)}")
-        if value.device.type == "cpu":
-            return float(value)
+        if value.numel() != 1 or value.is_complex():
+            return None
         # A copy: the loop may go on to change the tensor in place.
-        return value.detach().clone().reshape(())
-    if hasattr(value, "dtype") and hasattr(value, "item"):
-        return float(value)
-    return None
+        return float(value) if value.device.type == "cpu" else value.detach().clone().reshape(())
+    try:
+        if hasattr(value, "dtype") and hasattr(value, "item"):
+            value = value.item()  # of an array with one element
+        return float(value) if isinstance(value, Number) and not isinstance(value, complex) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
-def materialize(rows: Sequence[Row], *, lenient: bool = False) -> None:
+def materialize(rows: Sequence[Row], *, lenient: bool = False) -> set[str]:
     """Turns the captured metrics of rows into floats, in place, waiting for the device once.
 
     What is no number is left out.
@@ -42,7 +41,11 @@ def materialize(rows: Sequence[Row], *, lenient: bool = False) -> None:
     Args:
         rows: The rows.
         lenient: Leave out what cannot be read any more, as on a device after a failed assertion.
+
+    Returns:
+        The names of what is no number.
     """
+    left_out = set()
     others = [
         (row.metrics, name, value)
         for row in rows
@@ -53,6 +56,7 @@ def materialize(rows: Sequence[Row], *, lenient: bool = False) -> None:
     for metrics, name, value in others:
         if value is None:
             del metrics[name]
+            left_out.add(name)
         else:
             tensor: Any = value
             waiting[tensor.device, tensor.dtype].append((metrics, name, tensor))
@@ -67,6 +71,7 @@ def materialize(rows: Sequence[Row], *, lenient: bool = False) -> None:
         else:
             for (metrics, name, _), value in zip(entries, values, strict=True):
                 metrics[name] = float(value)
+    return left_out
 
 
 def readable(metrics: Mapping[str, Any], *, lenient: bool = False) -> dict[str, float]:
@@ -79,7 +84,7 @@ def readable(metrics: Mapping[str, Any], *, lenient: bool = False) -> dict[str, 
     found = {}
     for name, value in metrics.items():
         try:
-            captured = capture(name, value)
+            captured = capture(value)
             if captured is not None:
                 found[name] = float(captured)
         except Exception:

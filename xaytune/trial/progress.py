@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -14,9 +15,12 @@ from xaytune.sweep.objective import Objective
 from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.checkpoint_files import step_of
+from xaytune.trial.epochs import Epochs
 from xaytune.trial.metrics import capture, materialize, readable
 
 __all__ = ["Untold"]
+
+logger = logging.getLogger(__name__)
 
 
 class Untold:
@@ -25,6 +29,7 @@ class Untold:
     Args:
         objective: The sweep's.
         checkpoint_dir: Where the trial's checkpoints are written.
+        epochs: Those that are finished.
 
     Attributes:
         rows: Of the steps, the newest last. Their metrics may lie on a device still.
@@ -32,26 +37,50 @@ class Untold:
         damaged: Paths of those that were found to be, by step.
         resumed_at: The step that the attempt began at.
         best: Where the metric was best so far, of what was told.
-        epochs: Epochs finished.
+        epochs: Those that are finished.
     """
 
-    def __init__(self, objective: Objective, checkpoint_dir: Path) -> None:
+    def __init__(self, objective: Objective, checkpoint_dir: Path, epochs: Epochs) -> None:
         self.rows: list[Row] = []
         self.checkpoints: dict[int, str] = {}
         self.damaged: dict[int, str] = {}
         self.resumed_at: int | None = None
-        self.epochs = 0
+        self.epochs = epochs
         self._objective = objective
         self._checkpoint_dir = checkpoint_dir
         self._discarded: dict[int, str] = {}
         self.best: Best | None = None
         self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was told
         self._begun = time.monotonic()
-        self._row = Row(0, 0, 0, {})
+        self._row = Row(0, 0, 0, {})  # of the last step
+        self._notes: list[str] = []
+        self._noted: set[str] = set()
+
+    def resume_at(self, global_step: int) -> None:
+        """Takes in at which step the attempt began."""
+        if self.resumed_at != global_step:
+            self.resumed_at = global_step
+            self._row = Row(0, 0, global_step, {})
+
+    def note(self, text: str) -> None:
+        """Takes what whoever runs the sweep should know of its recipe, once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._notes.append(text)
+            logger.warning(text)
 
     def add_step(self, state: TrainState) -> None:
-        """Adds the row of a step: nothing is copied that need not be, and no device is waited for."""
-        metrics = {k: v if type(v) is float else capture(k, v) for k, v in state.metrics.items()}
+        """Adds the row of a step: nothing is copied that need not be, and no device is waited for.
+
+        Raises:
+            ValueError: It is no new step.
+        """
+        if state.global_step <= self._row.global_step:
+            raise ValueError(
+                f"step_end was fired with state.global_step {state.global_step} after step "
+                f"{self._row.global_step}: count each optimizer step (state.global_step += 1) before its step_end"
+            )
+        metrics = {k: v if type(v) is float else capture(v) for k, v in state.metrics.items()}
         self._row = Row(state.epoch, state.step, state.global_step, metrics)
         self.rows.append(self._row)
 
@@ -60,9 +89,11 @@ class Untold:
         return self._row
 
     def amend_step(self, state: TrainState) -> None:
-        """Adds to the row of the last step what was measured after it."""
-        if self.rows and self.rows[-1].global_step == state.global_step:
-            metrics = {name: capture(name, value) for name, value in state.metrics.items()}
+        """Adds to the row of the last step what was measured after it, or a row for steps without step_end."""
+        if state.global_step > self._row.global_step:
+            self.add_step(state)
+        elif self.rows and (self._row.epoch, self._row.global_step) == (state.epoch, state.global_step):
+            metrics = {name: capture(value) for name, value in state.metrics.items()}
             self.rows[-1] = self.rows[-1]._replace(metrics=metrics)
 
     def add_checkpoint(self) -> None:
@@ -96,7 +127,8 @@ class Untold:
             The fields of a :class:`~xaytune.trial.messages.Progress`, and the rows that go with it.
         """
         rows = self.rows[:-1] if keep_last else self.rows
-        materialize(rows, lenient=lenient)
+        for name in materialize(rows, lenient=lenient) - {"error"}:
+            self.note(f"the metric {name!r} is left out: a metric is a number, a tensor or an array of one number")
         self.rows = self.rows[-1:] if keep_last else []
         for row in rows:
             self._consider(row.metrics, row.epoch, row.global_step)
@@ -108,7 +140,7 @@ class Untold:
             self._consider(metrics, state.epoch, global_step)
         checkpoints = _pop(self.checkpoints, math.inf if all_checkpoints else self._newest[1])
         fields = {
-            "epoch": self.epochs,
+            "epoch": self.epochs.finished,
             "global_step": global_step,
             "metrics": metrics,
             "best": self.best,
@@ -117,8 +149,9 @@ class Untold:
             "discarded": _pop(self._discarded, max(checkpoints, default=0) - 1),
             "damaged": self.damaged,
             "resumed_at": self.resumed_at,
+            "notes": tuple(self._notes),
         }
-        self.damaged, self.resumed_at = {}, None
+        self.damaged, self.resumed_at, self._notes = {}, None, []
         return fields, rows
 
     def _consider(self, metrics: Mapping[str, float], epoch: int, global_step: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from xaytune.records.history import Row
 from xaytune.sweep.time_axis import LevelPoints
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.trial.epochs import Epochs
 from xaytune.trial.judging import Judging
 from xaytune.trial.messages import (
     Assignment,
@@ -23,6 +24,7 @@ from xaytune.trial.messages import (
     Task,
 )
 from xaytune.trial.progress import Untold
+from xaytune.trial.stopping import Stopping
 
 __all__ = ["Link", "Reporter"]
 
@@ -32,6 +34,10 @@ _LOOK_S = 0.02
 _QUIET_S = 1.0
 # So many rows at most are kept here.
 _MAX_ROWS = 16_384
+_TRAINED_ON = (
+    "a trial trained on after it was told to stop: what it trained then does not count; leave the loop where "
+    "state.should_stop is True"
+)
 
 
 class Link(Protocol):
@@ -63,45 +69,48 @@ class Reporter:
         link: The way to the driver.
 
     Attributes:
-        stop_request: Why the run is to stop, once it is.
+        stopping: How the run is told to stop, once it is.
         state: The run's, once it has one.
         ended: Whether ``train_end`` was fired.
+        error_fired: Whether ``error`` was.
         save_checkpoint: Saves the run, if its loop gave the means to.
         untold: What was trained since the last message.
         points: When the trial is judged.
     """
 
     def __init__(self, task: Task, assignment: Assignment, checkpoint_dir: Path, link: Link) -> None:
-        self.stop_request: StopRequest | None = assignment.stop
+        self.stopping = Stopping(assignment.stop)
         self.state: TrainState | None = None
-        self.ended = False
+        self.ended = self.error_fired = False
         self.save_checkpoint: Callable[[], Path] | None = None
-        self.untold = Untold(task.objective, checkpoint_dir)
+        epochs = Epochs(0 if task.points.axis.by_step else assignment.judged_until, assignment.judged_step)
+        self.untold = Untold(task.objective, checkpoint_dir, epochs)
         self._sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         self._link = link
         self.points, self._heartbeat_s = task.points, task.heartbeat_s
         self._judging = Judging(task.objective.metric, task.points, assignment.judged_until)
-        self._broken_off = False  # whether the current epoch ended before its last batch
+        self._checkpoints = assignment.checkpoints
+        self._begun = False  # whether a step, or an epoch without one, has ended in this attempt
         self._next_look = 0.0
         self._told = time.monotonic()
 
     def attach(self, callbacks: CallbackManager) -> None:
         """Registers the handlers, after all others but the first, which others that raise must not hide."""
+        callbacks.on("error")(self._note_error)
         callbacks.on("train_end")(self._note_end)
         callbacks.on("train_start", last=True)(self._on_train_start)
         callbacks.on("step_end", last=True)(self._on_step_end)
         callbacks.on("eval_start", last=True)(self._judging.evaluation_starts)
         callbacks.on("eval_end", last=True)(self._on_eval_end)
         callbacks.on("epoch_end", last=True)(self._on_epoch_end)
-        callbacks.on("checkpoint_saved", last=True)(lambda state: self.untold.add_checkpoint())
+        callbacks.on("checkpoint_saved", last=True)(self._on_checkpoint_saved)
         callbacks.on("train_end", last=True)(self._on_train_end)
 
     def look(self, state: TrainState) -> None:
         """Takes a request to stop between two steps: the epoch is broken off there."""
-        self._take(self._link.stop_request())
-        if self.stop_request is not None and not state.should_stop:
-            self._broken_off = True
-            state.stop_training()
+        self.stopping.take(self._link.stop_request())
+        if self.stopping.request is not None and not state.should_stop:
+            self.stopping.tell_after_step(state)
 
     def end(self, status: Any, reason: str | None, failure: Failure | None = None) -> tuple[Ended, list[Row]]:
         """Returns the message that tells how the run ended, with its rows.
@@ -118,30 +127,56 @@ class Reporter:
         if state is not None and not state.should_stop and self._judging.is_fresh(state):
             if self.points.axis.by_step:
                 due = self._judging.take_due(state.global_step)
-            elif not self._broken_off:
-                due = self._judging.take_due(self.untold.epochs)
+            elif self.stopping.cut_at != state.global_step:
+                due = self._judging.take_due(self.untold.epochs.finished)
         fields, rows = self.untold.take(state, keep_last=False, all_checkpoints=True, lenient=failure is not None)
         return Ended(**self._sender, **fields, status=status, reason=reason, due=due, failure=failure), rows
 
+    def is_finished(self, state: TrainState) -> bool:
+        """Whether the run has trained all that it was to."""
+        return 0 < state.num_epochs <= self.untold.epochs.finished or 0 < state.max_steps <= state.global_step
+
+    def ignored_pause(self, state: TrainState) -> bool:
+        """Whether the run was to pause, and its loop trained on until it had trained all: that is no pause."""
+        return self.stopping.pauses and self.is_finished(state) and self.stopping.cut_at != state.global_step
+
     # The hot path: nothing here leaves the process, or waits for a device.
     def _on_step_end(self, state: TrainState) -> None:
+        if not self._begun:
+            self._begin(state, trained=1)
+        if self.stopping.final is not None and self._overruns(state):
+            return
         self.untold.add_step(state)
-        if self.state is None:
-            self.untold.resumed_at = state.global_step - 1
         self.state = state
         if self._judging.step_reached(state.global_step):
             self._judge(state, state.global_step)
         now = time.monotonic()
         if now >= self._next_look:
-            self._next_look = now + _LOOK_S
             self._look(now)
-        if self.stop_request is not None:
-            state.stop_training()
-        self._broken_off = state.should_stop or 0 < state.max_steps <= state.global_step
+        if self.stopping.request is not None or state.should_stop or 0 < state.max_steps <= state.global_step:
+            self.stopping.tell_after_step(state)
+
+    def _begin(self, state: TrainState, trained: int) -> None:
+        """Takes in where the attempt begins, from the first step that it has trained, or epoch without one."""
+        self._begun = True
+        before = max(0, state.global_step - trained)
+        if self.state is None or before in self._checkpoints:  # it was resumed later than train_start, if at all
+            self.untold.resume_at(before)
+        if self.untold.epochs.begin(state, trained):
+            self._judging.take_due(self._reached(state))
+
+    def _overruns(self, state: TrainState) -> bool:
+        """Whether the loop has trained on after it was told to stop: that does not count, which is said."""
+        if not self.stopping.overruns(state):
+            return False
+        self.state = self.stopping.final
+        self.untold.note(_TRAINED_ON)
+        return True
 
     def _look(self, now: float) -> None:
         """Takes a request to stop that came meanwhile, and sends a heartbeat where one is due."""
-        self._take(self._link.stop_request())
+        self._next_look = now + _LOOK_S
+        self.stopping.take(self._link.stop_request())
         quiet = now - self._told
         due = quiet >= self._heartbeat_s or (bool(self.untold.checkpoints) and quiet >= _QUIET_S)
         if (due and not self._link.busy) or len(self.untold.rows) >= _MAX_ROWS:
@@ -149,25 +184,20 @@ class Reporter:
             fields, rows = self.untold.take(None, keep_last=True, all_checkpoints=False)
             self._link.tell(Heartbeat(**self._sender, **fields), rows)
 
-    def _take(self, request: StopRequest | None) -> None:
-        """Takes a request to stop; the first one counts, but for one that only pauses."""
-        if request is not None and (self.stop_request is None or self.stop_request.status == "paused"):
-            self.stop_request = request
-
     def _on_train_start(self, state: TrainState) -> None:
         if self.ended:
             raise RuntimeError(
                 "a trial is one run, and train_start was fired again after train_end: train what else there is "
                 "to train, such as the other folds, with callbacks of its own"
             )
-        self.state, self.untold.epochs = state, state.epoch
-        self.untold.resumed_at = state.global_step
+        self.state = state
+        self.untold.epochs.resume(state)
+        self.untold.resume_at(state.global_step)
         if isinstance(self.points, LevelPoints):
             self._tell_length(state, self.points)
         if state.global_step > 0:
             self._judging.resume(state, self._reached(state))
-        if self.stop_request is not None:
-            state.stop_training()
+        self.stopping.tell(state)
 
     def _tell_length(self, state: TrainState, points: LevelPoints) -> None:
         """Says how long the run is to be: when it is judged follows from that."""
@@ -178,61 +208,77 @@ class Reporter:
         self._link.tell(Length(**self._sender, length=length), [])
 
     def _on_eval_end(self, state: TrainState) -> None:
+        if self._overruns(state):
+            return
         self.untold.amend_step(state)
         self._judging.evaluation_ends(state)
-        if self.points.axis.by_step:
-            self._judge(state, state.global_step)
+        if self.points.axis.by_step and self._judge(state, state.global_step):
+            self.stopping.cut_by_evaluation_at = state.global_step
+        elif self.stopping.final is not None:
+            self.stopping.tell(state)  # it was told before, and this is its last evaluation
 
     def _on_epoch_end(self, state: TrainState) -> None:
+        if not self._begun:
+            self._begin(state, trained=0)
+        if not state.should_stop and self.untold.epochs.are_without_step(state):
+            state.step = 1  # in a loop without steps, an epoch is one
+            state.global_step += 1
+            self.untold.add_step(state)
+        if self._overruns(state):
+            return
         self.state = state
-        if not self._broken_off:
-            self.untold.epochs = state.epoch + 1
         self.untold.amend_step(state)
+        stopping = self.stopping
+        stopped = stopping.cut_by_evaluation_at == state.global_step
+        self.untold.epochs.end(state, cut=stopping.cut_at == state.global_step, cut_by_evaluation=stopped)
         if not self.points.axis.by_step or self.points.at_every_evaluation:
             self._judge(state, self._reached(state))
+        self._look(time.monotonic())
         # A run that is over is not to be paused: it would be resumed for nothing.
-        if self.stop_request is not None and not (self.stop_request.status == "paused" and self._over(state)):
-            state.stop_training()
+        if not (stopping.pauses and self.is_finished(state)):
+            stopping.tell(state)
+
+    def _on_checkpoint_saved(self, state: TrainState) -> None:
+        if not self.stopping.overrun:
+            self.untold.add_checkpoint()
+
+    def _note_error(self, state: TrainState) -> None:
+        self.error_fired = True
 
     def _note_end(self, state: TrainState) -> None:
         self.ended = True
 
     def _on_train_end(self, state: TrainState) -> None:
-        self.state = state
-        self.untold.amend_step(state)
+        if not self.stopping.overrun:
+            self.state = state
+            self.untold.amend_step(state)
 
-    def _judge(self, state: TrainState, at: int) -> None:
-        """Asks for a decision where one is due.
+    def _judge(self, state: TrainState, at: int) -> bool:
+        """Asks for a decision where one is due, and tells whether it is to stop.
 
         A run that is only to be paused is judged before: a decision must not be left out.
 
         Raises:
             Pause: The answer is that the run is to be paused, which was saved here.
         """
-        stopping = self.stop_request is not None and self.stop_request.status != "paused"
-        if stopping or self._over(state):
-            return
+        stopping = self.stopping.request is not None and not self.stopping.pauses
+        if stopping or state.should_stop or self.is_finished(state):  # the last message speaks of it then
+            return False
         due = self._judging.decision_due(state, at)
         if due is None:
-            return
+            return False
         if self.points.pausing and self.save_checkpoint is not None:
             self.save_checkpoint()
         fields, rows = self.untold.take(state, keep_last=not self.points.pausing, all_checkpoints=False)
         answer = self._link.ask(DecisionDue(**self._sender, **fields, due=due), rows)
         self._told = time.monotonic()
-        self._take(answer)
+        self.stopping.take(answer)
         if answer is not None and answer.status == "paused" and self.points.pausing:
             raise Pause
-        if self.stop_request is not None:
-            state.stop_training()
+        if self.stopping.request is None:
+            return False
+        self.stopping.tell(state)
+        return True
 
     def _reached(self, state: TrainState) -> int:
-        return self.points.axis.of(epoch=self.untold.epochs, global_step=state.global_step)
-
-    def _over(self, state: TrainState) -> bool:
-        """Whether the loop ends here anyway: the last message speaks of it then."""
-        return (
-            state.should_stop
-            or 0 < state.num_epochs <= self.untold.epochs
-            or 0 < state.max_steps <= state.global_step
-        )
+        return self.points.axis.of(epoch=self.untold.epochs.finished, global_step=state.global_step)

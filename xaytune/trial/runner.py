@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from xaytune.errors import SkipTrial
 from xaytune.records.results import dotted
-from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.sweep.command import Command
+from xaytune.sweep.options import reference_name
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_error
 from xaytune.trainer.own_loop import set_current_trial
-from xaytune.trial.failures import describe, failure_of
+from xaytune.trial.failures import failure_of, words_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.program import ProgramFailedError, ProgramLostError
@@ -20,6 +23,7 @@ from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.trackers.tracker import TrackedTrial
 from xaytune.trial.trackers.tracking import Tracking
 from xaytune.trial.trial import Trial
+from xaytune.trial.unreported import nothing_reported, notice_tune_report, report_returned, tune_report_failure
 
 __all__ = ["RecipeRun"]
 
@@ -55,6 +59,7 @@ class RecipeRun:
         self._recipe, self._damaged = recipe, damaged
         self._tracking: Tracking | None = None
         self.raised: BaseException | None = None
+        self._returned: Any = None
         self.callbacks = CallbackManager()
         checkpoint_dir = checkpoint_dir_of(task, assignment)
         self.reporter = Reporter(task, assignment, checkpoint_dir, link)
@@ -102,12 +107,14 @@ class RecipeRun:
         if raised is None:
             try:
                 self._trial.finish()
+                if self.reporter.state is None:
+                    self._take_returned()
                 if self.reporter.state is not None and not self.reporter.ended:
                     self.callbacks.fire("train_end", self.reporter.state)
             except BaseException as error:
                 raised = error
         if isinstance(raised, Pause):
-            request = self.reporter.stop_request
+            request = self.reporter.stopping.request
             return self._end("paused", request.reason if request is not None else None)
         if raised is None:
             return self._finish()
@@ -115,7 +122,7 @@ class RecipeRun:
         # What handlers raise now changes nothing of how the run failed.
         with contextlib.suppress(BaseException):
             self._fire_error(raised)
-        return self._fail(raised)
+        return self._skip(raised) if isinstance(raised, SkipTrial) else self._fail(raised)
 
     def _seed(self) -> None:
         import torch
@@ -126,15 +133,20 @@ class RecipeRun:
         seed_everything(self._assignment.seed)
 
     def _call_recipe(self) -> None:
+        notice_tune_report()
         try:
             recipe = self._recipe or resolve(self._task.recipe)
-            returned = recipe(self._assignment.config, self._trial)
-        except SystemExit as exit:
+            self._returned = recipe(self._assignment.config, self._trial)
+        except SystemExit as exit:  # as a script ends
             if exit.code not in (None, 0):
                 raise
-            return  # as a script ends
-        if self.reporter.state is None and isinstance(returned, TrainState):
-            self.reporter.state = returned
+
+    def _take_returned(self) -> None:
+        """Takes what a recipe returned that has reported nothing."""
+        if isinstance(self._returned, TrainState):
+            self.reporter.state = self._returned
+        else:
+            report_returned(self._returned, self._task.objective.metric, self.callbacks)
 
     def _track(self) -> Tracking | None:
         if not self._task.trackers:
@@ -157,18 +169,23 @@ class RecipeRun:
         if state is None or self.reporter.ended:
             return
         try:
-            if "error" not in state.metrics:
-                state.metrics["error"] = describe(raised)
-                self.callbacks.fire("error", state)
+            if not self.reporter.error_fired:
+                fire_error(self.callbacks, state, raised)
         finally:
             if not self.reporter.ended:
                 self.callbacks.fire("train_end", state)
 
     def _finish(self) -> Ended:
         """Ends a run whose recipe returned."""
-        request, state = self.reporter.stop_request, self.reporter.state
+        request, state = self.reporter.stopping.request, self.reporter.state
+        if state is not None and self.reporter.ignored_pause(state):
+            state.should_stop = False
         if request is not None and (state is None or state.should_stop):
             return self._end(request.status, request.reason)
+        if state is None and not isinstance(self._task.recipe, Command):
+            name = reference_name(self._task.recipe)
+            failure = nothing_reported(name, self._returned, self._task.objective.metric)
+            return self._end("failed", failure.error, failure)
         if state is None or not state.should_stop:
             return self._end("completed", None)
         why = self._trial.stop_reason or f"a callback stopped it at step {state.global_step}"
@@ -176,11 +193,17 @@ class RecipeRun:
 
     def _fail(self, error: BaseException) -> Ended:
         failure = error.failure if isinstance(error, ProgramFailedError) else failure_of(error)
+        failure = tune_report_failure(error, self._task.objective.metric) or failure
         if isinstance(error, SystemExit):  # of a parser of arguments, for one, which has said why
             said = last_lines(Path(self._task.sweep_dir) / file_of(self._assignment.trial), 1)
             if said:
                 failure = Failure(failure.kind, f"{failure.error}; it printed {said!r}", failure.traceback)
         return self._end("failed", failure.error, failure)
+
+    def _skip(self, skipped: SkipTrial) -> Ended:
+        """Ends a run whose recipe refuses its configuration: it has no value, and did not fail."""
+        reason = f"skipped: {words_of(skipped) or 'the recipe gave no reason'}"
+        return self._end("stopped", reason, Failure("skipped", reason))
 
     def _end(self, status: str, reason: str | None, failure: Failure | None = None) -> Ended:
         try:

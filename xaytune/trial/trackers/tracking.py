@@ -158,7 +158,7 @@ class Tracking:
         self._evaluated = self._evaluated | new.keys()
         self._seen = dict(state.metrics)
         if new:
-            captured = {name: capture(name, value) for name, value in new.items()}
+            captured = {name: capture(value) for name, value in new.items()}
             self._rows.append(
                 (time.time(), Row(state.epoch, state.step, state.global_step, captured), frozenset())
             )

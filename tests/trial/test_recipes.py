@@ -1,0 +1,127 @@
+"""What becomes of recipes as people write them first: by ``try``, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from xaytune.errors import SkipTrial
+from xaytune.sweep.spec import SweepSpec
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.own_loop import set_current_trial
+from xaytune.trial.in_process import try_configuration
+from xaytune.trial.messages import Ended
+from xaytune.trial.trial import Trial
+
+
+@pytest.fixture(autouse=True)
+def no_trial_left() -> Iterator[None]:
+    yield
+    set_current_trial(None)
+
+
+def attempt(recipe: Any, metric: str = "score") -> Ended:
+    spec = SweepSpec.parse(
+        {"recipe": recipe, "metric": metric, "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
+    )
+    return try_configuration(spec, {"x": 0.25}, on_start=lambda config: None, on_epoch_end=lambda state: None)
+
+
+@pytest.mark.parametrize("form", ["number", "mapping"])
+def test_what_a_recipe_returns_is_its_value_where_it_reported_nothing(form: str) -> None:
+    def objective(config: Mapping[str, float], trial: Trial) -> Any:
+        return config["x"] if form == "number" else {"score": config["x"], "loss": 2.0}
+
+    ended = attempt(objective)
+    assert (ended.status, ended.epoch, ended.global_step) == ("completed", 1, 1)
+    assert ended.best is not None
+    assert ended.best.value == 0.25
+    assert ended.metrics.get("loss") == (2.0 if form == "mapping" else None)
+
+
+@pytest.mark.parametrize(
+    ("returned", "what"),
+    [
+        (None, "returned nothing"),
+        ("0.5", "returned a str"),
+        ((0.5, 3), "returned a tuple"),
+        ({"loss": 1.0}, "returned a mapping of loss"),
+        ([], "returned a list"),
+    ],
+)
+def test_a_recipe_that_reports_nothing_is_told_what_came_back_and_how_to_report(returned: Any, what: str) -> None:
+    ended = attempt(lambda config, trial: returned)
+    assert ended.status == "failed"
+    assert ended.failure is not None
+    assert ended.failure.kind == "no_metric"
+    assert what in str(ended.reason)
+    assert "trial.report(score=...)" in str(ended.reason)
+
+
+def test_a_recipe_skips_its_configuration_by_an_exception_with_the_reason() -> None:
+    def train(config: Mapping[str, float], trial: Trial) -> None:
+        for _ in trial.epochs(3):
+            trial.report(score=0.9)
+            raise SkipTrial("too wide for its depth")
+
+    ended = attempt(train)
+    assert (ended.status, ended.reason) == ("stopped", "skipped: too wide for its depth")
+    assert ended.failure is not None
+    assert ended.failure.kind == "skipped"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.ray
+def test_ray_tunes_report_is_told_of_at_its_first_call_with_what_to_write_instead() -> None:
+    calls = []
+
+    def train(config: Mapping[str, float], trial: Trial) -> None:
+        from ray import tune
+
+        for epoch in range(9):
+            calls.append(epoch)
+            tune.report({"score": 1.0})
+
+    ended = attempt(train)
+    assert ended.status == "failed"
+    assert "Ray's report() does nothing" in str(ended.reason)
+    assert "trial.report(score=...)" in str(ended.reason)
+    assert calls == [0]
+
+
+@pytest.mark.parametrize("name", ["error", "err"])
+@pytest.mark.parametrize("starts", [True, False])
+def test_error_is_fired_once_whatever_a_metric_is_called(name: str, starts: bool) -> None:
+    heard: list[Any] = []
+
+    def train(config: Mapping[str, float], trial: Trial) -> None:
+        trial.callbacks.on("error")(lambda state: heard.append(dict(state.metrics)))
+        trial.callbacks.on("train_end")(lambda state: heard.append("train_end"))
+        state = TrainState(num_epochs=3, metrics={name: 0.5})
+        if starts:
+            trial.callbacks.fire("train_start", state)
+        state.step = state.global_step = 1
+        trial.callbacks.fire("step_end", state)
+        raise ValueError("no more data")
+
+    ended = attempt(train, metric=name)
+    text = {} if name == "error" else {"error": "ValueError: no more data"}
+    assert heard == [{name: 0.5} | text, "train_end"]
+    assert ended.metrics == {name: 0.5}
+
+
+def test_a_loop_that_fires_its_own_error_is_not_told_of_it_again() -> None:
+    heard: list[str] = []
+
+    def train(config: Mapping[str, float], trial: Trial) -> None:
+        trial.callbacks.on("error")(lambda state: heard.append("error"))
+        trial.callbacks.on("train_end")(lambda state: heard.append("train_end"))
+        state = TrainState()
+        trial.callbacks.fire("train_start", state)
+        trial.callbacks.fire("error", state)
+        raise ValueError("no more data")
+
+    assert attempt(train).status == "failed"
+    assert heard == ["error", "train_end"]
