@@ -20,6 +20,7 @@ import torch
 
 from tests.conftest import Run
 from tests.ray_tune.test_sweeps import ASHA, events_of, fired
+from xaytune.ray_tune.running import _Interrupts
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.journal import FILE_NAME, Event, read_events
 from xaytune.records.results import Results
@@ -183,6 +184,20 @@ def test_a_sweep_that_was_interrupted_goes_on_as_if_it_had_not_been(
     for trial in undisturbed.trials:
         pd.testing.assert_frame_equal(results.history(trial.number), undisturbed.history(trial.number))
         assert_same(last_checkpoint(results, trial.number), last_checkpoint(undisturbed, trial.number))
+
+
+def test_a_terminal_that_is_lost_pauses_the_sweep_however_often_that_is_told_unless_it_is_ignored() -> None:
+    with _Interrupts() as interrupts:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupts.asked
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with _Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_ctrl_c_ends_the_sweep_at_once(tmp_path: Path) -> None:

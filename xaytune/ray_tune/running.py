@@ -59,6 +59,7 @@ _CHANGEABLE = (
     "setup",
     "stall_timeout_s",
     "stop_grace_s",
+    "tracker_timeout_s",
     "trackers",
 )
 
@@ -73,7 +74,7 @@ def run_sweep(
 ) -> Results:
     """Runs a sweep to its end.
 
-    The first Ctrl-C (or SIGTERM) pauses the running trials through their own loops, and ends the sweep as
+    The first Ctrl-C (SIGTERM, SIGHUP) pauses the running trials through their own loops, and ends the sweep as
     ``interrupted``; the second ends it at once.
 
     Args:
@@ -249,6 +250,7 @@ def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str
         callbacks=tuple(spec.callbacks),
         trackers=tuple(spec.trackers),
         tracker_settings=trackers.settings(spec.trackers),
+        tracker_timeout_s=spec.tracker_timeout_s,
         objective=Objective(spec.metric, spec.mode),
         seed=spec.search.seed,
         points=method.points,
@@ -258,8 +260,13 @@ def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str
     )
 
 
+_PAUSING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class _Interrupts:
-    """Takes Ctrl-C and SIGTERM as the wish to pause the sweep; the second time they interrupt it. A context.
+    """Takes Ctrl-C, SIGTERM and SIGHUP (the terminal is gone) as the wish to pause the sweep. A context.
+
+    The second time they interrupt it. What is ignored, as SIGHUP under ``nohup``, stays so.
 
     Attributes:
         asked: Whether the sweep is to be paused.
@@ -271,7 +278,8 @@ class _Interrupts:
 
     def __enter__(self) -> _Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+            asked = [n for n in _PAUSING if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {n: signal.signal(n, self._interrupt) for n in asked}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -279,6 +287,7 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _interrupt(self, signum: int, frame: object) -> None:
-        if self.asked:
+        # A terminal that goes is told of more than once.
+        if self.asked and signum != signal.SIGHUP:
             raise KeyboardInterrupt
         self.asked = True

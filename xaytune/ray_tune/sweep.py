@@ -41,6 +41,7 @@ class Sweep:
         callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
         trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``,
             or objects of a class of one's own (:class:`xaytune.Tracker`).
+        tracker_timeout_s: Seconds that a tracker is waited for; then a trial gives it up, and trains on.
         points_to_evaluate: Configurations that are tried first.
         warm_start: Earlier sweeps whose best configurations are tried first.
         failures: ``{"retries": 3}``: times that a trial is restarted after it lost its process.
@@ -71,6 +72,7 @@ class Sweep:
         setup: Callable[[], Any] | str | None = None,
         callbacks: Sequence[Callable[..., Any] | str] | Callable[..., Any] | str = (),
         trackers: Sequence[Any] | Any = (),
+        tracker_timeout_s: float | None = None,
         points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
         warm_start: Sequence[str] | str = (),
         failures: Mapping[str, Any] | int | None = None,

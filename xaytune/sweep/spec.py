@@ -65,6 +65,7 @@ class SweepSpec(Options):
         failures: What to do about failures.
         budget: When the sweep ends, though trials are left.
         checkpoint_config: Which checkpoints are kept.
+        tracker_timeout_s: Seconds that a tracker is waited for, whatever it is to do; then a trial gives it up.
         stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop.
         stall_timeout_s: Seconds without a step after which a trial's process is ended; None waits for ever.
     """
@@ -87,6 +88,7 @@ class SweepSpec(Options):
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     callbacks: list[Reference] = Field(default_factory=list)
     trackers: list[TrackerSpec] = Field(default_factory=list)
+    tracker_timeout_s: float = Field(default=30, gt=0)
     requirements: list[str] = Field(default_factory=list)
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()

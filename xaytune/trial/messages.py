@@ -74,6 +74,7 @@ class Task:
         callbacks: Called once a trial with ``(trial, config)``.
         trackers: Experiment trackers.
         tracker_settings: Variables of the environment that trackers are set up by.
+        tracker_timeout_s: Seconds that a tracker is waited for.
         objective: What is optimised.
         seed: The sweep's seed.
         points: When trials are judged.
@@ -92,6 +93,7 @@ class Task:
     callbacks: tuple[Reference, ...] = ()
     trackers: tuple[TrackerSpec, ...] = ()
     tracker_settings: Mapping[str, str] = field(default_factory=dict)
+    tracker_timeout_s: float = 30
     objective: Objective
     seed: int
     points: DecisionPoints

@@ -96,6 +96,10 @@ class Untold:
             metrics = {name: capture(value) for name, value in state.metrics.items()}
             self.rows[-1] = self.rows[-1]._replace(metrics=metrics)
 
+    def saved(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return bool(checkpoint_files.list_checkpoints(self._checkpoint_dir))
+
     def add_checkpoint(self) -> None:
         """Adds the newest checkpoint."""
         written = checkpoint_files.list_checkpoints(self._checkpoint_dir)

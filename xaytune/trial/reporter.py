@@ -38,6 +38,10 @@ _TRAINED_ON = (
     "a trial trained on after it was told to stop: what it trained then does not count; leave the loop where "
     "state.should_stop is True"
 )
+_BEGAN_AGAIN = (
+    "a trial that has a checkpoint began again from its first step: let the recipe load trial.latest_checkpoint, "
+    "or say what to keep (trial.keep(model=model, optimizer=optimizer))"
+)
 
 
 class Link(Protocol):
@@ -162,6 +166,8 @@ class Reporter:
         before = max(0, state.global_step - trained)
         if self.state is None or before in self._checkpoints:  # it was resumed later than train_start, if at all
             self.untold.resume_at(before)
+        if before == 0 and self._checkpoints and self.untold.saved():
+            self.untold.note(_BEGAN_AGAIN)
         if self.untold.epochs.begin(state, trained):
             self._judging.take_due(self._reached(state))
 

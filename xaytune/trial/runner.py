@@ -160,7 +160,7 @@ class RecipeRun:
             config=dotted(assignment.config),
             folder=Path(self._task.sweep_dir),
         )
-        return Tracking(self._task.trackers, trial)
+        return Tracking(self._task.trackers, trial, self._task.tracker_timeout_s, self.reporter.untold.note)
 
     def _fire_error(self, raised: BaseException) -> None:
         """Ends a run that raised as a Trainer would have, where its own loop did not."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
+from xaytune.trial.trackers.patience import check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["Mlflow"]
@@ -31,7 +33,10 @@ class Mlflow(Tracker):
     """A run of MLflow. ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` mean what they mean to MLflow."""
 
     def begin(self, sweep: str) -> None:
-        """Makes the experiment: trials are not to race for it."""
+        """Makes the experiment: trials are not to race for it. A server must answer."""
+        uri = mlflow.get_tracking_uri()
+        if uri.startswith(("http://", "https://")):
+            check_server(uri)
         _experiment(sweep, MlflowClient())
 
     def open(self, trial: TrackedTrial) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,9 +16,12 @@ from xaytune.sweep.spec import TrackerSpec
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trial.metrics import capture, materialize
 from xaytune.trial.recipe import resolve
+from xaytune.trial.trackers.patience import Caller
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["FOLDERS", "Tracking", "begin", "made", "problems_of", "settings"]
+
+logger = logging.getLogger(__name__)
 
 # Where trackers keep files of their own in a sweep's folder.
 FOLDERS = ("tensorboard", "trackers", "wandb")
@@ -103,29 +106,38 @@ class Tracking:
     """Gives the trackers of a trial what it measures.
 
     A metric of the training is given at every step; one that an evaluation sets, where it was set. A tracker that
-    fails later than at its start is given up with a warning: the training goes on.
+    fails, or does not answer, is given up with a warning: the trial trains on.
 
     Args:
         trackers: What names them.
         trial: The trial.
+        timeout_s: Seconds that one is waited for, whatever it is to do.
+        note: Takes what whoever runs the sweep should know.
     """
 
-    def __init__(self, trackers: Iterable[TrackerSpec], trial: TrackedTrial) -> None:
-        self._trackers: list[Tracker] = []
+    def __init__(
+        self,
+        trackers: Iterable[TrackerSpec],
+        trial: TrackedTrial,
+        timeout_s: float,
+        note: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self._trackers: list[tuple[str, Caller, Tracker]] = []
+        self._note = note
         # When it was trained, a row, and the names of it that are left out. The row is the reporter's own.
         self._rows: list[tuple[float, Row, frozenset[str]]] = []
         self._seen: dict[str, Any] = {}  # metrics as the last step left them
         self._evaluated: frozenset[str] = frozenset()
         self._given = time.monotonic()
         self._failed = False
-        try:
-            for spec in trackers:
+        for spec in trackers:
+            caller = Caller(timeout_s)
+            try:
                 tracker = made(spec)
-                tracker.open(trial)
-                self._trackers.append(tracker)
-        except Exception as error:
-            self.close("failed", f"{spec.name}: {error}", None)
-            raise
+                caller.call(functools.partial(tracker.open, trial))
+                self._trackers.append((spec.name, caller, tracker))
+            except Exception as error:
+                self._give_up(spec.name, error)
 
     def attach(self, callbacks: CallbackManager, newest_row: Callable[[], Row]) -> None:
         """Registers the handlers, after all others.
@@ -182,10 +194,14 @@ class Tracking:
         self._tell(lambda tracker: tracker.log(points))
 
     def _tell(self, told: Callable[[Tracker], None]) -> None:
-        for tracker in list(self._trackers):
+        for known in list(self._trackers):
+            name, caller, tracker = known
             try:
-                told(tracker)
+                caller.call(functools.partial(told, tracker))
             except Exception as error:
-                self._trackers.remove(tracker)
-                name, cause = type(tracker).__name__, f"{type(error).__name__}: {error}"
-                warnings.warn(f"{name} takes no more of this trial, which goes on: {cause}", stacklevel=2)
+                self._trackers.remove(known)
+                self._give_up(name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        logger.warning("%s: %s: %s", name, type(error).__name__, error)
+        self._note(f"{name} is given up by a trial, which trains on: {type(error).__name__}, see its output")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import wandb
 
+from xaytune.trial.trackers.patience import check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["Wandb"]
@@ -14,6 +15,14 @@ __all__ = ["Wandb"]
 
 class Wandb(Tracker):
     """A run of W&B. ``WANDB_PROJECT``, ``WANDB_MODE`` and the like mean what they mean to W&B."""
+
+    def begin(self, sweep: str) -> None:
+        """Checks that runs can be sent to where they belong."""
+        settings = wandb.Settings()
+        settings.update_from_system_settings()
+        settings.update_from_env_vars(dict(os.environ))
+        if settings.mode not in ("offline", "disabled", "dryrun"):
+            check_server(settings.base_url)
 
     def open(self, trial: TrackedTrial) -> None:
         """Begins a run, or continues it."""

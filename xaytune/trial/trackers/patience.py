@@ -1,0 +1,68 @@
+"""How long a tracker is waited for."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Caller", "check_server"]
+
+# A server that does not answer in so long when a sweep starts is taken to be down.
+_SERVER_S = 8.0
+
+
+class Caller:
+    """Calls functions on a thread of its own, one after another, and waits for each for so long at most.
+
+    Args:
+        timeout_s: Seconds.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._returned: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Calls a function, and returns what it returns.
+
+        Raises:
+            TimeoutError: It takes too long. Nothing more may be called then.
+            Exception: What it raises.
+        """
+        self._calls.put(function)
+        try:
+            value, error = self._returned.get(timeout=self._timeout_s)
+        except queue.Empty:
+            raise TimeoutError(f"it did not answer within {self._timeout_s:g} s") from None
+        if error is not None:
+            raise error
+        return value
+
+    def _work(self) -> None:
+        while True:
+            function = self._calls.get()
+            try:
+                self._returned.put((function(), None))
+            except Exception as error:
+                self._returned.put((None, error))
+
+
+def check_server(url: str) -> None:
+    """Checks that a server answers, whatever it says.
+
+    Raises:
+        OSError: It cannot be reached.
+    """
+    try:
+        urllib.request.urlopen(url, timeout=_SERVER_S).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise OSError(f"{url} cannot be reached: {reason}") from error
