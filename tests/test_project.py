@@ -40,6 +40,7 @@ def test_the_exported_names_are_these() -> None:
         "RemoteError",
         "Results",
         "SessionError",
+        "SkipTrial",
         "SpecError",
         "StorageError",
         "Sweep",

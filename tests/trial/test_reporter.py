@@ -210,7 +210,14 @@ def test_metrics_are_taken_as_they_stand_when_the_step_ends(tmp_path: Path) -> N
 
 
 def test_what_is_no_number_is_left_out_and_named_once(tmp_path: Path) -> None:
-    odd = {"array": torch.ones(3), "list": [0.5], "text": "0.5", "complex": 0.5j, "huge": 10**400, 5: None}
+    odd: dict[Any, Any] = {
+        "array": torch.ones(3),
+        "list": [0.5],
+        "text": "0.5",
+        "complex": 0.5j,
+        "huge": 10**400,
+        5: None,
+    }
     loop = Loop("epoch", (), tmp_path).start()
     loop.state.metrics.update(odd, one=torch.ones(1), decimal=Decimal("0.5"), bool=True, score=0.1)
     ended = loop.steps(2).end()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from numbers import Number
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from xaytune.records.history import Row
@@ -28,7 +29,7 @@ def capture(value: Any) -> Any:
     try:
         if hasattr(value, "dtype") and hasattr(value, "item"):
             value = value.item()  # of an array with one element
-        return float(value) if isinstance(value, Number) and not isinstance(value, complex) else None
+        return float(value) if isinstance(value, (Real, Decimal)) else None
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -45,7 +46,7 @@ def materialize(rows: Sequence[Row], *, lenient: bool = False) -> set[str]:
     Returns:
         The names of what is no number.
     """
-    left_out = set()
+    left_out: set[str] = set()
     others = [
         (row.metrics, name, value)
         for row in rows
