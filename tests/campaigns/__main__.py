@@ -12,6 +12,7 @@ CAMPAIGNS = {
     "kills": "tests.campaigns.kills:run",
     "misbehaviour": "tests.campaigns.misbehaviour:run",
     "never-stalls": "tests.search.curves.test_gates:campaign",
+    "spaces": "tests.campaigns.spaces:run",
     "trainer": "tests.trainer.disturbances:campaign",
 }
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from xaytune.sweep.domains import Categorical, Domain, Float
+from xaytune.sweep.values import key
 
 __all__ = ["Choices", "distribution_of"]
 
 
 class Choices:
-    """The values of a parameter as Optuna can store them: choices that are no scalars become their JSON text."""
+    """The values of a parameter as Optuna can store and tell apart: choices that it could not become texts."""
 
     def __init__(self, domain: Domain) -> None:
-        self._scalars = not isinstance(domain, Categorical) or all(
-            isinstance(choice, (bool, int, float, str, type(None))) for choice in domain.choices
-        )
         choices = domain.choices if isinstance(domain, Categorical) else ()
+        scalars = all(type(choice) in (bool, int, float, str, type(None)) for choice in choices)
+        self._scalars = scalars and len(set(choices)) == len(choices)  # 0 and False are one to Optuna
         self.encoded = [self.encode(choice) for choice in choices]
         self._values = dict(zip(map(_key, self.encoded), choices, strict=True))
 
     def encode(self, value: Any) -> Any:
         """Returns a value as Optuna stores it."""
-        return value if self._scalars else json.dumps(value, default=repr, sort_keys=True)
+        return value if self._scalars else key(value)
 
     def decode(self, encoded: Any) -> Any:
         """Returns the choice that is stored so."""

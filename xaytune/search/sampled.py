@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,8 @@ class SampledMethod(SearchMethod):
         self._values: dict[int, dict[int, float]] = {}  # of the trials that have not ended, by time
         self._kept: dict[int, int] = {}  # times of the checkpoints that are kept for others
         self._asked = 0
+        # A population is as large as it can be: one that waited for more would wait for ever.
+        setting = dataclasses.replace(setting, num_trials=self.num_trials)
         sampler.begin(setting)
         scheduler.begin(setting)
         self.points = scheduler.points

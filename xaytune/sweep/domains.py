@@ -31,6 +31,9 @@ class Float:
 
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
+        for name in ("low", "high", "q"):  # what is computed of them is to be a float, too
+            if (bound := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(bound))
         if self.q is not None:
             if not 0 < self.q <= self.high - self.low:
                 raise ValueError(f"q must be above 0 and at most high - low (got {self.q})")
@@ -53,10 +56,10 @@ class Float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"must be a number (got {text(value)})")
         if not self.low <= value <= self.high:
-            raise ValueError(f"must be from {self.low} to {self.high} (got {value})")
+            raise ValueError(f"must be from {self.low:g} to {self.high:g} (got {value})")
         steps = (value - self.low) / self.q if self.q is not None else 0.0
         if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
-            raise ValueError(f"must be {self.low} plus a multiple of {self.q} (got {value})")
+            raise ValueError(f"must be {self.low:g} plus a multiple of {self.q:g} (got {value})")
         return float(value)
 
 
