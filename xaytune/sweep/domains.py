@@ -31,15 +31,15 @@ class Float:
 
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
-        for name in ("low", "high", "q"):  # what is computed of them is to be a float, too
-            if (bound := getattr(self, name)) is not None:
-                object.__setattr__(self, name, float(bound))
         if self.q is not None:
             if not 0 < self.q <= self.high - self.low:
                 raise ValueError(f"q must be above 0 and at most high - low (got {self.q})")
             steps = (self.high - self.low) / self.q
             if not math.isfinite(steps) or not math.isclose(steps, round(steps), rel_tol=1e-9):
                 raise ValueError(f"high - low must be a multiple of q (got {self.low}, {self.high}, {self.q})")
+        for name in ("low", "high", "q"):  # what is computed of them is to be a float, too
+            if (bound := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(bound))
 
     def values(self) -> Sequence[float] | None:
         """All values there are; None if they are too many to be tried each."""
