@@ -203,6 +203,8 @@ def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listen
     with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
         remaining = resume(spec, recorder, method)
         recorder.begun()
+        if spec.without_scheduler is not None:
+            recorder.noted(spec.without_scheduler)
         for _, reference in _references(spec):
             if (why := not_found_again(reference)) is not None:
                 recorder.noted(why)

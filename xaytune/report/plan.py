@@ -9,10 +9,10 @@ from xaytune.report.terms import configuration
 from xaytune.report.text import trials
 from xaytune.search.build import method_for
 from xaytune.search.method import NewTrial
-from xaytune.sweep.algorithms import AshaSpec
+from xaytune.sweep.algorithms import AshaSpec, CurvesSpec
 from xaytune.sweep.space import dotted
 from xaytune.sweep.spec import SweepSpec
-from xaytune.sweep.time_axis import TimeAxis
+from xaytune.sweep.time_axis import TimeAxis, levels_of
 
 __all__ = ["first_configurations", "plan", "samples"]
 
@@ -73,8 +73,16 @@ def _cost(spec: SweepSpec) -> list[str]:
         rungs = ", ".join(map(str, scheduler.rungs))
         share = f"1/{scheduler.reduction_factor:g}"
         judged = f": judged after {rungs} {axis.unit}s, about the best {share} continue each time"
+    if isinstance(scheduler, CurvesSpec):
+        levels = ", ".join(map(str, levels_of(scheduler.grace_period, max_t))) if max_t else ""
+        when = (
+            f"after {levels} {axis.unit}s" if max_t else f"at levels up to the {axis.unit}s that the recipe trains"
+        )
+        judged = f": judged {when}, against what a new configuration promises"
     lines = [f"scheduler   {scheduler.algorithm}{judged}"]
-    if max_t is None:
+    if spec.without_scheduler is not None:
+        lines.append(f"at most     what the recipe trains: {spec.without_scheduler}")
+    elif max_t is None:
         lines.append("at most     what the recipe trains: the scheduler ends no trial at a set time")
     elif spec.num_trials is not None:
         lines.append(f"at most     {axis.count(spec.num_trials * max_t)}, were no trial stopped early")

@@ -145,13 +145,19 @@ def _kind(value: Any) -> str | None:
     return "extension" if own else "built-in"
 
 
+def _search_options_of(value: Any) -> Any:
+    """The same of a search: a seed alone is that of random draws, or of a scheduler that draws itself."""
+    options = _options_of(value)
+    return {"algorithm": "random", **options} if isinstance(options, Mapping) else options
+
+
 _BuiltInSearch = Annotated[
     RandomSpec | GridSpec | QmcSpec | TpeSpec | GpSpec | CmaesSpec, Field(discriminator="algorithm")
 ]
 SearchSpec = Annotated[
     Annotated[_BuiltInSearch, Tag("built-in")] | Annotated[SearchExtensionSpec, Tag("extension")],
     Discriminator(_kind),
-    BeforeValidator(_options_of),
+    BeforeValidator(_search_options_of),
 ]
 
 

@@ -148,6 +148,14 @@ class SweepSpec(Options):
         return trains
 
     @property
+    def without_scheduler(self) -> str | None:
+        """Words what it costs that the spec names no scheduler; None where it does."""
+        if "scheduler" in self.model_fields_set or self.num_trials == 1:
+            return None
+        count = "all trials" if self.num_trials is None else f"all {self.num_trials} trials"
+        return f"{count} train to their end, weak ones too: scheduler: curves would stop those early"
+
+    @property
     def objective(self) -> Objective:
         """What the sweep optimises."""
         return Objective(self.metric, self.mode)

@@ -77,7 +77,7 @@ class Task(ABC):
 
     @abstractmethod
     def scale(self) -> tuple[float, float]:
-        """Returns what regret 0 and regret 1 are: the best, and a bad one, of many random configurations."""
+        """Returns the values of regret 0 and regret 1: the best, and a bad one, of many random configurations."""
 
 
 def seed_of(*parts: Any) -> list[int]:
@@ -132,7 +132,6 @@ class LcBench(Task):
         return Curve(accuracy[0], accuracy[0], np.maximum(np.diff(time[0], prepend=0), 1e-3))
 
     def scale(self) -> tuple[float, float]:
-        # The lowest value that any of them has at any epoch: what a trial may be worth when nothing is known.
         return _lcbench_scale(self._folder, self.name)
 
     def random_curves(self, count: int) -> NDArray[np.float64]:
@@ -155,5 +154,6 @@ class LcBench(Task):
 
 @functools.cache
 def _lcbench_scale(folder: Path, name: str) -> tuple[float, float]:
-    curves = LcBench(folder, name).random_curves(5000)
-    return float(curves.max()), float(curves.min())
+    # What a configuration is worth is its value at its best epoch: the best of them is 0, the worst 1.
+    worth = LcBench(folder, name).random_curves(5000).max(axis=1)
+    return float(worth.max()), float(worth.min())

@@ -114,11 +114,11 @@ def test_it_never_stalls_on_a_metric_in_steps(seed: int) -> None:
     outcome = play(
         METHODS["curves"](task, seed, 3), task, workers=4, epochs=20 * task.max_t, trouble=noise, seed=seed
     )
-    assert outcome.full >= 3
+    assert outcome.full >= 5
 
 
 def test_it_never_stalls_on_a_metric_that_is_always_the_same() -> None:
     task = Constant(0)
     method = METHODS["curves"](task, 0, 3)
     outcome = play(method, task, workers=4, epochs=20 * task.max_t, trouble=Trouble(), seed=0)
-    assert outcome.full >= 3
+    assert outcome.full >= 5

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xaytune.search.curves.observations import Observations
-from xaytune.search.method import Action, Continue, Done, End, NewTrial, Result, SearchMethod, Stop
+from xaytune.search.method import Continue, Decision, Done, End, NewTrial, Result, SearchMethod, Stop
 from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.time_axis import levels_of
 
@@ -30,13 +30,12 @@ def sweep(
     running: dict[int, tuple[dict[str, Any], int]] = {}
     number = 0
     while len(told) < events:
-        while len(running) < workers:
-            action = method.next()
-            if not isinstance(action, NewTrial):
-                return told
+        while len(running) < workers and isinstance(action := method.next(), NewTrial):
             running[number] = action.config, 0
             told.append(("next", None, action.config))
             number += 1
+        if not running:
+            return told
         for trial, (config, time) in list(running.items()):
             time = int(method.points.after(time))
             result = Result(time, value(config, time))
@@ -49,7 +48,7 @@ def sweep(
     return told
 
 
-def reasons(events: list[Event]) -> list[Action]:
+def reasons(events: list[Event]) -> list[Decision]:
     return [events_[2][0] for events_ in events if events_[0] == "result"]
 
 
@@ -172,6 +171,14 @@ def test_no_configuration_is_tried_twice_and_a_space_that_is_used_up_ends_the_sw
     assert len(tried) == 9
     assert all(config not in tried[:index] for index, config in enumerate(tried))
     assert method.next() == Done("every configuration of the space has been tried")
+
+
+@pytest.mark.parametrize("num_samples", [1, 3, 12])
+def test_a_sweep_of_any_number_of_samples_trains_one_in_full(make: Any, num_samples: int) -> None:
+    method = make(SPACE, num_samples=num_samples)
+    events = sweep(method, 500, workers=2)
+    assert sum(event[0] == "next" for event in events) == num_samples
+    assert any(action.reason == "trained in full, to epoch 27" for action in reasons(events))
 
 
 def test_so_many_samples_and_no_more(make: Any) -> None:

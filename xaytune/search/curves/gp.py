@@ -24,6 +24,10 @@ Numbers = NDArray[np.int64]
 NEW_TRIAL = -1
 
 _MIN_NOISE = 1e-6
+# A fit looks at no more values than these, evenly chosen: its time grows with the cube, what it gains does not.
+_FIT_VALUES = 300
+# The largest component of the gradient at which a fit is done: a tenth of a unit of log probability.
+_FIT_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class Hyperparameters:
 
 
 class GaussianProcess:
-    """A process that has seen values.
+    """A process that has seen values, and knows where others will be seen.
+
+    Those change its deviation alone: it is as if they had been seen, each as large as its mean.
 
     Args:
         hyperparameters: What it is fitted by.
-        x: Features of what was seen, ``[n, d]``.
-        trials: Which trial each is of, ``[n]``.
+        x: Features of what was seen, and after it of what will be, ``[n + m, d]``.
+        trials: Which trial each is of, ``[n + m]``.
         y: The values, ``[n]``.
 
     Attributes:
@@ -75,16 +81,13 @@ class GaussianProcess:
     def __init__(self, hyperparameters: Hyperparameters, x: Matrix, trials: Numbers, y: Matrix) -> None:
         self._parameters = hyperparameters
         self._x, self._trials = x, trials
-        self._inverse_root = _inverse_root(_noisy_covariance(hyperparameters, x, trials))
-        self._weights = self._inverse_root.T @ (self._inverse_root @ y)
-        self.seen_mean = y - hyperparameters.noise * self._weights
-
-    def with_running(self, x: Matrix, trials: Numbers) -> GaussianProcess:
-        """Returns the process as if it had seen its mean at these points: only its deviation changes."""
-        mean, _ = self.posterior(x, trials)
-        y = np.concatenate([self.seen_mean + self._parameters.noise * self._weights, mean])
-        points, numbers = np.concatenate([self._x, x]), np.concatenate([self._trials, trials])
-        return GaussianProcess(self._parameters, points, numbers, y)
+        covariance = hyperparameters.covariance(x, trials, x, trials)
+        covariance[np.diag_indices_from(covariance)] += hyperparameters.noise
+        self._inverse_root = _inverse_root(covariance)
+        seen = self._inverse_root[: len(y), : len(y)]
+        weights = seen.T @ (seen @ y)
+        self.seen_mean = y - hyperparameters.noise * weights
+        self._weights = np.concatenate([weights, np.zeros(len(x) - len(y))])
 
     def posterior(self, x: Matrix, trials: Numbers) -> tuple[Matrix, Matrix]:
         """Returns mean and standard deviation of the values without noise at some points, ``[m]`` each."""
@@ -101,9 +104,12 @@ def fit(x: Matrix, trials: Numbers, y: Matrix) -> Hyperparameters:
     Raises:
         numpy.linalg.LinAlgError: The covariance is not positive definite at the start.
     """
+    if len(y) > _FIT_VALUES:
+        some = np.linspace(0, len(y) - 1, _FIT_VALUES).round().astype(int)
+        x, trials, y = x[some], trials[some], y[some]
     start = np.zeros(x.shape[1] + 3)
     start[-1] = np.log(1e-2)
-    best = minimise(lambda raw: negative_log_posterior(raw, x, trials, y), start)
+    best = minimise(lambda raw: negative_log_posterior(raw, x, trials, y), start, tolerance=_FIT_TOLERANCE)
     return _unpack(best)
 
 
@@ -131,15 +137,16 @@ def negative_log_posterior(raw: Matrix, x: Matrix, trials: Numbers, y: Matrix) -
 
     weights = root.T @ white
     by_covariance = 0.5 * (root.T @ root - np.outer(weights, weights))
-    by_distance = by_covariance * slope * scale
+    by_distance = by_covariance * slope
+    by_distance *= scale
     row_sums = by_distance.sum(1)
     by_q = np.append(
         2 * (row_sums @ (x * x) - (x * (by_distance @ x)).sum(0)),
-        (by_distance * _differ(trials, trials)).sum(),
+        by_distance.sum(where=_differ(trials, trials)),
     )
     gradient = np.empty_like(raw)
     gradient[:-2] = q * (by_q - 0.1 / q**2 + 0.1)
-    gradient[-2] = (by_covariance * matern).sum() * scale + scale - 1
+    gradient[-2] = np.vdot(by_covariance, matern) * scale + scale - 1
     gradient[-1] = (noise - _MIN_NOISE) * (np.trace(by_covariance) + 30 - 0.1 / noise)
     return value, gradient
 
@@ -159,12 +166,6 @@ def _matern(squared: Matrix) -> tuple[Matrix, Matrix]:
     root = np.sqrt(5 * squared)
     decay = np.exp(-root)
     return decay * (1 + root + (5 / 3) * squared), (-5 / 6) * decay * (1 + root)
-
-
-def _noisy_covariance(parameters: Hyperparameters, x: Matrix, trials: Numbers) -> Matrix:
-    covariance = parameters.covariance(x, trials, x, trials)
-    covariance[np.diag_indices_from(covariance)] += parameters.noise
-    return covariance
 
 
 def _inverse_root(covariance: Matrix) -> Matrix:

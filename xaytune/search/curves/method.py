@@ -7,6 +7,7 @@ more, the trial is stopped, and that is next. It was chosen, with its constants,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class CurvesMethod(SearchMethod):
         self._objective = objective
         self._options = options
         self._seed = seed
-        self._num_samples = num_samples
+        self._num_samples = math.inf if num_samples is None else num_samples
         self._first_configs = [dict(config) for config in points_to_evaluate]
         self._candidates = Candidates(space, seed)
         self._progress = Progress()
@@ -77,7 +78,7 @@ class CurvesMethod(SearchMethod):
     def next(self) -> Next:
         """Says what is tried next: what is given, what was found when a trial was stopped, or something new."""
         number = len(self._progress.trials)
-        if self._num_samples is not None and number >= self._num_samples:
+        if number >= self._num_samples:
             return Done()
         if number < len(self._first_configs):
             config: dict[str, Any] | None = self._first_configs[number]
@@ -117,6 +118,12 @@ class CurvesMethod(SearchMethod):
         """Leaves the model out from now on: trials are compared by successive halving, new ones are random."""
         self._fallen_back = True
 
+    @property
+    def _closing(self) -> bool:
+        """Whether no trial is started instead of another: none are left to start, or all are few."""
+        asked = len(self._progress.trials) + len(self._planned)
+        return asked >= self._num_samples or self._num_samples <= STARTUP_TRIALS
+
     def _judge(self, trial: Trial, result: Result) -> Continue | Stop:
         number, at = trial.number, self.points.axis.at(result.time)
         if result.value is None:
@@ -126,22 +133,33 @@ class CurvesMethod(SearchMethod):
         self._see(trial, result.time, result.value)
         if result.time >= self._progress.max_t:
             return Stop(trial=number, reason=f"trained in full, to {at}", status="completed")
-        if self._progress.choose(trial):
-            return Continue(trial=number, reason=f"among the best at {at}: it is to train in full")
+        if self._progress.choose(trial, closing=self._closing):
+            return Continue(trial=number, reason=f"at {at} it is to train in full, for few trials have")
         return self._compete(trial)
 
     def _compete(self, trial: Trial) -> Continue | Stop:
         """Compares a trial with what could be started instead."""
         verdict, point = self._compare(trial)
+        if point is None or self._fallen_back:
+            return self._halve(trial)
         # Before the model has a say, few configurations are known: others are seen first.
-        survives = self._fallen_back and self._progress.survives(trial)
-        goes_on = survives if verdict is None else verdict.goes_on
-        if point is None or goes_on:
+        if verdict is not None and verdict.goes_on:
             return Continue(trial=trial.number, **self._words(trial, verdict))
         config = self._candidates.encoding.config(point)
         self._candidates.take(config)
         self._planned.append(config)
         return Stop(trial=trial.number, **self._words(trial, verdict, config))
+
+    def _halve(self, trial: Trial) -> Continue | Stop:
+        """Compares a trial with others at its level, as successive halving does."""
+        survives = self._progress.survives(trial)
+        side = "is not" if survives else "is"
+        why = "the model would take too long" if self._fallen_back else "no other is to be started for it"
+        return (Continue if survives else Stop)(
+            trial=trial.number,
+            reason=f"{side} among the worst at {self.points.axis.at(trial.time)}; {why}",
+            compared=len(self._progress.trials) - 1,
+        )
 
     def _see(self, trial: Trial, time: int, value: float) -> None:
         score = self._objective.score(value)
@@ -157,6 +175,8 @@ class CurvesMethod(SearchMethod):
         rng = np.random.default_rng([self._seed, self._decisions, trial is not None])
         planned = [self._candidates.encoding.point(config) for config in self._planned]
         asked = len(self._progress.trials) + len(planned)
+        if trial is not None and self._closing:
+            return None, None
         if asked < STARTUP_TRIALS:
             return None, self._candidates.first(asked, rng)
         near = [other.point for other in self._progress.best(_NEAR_BEST)]
@@ -166,7 +186,7 @@ class CurvesMethod(SearchMethod):
         try:
             verdict = self._model.compare(trial, self._features(points), list(self._features(planned)))
         except np.linalg.LinAlgError:
-            return None, points[0]
+            return None, points[0] if trial is None else None
         return verdict, None if verdict.instead is None else points[verdict.instead]
 
     def _features(self, points: Sequence[Coordinates] | Coordinates) -> Coordinates:
@@ -181,9 +201,6 @@ class CurvesMethod(SearchMethod):
         others = len(self._progress.trials) - 1
         if verdict is None:
             reason = f"few values are known at {at}: more configurations are tried first"
-            if self._fallen_back:
-                side = "is not" if instead is None else "is"
-                reason = f"{side} among the worst at {at}; the model would take too long"
             return {"reason": reason, "compared": others, "details": {"instead": instead}}
         score = self._objective.score
         predicted = {time: (score(value), deviation) for time, (value, deviation) in verdict.predicted.items()}

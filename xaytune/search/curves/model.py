@@ -100,17 +100,17 @@ class CurveModel:
 
     def _condition(self, trial: Trial | None, planned: Sequence[Coordinates]) -> tuple[GaussianProcess, float]:
         """The process given all that was seen and what is on its way, and the best that is known."""
-        process = GaussianProcess(self._hyperparameters(), *self._given(self.observations.count))
-        # Not the best value: noise would win.
-        best = float(process.seen_mean.max())
+        x, trials, y = self._given(self.observations.count)
         others = [other for other in self._progress.running.values() if other is not trial]
-        features = [*(other.features for other in others), *planned]
-        if features:
-            times = [self._progress.level_after(other.time) for other in others]
-            times += [self._progress.level_after(0)] * len(planned)
-            numbers = [*(other.number for other in others), *([NEW_TRIAL] * len(planned))]
-            process = process.with_running(self._inputs(features, times), _numbers(numbers))
-        return process, best
+        times = [self._progress.level_after(other.time) for other in others]
+        times += [self._progress.level_after(0)] * len(planned)
+        if times:
+            ahead = self._inputs([*(other.features for other in others), *planned], times)
+            numbers = _numbers([*(other.number for other in others), *([NEW_TRIAL] * len(planned))])
+            x, trials = np.concatenate([x, ahead]), np.concatenate([trials, numbers])
+        process = GaussianProcess(self._hyperparameters(), x, trials, y)
+        # Not the best value: noise would win.
+        return process, float(process.seen_mean.max())
 
     def _hyperparameters(self) -> Hyperparameters:
         """Fits to the first values, as many as there were when a fit was last due: a replay fits to the same."""

@@ -12,8 +12,10 @@ from xaytune.search.curves.axes import Coordinates
 
 __all__ = ["Progress", "Trial"]
 
-# One trial is trained in full for so many times max_t that all have trained.
-FULL_EVERY = 4
+# One trial is trained in full for so many times max_t that all have trained: four, with something to spare.
+FULL_EVERY = 3.5
+# Not before so many have been seen.
+FEW = 8
 # It is among this share of the best at its level.
 BEST_SHARE = 0.1
 
@@ -93,17 +95,24 @@ class Progress:
         """Returns the level so many after a time; the last, where there are not as many."""
         return self.levels[min(bisect.bisect(self.levels, time) + steps - 1, len(self.levels) - 1)]
 
-    def choose(self, trial: Trial) -> bool:
+    def choose(self, trial: Trial, *, closing: bool) -> bool:
         """Tells whether a trial is to train in full whatever the model says; it does so to its end.
 
         Without some that do, none may: a model knows little beyond the levels that were reached, and draws what
         comes later back to the mean, so that a new trial, asked about at an early level, looks better.
+
+        Args:
+            trial: It has just reached a level.
+            closing: Whether nothing new is to be started in its place: one trial at least is to train in full.
         """
-        # Half of the time that it may take for each passes first: what is chosen early is chosen among few.
-        due = self.spent / (FULL_EVERY * self.max_t) - 0.5
+        # While it trains to its end, so do the others that run.
+        spent = self.spent + len(self.running) * (self.max_t - trial.time)
+        due = spent // (FULL_EVERY * self.max_t) if len(self.trials) >= FEW else 0
+        due = max(due, int(closing))
         if not trial.chosen and self.full + sum(other.chosen for other in self.running.values()) < due:
             scores = self._scores[self._level(trial.time)]
-            trial.chosen = trial.score >= scores[-math.ceil(BEST_SHARE * len(scores))]
+            alone = closing and len(self.running) == 1
+            trial.chosen = alone or trial.score >= scores[-math.ceil(BEST_SHARE * len(scores))]
         return trial.chosen
 
     def survives(self, trial: Trial) -> bool:
