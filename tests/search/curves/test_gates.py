@@ -68,10 +68,7 @@ def test_where_a_value_was_seen_the_model_is_near_it(played: CurvesMethod) -> No
         if time <= trial.time
     ]
     values = np.array([value for _, _, value in seen])
-    standing = values - model.observations._gains(model.observations.count)(
-        np.array([time for _, time, _ in seen])
-    )
-    scores = np.array([NormalDist().inv_cdf((rank - 0.5) / len(seen)) for rank in rankdata(standing)])
+    scores = np.array([NormalDist().inv_cdf((rank - 0.5) / len(seen)) for rank in rankdata(values)])
     inputs = model._inputs([trial.features for trial, _, _ in seen], [time for _, time, _ in seen])
     mean, _ = process.posterior(inputs, np.array([trial.number for trial, _, _ in seen]))
     distance = float(np.sqrt(np.mean((mean - scores) ** 2)))

@@ -239,17 +239,6 @@ def test_a_decision_is_made_from_500_values_however_many_there_are() -> None:
     assert np.isfinite(sample.y).all()
 
 
-def test_a_late_value_does_not_outrank_an_early_one_because_it_is_late() -> None:
-    observations = Observations()
-    for trial, (first, second) in enumerate([(0.1, 0.6), (0.2, 0.7), (0.3, 0.8)]):
-        observations.add(trial, 1, first)
-        observations.add(trial, 3, second)
-    y = observations.sample(6).y
-    np.testing.assert_allclose(y[::2], y[1::2])
-    assert y[0] < y[2] == 0 < y[4]
-    np.testing.assert_allclose(observations.scores_at([0.0], 3), [0.7])
-
-
 def test_values_that_are_equal_have_equal_scores() -> None:
     observations = Observations()
     for trial, score in enumerate([0.5, 0.1, 0.5, 0.9, 0.5]):
@@ -257,4 +246,4 @@ def test_values_that_are_equal_have_equal_scores() -> None:
     y = observations.sample(5).y
     assert y[0] == y[2] == y[4] == 0
     assert y[1] == -y[3] < 0
-    np.testing.assert_allclose(observations.scores_at(y, 1), [0.5, 0.1, 0.5, 0.9, 0.5])
+    np.testing.assert_allclose(observations.scores_at(y), [0.5, 0.1, 0.5, 0.9, 0.5])

@@ -31,7 +31,7 @@ class Verdict:
         instead: Which candidate promises most; None where there is none.
         candidate_promise: Logarithm of the improvement that is expected of it.
         own_promise: The same of the trial; None where there is no trial.
-        best: The best score that is known, without its noise, at the time that the trial is asked about.
+        best: The best score that is known, without its noise.
         predicted: Of the trial, by time: the score, and its deviation.
     """
 
@@ -86,15 +86,13 @@ class CurveModel:
             ahead = self._inputs([trial.features] * len(times), times)
             mean, deviation = process.posterior(ahead, _numbers([trial.number] * len(times)))
             own = float(log_expected_improvement(mean[:1], deviation[:1], best)[0])
-            predicted = {
-                time: self._in_scores(m, d, time) for time, m, d in zip(times, mean, deviation, strict=True)
-            }
+            predicted = {time: self._in_scores(m, d) for time, m, d in zip(times, mean, deviation, strict=True)}
         instead = int(promises.argmax()) if len(promises) else None
         return Verdict(
             instead=instead,
             candidate_promise=-math.inf if instead is None else float(promises[instead]),
             own_promise=own,
-            best=float(self.observations.scores_at([best], asked)[0]),
+            best=float(self.observations.scores_at([best])[0]),
             predicted=dict(sorted(predicted.items())),
         )
 
@@ -135,8 +133,8 @@ class CurveModel:
         rows = np.asarray(features).reshape(len(relative), -1)
         return np.concatenate([rows, relative[:, None]], axis=1)
 
-    def _in_scores(self, mean: float, deviation: float, time: int) -> tuple[float, float]:
-        low, middle, high = self.observations.scores_at([mean - deviation, mean, mean + deviation], time)
+    def _in_scores(self, mean: float, deviation: float) -> tuple[float, float]:
+        low, middle, high = self.observations.scores_at([mean - deviation, mean, mean + deviation])
         return float(middle), float(high - low) / 2
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -50,50 +50,26 @@ class Observations:
     def sample(self, count: int) -> Sample:
         """Returns what a model is given of the first values: of all trials the last first, the best before others.
 
-        A model sees how a value stands among all, not how late it is: what trials gain from one time to the next
-        is taken off first, so that late values do not outrank early ones because they are late. And it sees the
-        normal quantile of the rank, equal values sharing their mean: scale, skew and outliers do not matter.
+        A model sees the normal quantile of the rank of each value, equal ones sharing their mean: scale, skew and
+        outliers do not matter.
 
         Args:
             count: How many of the values, in the order in which they came.
         """
         trials, times, scores = self._rows[:count].T
-        standing = scores - self._gains(count)(times)
-        # What was equal stays equal: subtracting rounds.
-        ranks = _mean_ranks(np.round((standing - standing.min()) / (np.ptp(standing) or 1.0), 9))
+        ranks = _mean_ranks(scores)
         last = np.zeros(count, bool)
         last[count - 1 - np.unique(trials[::-1], return_index=True)[1]] = True
         chosen = np.sort(np.lexsort((-ranks, ~last))[:MAX_VALUES])
         y = np.array([_NORMAL.inv_cdf((rank + 0.5) / count) for rank in ranks[chosen]])
         return Sample(trials[chosen].astype(np.int64), times[chosen], y)
 
-    def scores_at(self, y: Sequence[float] | Coordinates, time: float) -> Coordinates:
-        """Returns which scores at a time are at some normal quantiles of all that was seen."""
-        gains = self._gains(self.count)
-        _, times, scores = self._rows[: self.count].T
-        standing = np.sort(scores - gains(times))
+    def scores_at(self, y: Sequence[float] | Coordinates) -> Coordinates:
+        """Returns which scores are at some normal quantiles of all that was seen."""
+        scores = np.sort(self._rows[: self.count, 2])
         shares = np.array([_NORMAL.cdf(float(quantile)) for quantile in y])
-        found: Coordinates = np.interp(shares * self.count - 0.5, np.arange(self.count), standing)
-        return found + gains(np.array([time]))
-
-    def _gains(self, count: int) -> Callable[[Coordinates], Coordinates]:
-        """What a trial has gained up to a time: the medians of the gains of those that were seen before and after.
-
-        Only gains of one and the same trial count: those that are stopped early would bend a mean over trials.
-        """
-        trials, times, scores = self._rows[:count].T
-        order = np.lexsort((times, trials))
-        same = trials[order][1:] == trials[order][:-1]
-        before, after = times[order][:-1][same], times[order][1:][same]
-        gained = np.diff(scores[order])[same]
-        known = [float(times.min())]
-        total = [0.0]
-        for time in np.unique(after):
-            those = after == time
-            start = np.interp(np.median(before[those]), known, total)
-            known.append(float(time))
-            total.append(float(start + np.median(gained[those])))
-        return lambda at: np.interp(np.log(at), np.log(known), total)
+        found: Coordinates = np.interp(shares * self.count - 0.5, np.arange(self.count), scores)
+        return found
 
 
 def _mean_ranks(values: Coordinates) -> Coordinates:
