@@ -1,0 +1,16 @@
+"""Warm starts: what is taken from earlier sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.report.journals import simulated, spec
+from xaytune.records.warm_start import best_of_earlier
+
+
+def test_the_best_of_each_earlier_sweep_come_first_five_at_most_and_only_those_of_the_space(tmp_path: Path) -> None:
+    sweeps = [simulated(tmp_path / name, search={"seed": seed}) for name, seed in (("one", 1), ("two", 2))]
+    simulated(tmp_path / "other", space={"y": {"uniform": [0, 1]}})
+    taken = best_of_earlier(["one", "other", "two"], str(tmp_path), spec().space)
+    ranked = [sorted(sweep.trials, key=lambda trial: -(trial.value or 0)) for sweep in sweeps]
+    assert taken == [ranked[i % 2][i // 2].config for i in range(5)]
