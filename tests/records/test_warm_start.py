@@ -8,7 +8,7 @@ from tests.report.journals import simulated, spec
 from xaytune.records.warm_start import best_of_earlier
 
 
-def test_the_best_of_each_earlier_sweep_come_first_five_at_most_and_only_those_of_the_space(tmp_path: Path) -> None:
+def test_the_best_of_each_earlier_sweep_come_first_five_at_most_and_only_of_the_space(tmp_path: Path) -> None:
     sweeps = [simulated(tmp_path / name, search={"seed": seed}) for name, seed in (("one", 1), ("two", 2))]
     simulated(tmp_path / "other", space={"y": {"uniform": [0, 1]}})
     taken = best_of_earlier(["one", "other", "two"], str(tmp_path), spec().space)
