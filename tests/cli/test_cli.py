@@ -234,7 +234,7 @@ def test_check_says_what_a_sweep_will_do_without_running_it(cli: Cli) -> None:
     done = cli("check", "sweeps/digits.yaml")
     assert done.returncode == 0
     assert "64" in done.stdout
-    assert "judged at levels, up to the epochs that trials train" in done.stdout
+    assert "judged at levels up to the epochs that the recipe trains" in done.stdout
     assert "cpu 1" in done.stdout
 
 

@@ -22,10 +22,11 @@ def plan(spec: SweepSpec) -> str:
     resources = " and ".join(
         ", ".join(f"{name} {amount:g}" for name, amount in bundle.items()) for bundle in spec.bundles
     )
+    curves = isinstance(spec.scheduler, CurvesSpec)
     at_once = spec.max_concurrent_trials or "as many as there is room for"
     lines = [
         f"trials      {_count(spec)}, {at_once} at once; each reserves {resources}",
-        f"search      {spec.search.algorithm}, seed {spec.search.seed}",
+        f"search      {'curves' if curves else spec.search.algorithm}, seed {spec.search.seed}",
         f"metric      {spec.metric}, {spec.mode}",
     ]
     if spec.space.constants:
@@ -82,6 +83,8 @@ def _cost(spec: SweepSpec) -> list[str]:
     lines = [f"scheduler   {scheduler.algorithm}{judged}"]
     if spec.without_scheduler is not None:
         lines.append(f"at most     what the recipe trains: {spec.without_scheduler}")
+    elif isinstance(scheduler, CurvesSpec) and max_t is None:
+        lines.append("at most     what the recipe trains, were no trial stopped early")
     elif max_t is None:
         lines.append("at most     what the recipe trains: the scheduler ends no trial at a set time")
     elif spec.num_trials is not None:
