@@ -96,6 +96,11 @@ SPACE = {
 }
 
 
+def trying_first(spec: SweepSpec, *points: dict[str, Any]) -> SweepSpec:
+    """With the points of a warm start, which no one has checked yet."""
+    return spec.model_copy(update={"points_to_evaluate": list(points)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -114,21 +119,22 @@ def test_a_point_that_is_not_of_the_space_is_refused_with_what_is_wrong(
     change: dict[str, Any], message: str
 ) -> None:
     point = {"lr": 0.1, "units": 2, "dropout": 0.2, "model": {"kind": "b"}}
-    method = method_for(spec_of(space=SPACE), [point])
+    method = method_for(trying_first(spec_of(space=SPACE), point))
     assert new(method) == {**point, "epochs": 3}
     with pytest.raises(SpecError) as raised:
-        method_for(spec_of(space=SPACE), [{**point, **change}])
+        method_for(trying_first(spec_of(space=SPACE), {**point, **change}))
     assert message in str(raised.value)
 
 
 def test_more_points_than_trials_are_refused() -> None:
     with pytest.raises(SpecError, match="are more than the sweep has trials"):
-        method_for(spec_of(num_samples=1), [{"x": 0.1}, {"x": 0.2}])
+        method_for(trying_first(spec_of(num_samples=1), {"x": 0.1}, {"x": 0.2}))
 
 
 def test_points_come_first_in_a_grid_and_no_combination_is_left_out_or_tried_twice() -> None:
     space = {"a": {"choice": [1, 2, 3]}, "b": {"choice": ["x", "y"]}}
-    method = method_for(spec_of(search="grid", space=space, num_samples=1), [{"a": 3, "b": "x"}])
+    spec = spec_of(search="grid", space=space, num_samples=1)
+    method = method_for(trying_first(spec, {"a": 3, "b": "x"}))
     configs = [new(method) for _ in range(6)]
     assert configs[0] == {"a": 3, "b": "x"}
     assert len({json.dumps(config) for config in configs}) == 6

@@ -227,6 +227,7 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
 
     from xaytune.report.plan import first_configurations, plan, samples
     from xaytune.sweep.command import no_program
+    from xaytune.sweep.gpus import count_gpus, unused_gpus
     from xaytune.sweep.references import check_references
     from xaytune.trial.program import is_there
     from xaytune.trial.trackers.tracking import problems_of
@@ -240,6 +241,8 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
         configs = first_configurations(loaded, _SAMPLES)
     say(plan(loaded))
     say(samples(loaded, configs))
+    if (unused := unused_gpus(loaded, count_gpus())) is not None:
+        say(f"note: {unused}")
 
 
 COMMANDS = (run, resume, try_, check)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE as ENV_VARS_TO_PROPAGATE
     from ray.tune.execution.class_cache import _ActorClassCache as _ActorClassCache
     from ray.tune.execution.tune_controller import TuneController as TuneController
+    from ray.tune.schedulers.pb2 import PB2 as PB2
 
 # By the names under which they are imported from here.
 _HOMES = {
@@ -35,6 +36,7 @@ _HOMES = {
     "ENV_VARS_TO_PROPAGATE": "ray.tune.execution.class_cache",
     "GcsClient": "ray._raylet",
     "Node": "ray._private.node",
+    "PB2": "ray.tune.schedulers.pb2",
     "RayParams": "ray._private.parameter",
     "StorageContext": "ray.train._internal.storage",
     "TuneController": "ray.tune.execution.tune_controller",
@@ -63,8 +65,11 @@ _MEMBERS = {
         "pause_trial",
         "stop_trial",
     ),
+    "PB2": ("_get_new_config", "_save_trial_state"),
     "_ActorClassCache": ("get",),
 }
+# What needs another package, and is checked by what uses it.
+_OPTIONAL = ("PB2",)
 
 
 def __getattr__(name: str) -> Any:
@@ -75,17 +80,22 @@ def __getattr__(name: str) -> Any:
     return getattr(module, name) if hasattr(module, name) else importlib.import_module(f"{_HOMES[name]}.{name}")
 
 
-def check() -> None:
-    """Checks that the installed Ray has all that is used of it.
+def check(*names: str) -> None:
+    """Checks that the installed Ray has what is used of it.
+
+    Args:
+        names: Names of this module; by default all that every sweep uses.
 
     Raises:
         SessionError: It does not, which its message lists.
     """
-    missing = [f"{_HOMES[name]}.{name}" for name in _HOMES if _find(name) is None]
-    for name, members in _MEMBERS.items():
-        found = _find(name)
-        if found is not None:
-            missing += [f"{_HOMES[name]}.{name}.{member}" for member in members if not hasattr(found, member)]
+    missing: list[str] = []
+    for name in names or _HOMES.keys() - set(_OPTIONAL):
+        found, path = _find(name), f"{_HOMES[name]}.{name}"
+        if found is None:
+            missing.append(path)
+        else:
+            missing += [f"{path}.{member}" for member in _MEMBERS.get(name, ()) if not hasattr(found, member)]
     if missing:
         import ray
 

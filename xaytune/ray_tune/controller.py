@@ -18,6 +18,7 @@ from ray.tune.registry import register_trainable
 from ray.tune.search import SearchAlgorithm
 
 from xaytune.driver.driver import Driver
+from xaytune.errors import SessionError
 from xaytune.ray_tune.bridge import Bridge
 from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController, _ActorClassCache
 from xaytune.ray_tune.trainable import TrialActor, trainable_for
@@ -175,11 +176,12 @@ class TuneRun:
         self._scratch.cleanup()
         self._quiet.__exit__(kind, error, trace)
 
-    def run(self, driver: Driver, interrupted: Callable[[], bool]) -> None:
+    def run(self, driver: Driver, check: Callable[[], None], interrupted: Callable[[], bool]) -> None:
         """Runs the trials of a sweep until the driver has no more.
 
         Args:
             driver: The driver.
+            check: Raises SessionError where Ray cannot be used any more; called many times a second.
             interrupted: Tells whether the sweep is to be paused; asked many times a second.
         """
         bridge = Bridge(driver, self._trials)
@@ -198,12 +200,13 @@ class TuneRun:
         controller._fail_fast = TuneController.RAISE
         try:
             while not driver.finished and not controller.is_finished():
+                check()
                 controller.step()
+        except (KeyboardInterrupt, SessionError):
+            controller._actor_manager.cleanup()  # waits for no trial: none answers, or "at once" was asked for
+            raise
         except Exception:
             controller.cleanup()
-            raise
-        except KeyboardInterrupt:
-            controller._actor_manager.cleanup()  # waits for no trial: "at once" was asked for
             raise
         controller.cleanup()
 

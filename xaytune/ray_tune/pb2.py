@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from xaytune.errors import Problem, SpecError
+from xaytune.ray_tune import compat
 from xaytune.search.configurations import hold
 from xaytune.search.method import Action, Result
 from xaytune.search.schedulers.pbt import PbtScheduler, changed, mutated
@@ -45,6 +46,7 @@ class Pb2Scheduler(PbtScheduler):
 
         Raises:
             SpecError: The package scikit-learn is not installed.
+            SessionError: The PB2 of the installed Ray is not the one that this was written for.
         """
         super().setup()
         self._floats = [
@@ -53,7 +55,7 @@ class Pb2Scheduler(PbtScheduler):
             if isinstance(p.domain, Float)
         ]
         try:
-            from ray.tune.schedulers.pb2 import PB2
+            from xaytune.ray_tune.compat import PB2
 
             self._ray = PB2(
                 time_attr=self.options.time_attr,
@@ -64,6 +66,7 @@ class Pb2Scheduler(PbtScheduler):
         except (ImportError, RuntimeError):
             message = "pb2 needs the package scikit-learn: pip install 'xaytune[search]'"
             raise SpecError([Problem(("scheduler", "algorithm"), message)]) from None
+        compat.check("PB2")
 
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         """Lets the model know a result, and judges it."""

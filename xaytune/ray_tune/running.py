@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cloudpickle
+import ray
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
@@ -30,6 +31,7 @@ from xaytune.records.state import SweepState
 from xaytune.records.warm_start import best_of_earlier
 from xaytune.search.build import method_for
 from xaytune.search.method import SearchMethod
+from xaytune.sweep.gpus import unused_gpus
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import Reference
 from xaytune.sweep.references import check_shippable, not_found_again
@@ -186,7 +188,7 @@ def _drive(
         check_shared(place)
         trackers.begin(spec.trackers, place.folder.name)
         mirror = stack.enter_context(Mirror(place))
-        driver = _run(spec, method, place, task, listener)
+        driver = _run(spec, method, place, task, session, listener)
     if driver.refused:
         place.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
@@ -196,7 +198,14 @@ def _drive(
     return Results(place)
 
 
-def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listener: Listener | None) -> Driver:
+def _run(
+    spec: SweepSpec,
+    method: SearchMethod,
+    place: Place,
+    task: Task,
+    session: RaySession,
+    listener: Listener | None,
+) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
     capacity, clock = resources.Capacity(spec), SystemClock()
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials())
@@ -208,6 +217,8 @@ def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listen
         for _, reference in _references(spec):
             if (why := not_found_again(reference)) is not None:
                 recorder.noted(why)
+        if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
+            recorder.noted(unused)
         driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
         task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         try:
@@ -215,7 +226,7 @@ def _run(spec: SweepSpec, method: SearchMethod, place: Place, task: Task, listen
                 TuneRun(task, resources.placement(spec), capacity.trials) as tune_run,
                 _Interrupts() as interrupts,
             ):
-                tune_run.run(driver, lambda: interrupts.asked)
+                tune_run.run(driver, session.check, lambda: interrupts.asked)
             state, reason = driver.outcome()
         except KeyboardInterrupt:
             state, reason = "interrupted", "interrupted twice: its trials were not waited for"

@@ -48,6 +48,7 @@ class RaySession:
     def __init__(self, address: str | None = None) -> None:
         self._address = address
         self._thread: threading.Thread | None = None
+        self._node: _LocalNode | None = None  # if Ray was started here
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
 
@@ -70,6 +71,19 @@ class RaySession:
         if self._error is not None:
             raise self._error
 
+    def check(self) -> None:
+        """Checks that the Ray that was started here is whole; without all of its processes no trial ever starts.
+
+        Raises:
+            SessionError: A process of it is gone.
+        """
+        gone = [name for name, _ in self._node.dead_processes()] if self._node is not None else []
+        if gone:
+            raise SessionError(
+                f"Ray lost its {' and its '.join(gone)} on this machine, by a kill or for want of memory: "
+                "`xaytune resume` continues the sweep"
+            )
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -81,16 +95,15 @@ class RaySession:
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
         with _quiet_ray(), _without_address(self._address):
-            node: _LocalNode | None = None
             try:
-                node = self._start()
+                self._node = self._start()
             except BaseException as error:
                 self._error = error
             self._ready.set()
             self._over.wait()
             ray.shutdown()
-            if node is not None:
-                node.end()
+            if self._node is not None:
+                self._node.end()
 
     def _start(self) -> _LocalNode | None:
         """Connects to a Ray; returns the one that was started for that, if one was."""

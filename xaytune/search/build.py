@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xaytune.errors import Path, Problem, SpecError, nearest
@@ -36,18 +35,14 @@ _BUILT_IN = {
 }
 
 
-def method_for(spec: SweepSpec, points_to_evaluate: Iterable[Mapping[str, Any]] = ()) -> SearchMethod:
+def method_for(spec: SweepSpec) -> SearchMethod:
     """Returns a new search method for a sweep.
-
-    Args:
-        spec: The sweep.
-        points_to_evaluate: Configurations that are tried first, whatever the search.
 
     Raises:
         SpecError: A reference names nothing of use, its options are wrong, or it cannot work in this sweep; or a
             point is not of the space.
     """
-    setting = _setting(spec, points_to_evaluate)
+    setting = _setting(spec)
     if isinstance(spec.scheduler, CurvesSpec):
         return _curves(spec, spec.scheduler, setting)
     search, scheduler = _made(spec.search, "search"), _made(spec.scheduler, "scheduler")
@@ -66,8 +61,8 @@ def method_for(spec: SweepSpec, points_to_evaluate: Iterable[Mapping[str, Any]] 
     return SampledMethod(setting, search, scheduler)  # type: ignore[arg-type]
 
 
-def _setting(spec: SweepSpec, points: Iterable[Mapping[str, Any]]) -> Setting:
-    given = (*points, *spec.points_to_evaluate)
+def _setting(spec: SweepSpec) -> Setting:
+    given = spec.points_to_evaluate
     problems = [
         problem.below("points_to_evaluate", index)
         for index, point in enumerate(given)
