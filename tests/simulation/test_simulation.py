@@ -62,6 +62,24 @@ def test_a_sweep_that_is_cut_off_anywhere_ends_with_the_same_decisions(
         assert story(resumed.results) == story(undisturbed.results)
 
 
+def test_a_hyperband_sweep_that_is_resumed_with_more_trials_ends_them_all_and_changes_no_end(
+    tmp_path: Path,
+) -> None:
+    hyperband = {"algorithm": "hyperband", "max_t": 27}
+    simulate(spec(hyperband, num_samples=9), POWER_LAW, Place(tmp_path / "whole"), workers=3)
+    lines = (tmp_path / "whole" / FILE_NAME).read_bytes().splitlines(keepends=True)
+    for cut in (len(lines) // 3, 2 * len(lines) // 3, len(lines)):
+        folder = tmp_path / f"cut-{cut}"
+        folder.mkdir()
+        (folder / FILE_NAME).write_bytes(b"".join(lines[:cut]))
+        ended = [one for one in story(Results(folder)) if one[2] in ("completed", "stopped")]
+        resumed = simulate(spec(hyperband, num_samples=40), POWER_LAW, Place(folder), workers=3)
+        now = story(resumed.results)
+        assert len(now) == 40
+        assert {one[2] for one in now} == {"completed", "stopped"}
+        assert set(map(repr, ended)) <= set(map(repr, now))
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     workers=st.integers(1, 20), num_samples=st.integers(1, 40), scheduler=st.sampled_from([*SCHEDULERS, CURVES])

@@ -5,6 +5,7 @@ Where one is missing, :func:`check` says so in one message, before anything star
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,12 @@ def check(*names: str) -> None:
     Raises:
         SessionError: It does not, which its message lists.
     """
+    # As all others begin to import it: its modules import each other in circles, which two threads that begin at
+    # different ones of them do not survive.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("ray.tune")
     missing: list[str] = []
-    for name in names or _HOMES.keys() - set(_OPTIONAL):
+    for name in names or (name for name in _HOMES if name not in _OPTIONAL):
         found, path = _find(name), f"{_HOMES[name]}.{name}"
         if found is None:
             missing.append(path)
