@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xaytune.records import history
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.place import Place
 from xaytune.records.results import Results
-from xaytune.simulation.curves import RecordedCurves, surrogate
+from xaytune.simulation.curves import RecordedCurves, Surrogate, surrogate
 from xaytune.simulation.simulate import Simulated, simulate
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
@@ -128,6 +129,31 @@ def test_the_curves_of_a_sweep_under_fifo_tell_what_asha_would_have_decided(tmp_
     told = simulate(sweep, curves, Place(tmp_path / "told"), workers=4)
     really = simulate(sweep, POWER_LAW, Place(tmp_path / "really"), workers=4)
     assert story(told.results) == story(really.results)
+    assert told.censored == 0
+
+
+@pytest.mark.parametrize(
+    ("grace_period", "ends"),
+    [
+        # Cut-offs at epoch 1, in tenths: -, 5, 4.33, 6, 5, 7, 6, 7, 6.67, 6.33; at epoch 3: -, 5, 7, 8.33, 8.
+        (1, [9, 1, 9, 1, 9, 1, 3, 1, 1, 9]),
+        (3, [9, 3, 9, 3, 9, 3, 9, 3, 3, 9]),
+    ],
+)
+def test_ten_histories_under_fifo_tell_what_asha_would_have_decided_as_worked_out_by_hand(
+    tmp_path: Path, grace_period: int, ends: list[int]
+) -> None:
+    tenths = [5, 3, 8, 1, 9, 2, 7, 6, 4, 10]
+    trials: dict[str, Any] = {"space": {"x": {"grid": tenths}}, "num_samples": 1}
+    flat = Surrogate(lambda config: (range(1, 10), [config["x"] / 10] * 9))
+    earlier = simulate(spec({"algorithm": "fifo"}, **trials), flat, Place(tmp_path / "earlier"), workers=1)
+    for trial in earlier.results.trials:
+        rows = [history.Row(epoch, 0, epoch + 1, {"m": trial.config["x"] / 10}) for epoch in range(9)]
+        history.append(history.path_for(earlier.results.path, trial.number), history.pack(rows))
+    asked = spec({**ASHA, "max_t": 9, "grace_period": grace_period}, **trials)
+    curves = RecordedCurves(Results(tmp_path / "earlier"), asked.space, TimeAxis(), nearest=False, timed=False)
+    told = simulate(asked, curves, Place(tmp_path / "told"), workers=1)
+    assert [trial.epoch for trial in told.results.trials] == ends
     assert told.censored == 0
 
 
