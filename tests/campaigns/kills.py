@@ -187,7 +187,7 @@ class KilledSweep:
 
 
 def _is_rays(name: str) -> bool:
-    return "ray/" in name and "ray::" not in name
+    return "ray::Trial" not in name and ("ray::" in name or "site-packages/ray/" in name)
 
 
 def _parent(pid: int) -> int:
