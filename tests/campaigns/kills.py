@@ -68,9 +68,11 @@ class KilledSweep:
 
     Args:
         folder: For all its files; Ray's sockets are there too, so it is to be short.
+        patience: How many times as long things may take on this machine.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: float = 1.0) -> None:
+        self._left_s, self._rays_left_s = _LEFT_S * patience, _RAYS_LEFT_S * patience
         self.folder, self._mark = folder / "sweep", secrets.token_hex(8)
         self._scratch, self._journal, self._pipe = folder, self.folder / FILE_NAME, folder / "pipe"
         os.mkfifo(self._pipe)
@@ -126,7 +128,7 @@ class KilledSweep:
         if victim in _ENDS_THE_SWEEP:
             self.wait_until_gone()
         else:
-            assert _all_gone([pid, *dependents], _LEFT_S), f"{dependents} outlive the {victim} by {_LEFT_S:g} s"
+            assert _all_gone([pid, *dependents], self._left_s), f"{dependents} outlive the {victim}"
 
     def finish(self) -> Results:
         """Lets the trial that hangs train when all others have ended, and waits for the end."""
@@ -146,12 +148,12 @@ class KilledSweep:
         """
         ended = time.monotonic()
         if self._driver is not None:
-            self._driver.wait(_RAYS_LEFT_S)
+            self._driver.wait(self._rays_left_s)
         while left := self._processes():
             own = {pid: name for pid, name in left.items() if not _is_rays(name)}
             taken = time.monotonic() - ended
-            assert not own or taken < _LEFT_S, f"after {taken:.0f} s there is {own}"
-            assert taken < _RAYS_LEFT_S, f"after {taken:.0f} s there is {left}"
+            assert not own or taken < self._left_s, f"after {taken:.0f} s there is {own}"
+            assert taken < self._rays_left_s, f"after {taken:.0f} s there is {left}"
             time.sleep(0.05)
 
     @property
@@ -210,8 +212,13 @@ def _is_there(pid: int) -> bool:
         return False
 
 
-def run(runs: int, seed: int) -> None:
+def run(runs: int, seed: int, patience: float = 1.0) -> None:
     """Kills each kind of process so often.
+
+    Args:
+        runs: How often.
+        seed: What the order and the moments are drawn from.
+        patience: How many times as long things may take on this machine.
 
     Raises:
         AssertionError: Something outlives what was killed, or a decision is another than without the kills.
@@ -220,7 +227,7 @@ def run(runs: int, seed: int) -> None:
 
     draw = random.Random(seed)
     with _scratch() as folder:
-        with KilledSweep(folder) as undisturbed:
+        with KilledSweep(folder, patience) as undisturbed:
             undisturbed.start()
             results = undisturbed.finish()
         left = [victim for victim in VICTIMS for _ in range(runs)]
@@ -228,7 +235,7 @@ def run(runs: int, seed: int) -> None:
         for number in itertools.count():
             if not left:
                 return
-            with _scratch() as own, KilledSweep(own) as sweep:
+            with _scratch() as own, KilledSweep(own, patience) as sweep:
                 left = left[_disturb(sweep, left, draw) :]
                 assert_same_sweep(Results(own / "sweep"), results)
             print(f"sweep {number}: the same; {len(left)} kills to come", flush=True)
