@@ -72,7 +72,7 @@ def test_a_restarted_trial_hears_of_its_decision_again(play: Play) -> None:
         commands = sweep.report(sweep.start().trial, 1, value)
     before = commands[0]
     sweep.driver.lost(2, "lost", "")
-    assert sweep.start().judged_until == 1
+    assert sweep.start().last_judged == 1
     assert sweep.report(2, 1, 0.7, attempt=1) == [before]
     assert len(sweep[2].decisions) == 1
 
@@ -141,7 +141,7 @@ def test_an_interrupt_pauses_the_trials_and_the_sweep_resumes_with_them(play: Pl
     sweep.recorder.finished(*sweep.driver.outcome())
     resumed = play(num_samples=2)
     again = resumed.start()
-    assert (again.trial, again.attempt, again.checkpoints, again.judged_until) == (0, 1, (10,), 1)
+    assert (again.trial, again.attempt, again.checkpoints, again.last_judged) == (0, 1, (10,), 1)
     assert resumed.start().trial == 1
 
 

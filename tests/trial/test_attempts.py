@@ -57,7 +57,7 @@ def test_a_trial_that_is_paused_fires_no_end_and_resumes_as_another_process(node
     assert first.output == "finally\n"
     decision = next(message for message in first.messages if isinstance(message, DecisionDue))
     assert decision.checkpoints == {1: "checkpoints/00000/step-00000001.pt"}
-    attempt: dict[str, Any] = {"attempt": 1, "checkpoints": (1,), "judged_until": 1, "judged_step": 2}
+    attempt: dict[str, Any] = {"attempt": 1, "checkpoints": (1,), "last_judged": 1, "judged_step": 2}
     second = node.train(tmp_path, "saves", points=points, **attempt)
     assert second.ended.status == "completed"
     assert second.output.endswith("train_end\nfinally\n")

@@ -130,7 +130,7 @@ def command_run(run: JudgedRun, text: str, config: dict[str, Any], **options: An
         seed=7,
         config=config,
         checkpoints=tuple(map(step_of, list_checkpoints(run.checkpoint_dir))),
-        judged_until=max(run.judged, default=0),
+        last_judged=max(run.judged, default=0),
         stop=StopRequest("at once") if run._stop_at == 0 else None,
     )
     return CommandRun(task, assignment, Judge(run))

@@ -371,7 +371,7 @@ def test_a_loop_that_does_not_count_its_steps_is_told_at_once(tmp_path: Path, st
 def test_a_loop_that_resumes_with_the_index_of_its_last_epoch_is_judged_as_one_with_their_number(
     tmp_path: Path, epoch: int
 ) -> None:
-    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(12,), judged_until=3, judged_step=12)
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(12,), last_judged=3, judged_step=12)
     loop = Loop("epoch", (1, 3, 5), tmp_path, assignment=resumed, epoch=epoch, global_step=12).start()
     loop.state.epoch = 3
     loop.steps(4, score=0.4).end_epoch().steps(4, score=0.5).end_epoch()
@@ -379,7 +379,7 @@ def test_a_loop_that_resumes_with_the_index_of_its_last_epoch_is_judged_as_one_w
 
 
 def test_a_loop_that_resumes_with_an_epoch_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
-    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(12,), judged_until=3, judged_step=12)
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(12,), last_judged=3, judged_step=12)
     loop = Loop("epoch", (1, 3, 5), tmp_path, assignment=resumed, global_step=12).start()
     with pytest.raises(
         ValueError, match=r"it resumes after step 12, where 3 epochs were finished, with state\.epoch 0"

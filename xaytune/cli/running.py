@@ -31,7 +31,7 @@ from xaytune.records.journal import Event
 from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
-from xaytune.records.stream import line_of
+from xaytune.records.stream import as_line
 from xaytune.report import text
 from xaytune.report.printing import Lenient
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
@@ -113,7 +113,7 @@ def resume(
         return
     overrides = overrides_of(assignments, num_samples)
     place = find_sweep(sweep, storage)
-    results = Results(place)  # a journal that cannot be read is told before Ray is started
+    results = Results(place)  # a journal that cannot be read is reported before Ray is started
     if results.sweep.done and not overrides:
         if as_json:
             print_json(results.sweep.to_dict())
@@ -170,7 +170,7 @@ class _Events:
 
     def __call__(self, sweep: SweepState, event: Event) -> None:
         for one in [event] if self._journal is None else self._journal():
-            click.echo(line_of(one), file=self._out)
+            click.echo(as_line(one), file=self._out)
         self._journal = None
 
 

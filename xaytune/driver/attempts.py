@@ -18,7 +18,7 @@ class Attempt:
     Attributes:
         assignment: What it was given to do.
         begun: Whether a process took it.
-        node_id: The node that it runs on, once it said so.
+        node_id: The node that it runs on, once that is known.
         moved: When it trained its newest step, by the monotonic clock; None until a process took it.
         latest: What it reported last.
         stop: Why it was asked to stop, if it was.

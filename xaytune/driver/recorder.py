@@ -46,7 +46,7 @@ Listener = Callable[[SweepState, Event], None]
 
 
 class Recorder:
-    """Records a sweep, a new one or one that goes on.
+    """Records a sweep, a new one or one that is resumed.
 
     Args:
         place: The sweep's.
@@ -75,7 +75,7 @@ class Recorder:
         self.saves = True
         self._listener = listener
         self._retention = Retention(spec.checkpoint_config.num_to_keep, self._objective)
-        self._notes: set[str] = set()  # what was said once
+        self._notes: set[str] = set()  # what was noted already
         self._best_before: dict[int, Best | None] = {}  # of attempts that resumed from a checkpoint
         self._quiet_until: defaultdict[int, float] = defaultdict(float)  # until then no progress is recorded
 
@@ -124,7 +124,7 @@ class Recorder:
         self._write("trial", assignment.trial, config=values.write(assignment.config), seed=assignment.seed, **why)
 
     def fell_back(self, reason: str) -> None:
-        """Records that the search method was told to decide by cheaper means."""
+        """Records that the search method was asked to decide by cheaper means."""
         self._write("fall_back", reason=reason)
 
     def set_max_t(self, max_t: int) -> None:

@@ -42,7 +42,7 @@ def next_attempt(record: TrialRecord, axis: TimeAxis, stop: StopRequest | None =
         config=record.config,
         attempt=record.attempts,
         checkpoints=tuple(sorted(record.checkpoints)),
-        judged_until=record.results[-1].time(axis) if record.results else 0,
+        last_judged=record.results[-1].time(axis) if record.results else 0,
         judged_step=record.results[-1].global_step if record.results else 0,
         stop=stop,
     )

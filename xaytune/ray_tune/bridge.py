@@ -113,13 +113,13 @@ class Bridge(TrialScheduler):
         return None
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """The driver has said so itself."""
+        """The driver added it itself."""
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """The driver knows."""
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """The driver has said so itself."""
+        """The driver added it itself."""
 
     def debug_string(self) -> str:
         """Returns a line for Tune's own output, which is not shown."""

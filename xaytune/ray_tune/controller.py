@@ -86,7 +86,7 @@ class _Controller(TuneController):
         """Keeps nothing: the journal is what a sweep is rebuilt from."""
 
     def _maybe_update_trial_queue(self) -> None:
-        """Queues the trials that the driver wants started, as many as there is room for."""
+        """Queues the trials that the driver wants started, as many as there is capacity for."""
         while self.driver.running < self.capacity() and (assignment := self.driver.next()) is not None:
             trial = self.trial_of(assignment)
             if trial.status == TuneTrial.PAUSED:
@@ -95,7 +95,7 @@ class _Controller(TuneController):
                 self.add_trial(trial)
 
     def _maybe_add_actors(self) -> None:
-        # All that are queued may get a process: they are no more than there is room for.
+        # All that are queued may get a process: they are no more than there is capacity for.
         self._max_pending_trials = self._actor_manager.num_pending_actors + self.capacity()
         super()._maybe_add_actors()
 

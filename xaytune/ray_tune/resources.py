@@ -62,7 +62,7 @@ def _infeasible(message: str) -> SpecError:
 
 
 class Capacity:
-    """How many trials the cluster has room for: at least one; it changes as nodes join and leave.
+    """How many trials fit into the cluster: at least one; it changes as nodes join and leave.
 
     Where the cluster has an autoscaler, all that it may add counts, if that is more than what is there: nodes come
     because trials wait for them.

@@ -235,7 +235,7 @@ def _run(
             with contextlib.suppress(StorageError):  # it may be what failed
                 recorder.finished("failed", f"{type(error).__name__}: {error}")
             raise
-        # Where the storage is full that was said already.
+        # Where the storage is full, that was reported already.
         with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
             recorder.finished(state, reason)
     return driver

@@ -33,7 +33,7 @@ class Sweep:
         scheduler: A scheduler, ``"asha"``, or its options, ``{"algorithm": "asha", "max_t": 27}``; an object of a
             class of one's own; or one of Ray's that has an equal here.
         num_samples: Configurations to draw.
-        max_concurrent_trials: Trials that run at once; by default as many as there is room for.
+        max_concurrent_trials: Trials that run at once; by default as many as there is capacity for.
         resources_per_trial: What each trial reserves; or several such bundles, the first for its own process.
         placement_strategy: How Ray places the bundles of a trial on nodes.
         setup: A function of nothing, or a reference to it, that runs once in the template process of each node;
@@ -47,7 +47,7 @@ class Sweep:
         failures: ``{"retries": 3}``: times that a trial is restarted after it lost its process.
         budget: ``{"time": "2h", "epochs": 5000}``: when the sweep ends, though trials are left.
         checkpoint_config: ``{"num_to_keep": 10}``: how many of the best checkpoints are kept.
-        stop_grace_s: Seconds that a trial has to end by itself after it was told to stop.
+        stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop.
         stall_timeout_s: Seconds without a step after which a trial's process is ended.
         others: There are none: what other libraries call otherwise is answered with the name that it has here.
 

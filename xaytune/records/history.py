@@ -68,7 +68,7 @@ def append(path: Path, chunk: bytes) -> None:
 
 
 def cut(path: Path, after: int) -> None:
-    """Drops the rows after a step: the trial goes on from there, and trains what follows anew.
+    """Drops the rows after a step: the trial resumes from there, and trains what follows again.
 
     Args:
         path: The history file; there may be none.

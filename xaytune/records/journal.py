@@ -33,7 +33,7 @@ event            fields
                  ``path``, ``global_step``
 ``note``         ``text``: what whoever runs the sweep should know of its recipe
 ``max_t``        epochs or steps that trials train, as the first one said: ``max_t``
-``fall_back``    the search method was told to decide by cheaper means: ``reason``
+``fall_back``    the search method was asked to decide by cheaper means: ``reason``
 ``pause``        the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
 ``end``          ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,
                  ``global_step``, ``metrics``, ``best``, ``checkpoints`` (the last, paths by step), ``seconds``

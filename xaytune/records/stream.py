@@ -6,13 +6,13 @@ import json
 
 from xaytune.records.journal import Event
 
-__all__ = ["event_in", "line_of"]
+__all__ = ["as_line", "event_in"]
 
 # What JSON texts in a sequence begin with (RFC 7464): no other line of output does.
 _MARK = "\x1e"
 
 
-def line_of(event: Event) -> str:
+def as_line(event: Event) -> str:
     """Returns the line of an event."""
     return _MARK + json.dumps(event, separators=(",", ":"), allow_nan=False)
 

@@ -81,9 +81,9 @@ class TrialRecord:
         pid: The process that it had last.
         epoch: Epochs finished.
         global_step: Optimizer steps done.
-        metrics: Latest metrics the driver was told of.
+        metrics: Latest metrics that were reported.
         best: Where the metric was best; None while it was never reported.
-        stop_reason: Why it was told to stop, in words and numbers; None if it was not.
+        stop_reason: Why it was asked to stop, in words and numbers; None if it was not.
         stop_status: The status it was to end with.
         reason: Why it ended as it did, where there is more to say than that it was finished.
         checkpoints: Paths by global step.

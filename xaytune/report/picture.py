@@ -16,7 +16,7 @@ from xaytune.report.text import duration, number, tally
 
 __all__ = ["best_so_far", "picture", "progress_text"]
 
-# Trials that must have ended before it is told how long the others may take.
+# Trials that must have ended before it is shown how long the others may take.
 _ENOUGH = 3
 
 

@@ -74,7 +74,7 @@ def frozen(
         user_attrs={name: value for name, value in told.items() if value is not None},
         system_attrs={},
         datetime_start=_moment(trial.started),
-        # A trial that goes on counts with what it has reached: Optuna asks when that was.
+        # A trial that continues counts with what it has reached: Optuna asks when that was.
         datetime_complete=_moment(trial.ended or trial.started) if state.is_finished() else None,
     )
 

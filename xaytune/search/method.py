@@ -131,7 +131,7 @@ class Exploit(Decision):
     it trains again when :meth:`SearchMethod.next` says :class:`Resume`.
 
     Attributes:
-        donor: The other trial. :class:`KeepCheckpoint` was said of it before.
+        donor: The other trial. :class:`KeepCheckpoint` was returned for it before.
         config: The new configuration.
     """
 
@@ -201,7 +201,7 @@ class SearchMethod(ABC):
         """Says what a free worker is to do.
 
         Only :class:`NewTrial` changes the state of the method: after any other answer it may be asked again.
-        :class:`Resume` is said again until :meth:`on_resume` is called.
+        :class:`Resume` is returned again until :meth:`on_resume` is called.
         """
 
     @abstractmethod

@@ -48,7 +48,7 @@ def replay(method: SearchMethod, events: Iterable[Event], metric: str) -> Replay
     """Gives a method the events of a journal, in their order.
 
     What the journal tells counts: where it was written by another version, and the method would decide otherwise
-    now, the method is told (:meth:`SearchMethod.recall`).
+    now, the method learns of it (:meth:`SearchMethod.recall`).
 
     Args:
         method: A new one.
@@ -63,7 +63,7 @@ def replay(method: SearchMethod, events: Iterable[Event], metric: str) -> Replay
     reopened = {event["trial"]: index for index, event in enumerate(events) if event["event"] == "reopen"}
     for index, event in enumerate(events):
         handle = getattr(replaying, f"on_{event['event']}", None)
-        # A trial that was begun again had not ended.
+        # A trial that was restarted had not ended.
         if handle is not None and not (event["event"] == "end" and index < reopened.get(event["trial"], -1)):
             handle(event)
     return replaying.left
@@ -94,7 +94,7 @@ class _Replaying:
         trial, decision = event["trial"], event["decision"]
         decided = self._decided.get(trial)
         kind = {known.word: known for known in (Continue, Stop, Pause)}[decision]
-        # That a trial takes over another's checkpoint is told by an event of its own.
+        # That a trial takes over another's checkpoint has an event of its own.
         if isinstance(decided, (kind, Exploit)):
             return
         reason = event["reason"]

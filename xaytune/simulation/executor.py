@@ -94,7 +94,7 @@ class SimulatedExecutor:
         while self._driver.running < self._workers and (assignment := self._driver.next()) is not None:
             curve = self._curves.of(assignment.trial, assignment.config)
             play = self._plays[assignment.trial] = _Play(assignment, curve, stop=assignment.stop)
-            saved = assignment.judged_until if self._points.pausing else 0
+            saved = assignment.last_judged if self._points.pausing else 0
             play.time = self._reached.pop(assignment.trial, saved)
             self._perform(self._driver.started(assignment.trial))
             self._perform(

@@ -173,7 +173,7 @@ class _EarlyStopping(Options):
 
 
 class AshaSpec(_EarlyStopping):
-    """Asynchronous successive halving (Li et al., 2020): at each rung the best 1/`reduction_factor` go on."""
+    """Asynchronous successive halving (Li et al., 2020): at each rung the best 1/`reduction_factor` continue."""
 
     algorithm: Literal["asha"] = "asha"
     max_t: int = Field(default=100, ge=1)
@@ -203,7 +203,7 @@ class MedianSpec(_EarlyStopping):
 
 
 class HyperbandSpec(Options):
-    """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best go on together."""
+    """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best continue together."""
 
     algorithm: Literal["hyperband"] = "hyperband"
     time_attr: Literal["epoch", "global_step"] = "epoch"

@@ -55,7 +55,7 @@ class SweepSpec(Options):
         search: Which configuration comes next.
         scheduler: Which trials are stopped early.
         num_samples: Configurations to draw; a ``grid`` multiplies them. -1: until the budget is spent.
-        max_concurrent_trials: Trials that run at once; by default as many as the cluster has room for.
+        max_concurrent_trials: Trials that run at once; by default as many as the cluster has capacity for.
         resources_per_trial: What each trial reserves, ``cpu``, ``gpu`` and custom resources; or several such
             bundles, the first for its own process, the others for what it starts.
         placement_strategy: How Ray places the bundles of a trial on nodes.

@@ -200,7 +200,7 @@ class TrainingContract:
             assert torch.equal(self._train(resumed, seed=99)[0], weights), f"killed at step {step}"
             assert resumed.history[-1] == run.history[-1]
             if step > 1:
-                assert resumed.history[0] > 1, "it was begun again"
+                assert resumed.history[0] > 1, "it was restarted"
 
     def test_a_run_that_is_paused_and_resumed_ends_with_the_same_bits(
         self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path: Path
@@ -226,7 +226,7 @@ class TrainingContract:
             self._train(JudgedRun(tmp_path / by, by=by, stop_at=at))
             continued = JudgedRun(tmp_path / by, by=by, times=[at])
             assert torch.equal(self._train(continued, seed=99)[0], weights), f"stopped at {by} {at}"
-            assert continued.history[0] > 1, "it was begun again"
+            assert continued.history[0] > 1, "it was restarted"
 
     def test_a_damaged_checkpoint_is_passed_over(
         self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path: Path
@@ -240,7 +240,7 @@ class TrainingContract:
         largest.write_bytes(content)
         run = JudgedRun(tmp_path)
         assert torch.equal(self._train(run, seed=99)[0], undisturbed[1])
-        assert run.history[0] > 1, "it was begun again"
+        assert run.history[0] > 1, "it was restarted"
 
     def _middles(self, run: JudgedRun) -> list[tuple[str, int]]:
         """Times in the middle of a run."""

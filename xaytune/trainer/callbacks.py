@@ -57,7 +57,7 @@ class TrainState:
         max_steps: Optimizer steps after which the run ends; -1 is no limit.
         metrics: Latest values by name (``loss``, ``eval_loss``, ``learning_rate``, ``grad_norm``, ``error``).
             A value may be a 0-d tensor: reading it as a number waits for the device.
-        should_stop: True once the run was told to stop.
+        should_stop: True once the run was asked to stop.
     """
 
     step: int = 0
@@ -74,7 +74,7 @@ class TrainState:
 
 
 class Pause(BaseException):
-    """Unwinds a run that goes on later, from its newest checkpoint: it has not ended, and fires nothing more."""
+    """Unwinds a run that continues later, from its newest checkpoint: it has not ended, and fires nothing more."""
 
 
 Handler = Callable[[TrainState], object]

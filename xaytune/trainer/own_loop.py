@@ -256,7 +256,7 @@ class OwnLoop:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was told to stop."""
+        """Whether the run was asked to stop."""
         return self._run.state.should_stop
 
     @property

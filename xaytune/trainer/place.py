@@ -16,7 +16,7 @@ class Place:
         epoch_finished: Whether the current epoch was trained to its end.
         evaluated_at: The global step of the newest evaluation; -1 before the first.
         saved: The position of the newest checkpoint.
-        in_step: Whether a step is begun and not done: its batches are not trained.
+        in_step: Whether a step was started and is not done: its batches are not trained.
         randomness: The random states when the step was begun, where a handler might save within it.
         begun: Whether `fit` was called before.
     """

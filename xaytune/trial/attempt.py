@@ -34,7 +34,7 @@ from xaytune.trial.process import Template, words_for_exit
 
 __all__ = ["TrialProcess"]
 
-# A process that has told its end is given so long to exit, and one that was killed to be gone.
+# A process that has reported its end is given so long to exit, and one that was killed to be gone.
 _EXIT_S = 5.0
 
 
@@ -103,7 +103,7 @@ class TrialProcess:
     def _await_message(self, timeout: float) -> Message | None:
         deadline = time.monotonic() + timeout
         while True:
-            exited = self._has_exited()  # asked before the channel is read: what the process said before is there
+            exited = self._has_exited()  # asked before the channel is read: what the process sent before is there
             try:
                 received = self._channel.get(0)
             except EOFError:
@@ -141,7 +141,7 @@ class TrialProcess:
         self._channel.close()
 
     def _lost(self) -> Ended:
-        """Words the end of a process that has not told it."""
+        """Words the end of a process that has not reported it."""
         status, out_of_memory = self._exited or (signal.SIGKILL, False)
         code = os.waitstatus_to_exitcode(status)
         kind: FailureKind = "lost" if code < 0 else "error"

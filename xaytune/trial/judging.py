@@ -18,12 +18,12 @@ class Judging:
     Args:
         metric: Name of the sweep's metric.
         points: When trials are judged.
-        judged_until: The newest time at which another attempt of the trial was judged.
+        last_judged: The newest time at which another attempt of the trial was judged.
     """
 
-    def __init__(self, metric: str, points: DecisionPoints, judged_until: int) -> None:
+    def __init__(self, metric: str, points: DecisionPoints, last_judged: int) -> None:
         self._metric, self._points = metric, points
-        self._judged_until = judged_until
+        self._last_judged = last_judged
         self._next = points.after(0)
         self._judged_at = 0
         self._measured_by_evaluation = False
@@ -40,7 +40,7 @@ class Judging:
         self._restored = state.metrics.get(self._metric)
         # Where it was not judged yet, the evaluation of this very step may still be to come.
         by_step = self._points.axis.by_step
-        self.take_due(reached if not by_step or reached == self._judged_until else reached - 1)
+        self.take_due(reached if not by_step or reached == self._last_judged else reached - 1)
 
     def step_reached(self, global_step: int) -> bool:
         """Takes in that a step was trained, and tells whether it may be judged, if steps are."""

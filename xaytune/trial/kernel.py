@@ -47,7 +47,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def leave_parent() -> None:
-    """Goes on in a child. The parent only waits, to end as the child does, for whoever started it.
+    """Continues in a child. The parent only waits, to end as the child does, for whoever started it.
 
     Ray kills the children of an actor that ends, but not theirs. What a child that was killed leaves behind, the
     parent kills.

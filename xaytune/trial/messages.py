@@ -7,7 +7,7 @@ trial's own) when it is started, and a :class:`StopRequest` at any time. From a 
 :class:`Refused`       instead of all others: no trial of the sweep can run
 :class:`Started`       its process runs
 :class:`Length`        how long it is to train, where it is judged by that
-:class:`Heartbeat`     training goes on; any number of times
+:class:`Heartbeat`     training continues; any number of times
 :class:`DecisionDue`   it has reached a decision point, and waits until the driver lets it train on
 :class:`Ended`         the last
 =====================  ======================================================================================
@@ -122,7 +122,7 @@ class Assignment:
         config: Its configuration.
         attempt: Times that it was started before.
         checkpoints: Steps of the checkpoints that the journal knows, which this attempt may resume from.
-        judged_until: The newest time at which it was judged.
+        last_judged: The newest time at which it was judged.
         judged_step: The step at which it was.
         stop: Why it is to end at once, if it is to: that was decided while it was paused.
     """
@@ -132,7 +132,7 @@ class Assignment:
     config: dict[str, Any]
     attempt: int = 0
     checkpoints: tuple[int, ...] = ()
-    judged_until: int = 0
+    last_judged: int = 0
     judged_step: int = 0
     stop: StopRequest | None = None
 
@@ -226,7 +226,7 @@ def nothing_new(last: Progress) -> dict[str, Any]:
 
 
 class Heartbeat(Progress):
-    """Training goes on."""
+    """Training continues."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +249,7 @@ class Failure:
             ``skipped`` one that raised :class:`~xaytune.errors.SkipTrial`, which is no failure to anybody but the
             searcher, and ``storage`` is not the trial's own.
         error: The error in a line.
-        traceback: The traceback, or what the process said last.
+        traceback: The traceback, or what the process printed last.
     """
 
     kind: FailureKind

@@ -89,7 +89,7 @@ def _open(path: Path) -> int:
 
 
 class _NoTerminal(io.TextIOWrapper):
-    """Standard input where there is none: who asks a person something is told so."""
+    """Standard input where there is none: a question to a person raises."""
 
     def readline(self, size: int = -1, /) -> NoReturn:  # type: ignore[override]
         raise EOFError(f"there is nobody to answer: {_NO_TERMINAL}")

@@ -193,7 +193,7 @@ def start_template(task: Task) -> Template:
     """Starts the template process of this node, if there is none, and returns at once.
 
     Args:
-        task: What the sweep's trials share. Its folder need not be there yet; trials are told by their actors.
+        task: What the sweep's trials share. Its folder need not be there yet; actors give it to their trials.
 
     Returns:
         The process ends when nobody is connected to it any more: with :meth:`Template.end`, or when this process

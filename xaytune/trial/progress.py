@@ -1,4 +1,4 @@
-"""What a trial has trained since it last told: the rows of its steps, its checkpoints and its best value."""
+"""What a trial has trained since it last reported: the rows of its steps, its checkpoints and its best value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Untold:
-    """What is not told yet, and what every message repeats.
+    """What is not reported yet, and what every message repeats.
 
     Args:
         objective: The sweep's.
@@ -36,7 +36,7 @@ class Untold:
         checkpoints: Paths of those written, by step.
         damaged: Paths of those that were found to be, by step.
         resumed_at: The step that the attempt began at.
-        best: Where the metric was best so far, of what was told.
+        best: Where the metric was best so far, of what was reported.
         epochs: Those that are finished.
     """
 
@@ -50,7 +50,7 @@ class Untold:
         self._checkpoint_dir = checkpoint_dir
         self._discarded: dict[int, str] = {}
         self.best: Best | None = None
-        self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was told
+        self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was reported
         self._begun = time.monotonic()
         self._row = Row(0, 0, 0, {})  # of the last step
         self._notes: list[str] = []
@@ -123,7 +123,7 @@ class Untold:
         Args:
             state: Where training stands, if it stands still; else the newest row says how far it is.
             keep_last: Whether the last step's row stays: an evaluation may add to it.
-            all_checkpoints: Whether checkpoints beyond the rows are told too. A resume must find a row of every
+            all_checkpoints: Whether checkpoints beyond the rows go along too. A resume must find a row of every
                 step before a checkpoint.
             lenient: Leave out metrics that cannot be read: those on a device that has failed.
 

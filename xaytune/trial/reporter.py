@@ -30,7 +30,7 @@ __all__ = ["Link", "Reporter"]
 
 # Between two looks whether there is something to read or to send, which cost more than a step's row.
 _LOOK_S = 0.02
-# Checkpoints are told of soon, for what is not recorded is lost with the process; but not more often than this.
+# Checkpoints are reported soon: what is not recorded is lost with the process; but not more often than this.
 _QUIET_S = 1.0
 # So many rows at most are kept here.
 _MAX_ROWS = 16_384
@@ -55,7 +55,7 @@ class Link(Protocol):
         """Sends a message, with the rows that are its history, and does not wait."""
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
-        """Sends a message, waits until training may go on, and returns the request to stop, if there is one."""
+        """Sends a message, waits until training may continue, and returns the request to stop, if there is one."""
 
     def stop_request(self) -> StopRequest | None:
         """Returns a request to stop that has come unasked."""
@@ -87,12 +87,12 @@ class Reporter:
         self.state: TrainState | None = None
         self.ended = self.error_fired = False
         self.save_checkpoint: Callable[[], Path] | None = None
-        epochs = Epochs(0 if task.points.axis.by_step else assignment.judged_until, assignment.judged_step)
+        epochs = Epochs(0 if task.points.axis.by_step else assignment.last_judged, assignment.judged_step)
         self.untold = Untold(task.objective, checkpoint_dir, epochs)
         self._sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         self._link = link
         self.points, self._heartbeat_s = task.points, task.heartbeat_s
-        self._judging = Judging(task.objective.metric, task.points, assignment.judged_until)
+        self._judging = Judging(task.objective.metric, task.points, assignment.last_judged)
         self._checkpoints = assignment.checkpoints
         self._begun = False  # whether a step, or an epoch without one, has ended in this attempt
         self._next_look = 0.0

@@ -105,7 +105,7 @@ class _Template:
         self._pid = os.getpid()
         self._trials: dict[Channel, int] = {}  # pids by the connection that asked for them; 0 is none
         self._ready: list[tuple[int, Channel]] = []  # processes that wait for their turn
-        self._ended: list[tuple[Channel, int, int, bool]] = []  # ends that are not told yet
+        self._ended: list[tuple[Channel, int, int, bool]] = []  # ends that are not reported yet
         self._own: set[int] = set()  # what modules have started
         self._tried: set[str] = set()  # modules that trials imported
         self._oom_kills = kernel.oom_kills()

@@ -196,7 +196,7 @@ class CurvesMethod(SearchMethod):
     def _words(
         self, trial: Trial, verdict: Verdict | None, instead: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Why a trial goes on, or is stopped for a new configuration."""
+        """Why a trial continues, or is stopped for a new configuration."""
         at = self.points.axis.at(trial.time)
         others = len(self._progress.trials) - 1
         if verdict is None:

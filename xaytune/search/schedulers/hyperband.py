@@ -247,7 +247,7 @@ class _Bracket:
         return self._reported(trial)[1]
 
     def halve(self) -> tuple[list[int], list[int]]:
-        """Goes on to the next milestone; returns the trials that continue and those that do not, worst first."""
+        """Moves to the next milestone; returns the trials that continue and those that do not, worst first."""
         self._milestones.pop(0)
         self._size = math.ceil(self._size / self._factor)
         ranked = sorted(self.members, key=self.score)

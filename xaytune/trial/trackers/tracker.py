@@ -1,4 +1,4 @@
-"""What a tracker does, and what it is told of a trial."""
+"""What a tracker does, and what it learns of a trial."""
 
 from __future__ import annotations
 
