@@ -28,7 +28,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, get_args
 
-__all__ = ["EVENTS", "CallbackManager", "Event", "Handler", "Pause", "TrainState", "fire_error", "note_error"]
+__all__ = [
+    "EVENTS",
+    "CallbackManager",
+    "Event",
+    "Handler",
+    "Pause",
+    "TrainState",
+    "fire_error",
+    "metrics_only",
+    "note_error",
+]
 
 Event = Literal[
     "train_start",
@@ -80,6 +90,17 @@ class Pause(BaseException):
 Handler = Callable[[TrainState], object]
 F = TypeVar("F", bound=Handler)
 
+
+def metrics_only(handler: F) -> F:
+    """Marks a handler that looks at the state alone, not at the model, its optimizer or random numbers.
+
+    Runs that are trained fused (:mod:`xaytune.trainer.fused`) spare what bringing these up to date takes. A class
+    of handlers has ``metrics_only = True``.
+    """
+    handler.metrics_only = True  # type: ignore[attr-defined]
+    return handler
+
+
 # What `every=N` counts: numbers that a resumed run carries on with, not calls since the process began.
 _PROGRESS: Final[Mapping[str, Callable[[TrainState], int]]] = {
     "step_start": lambda state: state.global_step,
@@ -97,6 +118,7 @@ class CallbackManager:
         self._last: dict[Event, list[Handler]] = {event: [] for event in EVENTS}
         # Tuples, replaced whole: a handler may register another one while its event is being fired.
         self._calls: dict[Event, tuple[Handler, ...]] = dict.fromkeys(EVENTS, ())
+        self._looking: set[Event] = set()
 
     def on(self, event: Event, *, every: int = 1, last: bool = False) -> Callable[[F], F]:
         """Registers the decorated function for an event.
@@ -123,6 +145,8 @@ class CallbackManager:
             chosen = self._last if last else self._ordinary
             chosen[event].append(handler if every == 1 else _every(event, every, handler))
             self._calls[event] = (*self._ordinary[event], *self._last[event])
+            if not getattr(handler, "metrics_only", False):
+                self._looking.add(event)
             return handler
 
         return register
@@ -130,6 +154,10 @@ class CallbackManager:
     def handlers(self, event: Event) -> tuple[Handler, ...]:
         """Returns the handlers of an event that are not ``last``, in the order in which they are called."""
         return tuple(self._ordinary[event])
+
+    def metrics_suffice(self, event: Event) -> bool:
+        """Tells whether all handlers of an event look at the state alone; see :func:`metrics_only`."""
+        return event not in self._looking
 
     def fire(self, event: Event, state: TrainState) -> None:
         """Calls the handlers of an event; what a handler raises passes through.

@@ -12,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
 )
 
@@ -26,6 +30,8 @@ from xaytune.trainer.random_state import Generator
 __all__ = ["ResumableLoader", "batches_of", "fingerprint", "generators_of"]
 
 logger = logging.getLogger(__name__)
+
+_SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
 def batches_of(loader: Iterable[Any], skip: int = 0) -> Iterator[Any]:
@@ -81,6 +87,11 @@ def _pass_over(loader: Any, batches: Any, count: int) -> None:
         logger.warning("train_loader loads %d batches that were trained already, to resume: %s", count, why)
     for _ in itertools.islice(batches, count):
         pass
+
+
+def _draws_at_its_beginning(loader: Any) -> bool:
+    """Whether the order of an epoch is drawn with its first batch, or from a generator of its own."""
+    return type(loader.batch_sampler) is BatchSampler and type(loader.sampler) in _SAMPLERS
 
 
 def generators_of(loader: Any) -> list[Generator]:
@@ -144,24 +155,30 @@ class ResumableLoader:
 
     Attributes:
         generators: The random generators that the loader, its samplers and its dataset hold.
+        draws: Whether the next batch may draw from the global random generators.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
         self._loader = loader
         self.generators = generators_of(loader)
+        self.draws = True
         self._keeps_its_place = _has_state(loader)
         self._stateful: list[Any] = (
             [] if self._keeps_its_place else [owner for owner in _owners(loader) if _has_state(owner)]
         )
         self._unsaved = [] if self._keeps_its_place else [o for o in _owners(loader) if not _has_state(o)]
         self._counts = _counts(self._unsaved)
+        self._draws_always = not (_is_over_tensors(loader) and _draws_at_its_beginning(loader))
         self._epoch_start: dict[str, Any] | None = None
         self._trained = self._loaded = 0
         self._loader_state: Any = None  # that a loader which keeps its place is to go on from
 
     def epoch(self) -> Iterator[Any]:
         """Yields the batches of an epoch, or what is left of one that is not finished."""
-        self._loaded = self._trained
+        self._loaded, self.draws = self._trained, True
+        return self._walk()
+
+    def _walk(self) -> Iterator[Any]:
         if self._keeps_its_place:
             batches = self._ask_for_its_place()
         elif self._epoch_start is None or self._trained == 0:
@@ -171,6 +188,7 @@ class ResumableLoader:
             batches = self._return_to_place(self._epoch_start)
         for batch in batches:
             self._loaded += 1
+            self.draws = self._draws_always
             yield batch
 
     def batches_left(self) -> int | None:

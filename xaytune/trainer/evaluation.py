@@ -37,6 +37,8 @@ class EvalMetric(Protocol):
 class Evaluator:
     """Measures a model over a loader.
 
+    Attributes are what it was made with.
+
     Args:
         model: Put in eval mode, and back into the modes that its modules had.
         forward: The model, as it is called.
@@ -59,8 +61,8 @@ class Evaluator:
         eval_fn: EvalFn | None,
         eval_metrics: Mapping[str, EvalMetric],
     ) -> None:
-        self._model, self._forward, self._loader, self._objective = model, forward, loader, objective
-        self._eval_fn, self._eval_metrics = eval_fn, eval_metrics
+        self._model, self._forward, self.loader, self._objective = model, forward, loader, objective
+        self.eval_fn, self.eval_metrics = eval_fn, eval_metrics
         self._device, self._precision = device, precision
         self._generators = generators_of(loader)
 
@@ -77,9 +79,9 @@ class Evaluator:
             ValueError: The loader yielded no batch, or the size of a batch is not known.
         """
         with self._leaving_all_as_it_was(), torch.no_grad(), self._precision.autocast():
-            if self._eval_fn is None:
+            if self.eval_fn is None:
                 return self._measure()
-            return {name: number(value) for name, value in self._eval_fn(self._forward, self._loader).items()}
+            return {name: number(value) for name, value in self.eval_fn(self._forward, self.loader).items()}
 
     def _measure(self) -> dict[str, Any]:
         """Waits for the device once, at the end."""
@@ -88,20 +90,20 @@ class Evaluator:
         hits: Tensor | float = 0.0
         judged: Tensor | float = 0.0
         batches = 0
-        for metric in self._eval_metrics.values():
+        for metric in self.eval_metrics.values():
             if isinstance(metric, nn.Module):
                 metric.to(self._device)
             metric.reset()
-        for batches, batch in enumerate(batches_of(self._loader), start=1):  # noqa: B007
+        for batches, batch in enumerate(batches_of(self.loader), start=1):  # noqa: B007
             batch = to_device(batch, self._device)
             result = self._objective.loss(self._forward, batch)
             counts = self._objective.weight(batch, result)
             loss = result.loss.double() * counts
             total = total + (loss.where(counts > 0, 0.0) if isinstance(counts, Tensor) else loss)
             weight = weight + counts
-            right, of = self._hits(result)
+            right, of = self.hits(result)
             hits, judged = hits + right, judged + of
-            for metric in self._eval_metrics.values():
+            for metric in self.eval_metrics.values():
                 metric.update(result.outputs, result.targets)
         if batches == 0:
             raise ValueError(
@@ -110,12 +112,12 @@ class Evaluator:
         measured = {"eval_loss": float(total) / float(weight) if float(weight) else float("nan")}
         if float(judged):
             measured["eval_accuracy"] = float(hits) / float(judged)
-        for name, metric in self._eval_metrics.items():
+        for name, metric in self.eval_metrics.items():
             measured[f"eval_{name}"] = _one_number(name, metric.compute())
             metric.reset()
         return measured
 
-    def _hits(self, result: BatchLoss) -> tuple[Tensor | float, Tensor | float]:
+    def hits(self, result: BatchLoss) -> tuple[Tensor | float, Tensor | float]:
         """How many targets had the highest score, and of how many; none where these are no scores of classes."""
         outputs, targets, objective = result.outputs, result.targets, self._objective
         if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and is_integer(targets)):

@@ -38,6 +38,7 @@ class Objective:
         over_classes: Whether the loss is known to be torch's cross entropy or negative log likelihood, which
             take outputs (N, C, ...) and targets (N, ...).
         ignore_index: The target that the loss leaves out.
+        loss_fn: As it was given; and so the others.
 
     Args:
         loss_fn: Takes the model's outputs and the targets, and returns a 0-d tensor.
@@ -67,7 +68,7 @@ class Objective:
                 "of the batches; use 'mean', or divide the sum yourself in a training_step"
             )
         self._averages = reduction == "mean"
-        self._loss_fn, self._training_step, self._size = loss_fn, training_step, size
+        self.loss_fn, self.training_step, self.size = loss_fn, training_step, size
 
     def loss(self, model: nn.Module, batch: Any) -> BatchLoss:
         """Computes the loss of one batch.
@@ -79,18 +80,18 @@ class Objective:
         Raises:
             TypeError: The batch has none of these forms, or no 0-d loss came of it.
         """
-        if self._training_step is not None:
-            result = self._of_training_step(model, batch, self._training_step)
+        if self.training_step is not None:
+            result = self._of_training_step(model, batch, self.training_step)
         elif isinstance(batch, Mapping):
             result = self._of_keywords(model, batch)
-        elif isinstance(batch, (tuple, list)) and len(batch) >= 2 and self._loss_fn is not None:
+        elif isinstance(batch, (tuple, list)) and len(batch) >= 2 and self.loss_fn is not None:
             *inputs, targets = batch
             outputs = model(*inputs)
-            result = BatchLoss(self._loss_fn(outputs, targets), outputs, targets)
+            result = BatchLoss(self.loss_fn(outputs, targets), outputs, targets)
         else:
             raise TypeError(
                 "a batch must be (*inputs, target) with a loss_fn, or a dict of the model's arguments; for "
-                f"anything else give a training_step (got {describe(batch)}, loss_fn={self._loss_fn!r})"
+                f"anything else give a training_step (got {describe(batch)}, loss_fn={self.loss_fn!r})"
             )
         if not isinstance(result.loss, Tensor) or result.loss.dim():
             raise TypeError(
@@ -109,11 +110,11 @@ class Objective:
         Raises:
             ValueError: The number of examples is not known.
         """
-        if self._size is not None:
-            return self._size(batch)
+        if self.size is not None:
+            return self.size(batch)
         targets = result.targets
         if not (self.over_classes and self._averages and isinstance(targets, Tensor) and is_integer(targets)):
-            return batch_size(batch, in_parts=self._training_step is None)
+            return batch_size(batch, in_parts=self.training_step is None)
         counted: Tensor = targets != self.ignore_index
         if self._class_weights is None:
             return counted.sum()
@@ -133,7 +134,7 @@ class Objective:
         )
 
     def _of_keywords(self, model: nn.Module, batch: Mapping[str, Any]) -> BatchLoss:
-        if self._loss_fn is None:
+        if self.loss_fn is None:
             outputs = model(**batch)
             loss = outputs["loss"] if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
             if not isinstance(loss, Tensor):
@@ -143,7 +144,7 @@ class Objective:
             raise TypeError(f"a dict batch needs 'labels' for the loss_fn (got {describe(batch)})")
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         outputs = model(**inputs)
-        return BatchLoss(self._loss_fn(outputs, batch["labels"]), outputs, batch["labels"])
+        return BatchLoss(self.loss_fn(outputs, batch["labels"]), outputs, batch["labels"])
 
 
 def is_integer(tensor: Tensor) -> bool:

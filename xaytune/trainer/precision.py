@@ -19,11 +19,15 @@ class Precision:
 
     ``fp16`` scales the loss so that small gradients do not vanish (Micikevicius et al., "Mixed precision
     training", 2018); an optimizer step whose gradients overflowed is skipped, as GradScaler does it.
+
+    Attributes:
+        name: The precision.
     """
 
     def __init__(self, name: PrecisionName, device: torch.device, optimizer: torch.optim.Optimizer) -> None:
         if name != "fp32" and name not in _DTYPES:
             raise ValueError(f"precision must be 'fp32', 'bf16' or 'fp16' (got {name!r})")
+        self.name = name
         self._dtype = _DTYPES.get(name)
         self._device_type = device.type
         self._optimizer = optimizer

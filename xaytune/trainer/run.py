@@ -17,22 +17,24 @@ from xaytune.trainer.callbacks import CallbackManager, Event, TrainState, fire_e
 from xaytune.trainer.context import EvaluationTimes
 from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.folder import CheckpointFolder
+from xaytune.trainer.hosting import Evaluation, Host, Loop
 from xaytune.trainer.interrupts import interrupt_stops
 from xaytune.trainer.parts import Parts
 from xaytune.trainer.place import Place
 from xaytune.trainer.plain import number, plain_metrics
 from xaytune.trainer.step import Step, Stepped, Stepper
 
-__all__ = ["Evaluation", "Loop", "Run"]
+__all__ = ["Run", "Workings", "workings"]
 
 logger = logging.getLogger(__name__)
 
 
-class Evaluation(NamedTuple):
-    """An evaluation that a run asks for; it is sent the metrics."""
+class Workings(NamedTuple):
+    """What a run is made of."""
 
-
-Loop = Generator[Step | Evaluation, Any, None]
+    stepper: Stepper
+    evaluator: Evaluator | None
+    parts: Parts
 
 
 class Run:
@@ -66,6 +68,7 @@ class Run:
         self._parts, self._stepper, self._evaluator = parts, stepper, evaluator
         self._times, self._folder = times, folder
         self._place = Place()
+        self._host: Host | None = None
 
     def fit(self) -> TrainState:
         """Trains until the run is over, and returns its state. Called again, it goes on where the run was stopped.
@@ -92,12 +95,24 @@ class Run:
                         request = loop.send(answer)
         return self.state
 
-    def loop(self) -> Loop:
+    def loop(self, host: Host | None = None) -> Loop:
         """Runs the loop, which asks for steps and evaluations by yielding them, and is sent what they gave.
 
         :meth:`fit` drives it with :meth:`perform`. An error in performing is to be thrown into it: it fires
         ``error`` and ``train_end``, and raises it again.
+
+        Args:
+            host: What performs them, if that keeps the model elsewhere.
         """
+        self._host = host
+        try:
+            yield from self._loop()
+        finally:
+            self._host = None
+            if host is not None:
+                host.leave()
+
+    def _loop(self) -> Loop:
         try:
             self._begin()
             self._fire("train_start")
@@ -108,6 +123,8 @@ class Run:
             self._parts.data.leave()
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Other BaseExceptions unwind a run that goes on elsewhere: a pause is not an end.
+            if self._host is not None:
+                self._host.fetch()
             try:
                 fire_error(self.callbacks, self.state, error)
             finally:
@@ -152,6 +169,8 @@ class Run:
             ValueError: The run is within a step, elsewhere than in a handler of ``step_start`` or ``error``.
         """
         place = self._place
+        if self._host is not None:
+            self._host.fetch()
         require(
             not place.in_step or place.randomness is not None,
             "a checkpoint cannot be saved in the middle of a step: save it in a handler of step_end or step_start",
@@ -240,7 +259,10 @@ class Run:
     def _train_step(self, batches: Iterator[Any]) -> Generator[Step | Evaluation, Any, bool]:
         """Takes one optimizer step, and evaluates where that is due; False where there is no batch left."""
         state, place, parts = self.state, self._place, self._parts
-        if self.callbacks.handlers("step_start") or self.callbacks.handlers("error"):  # which may save
+        may_save = bool(self.callbacks.handlers("step_start") or self.callbacks.handlers("error"))
+        if self._host is not None and (may_save or parts.data.draws):
+            self._host.enter()
+        if may_save:
             place.randomness = parts.randomness()
         step = self._stepper.over(batches, parts.data)
         if step is None:
@@ -298,7 +320,14 @@ class Run:
         return self.state.global_step, self._place.evaluated_at, self._place.epoch_finished
 
     def _fire(self, event: Event) -> None:
+        if self._host is not None and not self.callbacks.metrics_suffice(event):
+            self._host.fetch()
         self.callbacks.fire(event, self.state)
+
+
+def workings(run: Run) -> Workings:
+    """Returns what a run is made of, for what trains it in its place."""
+    return Workings(run._stepper, run._evaluator, run._parts)
 
 
 def _rate(optimizer: torch.optim.Optimizer) -> Any:

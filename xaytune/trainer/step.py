@@ -50,6 +50,8 @@ class Stepped(NamedTuple):
 class Stepper:
     """Takes optimizer steps.
 
+    Attributes are what it was made with.
+
     Args:
         model: Whose gradients are zeroed.
         forward: The model, as it is called.
@@ -76,43 +78,39 @@ class Stepper:
         clip_grad_norm: float | None,
         sizes_are_needed: bool,
     ) -> None:
-        self._model, self._forward, self._optimizer, self._objective = model, forward, optimizer, objective
-        self._precision, self._device, self._window, self._clip_grad_norm = (
-            precision,
-            device,
-            window,
-            clip_grad_norm,
-        )
+        self.model, self.forward, self.optimizer, self.objective = model, forward, optimizer, objective
+        self.precision, self.device, self.window = precision, device, window
+        self.clip_grad_norm = clip_grad_norm
         self._check_sizes = sizes_are_needed
         self._not_optimized: list[nn.Parameter] = []
         self._modes = self._modes_now()  # while it trains
 
     def begin(self) -> None:
         """Puts a model that is in eval mode as a whole into train mode, as a loop does before it trains."""
-        if not self._model.training:
-            self._model.train()
+        if not self.model.training:
+            self.model.train()
         self._modes = self._modes_now()
 
     def begin_epoch(self) -> None:
         """Looks what there is to train, and puts back the modes of a model that a handler left in eval mode."""
-        if not self._model.training:
+        if not self.model.training:
             for module, training in self._modes:
                 module.training = training
         self._modes = self._modes_now()
-        self._not_optimized = gradients.not_optimized(self._model, self._optimizer)
+        self._not_optimized = gradients.not_optimized(self.model, self.optimizer)
 
     def over(self, batches: Iterator[Any], data: ResumableLoader) -> Step | None:
         """Returns a step over the next batches; None if there are none left."""
-        if self._window == 1:
+        if self.window == 1:
             batch = next(batches, _NO_BATCH)
             return None if batch is _NO_BATCH else Step(iter((batch,)), 1, 1)
         left = data.batches_left()
         batch = next(batches, _NO_BATCH)
         if batch is _NO_BATCH:
             return None
-        expected = self._window if left is None else max(1, min(self._window, left))
-        following = itertools.islice(batches, self._window - 1)
-        return Step(itertools.chain((batch,), following), self._window, expected)
+        expected = self.window if left is None else max(1, min(self.window, left))
+        following = itertools.islice(batches, self.window - 1)
+        return Step(itertools.chain((batch,), following), self.window, expected)
 
     def __call__(self, step: Step) -> Stepped:
         """Takes a step: its gradient is the mean over all examples (or over what the loss averages).
@@ -124,29 +122,29 @@ class Stepper:
             ValueError: The number of a batch's examples is needed, and not known.
         """
         # Here, not after the optimizer's step: handlers of step_end may read the gradients.
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         for parameter in self._not_optimized:
             parameter.grad = None
         if step.window == 1:
             metrics, correction = self._one_batch(next(step.batches)), None
         else:
             metrics, correction = self._several(step)
-        self._precision.unscale()
-        parameters = gradients.optimized(self._optimizer)
+        self.precision.unscale()
+        parameters = gradients.optimized(self.optimizer)
         if correction is not None:
             gradients.scale(parameters, correction)
         norm = gradients.norm(parameters)
-        if self._clip_grad_norm is not None:
-            gradients.clip(parameters, self._clip_grad_norm, norm)
-        skipped = not self._precision.step()
+        if self.clip_grad_norm is not None:
+            gradients.clip(parameters, self.clip_grad_norm, norm)
+        skipped = not self.precision.step()
         return Stepped({"grad_norm": norm} | metrics, skipped)
 
     def _one_batch(self, batch: Any) -> dict[str, Any]:
         batch, result = self._forward_pass(batch)
         if self._check_sizes:
-            self._objective.weight(batch, result)
+            self.objective.weight(batch, result)
             self._check_sizes = False
-        self._precision.backward(result.loss)
+        self.precision.backward(result.loss)
         return _metrics(result)
 
     def _several(self, step: Step) -> tuple[dict[str, Any], float | Tensor | None]:
@@ -159,10 +157,10 @@ class Stepper:
         first: float | Tensor | None = None
         for batch in step.batches:
             batch, result = self._forward_pass(batch)
-            weight = self._objective.weight(batch, result)
+            weight = self.objective.weight(batch, result)
             first = weight if first is None else first
             share = weight / first
-            self._precision.backward(result.loss * share / step.expected)
+            self.precision.backward(result.loss * share / step.expected)
             for name, value in _metrics(result).items():
                 if isinstance(value, (str, bool)):
                     sums[name], weights[name] = value, None
@@ -175,12 +173,12 @@ class Stepper:
         return means, None if certain else step.expected / whole
 
     def _modes_now(self) -> list[tuple[nn.Module, bool]]:
-        return [(module, module.training) for module in self._model.modules()]
+        return [(module, module.training) for module in self.model.modules()]
 
     def _forward_pass(self, batch: Any) -> tuple[Any, BatchLoss]:
-        batch = to_device(batch, self._device)
-        with self._precision.autocast():
-            return batch, self._objective.loss(self._forward, batch)
+        batch = to_device(batch, self.device)
+        with self.precision.autocast():
+            return batch, self.objective.loss(self.forward, batch)
 
 
 def _metrics(result: BatchLoss) -> dict[str, Any]:

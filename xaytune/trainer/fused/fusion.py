@@ -1,0 +1,317 @@
+"""Fusion: it takes the steps and evaluations that many runs ask for, at once where it can."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset, default_collate
+
+from xaytune.trainer.batches import to_device
+from xaytune.trainer.fused.group import Asked, Group
+from xaytune.trainer.fused.keys import NotFusedError
+from xaytune.trainer.fused.member import Member, Randomness
+from xaytune.trainer.fused.program import signature
+from xaytune.trainer.fused.shape import held_by, shape_of
+from xaytune.trainer.hosting import Evaluation
+from xaytune.trainer.run import Run, workings
+from xaytune.trainer.step import Step
+
+__all__ = ["Answer", "Fusion"]
+
+logger = logging.getLogger(__name__)
+
+# Fewer steps than this are taken one after the other, which is as fast.
+_FEWEST = 3
+# How far losses and gradients may be from those of a run that trains alone, by the numbers they are computed in.
+_TOLERANCES = {torch.float64: 1e-8, torch.float32: 2e-3}
+_TOLERANCE_BF16 = 0.1
+# A shape whose steps could so often not be taken at once is fused no more.
+_FAILURES = 3
+
+
+class Answer(NamedTuple):
+    """What a member is answered: a value, or an error."""
+
+    member: Member
+    value: Any
+    error: BaseException | None = None
+
+
+class Fusion:
+    """Takes the steps and evaluations of runs that are trained side by side.
+
+    Args:
+        tell: Called with a line about what is not fused, once for each.
+        entered: Called with a member when its random states have become the global ones: its code is to run.
+
+    Attributes:
+        randomness: The global random states.
+    """
+
+    def __init__(
+        self, tell: Callable[[str], None] = logger.warning, entered: Callable[[Member], None] | None = None
+    ) -> None:
+        self.randomness = Randomness(entered)
+        self._tell = tell
+        self._groups: dict[Hashable, Group] = {}
+        self._refused: dict[Hashable, str] = {}
+        self._failures: dict[Hashable, int] = defaultdict(int)
+        self._proven: set[Hashable] = set()
+        self._told: set[str] = set()
+        self._held: dict[int, Member] = {}  # members by what must be one's own
+
+    def begin(self, run: Run) -> Member:
+        """Takes in a run, whose random states are the global ones now.
+
+        Raises:
+            ValueError: It shares with another one what both change.
+        """
+        held = held_by(run)
+        if any(what in self._held for what in held):
+            raise ValueError(
+                "runs that are trained side by side must not share what training changes (got the same parameter, "
+                "buffer or random generator in two of them): make a model and a loader for each"
+            )
+        member = Member(run, self.randomness)
+        self._held |= dict.fromkeys(held, member)
+        return member
+
+    def end(self, member: Member) -> None:
+        """Learns that the loop of a member has ended."""
+        self._held = {what: whose for what, whose in self._held.items() if whose is not member}
+
+    def perform(self, members: Sequence[Member]) -> list[Answer]:
+        """Does what members ask for: evaluations first, and steps only where nobody asks for an evaluation."""
+        evaluations = [member for member in members if isinstance(member.request, Evaluation)]
+        return self._evaluate(evaluations) if evaluations else self._step(members)
+
+    def _step(self, members: Sequence[Member]) -> list[Answer]:
+        answers: list[Answer] = []
+        sets: dict[tuple[Group, Hashable], list[tuple[Member, list[Any]]]] = defaultdict(list)
+        for member in members:
+            if not member.trained:  # its first step shows what it trains
+                member.trained = True
+                answers.append(self._alone(member))
+                continue
+            group = self._place(member)
+            if group is None:
+                answers.append(self._alone(member))
+                continue
+            try:
+                window = self._window(member)
+            except Exception as error:
+                answers.append(Answer(member, None, error))
+                continue
+            sets[group, tuple(map(signature, window))].append((member, window))
+        for (group, shapes), found in sets.items():
+            answers += self._step_of(group, shapes, found)
+        return answers
+
+    def _step_of(
+        self, group: Group, shapes: Any, found: list[tuple[Member, list[Any]]]
+    ) -> list[Answer]:
+        """Takes the steps of members of a group whose batches have the same shapes."""
+        settled = found if len(found) < _FEWEST else [(m, window) for m, window in found if self._settled(m)]
+        if len(settled) < _FEWEST:
+            return [self._alone(member, window) for member, window in found]
+        answers = [self._alone(*one) for one in found if one not in settled] if len(settled) < len(found) else []
+        asked = Asked(
+            [member for member, _ in settled],
+            [member.request for member, _ in settled],
+            [window for _, window in settled],
+            shapes,
+        )
+        return answers + self._at_once(group, asked)
+
+    def _at_once(self, group: Group, asked: Asked) -> list[Answer]:
+        if group.key in self._refused:
+            return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
+        if len(asked.members) > group.most:
+            half = len(asked.members) // 2
+            return [answer for part in (slice(half), slice(half, None)) for answer in self._at_once(group, asked.part(part))]
+        self.randomness.vacate()
+        try:
+            if (group.key, asked.shapes) not in self._proven:
+                return self._prove(group, asked)
+            steps = group.step(asked)
+        except torch.OutOfMemoryError:
+            if len(asked.members) == 1:
+                return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
+            group.most = len(asked.members) // 2
+            self._say(f"out of memory with {len(asked.members)} runs at once: {group.most} are trained at once now")
+            return self._at_once(group, asked)
+        except Exception as error:
+            self._failed(group, error)
+            return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
+        return [Answer(member, step) for member, step in zip(asked.members, steps, strict=True)]
+
+    def _prove(self, group: Group, asked: Asked) -> list[Answer]:
+        """Takes the first step of its shapes: two members train alone, which shows whether the others may not.
+
+        Raises:
+            Exception: The step cannot be taken at once.
+        """
+        tried = group.try_step(asked)
+        chosen = (0, len(asked.members) - 1)
+        answers = []
+        for at in chosen:
+            member = asked.members[at]
+            answers.append(self._alone(member, asked.windows[at]))
+            if answers[-1].error is None:
+                loss, gradients = tried[at]
+                own = group.layout.join([p.grad[None] for p in member.trained_parameters()])[0]
+                far = max(_distance(loss, answers[-1].value.metrics["loss"]), _distance(gradients, own))
+                if far > self._tolerance(member):
+                    self._refuse(group, f"its loss or gradients are not those of training alone (off by {far:.1e})")
+        if group.key not in self._refused:
+            self._proven.add((group.key, asked.shapes))
+        return answers + (self._at_once(group, asked.part(slice(1, -1))) if len(asked.members) > 2 else [])
+
+    def _evaluate(self, members: Sequence[Member]) -> list[Answer]:
+        answers: list[Answer] = []
+        sets: dict[tuple[Group, Hashable], list[Member]] = defaultdict(list)
+        for member in members:
+            batches = _batches_key(member.run)
+            if member.group is None or batches is None or member.group.key in self._refused:
+                answers.append(self._alone(member))
+            else:
+                sets[member.group, ("evaluation", batches)].append(member)
+        for (group, batches), found in sets.items():
+            settled = found if len(found) < _FEWEST else [member for member in found if self._settled(member)]
+            if len(settled) < _FEWEST:
+                answers += [self._alone(member) for member in found]
+                continue
+            answers += [self._alone(member) for member in found if member not in settled]
+            answers += self._evaluate_at_once(group, batches, settled)
+        return answers
+
+    def _evaluate_at_once(self, group: Group, batches: Hashable, members: list[Member]) -> list[Answer]:
+        if (group.key, batches) in self._refused:
+            return [self._alone(member) for member in members]
+        self.randomness.vacate()
+        try:
+            measured = group.evaluate(members)
+        except Exception as error:
+            self._refused[group.key, batches] = str(error)
+            self._say(f"evaluations are not fused: {_line(error)}")
+            return [self._alone(member) for member in members]
+        answers = [Answer(member, metrics) for member, metrics in zip(members, measured, strict=True)]
+        if (group.key, batches) not in self._proven:
+            alone = self._alone(members[0])
+            if alone.error is None:
+                one, other = (torch.tensor(value["eval_loss"]) for value in (alone.value, measured[0]))
+                if alone.value.keys() != measured[0].keys() or _distance(one, other) > self._tolerance(members[0]):
+                    self._refused[group.key, batches] = "it differs"
+                    self._say("evaluations are not fused: they give other values than alone")
+                    return [alone, *(self._alone(member) for member in members[1:])]
+            self._proven.add((group.key, batches))
+            answers[0] = alone
+        return answers
+
+    def _alone(self, member: Member, window: list[Any] | None = None) -> Answer:
+        """Does what a member asks for as it would be done without others."""
+        member.fetch()
+        request = member.request
+        if window is not None:
+            request = request._replace(batches=iter(window))
+        try:
+            return Answer(member, member.run.perform(request))
+        except BaseException as error:
+            return Answer(member, None, error)
+
+    def _place(self, member: Member) -> Group | None:
+        """Returns the group of a member; None where it trains alone."""
+        if member.group is not None:
+            return None if member.group.key in self._refused else member.group
+        if member.refused is not None:
+            return None
+        try:
+            key = shape_of(member.run)
+            if key in self._refused:
+                raise NotFusedError(self._refused[key])
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = Group(member, key)
+        except NotFusedError as error:
+            member.refused = str(error)
+            self._say(f"trained alone: {error}")
+            return None
+        group.add(member)
+        return group
+
+    def _settled(self, member: Member) -> bool:
+        """Brings a member's row up to date; takes it out of its group if it has become another shape."""
+        if member.settle():
+            return True
+        assert member.group is not None
+        member.group.remove(member)
+        return False
+
+    def _window(self, member: Member) -> list[Any]:
+        """Loads the batches of a step."""
+        step: Step = member.request
+        stepper, _, parts = workings(member.run)
+        if parts.data.draws:
+            member.enter()
+        window = list(step.batches)
+        return window if stepper.device.type == "cpu" else [to_device(batch, stepper.device) for batch in window]
+
+    def _tolerance(self, member: Member) -> float:
+        stepper = workings(member.run).stepper
+        if stepper.precision.name == "bf16":
+            return _TOLERANCE_BF16
+        return _TOLERANCES[member.trained_parameters()[0].dtype]
+
+    def _failed(self, group: Group, error: Exception) -> None:
+        self._failures[group.key] += 1
+        if self._failures[group.key] >= _FAILURES or isinstance(error, NotFusedError):
+            self._refuse(group, _line(error))
+
+    def _refuse(self, group: Group, why: str) -> None:
+        self._refused[group.key] = why
+        self._say(f"trained alone: {why}")
+
+    def _say(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self._tell(line)
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """How far values are from others, in their size."""
+    one, other = one.detach().double(), other.detach().double()
+    if torch.equal(one.isfinite(), other.isfinite()) and not one.isfinite().all():
+        return 0.0  # both have overflown at the same places
+    size = float(other.norm())
+    return float((one - other).norm()) / (size if size > 1e-12 else 1.0)
+
+
+def _line(error: BaseException) -> str:
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0][:200]}" if words else type(error).__name__
+
+
+def _batches_key(run: Run) -> Hashable:
+    """Returns a key of the batches that a run is evaluated on; None where they may not be those of another one."""
+    evaluator = workings(run).evaluator
+    assert evaluator is not None
+    loader: Any = evaluator.loader
+    if evaluator.eval_fn is not None or evaluator.eval_metrics or type(loader) is not DataLoader:
+        return None
+    plain = (
+        type(loader.dataset) is TensorDataset
+        and type(loader.batch_sampler) is BatchSampler
+        and type(loader.sampler) is SequentialSampler
+        and loader.num_workers == 0
+        and loader.collate_fn is default_collate
+        and loader.generator is None
+    )
+    if not plain:
+        return None
+    tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in loader.dataset.tensors)
+    return tensors, loader.batch_size, loader.drop_last

@@ -1,0 +1,248 @@
+"""A group: members of one shape, whose steps and evaluations are taken by one program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from xaytune.trainer.batches import to_device
+from xaytune.trainer.data import batches_of
+from xaytune.trainer.fused import update
+from xaytune.trainer.fused.dropout import Mask
+from xaytune.trainer.fused.keys import NotFusedError
+from xaytune.trainer.fused.member import Member
+from xaytune.trainer.fused.program import Passed, Program, stack
+from xaytune.trainer.fused.rows import Layout, Rows, Taken
+from xaytune.trainer.plain import number
+from xaytune.trainer.run import workings
+from xaytune.trainer.step import Step, Stepped
+
+__all__ = ["Asked", "Group"]
+
+
+class Asked(NamedTuple):
+    """Steps that members ask for, whose batches have the same shapes.
+
+    Attributes:
+        members: The members.
+        steps: What they ask for.
+        windows: The batches of their steps.
+        shapes: A key for each batch of a window.
+    """
+
+    members: Sequence[Member]
+    steps: Sequence[Step]
+    windows: Sequence[list[Any]]
+    shapes: tuple[Hashable, ...]
+
+    def part(self, part: slice) -> Asked:
+        """Returns those of some of the members."""
+        return Asked(self.members[part], self.steps[part], self.windows[part], self.shapes)
+
+
+class _Computed(NamedTuple):
+    """What a step gave, before anything is changed.
+
+    Attributes:
+        gradients: (members, width), clipped.
+        metrics: Of each member (members,), or for all, by name.
+        buffers: As the passes left them.
+    """
+
+    gradients: Tensor
+    metrics: dict[str, Any]
+    buffers: Mapping[str, Tensor]
+
+
+class Group:
+    """Members of one shape.
+
+    Args:
+        first: One of them.
+        key: Of their shape.
+
+    Attributes:
+        key: Of their shape.
+        most: How many are trained at once, at most.
+        layout: Of their rows.
+        rows: Their rows: the members' are the first ones.
+        members: By row.
+
+    Raises:
+        NotFusedError: Its model cannot be copied.
+    """
+
+    def __init__(self, first: Member, key: Hashable) -> None:
+        self.key = key
+        self.most = sys.maxsize
+        stepper = workings(first.run).stepper
+        self.layout = Layout(first.run)
+        self.rows = Rows(first.run, self.layout)
+        self.members: list[Member] = []
+        self._program = Program(first.run, self.layout)
+        self._clips = stepper.clip_grad_norm is not None
+        self._options = [
+            {n: v for n, v in group.items() if n in ("nesterov", "decoupled_weight_decay")}
+            for group in stepper.optimizer.param_groups
+        ]
+        self._masks: dict[Hashable, list[Mask]] = {}
+        self._hyper: list[update.Hyper | None] = [None] * len(self._options)
+
+    def add(self, member: Member) -> None:
+        """Gives a member a row."""
+        self.rows.make_room(len(self.members) + 1)
+        member.join(self, len(self.members))
+        self.members.append(member)
+
+    def remove(self, member: Member) -> None:
+        """Takes a member's row, which the last one then has."""
+        last = self.members.pop()
+        if last is not member:
+            self.rows.move(last.row, member.row)
+            self.members[member.row], last.row = last, member.row
+        member.group, member.row = None, -1
+
+    def step(self, asked: Asked) -> list[Stepped]:
+        """Takes a step of each of some members, which are settled in their rows.
+
+        Raises:
+            Exception: The step cannot be taken at once. Then nothing has changed but random states.
+        """
+        rows = [member.row for member in asked.members]
+        taken = self.rows.take(rows)
+        computed = self._compute(asked, taken)
+        self._update(asked.members, taken, computed.gradients)
+        for name in self.layout.buffers:
+            taken.others[name].copy_(computed.buffers[name])
+        self.rows.put_back(rows, taken)
+        for at, member in enumerate(asked.members):
+            member.gradients = computed.gradients, at
+        return [Stepped(metrics, skipped=False) for metrics in _by_member(computed.metrics, len(rows))]
+
+    def try_step(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:
+        """Computes a step without taking it; returns each member's loss and gradients (width,)."""
+        generators = [member.states.generator for member in asked.members]
+        before = [generator.get_state() for generator in generators]
+        try:
+            computed = self._compute(asked, self.rows.take([member.row for member in asked.members]))
+        finally:
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
+        return list(zip(computed.metrics["loss"], computed.gradients, strict=True))
+
+    def evaluate(self, members: Sequence[Member]) -> list[dict[str, Any]]:
+        """Evaluates some members, whose evaluations are over the same batches.
+
+        Raises:
+            Exception: They cannot be evaluated at once.
+        """
+        evaluator = workings(members[0].run).evaluator
+        assert evaluator is not None
+        taken = self.rows.take([member.row for member in members])
+        total = weight = hits = judged = torch.zeros(len(members), dtype=torch.float64, device=taken.values.device)
+        batches = 0
+        for batches, batch in enumerate(batches_of(evaluator.loader), start=1):  # noqa: B007
+            passed = self._program.evaluate(taken, to_device(batch, taken.values.device))
+            counts = passed.value("weight")
+            loss = passed.values["loss"].double() * counts
+            total = total + (loss.where(counts > 0, 0.0) if isinstance(counts, Tensor) else loss)
+            weight, hits, judged = weight + counts, hits + passed.value("hits"), judged + passed.value("judged")
+        if batches == 0:
+            raise NotFusedError("its eval_loader yields no batch")
+        sums = zip(total.tolist(), weight.tolist(), hits.tolist(), judged.tolist(), strict=True)
+        measured = []
+        for loss_sum, whole, right, of in sums:
+            metrics = {"eval_loss": loss_sum / whole if whole else float("nan")}
+            measured.append(metrics | ({"eval_accuracy": right / of} if of else {}))
+        return measured
+
+    def _compute(self, asked: Asked, taken: Taken) -> _Computed:
+        parameters = [p.detach().requires_grad_() for p in self.layout.split(taken.values)]
+        others: Mapping[str, Tensor] = taken.others
+        passes: list[Passed] = []
+        total: list[Tensor] = []
+        several, expected = asked.steps[0].window > 1, asked.steps[0].expected
+        for at, batches in enumerate(zip(*asked.windows, strict=True)):
+            masks = self._draw(asked, taken, at)
+            passed = self._program.train(parameters, others, stack(batches), masks)
+            passes.append(passed)
+            losses = passed.values["loss"]
+            if several:
+                losses = losses * (passed.value("weight") / passes[0].value("weight")) / expected
+            gradients = torch.autograd.grad(losses.sum(), parameters)
+            total = list(torch._foreach_add(total, gradients)) if total else list(gradients)
+            others = {**others, **{name: buffer.detach() for name, buffer in passed.buffers.items()}}
+        flat = self.layout.join(total)
+        if several:
+            metrics, whole = _means(passes)
+            flat.mul_((expected / whole).unsqueeze(1).to(flat.dtype) if isinstance(whole, Tensor) else expected / whole)
+        else:
+            metrics = _metrics(passes[0])
+        norms = torch.linalg.vector_norm(flat, dim=1)
+        if self._clips:
+            largest = [workings(member.run).stepper.clip_grad_norm for member in asked.members]
+            update.clip(flat, norms, flat.new_tensor(largest))
+        return _Computed(flat, {"grad_norm": norms} | metrics, others)
+
+    def _draw(self, asked: Asked, taken: Taken, at: int) -> list[Tensor]:
+        """Draws the masks of the pass over one batch of the window."""
+        needed = self._masks.get(asked.shapes[at])
+        if needed is None:
+            needed = self._program.learn_masks(taken, asked.windows[0][at])
+            self._masks[asked.shapes[at]] = needed
+        if not needed:
+            return []
+        drops = [member.drops for member in asked.members]
+        generators = [member.states.generator for member in asked.members]
+        return self._program.masks.draw(needed, drops, generators)
+
+    def _update(self, members: Sequence[Member], taken: Taken, gradients: Tensor) -> None:
+        taken.counts.add_(1)
+        optimizers = [workings(member.run).stepper.optimizer for member in members]
+        for at, (begin, end) in enumerate(self.layout.groups):
+            if begin == end:
+                continue
+            groups = [optimizer.param_groups[at] for optimizer in optimizers]
+            hyper = self._hyper[at]
+            if hyper is None or hyper.read != update.read(self.layout.kind, groups):
+                hyper = self._hyper[at] = update.Hyper(self.layout.kind, groups, taken.values)
+            states = {name: tensor[:, begin:end] for name, tensor in taken.states.items()}
+            values, part = taken.values[:, begin:end], gradients[:, begin:end]
+            update.step(self.layout.kind, self._options[at], values, part, states, hyper, taken.counts)
+
+
+def _metrics(passed: Passed) -> dict[str, Any]:
+    """Returns the metrics of a pass, the loss first."""
+    given = {**passed.values, **{name: number(value) for name, value in passed.plain.items()}}
+    del given["loss"]
+    metrics = {n.removeprefix("metric "): v for n, v in given.items() if n.startswith("metric ")}
+    return {"loss": passed.values["loss"].detach()} | {
+        n: v.detach() if isinstance(v, Tensor) else v for n, v in metrics.items()
+    }
+
+
+def _means(passes: Sequence[Passed]) -> tuple[dict[str, Any], Any]:
+    """Returns means of the metrics over a window, and what its batches weigh together, in weights of the first."""
+    sums: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    first = passes[0].value("weight")
+    for passed in passes:
+        share = passed.value("weight") / first
+        for name, value in _metrics(passed).items():
+            if isinstance(value, (str, bool)):
+                sums[name], weights[name] = value, None
+            else:
+                sums[name] = sums.get(name, 0.0) + value * share
+                weights[name] = weights.get(name, 0.0) + share
+    means = {name: value if weights[name] is None else value / weights[name] for name, value in sums.items()}
+    return means, weights["loss"]
+
+
+def _by_member(metrics: Mapping[str, Any], members: int) -> list[dict[str, Any]]:
+    """Returns each member's metrics."""
+    columns = [value.unbind() if isinstance(value, Tensor) else [value] * members for value in metrics.values()]
+    return [dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -1,0 +1,164 @@
+"""A member: one run among those that are trained side by side, with its own random states."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xaytune.trainer.fused.dropout import probabilities
+from xaytune.trainer.fused.rows import Own
+from xaytune.trainer.fused.shape import Watch
+from xaytune.trainer.run import Run, workings
+
+if TYPE_CHECKING:
+    from xaytune.trainer.fused.group import Group
+
+__all__ = ["Member", "Randomness"]
+
+
+class Randomness:
+    """The global random states, which are those of one member at a time.
+
+    Args:
+        entered: Called with the member whose they have become.
+    """
+
+    def __init__(self, entered: Callable[[Member], None] | None = None) -> None:
+        self._entered = entered
+        self._whose: Member | None = None
+
+    def enter(self, member: Member) -> None:
+        """Makes them those of a member."""
+        if self._whose is member:
+            return
+        self.vacate()
+        member.states.put()
+        self._whose = member
+        if self._entered is not None:
+            self._entered(member)
+
+    def vacate(self) -> None:
+        """Makes them nobody's: what is drawn now changes no member."""
+        if self._whose is not None:
+            self._whose.states.take()
+            self._whose = None
+
+
+class States:
+    """The random states of a member: at first those of the process.
+
+    Args:
+        device: Where the member trains.
+
+    Attributes:
+        generator: Has torch's state, of the device; it draws what the global one would draw for the member.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cpu = torch.Generator()
+        self._cuda = torch.Generator(device) if device.type == "cuda" else None
+        self._device = device
+        self.generator = self._cuda if self._cuda is not None else self._cpu
+        self.take()
+
+    def take(self) -> None:
+        """Takes the global states."""
+        self._python, self._numpy = random.getstate(), np.random.get_state()
+        self._cpu.set_state(torch.get_rng_state())
+        if self._cuda is not None:
+            self._cuda.set_state(torch.cuda.get_rng_state(self._device))
+
+    def put(self) -> None:
+        """Makes these the global states."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._cpu.get_state())
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda.get_state(), self._device)
+
+
+class Member:
+    """One run among those that are trained side by side.
+
+    Args:
+        run: The run.
+        randomness: The global random states; at first they are the member's.
+
+    Attributes:
+        request: What its loop asks for.
+        group: Where it has a row; None where it trains alone.
+        row: The number of its row.
+        trained: Whether it has trained a step here.
+        refused: Why it is not fused with any run; None if it may be.
+        states: Its random states.
+        drops: Probabilities of its dropout layers.
+        gradients: Of its last step, as a row.
+    """
+
+    def __init__(self, run: Run, randomness: Randomness) -> None:
+        self.run = run
+        self.request: Any = None
+        self.group: Group | None = None
+        self.row = -1
+        self.trained = False
+        self.refused: str | None = None
+        self.states = States(workings(run).stepper.device)
+        self.drops: list[float] = []
+        self.gradients: tuple[Tensor, int] | None = None
+        self._randomness = randomness
+        self._own: Own | None = None
+        self._watch: Watch | None = None
+        self._away = False  # whether the row is newer than what the run has itself
+
+    def enter(self) -> None:
+        """Makes the global random states the member's."""
+        self._randomness.enter(self)
+
+    def fetch(self) -> None:
+        """Brings its own model and optimizer up to date."""
+        self.enter()
+        if not self._away:
+            return
+        assert self.group is not None and self._own is not None
+        self._away = False
+        self.group.rows.get(self.row, self._own)
+        if self.gradients is not None:
+            rows, at = self.gradients
+            gradients = self.group.layout.split_one(rows[at].clone())
+            for parameter, gradient in zip(self._own.trained, gradients, strict=True):
+                parameter.grad = gradient
+            self.gradients = None
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Returns the parameters in its row."""
+        assert self._own is not None
+        return self._own.trained
+
+    def leave(self) -> None:
+        """Gives up its row."""
+        self.fetch()
+        if self.group is not None:
+            self.group.remove(self)
+
+    def join(self, group: Group, row: int) -> None:
+        """Takes a row."""
+        self.group, self.row = group, row
+        self._own, self._watch = Own(self.run, group.layout), Watch(self.run)
+        workings(self.run).stepper.optimizer._opt_called = True  # type: ignore[attr-defined] # for torch's schedulers
+
+    def settle(self) -> bool:
+        """Copies what the run has itself into its row, where that is newer; False if it has become another shape."""
+        if self._away:
+            return True
+        assert self.group is not None and self._own is not None and self._watch is not None
+        if self._watch.changed():
+            return False
+        self.group.rows.put(self.row, self._own)
+        self.drops = probabilities(workings(self.run).stepper.model)
+        self._away = True
+        return True

@@ -1,0 +1,236 @@
+"""One program for the forward and backward passes of all members of a shape."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from xaytune.trainer.evaluation import Evaluator
+from xaytune.trainer.fused.dropout import Mask, Masks
+from xaytune.trainer.fused.keys import INTERNAL, NotFusedError
+from xaytune.trainer.fused.rows import Layout, Taken
+from xaytune.trainer.objective import Objective
+from xaytune.trainer.run import Run, workings
+
+__all__ = ["Passed", "Program", "signature", "stack"]
+
+
+class Passed(NamedTuple):
+    """What a forward pass over one batch of each member gave.
+
+    Attributes:
+        values: ``loss`` and other numbers of each member (members,), by name.
+        plain: What is the same for all members, and no tensor.
+        buffers: As the pass left them (members, *shape), by name.
+    """
+
+    values: dict[str, Tensor]
+    plain: dict[str, Any]
+    buffers: dict[str, Tensor]
+
+    def value(self, name: str) -> Any:
+        """Returns a number of each member, or the one for all."""
+        return self.values[name] if name in self.values else self.plain[name]
+
+
+class _Pass(nn.Module):
+    """A pass over a batch as a module, so that ``functional_call`` can exchange the tensors of the model.
+
+    Args:
+        model: The model.
+        objective: The loss.
+        evaluator: Counts hits, in evaluation.
+        weigh: Whether the weight of a batch is needed.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, evaluator: Evaluator | None, *, weigh: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.objective, self.evaluator, self.weigh = objective, evaluator, weigh
+
+    def forward(self, batch: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        result = self.objective.loss(self.model, batch)
+        given: dict[str, Any] = {"loss": result.loss, **{f"metric {n}": v for n, v in result.metrics.items()}}
+        if self.weigh:
+            given["weight"] = self.objective.weight(batch, result)
+        if self.evaluator is not None:
+            given["hits"], given["judged"] = self.evaluator.hits(result)
+        return given, dict(self.model.named_buffers())
+
+
+class Program:
+    """The passes of a shape.
+
+    Args:
+        run: One of its members; its model is copied.
+        layout: Of the shape.
+
+    Raises:
+        NotFusedError: The model cannot be copied.
+    """
+
+    def __init__(self, run: Run, layout: Layout) -> None:
+        stepper = workings(run).stepper
+        try:
+            model = copy.deepcopy(stepper.model)
+        except Exception as error:
+            raise NotFusedError(f"its model cannot be copied ({type(error).__name__}: {error})") from error
+        model.requires_grad_(False)
+        for parameter in model.parameters():
+            parameter.grad = None
+        self._layout, self._precision = layout, stepper.precision
+        self.masks = Masks(model)
+        self._training = _Pass(model, stepper.objective, None, weigh=stepper.window > 1)
+        self._evaluation: _Pass | None = None
+        if (evaluator := workings(run).evaluator) is not None:
+            evaluated = copy.deepcopy(model)
+            evaluated.eval()
+            self._evaluation = _Pass(evaluated, stepper.objective, evaluator, weigh=True)
+
+    def learn_masks(self, taken: Taken, batch: Any) -> list[Mask]:
+        """Returns the masks that a forward pass over a batch of one member needs.
+
+        Args:
+            taken: Rows, of which the first is used.
+            batch: Of the first member.
+
+        Raises:
+            NotFusedError: The forward pass changes more than buffers.
+        """
+        self.masks.needed = needed = []
+        tensors = {name: tensor[0] for name, tensor in taken.others.items()}
+        tensors |= dict(zip(self._layout.names, [t[0] for t in self._layout.split(taken.values[:1])], strict=True))
+        before = _attributes(self._training.model)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), self._precision.autocast():
+                copied = {f"model.{name}": tensor.clone() for name, tensor in tensors.items()}
+                torch.func.functional_call(self._training, copied, (batch,))
+        finally:
+            self.masks.needed = None
+        if (changed := _changed(before, _attributes(self._training.model))) is not None:
+            raise NotFusedError(f"its model changes {changed} in its forward pass")
+        return needed
+
+    def train(self, parameters: Sequence[Tensor], others: Mapping[str, Tensor], batch: Any, masks: list[Tensor]) -> Passed:
+        """Runs a forward pass in training.
+
+        Args:
+            parameters: Those that are trained (members, *shape).
+            others: The other tensors of the model, by name (members, *shape).
+            batch: A batch of tensors (members, ...).
+            masks: Of the dropout layers (members, ...).
+        """
+        return self._run(self._training, parameters, others, batch, masks, shared=False)
+
+    def evaluate(self, taken: Taken, batch: Any) -> Passed:
+        """Runs a forward pass in evaluation.
+
+        Args:
+            taken: The rows of the members.
+            batch: A batch that is the same for all of them.
+        """
+        assert self._evaluation is not None
+        with torch.no_grad():
+            parameters = self._layout.split(taken.values)
+            return self._run(self._evaluation, parameters, taken.others, batch, [], shared=True)
+
+    def _run(
+        self,
+        module: _Pass,
+        parameters: Sequence[Tensor],
+        others: Mapping[str, Tensor],
+        batch: Any,
+        masks: list[Tensor],
+        *,
+        shared: bool,
+    ) -> Passed:
+        flat, structure = tree_flatten(batch)
+        places = [at for at, leaf in enumerate(flat) if isinstance(leaf, Tensor)]
+        plain: dict[str, Any] = {}
+
+        def one(
+            tensors: dict[str, Tensor], leaves: list[Tensor], masks: list[Tensor]
+        ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            mine = list(flat)
+            for place, leaf in zip(places, leaves, strict=True):
+                mine[place] = leaf
+            self.masks.give(masks)
+            given, buffers = torch.func.functional_call(module, tensors, (tree_unflatten(mine, structure),))
+            plain.update({name: value for name, value in given.items() if not isinstance(value, Tensor)})
+            return {name: value for name, value in given.items() if isinstance(value, Tensor)}, buffers
+
+        buffers = set(self._layout.buffers)
+        # Those that a forward pass may change in place are copied: a step that fails changes nothing.
+        tensors = {f"model.{n}": t.clone() if n in buffers else t for n, t in others.items()}
+        tensors |= {f"model.{n}": t for n, t in zip(self._layout.names, parameters, strict=True)}
+        run = torch.vmap(one, in_dims=(0, None if shared else 0, 0), randomness="error")
+        with _as_one_program(), self._precision.autocast():
+            values, left = run(tensors, [flat[place] for place in places], masks)
+        return Passed(values, plain, left)
+
+
+def signature(batch: Any) -> Hashable:
+    """Returns what must be the same for batches to be stacked: all but the numbers in their tensors."""
+    if type(batch) is list and all(type(part) is Tensor for part in batch):  # as a loader over tensors has them
+        return tuple([(part.shape, part.dtype) for part in batch])
+    flat, structure = tree_flatten(batch)
+    return structure, tuple(
+        (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf).__name__, repr(leaf)) for leaf in flat
+    )
+
+
+@contextlib.contextmanager
+def _as_one_program() -> Iterator[None]:
+    """Refuses operations that would be looped over members, and takes attention apart into products."""
+    before = torch._C._functorch._is_vmap_fallback_enabled()
+    torch._C._functorch._set_vmap_fallback_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch._C._functorch._set_vmap_fallback_enabled(before)
+
+
+def _attributes(model: nn.Module) -> list[tuple[str, str, Any]]:
+    return [
+        (name, key, _copied(value))
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key not in INTERNAL and key not in ("masks", "number")
+    ]
+
+
+def _copied(value: Any) -> Any:
+    return copy.copy(value) if isinstance(value, (dict, list, set)) else value
+
+
+def _changed(before: list[tuple[str, str, Any]], after: list[tuple[str, str, Any]]) -> str | None:
+    """Returns the name of an attribute that is not what it was."""
+    known = {(name, key): value for name, key, value in before}
+    for name, key, value in after:
+        same = (name, key) in known and (known[name, key] is value or _equal(known[name, key], value))
+        if not same:
+            return f"{name}.{key}".lstrip(".")
+    return None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+
+
+def stack(batches: Sequence[Any]) -> Any:
+    """Returns batches as one batch of tensors (members, ...)."""
+    flat = [tree_flatten(batch)[0] for batch in batches]
+    structure = tree_flatten(batches[0])[1]
+    stacked = [torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0] for leaves in zip(*flat, strict=True)]
+    return tree_unflatten(stacked, structure)

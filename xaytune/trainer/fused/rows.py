@@ -1,0 +1,251 @@
+"""Rows: the numbers of members side by side, a row a member.
+
+A member's model and optimizer keep tensors of their own: a row is a copy of them that is newer while the member
+trains fused, and is copied back before anybody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xaytune.trainer.fused.update import STATES
+from xaytune.trainer.run import Run, workings
+
+__all__ = ["Layout", "Own", "Rows", "Taken"]
+
+# Columns of a parameter begin at multiples of so many numbers: kernels read aligned rows faster.
+_ALIGNED = 16
+
+
+class Layout:
+    """Where the numbers of a member are in its row, which is the same for all members of a shape.
+
+    Args:
+        run: One of them.
+
+    Attributes:
+        kind: The class of the optimizer.
+        names: Of the trained parameters, in their order in a row.
+        places: Begin and end of each.
+        shapes: Of each.
+        groups: Begin and end of each group of the optimizer.
+        width: Of a row.
+        others: Names of parameters that are not trained.
+        buffers: Names of buffers.
+    """
+
+    def __init__(self, run: Run) -> None:
+        stepper = workings(run).stepper
+        names = {id(p): name for name, p in stepper.model.named_parameters()}
+        self.kind = type(stepper.optimizer)
+        self.names: list[str] = []
+        self.places: list[tuple[int, int]] = []
+        self.shapes: list[torch.Size] = []
+        self.groups: list[tuple[int, int]] = []
+        at = 0
+        for group in stepper.optimizer.param_groups:
+            begin = at
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                self.names.append(names[id(parameter)])
+                self.places.append((at, at + parameter.numel()))
+                self.shapes.append(parameter.shape)
+                at += -(-parameter.numel() // _ALIGNED) * _ALIGNED
+            self.groups.append((begin, at))
+        self.width = at
+        trained = set(self.names)
+        self.others = [name for name, p in stepper.model.named_parameters() if name not in trained]
+        self.buffers = [name for name, _ in stepper.model.named_buffers()]
+
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """Returns the parameters in rows (members, width), each (members, *shape): views."""
+        return [
+            rows[:, begin:end].view(len(rows), *shape)
+            for (begin, end), shape in zip(self.places, self.shapes, strict=True)
+        ]
+
+    def split_one(self, row: Tensor) -> list[Tensor]:
+        """Returns the parameters in one row (width,): views."""
+        return [row[b:e].view(shape) for (b, e), shape in zip(self.places, self.shapes, strict=True)]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns rows (members, width) of what has the shapes that :meth:`split` gives."""
+        members = len(parts[0])
+        pieces: list[Tensor] = []
+        for at, (part, (begin, end)) in enumerate(zip(parts, self.places, strict=True)):
+            pieces.append(part.reshape(members, -1))
+            following = self.places[at + 1][0] if at + 1 < len(self.places) else self.width
+            if following > end:
+                pieces.append(part.new_zeros(members, following - end))
+        return torch.cat(pieces, dim=1)
+
+
+@dataclass
+class Taken:
+    """Rows that a step is taken on: the rows themselves where they are the first ones, else copies.
+
+    Attributes:
+        values: Trained parameters (members, width).
+        states: Of the optimizer, by name, each (members, width).
+        counts: Steps taken (members, 1), in float64.
+        others: What is not trained, by name, each (members, *shape).
+    """
+
+    values: Tensor
+    states: dict[str, Tensor]
+    counts: Tensor
+    others: dict[str, Tensor]
+
+
+class Rows:
+    """The rows of a group of members.
+
+    Args:
+        run: One of the group.
+        layout: Of its shape.
+    """
+
+    def __init__(self, run: Run, layout: Layout) -> None:
+        model = workings(run).stepper.model
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        like = tensors[layout.names[0]]
+        self._layout = layout
+        self._values = like.new_zeros(0, layout.width)
+        self._states = {name: like.new_zeros(0, layout.width) for name in STATES[layout.kind]}
+        self._counts = torch.zeros(0, 1, dtype=torch.float64, device=like.device)
+        self._others = {
+            name: tensors[name].detach().new_zeros(0, *tensors[name].shape)
+            for name in (*layout.others, *layout.buffers)
+        }
+        self._views: dict[int, tuple[list[Tensor], list[list[Tensor]], list[Tensor]]] = {}
+
+    @property
+    def room(self) -> int:
+        """How many rows there are."""
+        return len(self._values)
+
+    def make_room(self, rows: int) -> None:
+        """Makes as many rows, if there are fewer."""
+        if rows <= self.room:
+            return
+        rows = max(rows, 2 * self.room, 8)
+
+        def grown(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, tensor.new_zeros(rows - len(tensor), *tensor.shape[1:])])
+
+        self._values, self._counts = grown(self._values), grown(self._counts)
+        self._states = {name: grown(tensor) for name, tensor in self._states.items()}
+        self._others = {name: grown(tensor) for name, tensor in self._others.items()}
+        self._views = {}
+
+    def put(self, row: int, own: Own) -> None:
+        """Copies a member into its row."""
+        values, states, others = self._views_of(row)
+        torch._foreach_copy_(values, own.parameters)
+        for name, views in zip(self._states, states, strict=True):
+            for view, kept in zip(views, own.state(name), strict=True):
+                view.zero_() if kept is None else view.copy_(kept)
+        if others:
+            torch._foreach_copy_(others, own.others)
+        self._counts[row] = own.count()
+
+    def get(self, row: int, own: Own) -> None:
+        """Copies a row back into its member."""
+        values, states, others = self._views_of(row)
+        torch._foreach_copy_(own.parameters, values)
+        for name, views in zip(self._states, states, strict=True):
+            own.set_state(name, views)
+        if others:
+            torch._foreach_copy_(own.others, others)
+        own.set_count(float(self._counts[row]))
+
+    def move(self, source: int, target: int) -> None:
+        """Copies a row over another one."""
+        for tensor in (self._values, self._counts, *self._states.values(), *self._others.values()):
+            tensor[target].copy_(tensor[source])
+
+    def take(self, rows: Sequence[int]) -> Taken:
+        """Returns rows to be worked on."""
+        if list(rows) == list(range(len(rows))):
+            n = len(rows)
+            return Taken(
+                self._values[:n],
+                {name: tensor[:n] for name, tensor in self._states.items()},
+                self._counts[:n],
+                {name: tensor[:n] for name, tensor in self._others.items()},
+            )
+        index = torch.tensor(rows, device=self._values.device)
+        return Taken(
+            self._values[index],
+            {name: tensor[index] for name, tensor in self._states.items()},
+            self._counts[index],
+            {name: tensor[index] for name, tensor in self._others.items()},
+        )
+
+    def put_back(self, rows: Sequence[int], taken: Taken) -> None:
+        """Puts rows back that were worked on."""
+        if taken.values.data_ptr() == self._values.data_ptr():
+            return
+        index = torch.tensor(rows, device=self._values.device)
+        self._values[index], self._counts[index] = taken.values, taken.counts
+        for mine, theirs in ((self._states, taken.states), (self._others, taken.others)):
+            for name, tensor in theirs.items():
+                mine[name][index] = tensor
+
+    def _views_of(self, row: int) -> tuple[list[Tensor], list[list[Tensor]], list[Tensor]]:
+        views = self._views.get(row)
+        if views is None:
+            split = self._layout.split_one
+            states = [split(tensor[row]) for tensor in self._states.values()]
+            views = split(self._values[row]), states, [tensor[row] for tensor in self._others.values()]
+            self._views[row] = views
+        return views
+
+
+class Own:
+    """What a member's own model and optimizer keep, in the order of its layout.
+
+    Args:
+        run: The member.
+        layout: Of its shape.
+    """
+
+    def __init__(self, run: Run, layout: Layout) -> None:
+        stepper = workings(run).stepper
+        parameters, buffers = dict(stepper.model.named_parameters()), dict(stepper.model.named_buffers())
+        self._optimizer = stepper.optimizer
+        self._groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
+        self.trained = [parameters[name] for name in layout.names]
+        self.parameters = [p.data for p in self.trained]
+        others = [parameters[name] for name in layout.others] + [buffers[name] for name in layout.buffers]
+        self.others = [tensor.data for tensor in others]
+
+    def state(self, name: str) -> list[Tensor | None]:
+        """Returns what the optimizer keeps of each parameter under a name; None where it keeps nothing yet."""
+        return [self._optimizer.state[p].get(name) for p in self.trained]
+
+    def set_state(self, name: str, values: list[Tensor]) -> None:
+        """Sets what the optimizer keeps; SGD keeps nothing of a group without momentum."""
+        kept = self.state(name)
+        if None not in kept:
+            torch._foreach_copy_(kept, values)
+            return
+        for parameter, own, value in zip(self.trained, kept, values, strict=True):
+            if own is not None:
+                own.copy_(value)
+            elif self._groups[id(parameter)].get("momentum") != 0:
+                self._optimizer.state[parameter][name] = value.clone()
+
+    def count(self) -> float:
+        """Returns how many steps were taken, where the optimizer counts them."""
+        return float(self._optimizer.state[self.trained[0]].get("step", 0.0))
+
+    def set_count(self, count: float) -> None:
+        """Sets how many steps were taken."""
+        counts = [state["step"] for p in self.trained if "step" in (state := self._optimizer.state[p])]
+        if counts:
+            torch._foreach_zero_(counts)
+            torch._foreach_add_(counts, count)

@@ -1,0 +1,203 @@
+"""The shape of a run: runs of one shape can be trained by one program. What stands in the way is said."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import optimizer as torch_optimizer
+
+from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of, key_of_type
+from xaytune.trainer.fused.update import COLUMNS
+from xaytune.trainer.objective import Objective
+from xaytune.trainer.run import Run, workings
+from xaytune.trainer.step import Stepper
+
+__all__ = ["Watch", "held_by", "shape_of"]
+
+_HOOKS: Final = tuple(name for name in INTERNAL if name.endswith("_hooks") and "state_dict" not in name)
+# Options of an optimizer that change how it computes, and not what.
+_HOW: Final = frozenset({"foreach", "fused"})
+_REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
+
+
+def shape_of(run: Run) -> Hashable:
+    """Returns the shape of a run that has trained a step: what must be the same for runs to be fused.
+
+    Raises:
+        NotFusedError: It cannot be fused with any run.
+    """
+    stepper, evaluator, parts = workings(run)
+    if stepper.precision.name == "fp16":
+        raise NotFusedError("its precision is fp16, which scales the loss of each run by itself: use bf16")
+    if stepper.forward is not stepper.model or hasattr(stepper.model, "_orig_mod"):
+        raise NotFusedError("its model is compiled")
+    if stepper.window > 1 and parts.data.draws:
+        raise NotFusedError("it accumulates batches of a loader that may draw random numbers with each")
+    try:
+        return (
+            str(stepper.device),
+            stepper.precision.name,
+            stepper.window,
+            stepper.clip_grad_norm is None,
+            _model(stepper.model),
+            _optimizer(stepper),
+            _objective(stepper.objective),
+            None if evaluator is None else (evaluator.eval_fn is None, len(evaluator.eval_metrics)),
+        )
+    except RecursionError:
+        raise NotFusedError("its model or loss refers to itself") from None
+
+
+def held_by(run: Run) -> set[int]:
+    """Returns what training a run changes, and must be its own: parameters, buffers and random generators."""
+    stepper, _, parts = workings(run)
+    tensors: list[Tensor] = [*stepper.model.buffers(), *(p for p in stepper.model.parameters() if p.requires_grad)]
+    tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
+    pointers = {tensor.data_ptr() for tensor in tensors if tensor.numel()}
+    return pointers | {id(generator) for generator in parts.data.generators}
+
+
+def _model(model: nn.Module) -> Hashable:
+    names = {id(module): name for name, module in model.named_modules()}
+    first: dict[int, str] = {}
+    described: list[Hashable] = []
+    if nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
+        raise NotFusedError("there are global hooks of modules")
+    for name, module in model.named_modules(remove_duplicate=False):
+        where = f"the model's {name or type(module).__name__!s}"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise NotFusedError(f"{where} is compiled by TorchScript")
+        if any(vars(module).get(hooks) for hooks in _HOOKS):
+            raise NotFusedError(f"{where} has hooks")
+        own = {key: value for key, value in vars(module).items() if key not in INTERNAL}
+        if type(module) is nn.Dropout:
+            del own["p"]
+        attributes = key_of(own, where, lambda part: names.get(id(part)))
+        described.append((name, key_of_type(type(module)), module.training, attributes))
+        for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
+            for key, tensor in tensors.items():
+                described.append((kind, key, _tensor(tensor, first, f"{name}.{key}", where)))
+    return tuple(described)
+
+
+def _tensor(tensor: Tensor | None, first: dict[int, str], name: str, where: str) -> Hashable:
+    if tensor is None:
+        return None
+    if type(tensor) not in (nn.Parameter, Tensor, nn.Buffer):
+        raise NotFusedError(f"{where} has a {type(tensor).__name__}")
+    if tensor.layout is not torch.strided or tensor.is_complex():
+        raise NotFusedError(f"{where} has a {tensor.dtype} tensor of layout {tensor.layout}")
+    if tensor.requires_grad and tensor.dtype not in (torch.float32, torch.float64):
+        raise NotFusedError(f"{where} trains {tensor.dtype}: float32 and float64 are fused")
+    if getattr(tensor, "_backward_hooks", None) or getattr(tensor, "_post_accumulate_grad_hooks", None):
+        raise NotFusedError(f"{where} has a parameter with hooks")
+    tied = first.setdefault(id(tensor), name)  # to the one of this name, where that is another
+    return tied, tuple(tensor.shape), str(tensor.dtype), tensor.requires_grad
+
+
+def _optimizer(stepper: Stepper) -> Hashable:
+    optimizer = stepper.optimizer
+    kind = type(optimizer)
+    if kind not in COLUMNS:
+        fused = ", ".join(known.__name__ for known in COLUMNS)
+        raise NotFusedError(f"its optimizer is {kind.__name__}: {fused} are fused")
+    hooked = (
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+    )
+    if hooked or ("step" in vars(optimizer) and not hasattr(optimizer.step, "_wrapped_by_lr_sched")):
+        raise NotFusedError("its optimizer has hooks, or a step of its own")
+    names = {id(p): name for name, p in stepper.model.named_parameters()}
+    groups: list[Hashable] = []
+    known: set[int] = set()
+    kinds: set[torch.dtype] = set()
+    for group in optimizer.param_groups:
+        for option in _REFUSED_OPTIONS:
+            if group.get(option):
+                raise NotFusedError(f"its optimizer has {option}={group[option]}")
+        if any(isinstance(group[name], Tensor) for name in COLUMNS[kind]):
+            raise NotFusedError("its optimizer has hyperparameters that are tensors")
+        if any(id(p) not in names for p in group["params"]):
+            raise NotFusedError("its optimizer trains parameters that are not the model's")
+        trained = [p for p in group["params"] if p.grad is not None]
+        if any(p.grad.is_sparse for p in trained):
+            raise NotFusedError("it has sparse gradients")
+        if len({float(optimizer.state[p]["step"]) for p in trained if "step" in optimizer.state.get(p, {})}) > 1:
+            raise NotFusedError("parameters of it were stepped more often than others")
+        known |= {id(p) for p in group["params"]}
+        kinds |= {p.dtype for p in trained}
+        options = {n: v for n, v in group.items() if n in ("nesterov", "decoupled_weight_decay")}
+        everyone = tuple(names[id(p)] for p in group["params"])
+        groups.append((everyone, tuple(names[id(p)] for p in trained), tuple(sorted(options.items()))))
+    if len(kinds) != 1:
+        raise NotFusedError(f"it trains parameters of {len(kinds)} kinds of numbers")
+    if any(p.requires_grad and id(p) not in known for p in stepper.model.parameters()):
+        raise NotFusedError("its model has parameters that require a gradient and are not the optimizer's")
+    return kind, tuple(groups)
+
+
+def _objective(objective: Objective) -> Hashable:
+    given = {"loss_fn": objective.loss_fn, "training_step": objective.training_step, "batch_size": objective.size}
+    return tuple(
+        None if value is None else key_of(value, f"its {name}", lambda part: None) for name, value in given.items()
+    )
+
+
+class Watch:
+    """Tells whether the model or the optimizer of a run were changed, in what makes its shape.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        stepper = workings(run).stepper
+        self._modules = list(stepper.model.modules())
+        self._optimizer = stepper.optimizer
+        self._parameters = list(stepper.model.parameters())
+        self._losses = [part for part in (stepper.objective.loss_fn,) if isinstance(part, nn.Module)]
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Whether it was changed since it was made."""
+        try:
+            return bool(self._look() != self._seen)
+        except (RuntimeError, TypeError, ValueError):  # tensors in the place of others
+            return True
+
+    def _look(self) -> list[Any]:
+        modules = [
+            {name: _copied(name, value) for name, value in vars(module).items()}
+            for module in (*self._modules, *self._losses)
+        ]
+        parameters = [(id(p), p.requires_grad, p.dtype, p.device, p.shape) for p in self._parameters]
+        groups = [
+            {
+                name: [id(p) for p in value] if name == "params" else value
+                for name, value in group.items()
+                if name in ("params", "nesterov", "maximize", "amsgrad", "dampening", "decoupled_weight_decay")
+            }
+            for group in self._optimizer.param_groups
+        ]
+        return [modules, parameters, groups]
+
+
+def _copied(name: str, value: Any) -> Any:
+    if type(value) in (bool, int, float, str, type(None)) or not isinstance(value, (dict, list, set)):
+        return value
+    return copy.copy(value) if name in INTERNAL else _plainly(value)
+
+
+def _plainly(value: Any) -> Any:
+    """A container as it is now, with what is in it at any depth."""
+    if isinstance(value, dict):
+        return {key: _plainly(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plainly(item) for item in value]
+    return copy.copy(value) if isinstance(value, set) else value

@@ -1,0 +1,138 @@
+"""Optimizer steps of many members at once: torch's SGD, Adam and AdamW with hyperparameters of each member's own.
+
+Values are (members, numbers): a row is a member's. The formulas are torch's (``torch.optim.sgd``,
+``torch.optim.adam``), so that a member's row is what its own optimizer would make of it, to rounding.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+__all__ = ["COLUMNS", "STATES", "Hyper", "clip", "read", "step"]
+
+# Hyperparameters that may differ between members.
+COLUMNS: Final[Mapping[type[Optimizer], tuple[str, ...]]] = {
+    SGD: ("lr", "weight_decay", "momentum"),
+    Adam: ("lr", "weight_decay", "betas", "eps"),
+    AdamW: ("lr", "weight_decay", "betas", "eps"),
+}
+_READERS: Final[Mapping[type[Optimizer], Callable[[Mapping[str, Any]], tuple[Any, ...]]]] = {
+    kind: operator.itemgetter(*names) for kind, names in COLUMNS.items()
+}
+# What an optimizer keeps of each parameter, beside the count of its steps.
+STATES: Final[Mapping[type[Optimizer], tuple[str, ...]]] = {
+    SGD: ("momentum_buffer",),
+    Adam: ("exp_avg", "exp_avg_sq"),
+    AdamW: ("exp_avg", "exp_avg_sq"),
+}
+
+
+class Hyper:
+    """The hyperparameters of members, for one group of parameters each.
+
+    Args:
+        kind: The optimizer's class.
+        groups: The group of each member's optimizer.
+        like: Of the numbers and the device of the parameters.
+
+    Attributes:
+        read: What was read from the groups.
+        exact: A row for each member, a column for each hyperparameter, in float64.
+        columns: The same as columns (members, 1), in the numbers of the parameters.
+        decays: Whether any member decays its weights.
+        momenta: Whether all members of SGD have a momentum; None if some have.
+    """
+
+    def __init__(self, kind: type[Optimizer], groups: Sequence[Mapping[str, Any]], like: Tensor) -> None:
+        self.read = read(kind, groups)
+        rows = self.read if kind is SGD else [(rate, decay, *betas, eps) for rate, decay, betas, eps in self.read]
+        self.exact = torch.tensor(rows, dtype=torch.float64, device=like.device)
+        self.columns = self.exact.to(like.dtype).split(1, dim=1)
+        self.decays = any(row[1] for row in rows)
+        some = [bool(row[2]) for row in rows]
+        self.momenta = all(some) if all(some) == any(some) else None
+
+
+def read(kind: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Returns the hyperparameters of groups as they are now."""
+    return list(map(_READERS[kind], groups))
+
+
+def clip(gradients: Tensor, norms: Tensor, largest: Tensor) -> None:
+    """Scales gradients (members, numbers) in place, so that no member's norm is above its largest (both (members,)).
+
+    As ``torch.nn.utils.clip_grads_with_norm_`` does it.
+    """
+    gradients.mul_((largest / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
+
+
+def step(
+    kind: type[Optimizer],
+    options: Mapping[str, Any],
+    values: Tensor,
+    gradients: Tensor,
+    states: Mapping[str, Tensor],
+    hyper: Hyper,
+    counts: Tensor,
+) -> None:
+    """Takes a step, in place; the gradients stay as they are.
+
+    Args:
+        kind: The optimizer's class.
+        options: Those that all members share: ``nesterov``, ``decoupled_weight_decay``.
+        values: Parameters.
+        gradients: Their gradients.
+        states: What the optimizer keeps, by name.
+        hyper: Hyperparameters.
+        counts: Steps of each member with this one, (members, 1) in float64.
+    """
+    if kind is SGD:
+        _sgd(values, gradients, states["momentum_buffer"], hyper, nesterov=bool(options.get("nesterov")))
+    else:
+        _adam(values, gradients, states, hyper, counts, decoupled=bool(options.get("decoupled_weight_decay")))
+
+
+def _sgd(values: Tensor, gradients: Tensor, buffers: Tensor, hyper: Hyper, *, nesterov: bool) -> None:
+    rates, decays, momenta = hyper.columns
+    if hyper.decays:
+        gradients = torch.addcmul(gradients, values, decays)
+    if hyper.momenta:
+        buffers.mul_(momenta).add_(gradients)
+        gradients = torch.addcmul(gradients, buffers, momenta) if nesterov else buffers
+    elif hyper.momenta is None:  # the buffers of those without stay as they are
+        has = momenta != 0
+        buffers.copy_(torch.where(has, buffers * momenta + gradients, buffers))
+        moved = torch.addcmul(gradients, buffers, momenta) if nesterov else buffers
+        gradients = torch.where(has, moved, gradients)
+    values.addcmul_(gradients, rates, value=-1)
+
+
+def _adam(
+    values: Tensor,
+    gradients: Tensor,
+    states: Mapping[str, Tensor],
+    hyper: Hyper,
+    counts: Tensor,
+    *,
+    decoupled: bool,
+) -> None:
+    _, decays, _, beta2, eps = hyper.columns
+    rates, exact_decays, exact_beta1, exact_beta2, _ = hyper.exact.split(1, dim=1)
+    averages, squares = states["exp_avg"], states["exp_avg_sq"]
+    kind = values.dtype
+    if hyper.decays:
+        if decoupled:
+            values.mul_((1 - rates * exact_decays).to(kind))
+        else:
+            gradients = torch.addcmul(gradients, values, decays)
+    averages.lerp_(gradients, (1 - exact_beta1).to(kind))
+    squares.mul_(beta2).addcmul_(gradients, gradients * (1 - exact_beta2).to(kind))
+    sizes = (rates / (1 - exact_beta1**counts)).to(kind)
+    roots = (1 - exact_beta2**counts).sqrt().to(kind)
+    values.addcmul_(averages / squares.sqrt().div_(roots).add_(eps), sizes, value=-1)
