@@ -10,6 +10,7 @@ import secrets
 # Where each campaign is: a function of the number of runs and a seed, which raises at the first failure.
 CAMPAIGNS = {
     "kills": "tests.campaigns.kills:run",
+    "fused": "tests.campaigns.fused:run",
     "misbehaviour": "tests.campaigns.misbehaviour:run",
     "never-stalls": "tests.search.curves.test_gates:campaign",
     "spaces": "tests.campaigns.spaces:run",

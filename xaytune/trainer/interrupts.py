@@ -13,8 +13,8 @@ __all__ = ["interrupt_stops"]
 
 
 @contextlib.contextmanager
-def interrupt_stops(state: TrainState) -> Iterator[None]:
-    """Makes the first Ctrl-C stop the run through its own loop, and raises it when the loop has ended."""
+def interrupt_stops(*states: TrainState) -> Iterator[None]:
+    """Makes the first Ctrl-C stop runs through their own loops, and raises it when the loops have ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -23,7 +23,8 @@ def interrupt_stops(state: TrainState) -> Iterator[None]:
     def stop(signum: int, frame: object) -> None:
         nonlocal interrupted
         interrupted = True
-        state.stop_training()
+        for state in states:
+            state.stop_training()
         signal.signal(signal.SIGINT, before)
 
     before = signal.signal(signal.SIGINT, stop)

@@ -1,4 +1,4 @@
-"""Dropout of members that are trained by one program: the masks are drawn before, from each member's own generator."""
+"""Dropout in a program for many members: the masks are drawn before, from each member's own generator."""
 
 from __future__ import annotations
 

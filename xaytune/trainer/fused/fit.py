@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from typing import Any
+
+import torch
 
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused.fusion import Answer, Fusion
-from xaytune.trainer.fused.member import Member
-from xaytune.trainer.hosting import Loop
+from xaytune.trainer.fused.member import Member, States
 from xaytune.trainer.interrupts import interrupt_stops
 from xaytune.trainer.run import Run
 
@@ -31,47 +30,54 @@ def fit_fused(trainers: Sequence[Run]) -> list[TrainState]:
     Raises:
         ValueError: Two of them share what training changes.
         ExceptionGroup: What some of them raised; the others were trained to their ends.
+        KeyboardInterrupt: Ctrl-C, which stops all of them after their current step.
     """
     fusion = Fusion()
-    with contextlib.ExitStack() as stack:
-        members = [fusion.begin(trainer) for trainer in trainers]
-        for trainer in trainers:
-            stack.enter_context(interrupt_stops(trainer.state))
-        before = Member(trainers[0], fusion.randomness) if trainers else None
+    members = [fusion.begin(trainer) for trainer in trainers]
+    before = States(torch.device("cpu"))
+    with interrupt_stops(*(trainer.state for trainer in trainers)):
         errors = _drive(fusion, members)
-        if before is not None:
-            before.enter()
+    fusion.randomness.vacate()
+    before.put()
+    for error in errors:
+        if not isinstance(error, Exception):
+            raise error
     if errors:
-        raise ExceptionGroup(f"{len(errors)} of {len(trainers)} runs failed", errors)
+        failed = [error for error in errors if isinstance(error, Exception)]
+        raise ExceptionGroup(f"{len(failed)} of {len(trainers)} runs failed", failed)
     return [trainer.state for trainer in trainers]
 
 
-def _drive(fusion: Fusion, members: list[Member]) -> list[Exception]:
+def _drive(fusion: Fusion, members: Sequence[Member]) -> list[BaseException]:
     """Drives all loops to their ends, and returns what they raised."""
-    loops: dict[Member, Loop] = {member: member.run.loop(member) for member in members}
-    errors: list[Exception] = []
-    asking: list[Member] = []
+    loops = {member: member.run.loop(member) for member in members}
+    errors: list[BaseException] = []
 
-    def answer(given: Answer) -> None:
+    def answer(given: Answer) -> bool:
+        """Answers a member; tells whether it asks for something else."""
         member, loop = given.member, loops[given.member]
         try:
             member.request = loop.send(given.value) if given.error is None else loop.throw(given.error)
         except StopIteration:
             fusion.end(member)
-        except Exception as error:
+            return False
+        except BaseException as error:
             fusion.end(member)
             errors.append(error)
-        else:
-            asking.append(member)
+            return False
+        return True
 
-    for member in members:
+    def begin(member: Member) -> bool:
         member.enter()
-        answer(Answer(member, None))
+        return answer(Answer(member, None))
+
+    asking = [member for member in members if begin(member)]
     while asking:
-        now, asking = asking, []
-        answers = fusion.perform(now)
+        try:
+            answers = fusion.perform(asking)
+        except BaseException as error:  # a second Ctrl-C
+            answers = [Answer(member, None, error) for member in asking]
         answered = {given.member for given in answers}
-        asking += [member for member in now if member not in answered]
-        for given in answers:
-            answer(given)
+        asking = [member for member in asking if member not in answered]
+        asking += [given.member for given in answers if answer(given)]
     return errors

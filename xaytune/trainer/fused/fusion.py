@@ -112,11 +112,10 @@ class Fusion:
             answers += self._step_of(group, shapes, found)
         return answers
 
-    def _step_of(
-        self, group: Group, shapes: Any, found: list[tuple[Member, list[Any]]]
-    ) -> list[Answer]:
+    def _step_of(self, group: Group, shapes: Any, found: list[tuple[Member, list[Any]]]) -> list[Answer]:
         """Takes the steps of members of a group whose batches have the same shapes."""
         settled = found if len(found) < _FEWEST else [(m, window) for m, window in found if self._settled(m)]
+        settled.sort(key=lambda one: one[0].row)
         if len(settled) < _FEWEST:
             return [self._alone(member, window) for member, window in found]
         answers = [self._alone(*one) for one in found if one not in settled] if len(settled) < len(found) else []
@@ -133,7 +132,11 @@ class Fusion:
             return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
         if len(asked.members) > group.most:
             half = len(asked.members) // 2
-            return [answer for part in (slice(half), slice(half, None)) for answer in self._at_once(group, asked.part(part))]
+            return [
+                answer
+                for part in (slice(half), slice(half, None))
+                for answer in self._at_once(group, asked.part(part))
+            ]
         self.randomness.vacate()
         try:
             if (group.key, asked.shapes) not in self._proven:
@@ -143,7 +146,9 @@ class Fusion:
             if len(asked.members) == 1:
                 return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
             group.most = len(asked.members) // 2
-            self._say(f"out of memory with {len(asked.members)} runs at once: {group.most} are trained at once now")
+            self._say(
+                f"out of memory with {len(asked.members)} runs at once: {group.most} are trained at once now"
+            )
             return self._at_once(group, asked)
         except Exception as error:
             self._failed(group, error)
@@ -164,10 +169,12 @@ class Fusion:
             answers.append(self._alone(member, asked.windows[at]))
             if answers[-1].error is None:
                 loss, gradients = tried[at]
-                own = group.layout.join([p.grad[None] for p in member.trained_parameters()])[0]
+                own = group.layout.join([grad[None] for grad in member.gradients_now()])[0]
                 far = max(_distance(loss, answers[-1].value.metrics["loss"]), _distance(gradients, own))
                 if far > self._tolerance(member):
-                    self._refuse(group, f"its loss or gradients are not those of training alone (off by {far:.1e})")
+                    self._refuse(
+                        group, f"its loss or gradients are not those of training alone (off by {far:.1e})"
+                    )
         if group.key not in self._refused:
             self._proven.add((group.key, asked.shapes))
         return answers + (self._at_once(group, asked.part(slice(1, -1))) if len(asked.members) > 2 else [])
@@ -187,7 +194,7 @@ class Fusion:
                 answers += [self._alone(member) for member in found]
                 continue
             answers += [self._alone(member) for member in found if member not in settled]
-            answers += self._evaluate_at_once(group, batches, settled)
+            answers += self._evaluate_at_once(group, batches, sorted(settled, key=lambda member: member.row))
         return answers
 
     def _evaluate_at_once(self, group: Group, batches: Hashable, members: list[Member]) -> list[Answer]:
@@ -265,7 +272,7 @@ class Fusion:
         stepper = workings(member.run).stepper
         if stepper.precision.name == "bf16":
             return _TOLERANCE_BF16
-        return _TOLERANCES[member.trained_parameters()[0].dtype]
+        return _TOLERANCES[member.dtype]
 
     def _failed(self, group: Group, error: Exception) -> None:
         self._failures[group.key] += 1
@@ -313,5 +320,6 @@ def _batches_key(run: Run) -> Hashable:
     )
     if not plain:
         return None
-    tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in loader.dataset.tensors)
+    dataset: Any = loader.dataset
+    tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in dataset.tensors)
     return tensors, loader.batch_size, loader.drop_last

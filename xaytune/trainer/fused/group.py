@@ -179,7 +179,9 @@ class Group:
         flat = self.layout.join(total)
         if several:
             metrics, whole = _means(passes)
-            flat.mul_((expected / whole).unsqueeze(1).to(flat.dtype) if isinstance(whole, Tensor) else expected / whole)
+            flat.mul_(
+                (expected / whole).unsqueeze(1).to(flat.dtype) if isinstance(whole, Tensor) else expected / whole
+            )
         else:
             metrics = _metrics(passes[0])
         norms = torch.linalg.vector_norm(flat, dim=1)

@@ -62,6 +62,8 @@ def key_of(value: Any, where: str, name_of: Name) -> Hashable:
     if isinstance(value, nn.Module):
         name = name_of(value)
         return ("part", name) if name is not None else _key_of_module(value, where)
+    if isinstance(value, property):
+        return "property", key_of(value.fget, where, name_of), key_of(value.fset, where, name_of)
     if callable(value):
         return _key_of_callable(value, where, name_of)
     raise NotFusedError(f"{where} holds a {type(value).__name__}, which cannot be compared with another run's")
@@ -74,7 +76,7 @@ def key_of_type(kind: type) -> Hashable:
     functions = tuple(
         (name, key_of(value, f"{kind.__qualname__}.{name}", lambda module: None))
         for name, value in sorted(vars(kind).items())
-        if isinstance(value, (types.FunctionType, int, float, str, property)) and not name.startswith("__")
+        if (isinstance(value, (types.FunctionType, int, float, str, property)) and not name.startswith("__"))
         or name in ("__init__", "__call__")
     )
     return kind.__module__, kind.__qualname__, tuple(map(key_of_type, kind.__bases__)), functions
@@ -89,8 +91,6 @@ def _key_of_callable(function: Any, where: str, name_of: Name) -> Hashable:
         if isinstance(owner, type):
             return "method", key_of_type(owner), function.__name__
         return "method", key_of(owner, where, name_of), function.__name__
-    if isinstance(function, property):
-        return "property", key_of(function.fget, where, name_of)
     if not isinstance(function, types.FunctionType):
         if isinstance(function, (types.BuiltinFunctionType, types.MethodWrapperType, torch.jit.ScriptFunction)):
             return "builtin", getattr(function, "__module__", ""), getattr(function, "__qualname__", id(function))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xaytune.trainer.fused.dropout import probabilities
 from xaytune.trainer.fused.rows import Own
@@ -18,7 +18,7 @@ from xaytune.trainer.run import Run, workings
 if TYPE_CHECKING:
     from xaytune.trainer.fused.group import Group
 
-__all__ = ["Member", "Randomness"]
+__all__ = ["Member", "Randomness", "States"]
 
 
 class Randomness:
@@ -124,7 +124,8 @@ class Member:
         self.enter()
         if not self._away:
             return
-        assert self.group is not None and self._own is not None
+        assert self.group is not None
+        assert self._own is not None
         self._away = False
         self.group.rows.get(self.row, self._own)
         if self.gradients is not None:
@@ -134,10 +135,16 @@ class Member:
                 parameter.grad = gradient
             self.gradients = None
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Returns the parameters in its row."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters in its row."""
         assert self._own is not None
-        return self._own.trained
+        return self._own.trained[0].dtype
+
+    def gradients_now(self) -> list[Tensor]:
+        """Returns the gradients that its own parameters have."""
+        assert self._own is not None
+        return [p.grad for p in self._own.trained if p.grad is not None]
 
     def leave(self) -> None:
         """Gives up its row."""
@@ -149,13 +156,16 @@ class Member:
         """Takes a row."""
         self.group, self.row = group, row
         self._own, self._watch = Own(self.run, group.layout), Watch(self.run)
-        workings(self.run).stepper.optimizer._opt_called = True  # type: ignore[attr-defined] # for torch's schedulers
+        optimizer: Any = workings(self.run).stepper.optimizer
+        optimizer._opt_called = True  # else torch's schedulers warn, falsely
 
     def settle(self) -> bool:
         """Copies what the run has itself into its row, where that is newer; False if it has become another shape."""
         if self._away:
             return True
-        assert self.group is not None and self._own is not None and self._watch is not None
+        assert self.group is not None
+        assert self._own is not None
+        assert self._watch is not None
         if self._watch.changed():
             return False
         self.group.rows.put(self.row, self._own)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -50,7 +52,9 @@ class _Pass(nn.Module):
         weigh: Whether the weight of a batch is needed.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, evaluator: Evaluator | None, *, weigh: bool) -> None:
+    def __init__(
+        self, model: nn.Module, objective: Objective, evaluator: Evaluator | None, *, weigh: bool
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective, self.evaluator, self.weigh = objective, evaluator, weigh
@@ -104,10 +108,11 @@ class Program:
         Raises:
             NotFusedError: The forward pass changes more than buffers.
         """
-        self.masks.needed = needed = []
+        needed: list[Mask] = []
+        self.masks.needed = needed
         tensors = {name: tensor[0] for name, tensor in taken.others.items()}
         tensors |= dict(zip(self._layout.names, [t[0] for t in self._layout.split(taken.values[:1])], strict=True))
-        before = _attributes(self._training.model)
+        before, drawn = _attributes(self._training.model), _drawn()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), self._precision.autocast():
                 copied = {f"model.{name}": tensor.clone() for name, tensor in tensors.items()}
@@ -116,9 +121,13 @@ class Program:
             self.masks.needed = None
         if (changed := _changed(before, _attributes(self._training.model))) is not None:
             raise NotFusedError(f"its model changes {changed} in its forward pass")
+        if drawn != _drawn():
+            raise NotFusedError("its model draws random numbers of Python or numpy in its forward pass")
         return needed
 
-    def train(self, parameters: Sequence[Tensor], others: Mapping[str, Tensor], batch: Any, masks: list[Tensor]) -> Passed:
+    def train(
+        self, parameters: Sequence[Tensor], others: Mapping[str, Tensor], batch: Any, masks: list[Tensor]
+    ) -> Passed:
         """Runs a forward pass in training.
 
         Args:
@@ -182,20 +191,28 @@ def signature(batch: Any) -> Hashable:
         return tuple([(part.shape, part.dtype) for part in batch])
     flat, structure = tree_flatten(batch)
     return structure, tuple(
-        (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf).__name__, repr(leaf)) for leaf in flat
+        (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf).__name__, repr(leaf))
+        for leaf in flat
     )
 
 
 @contextlib.contextmanager
 def _as_one_program() -> Iterator[None]:
     """Refuses operations that would be looped over members, and takes attention apart into products."""
-    before = torch._C._functorch._is_vmap_fallback_enabled()
-    torch._C._functorch._set_vmap_fallback_enabled(False)
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch._C._functorch._set_vmap_fallback_enabled(before)
+        functorch._set_vmap_fallback_enabled(before)
+
+
+def _drawn() -> tuple[Any, ...]:
+    """What changes when random numbers are drawn that are not torch's."""
+    legacy: Any = np.random.get_state()
+    return random.getstate(), legacy[1].tobytes(), legacy[2]
 
 
 def _attributes(model: nn.Module) -> list[tuple[str, str, Any]]:
@@ -232,5 +249,7 @@ def stack(batches: Sequence[Any]) -> Any:
     """Returns batches as one batch of tensors (members, ...)."""
     flat = [tree_flatten(batch)[0] for batch in batches]
     structure = tree_flatten(batches[0])[1]
-    stacked = [torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0] for leaves in zip(*flat, strict=True)]
+    stacked = [
+        torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0] for leaves in zip(*flat, strict=True)
+    ]
     return tree_unflatten(stacked, structure)

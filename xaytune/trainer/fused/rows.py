@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xaytune.trainer.fused.update import STATES
 from xaytune.trainer.run import Run, workings
@@ -75,7 +75,7 @@ class Layout:
         """Returns rows (members, width) of what has the shapes that :meth:`split` gives."""
         members = len(parts[0])
         pieces: list[Tensor] = []
-        for at, (part, (begin, end)) in enumerate(zip(parts, self.places, strict=True)):
+        for at, (part, (_, end)) in enumerate(zip(parts, self.places, strict=True)):
             pieces.append(part.reshape(members, -1))
             following = self.places[at + 1][0] if at + 1 < len(self.places) else self.width
             if following > end:
@@ -218,20 +218,20 @@ class Own:
         parameters, buffers = dict(stepper.model.named_parameters()), dict(stepper.model.named_buffers())
         self._optimizer = stepper.optimizer
         self._groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
-        self.trained = [parameters[name] for name in layout.names]
+        self.trained: list[nn.Parameter] = [parameters[name] for name in layout.names]
         self.parameters = [p.data for p in self.trained]
         others = [parameters[name] for name in layout.others] + [buffers[name] for name in layout.buffers]
         self.others = [tensor.data for tensor in others]
 
     def state(self, name: str) -> list[Tensor | None]:
         """Returns what the optimizer keeps of each parameter under a name; None where it keeps nothing yet."""
-        return [self._optimizer.state[p].get(name) for p in self.trained]
+        return [self._optimizer.state.get(p, {}).get(name) for p in self.trained]
 
     def set_state(self, name: str, values: list[Tensor]) -> None:
         """Sets what the optimizer keeps; SGD keeps nothing of a group without momentum."""
         kept = self.state(name)
         if None not in kept:
-            torch._foreach_copy_(kept, values)
+            torch._foreach_copy_([tensor for tensor in kept if tensor is not None], values)
             return
         for parameter, own, value in zip(self.trained, kept, values, strict=True):
             if own is not None:
@@ -241,11 +241,11 @@ class Own:
 
     def count(self) -> float:
         """Returns how many steps were taken, where the optimizer counts them."""
-        return float(self._optimizer.state[self.trained[0]].get("step", 0.0))
+        return float(self._optimizer.state.get(self.trained[0], {}).get("step", 0.0))
 
     def set_count(self, count: float) -> None:
         """Sets how many steps were taken."""
-        counts = [state["step"] for p in self.trained if "step" in (state := self._optimizer.state[p])]
+        counts = [state["step"] for p in self.trained if "step" in (state := self._optimizer.state.get(p, {}))]
         if counts:
             torch._foreach_zero_(counts)
             torch._foreach_add_(counts, count)

@@ -65,7 +65,7 @@ def _model(model: nn.Module) -> Hashable:
     names = {id(module): name for name, module in model.named_modules()}
     first: dict[int, str] = {}
     described: list[Hashable] = []
-    if nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
+    if nn.modules.module._has_any_global_hook():
         raise NotFusedError("there are global hooks of modules")
     for name, module in model.named_modules(remove_duplicate=False):
         where = f"the model's {name or type(module).__name__!s}"

@@ -65,7 +65,7 @@ def read(kind: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> list[tup
 
 
 def clip(gradients: Tensor, norms: Tensor, largest: Tensor) -> None:
-    """Scales gradients (members, numbers) in place, so that no member's norm is above its largest (both (members,)).
+    """Scales gradients (members, numbers) in place: the norm of each member is at most its largest (members,).
 
     As ``torch.nn.utils.clip_grads_with_norm_`` does it.
     """

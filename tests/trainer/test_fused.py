@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.fused_models import Case, table, trainer_of
+from tests.trainer.fused_oddities import ODDITIES
+from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState
+from xaytune.trainer.fused import fit_fused
+from xaytune.trainer.loop import Trainer
+from xaytune.trainer.random_state import seed_everything
+
+MEMBERS = 5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def difference(one: Trainer, other: Trainer) -> float:
+    """How far the weights and metrics of two runs are from each other, in their size."""
+    assert one.state.global_step == other.state.global_step
+    assert one.state.metrics.keys() == other.state.metrics.keys()
+    far = max(
+        float((a - b).abs().max() / (1 + b.abs().max()))
+        for a, b in zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    )
+    metrics = [
+        abs(float(one.state.metrics[n]) - float(v)) / (1 + abs(float(v))) for n, v in other.state.metrics.items()
+    ]
+    states = [
+        float((a - b).abs().max())
+        for mine, theirs in zip(one.optimizer.state.values(), other.optimizer.state.values(), strict=True)
+        for a, b in zip(mine.values(), theirs.values(), strict=True)
+    ]
+    return max(far, *metrics, *states, 0.0)
+
+
+def compare(make: Callable[[int], Trainer], members: int = MEMBERS) -> float:
+    """Trains members fused, and each alone; returns how far they are from each other."""
+    fused = [make(member) for member in range(members)]
+    seed_everything(7)
+    fit_fused(fused)
+    far = 0.0
+    for member, trainer in enumerate(fused):
+        alone = make(member)
+        seed_everything(7)
+        alone.fit()
+        far = max(far, difference(trainer, alone))
+    return far
+
+
+@pytest.mark.parametrize("case", table()[::3], ids=str)  # all of it: python -m tests.campaigns fused
+def test_members_end_as_they_would_alone(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    assert compare(lambda member: trainer_of(case, member)) < 1e-10
+    assert not caplog.records, "all of it is fused"
+
+
+@pytest.mark.parametrize("name", ODDITIES)
+def test_an_odd_model_is_trained_as_it_would_be_alone_or_refused(name: str) -> None:
+    data, build = ODDITIES[name]
+    case = Case(model=data, optimizer="adam", epochs=2)
+    assert compare(lambda member: trainer_of(case, member, build=build)) < 1e-9
+
+
+def member_with_events(member: int, folder: Path) -> tuple[Trainer, list[str], list[int]]:
+    """A member that notes its events and steps."""
+    callbacks, events, steps = CallbackManager(), list[str](), list[int]()
+    for event in EVENTS:
+        callbacks.on(event)(lambda state, event=event: events.append(event))
+    callbacks.on("step_end")(lambda state: steps.append(state.global_step))
+    case = Case(model="dropout", optimizer="adam")
+    return trainer_of(case, member, folder / str(member), callbacks=callbacks), events, steps
+
+
+def test_each_member_ends_in_its_own_way_and_the_others_train_on(tmp_path: Path) -> None:
+    made = [member_with_events(member, tmp_path / "fused") for member in range(6)]
+    trainers = [trainer for trainer, _, _ in made]
+
+    @trainers[1].callbacks.on("step_end")
+    def stop(state: TrainState) -> None:
+        if state.global_step == 4:
+            state.stop_training()
+
+    @trainers[2].callbacks.on("step_end")
+    def fail(state: TrainState) -> None:
+        if state.global_step == 6:
+            raise ValueError("its own matter")
+
+    seed_everything(7)
+    with pytest.raises(ExceptionGroup, match="1 of 6 runs failed") as caught:
+        fit_fused(trainers)
+    assert [str(error) for error in caught.value.exceptions] == ["its own matter"]
+    assert trainers[1].state.global_step == 4
+    assert made[1][1][-4:] == ["step_end", "checkpoint_saved", "epoch_end", "train_end"]
+    assert made[2][1][-3:] == ["step_end", "error", "train_end"]
+    for trainer, events, steps in made:
+        assert events.count("train_end") == 1
+        assert steps == list(range(1, trainer.state.global_step + 1))
+    for member in (0, 3, 4, 5):
+        alone, events, _ = member_with_events(member, tmp_path / "alone")
+        seed_everything(7)
+        alone.fit()
+        assert difference(trainers[member], alone) < 1e-10
+        assert made[member][1] == events
+
+
+def test_a_member_that_was_stopped_continues_alone_from_its_checkpoint_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    case = Case(model="dropout", optimizer="momentum", schedule="onecycle", interval="step", epochs=4)
+    whole = [trainer_of(case, member) for member in range(4)]
+    for trainer in whole:
+        seed_everything(7)
+        trainer.fit()
+
+    def stopped(member: int, folder: Path) -> Trainer:
+        trainer = trainer_of(case, member, folder / str(member))
+
+        @trainer.callbacks.on("step_end")
+        def stop(state: TrainState) -> None:
+            if state.global_step == 7:
+                state.stop_training()
+
+        return trainer
+
+    begun = [stopped(member, tmp_path / "fused") for member in range(4)]
+    seed_everything(7)
+    fit_fused(begun)
+    for member in range(4):
+        trainer = stopped(member, tmp_path / "alone")
+        seed_everything(7)
+        trainer.fit()
+    continued = [trainer_of(case, member, tmp_path / "fused" / str(member)) for member in range(4)]
+    for trainer in continued:
+        trainer.fit()
+    fused = [trainer_of(case, member, tmp_path / "alone" / str(member)) for member in range(4)]
+    fit_fused(fused)
+    for member in range(4):
+        assert difference(continued[member], whole[member]) < 1e-10
+        assert difference(fused[member], whole[member]) < 1e-10
+
+
+def test_a_batch_that_one_member_cannot_take_is_that_members_failure() -> None:
+    trainers = [trainer_of(Case(), member) for member in range(5)]
+
+    @trainers[2].callbacks.on("epoch_end")
+    def spoil(state: TrainState) -> None:
+        with torch.no_grad():
+            next(trainers[2].model.parameters()).resize_(8, 5)
+
+    seed_everything(7)
+    with pytest.raises(ExceptionGroup, match="1 of 5 runs failed"):
+        fit_fused(trainers)
+    for member in (0, 1, 3, 4):
+        alone = trainer_of(Case(), member)
+        seed_everything(7)
+        alone.fit()
+        assert difference(trainers[member], alone) < 1e-10
+
+
+def test_runs_that_share_a_model_are_refused() -> None:
+    one = trainer_of(Case(), 0)
+    other = trainer_of(Case(), 1, build=lambda: one.model)
+    with pytest.raises(ValueError, match="must not share what training changes"):
+        fit_fused([one, other])
