@@ -160,7 +160,7 @@ class Member:
         optimizer._opt_called = True  # else torch's schedulers warn, falsely
 
     def settle(self) -> bool:
-        """Copies what the run has itself into its row, where that is newer; False if it has become another shape."""
+        """Copies what the run has itself into its row, where that is newer; False if its shape has changed."""
         if self._away:
             return True
         assert self.group is not None
