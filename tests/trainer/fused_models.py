@@ -269,7 +269,7 @@ def table() -> list[Case]:
     cases += [
         Case(handlers=h, model=m, optimizer=o)
         for h in HANDLERS
-        for m, o in (("mlp", "momentum"), ("dropout", "adam"))
+        for m, o in (("mlp", "momentum"), ("dropout", "sgd" if h == "freeze" else "adam"))
     ]
     cases += [
         Case(model=m, accumulate=2, clip=True, optimizer="adam")

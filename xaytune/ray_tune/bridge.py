@@ -16,7 +16,7 @@ from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
 from xaytune.trial.messages import FailureKind, Message
 
-__all__ = ["Bridge", "number_of"]
+__all__ = ["Bridge", "actor_of", "number_of"]
 
 
 def number_of(trial: TuneTrial) -> int:
@@ -90,9 +90,9 @@ class Bridge(TrialScheduler):
         for command in commands:
             trial = self._trials[command.trial]
             if isinstance(command, RequestStop):
-                _actor_of(trial).request_stop.remote(command.request)
+                actor_of(trial).request_stop.remote(command.request)
             elif isinstance(command, Kill):
-                ray.kill(_actor_of(trial))
+                ray.kill(actor_of(trial))
             elif trial.status == TuneTrial.RUNNING:
                 self.controller.pause_trial(trial, should_checkpoint=False)
             else:  # it never got an actor
@@ -126,7 +126,8 @@ class Bridge(TrialScheduler):
         return "xaytune"
 
 
-def _actor_of(trial: TuneTrial) -> ActorHandle[Any]:
+def actor_of(trial: TuneTrial) -> ActorHandle[Any]:
+    """Returns the actor of a trial that runs."""
     actor = trial.temporary_state.ray_actor
     if actor is None:
         raise RuntimeError(f"{trial} has no actor")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from xaytune.driver.driver import Driver
 from xaytune.errors import SessionError
 from xaytune.ray_tune.bridge import Bridge
 from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController, _ActorClassCache
+from xaytune.ray_tune.slots import SlotActor, SlotBridge, Slots
 from xaytune.ray_tune.trainable import TrialActor, trainable_for
 from xaytune.trial.messages import Assignment, Task
 
@@ -119,6 +122,30 @@ class _Controller(TuneController):
             self._set_trial_status(trial, TuneTrial.PAUSED)
 
 
+class _SlotController(_Controller):
+    """The same, where a trial of Tune is a slot for several trials."""
+
+    bridge: SlotBridge
+    slots: Slots
+    most: int  # trials that may be trained at once
+
+    def _maybe_update_trial_queue(self) -> None:
+        """Gives the slots the trials that the driver wants started, as many as there is room for."""
+        while True:
+            while (given := self.slots.next_alone()) is not None:
+                self.bridge.assign(*given)
+            if self.driver.running >= self.most or (slot := self.slots.free()) is None:
+                return
+            assignment = self.driver.next()
+            if assignment is None:
+                return
+            if self.driver.state.trials[assignment.trial].lost:
+                self.slots.wait(assignment)
+            else:
+                self.slots.add(slot, assignment)
+                self.bridge.assign(slot, assignment)
+
+
 class _ActorClasses(_ActorClassCache):
     """Makes actors of the processes that Ray has ready: none that is given an environment of its own is."""
 
@@ -151,12 +178,23 @@ class TuneRun:
     Args:
         task: What all trials share.
         resources: What each trial reserves.
-        capacity: Returns how many trials may run at once.
+        capacity: Returns how many trials may run at once; or how many processes of them.
+        fused: How many trials a process trains.
+        most: How many trials may be trained at once.
     """
 
-    def __init__(self, task: Task, resources: PlacementGroupFactory, capacity: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        resources: PlacementGroupFactory,
+        capacity: Callable[[], int],
+        fused: int = 1,
+        most: int = sys.maxsize,
+    ) -> None:
         self._task, self._resources, self._capacity = task, resources, capacity
+        self._fused, self._most = fused, most
         self._trials: dict[int, SweepTrial] = {}
+        self._numbers = itertools.count()
 
     def __enter__(self) -> TuneRun:
         """Silences Tune, and makes its scratch folder."""
@@ -164,7 +202,7 @@ class TuneRun:
         self._quiet.__enter__()
         self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
         self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
-        trainable = trainable_for(self._task)
+        trainable = trainable_for(self._task, SlotActor if self._fused > 1 else TrialActor)
         register_trainable(_TRAINABLE, trainable, warn=False)
         self._trial_class: type[SweepTrial] = type("SweepTrial", (SweepTrial,), {"trainable": trainable})
         return self
@@ -184,8 +222,10 @@ class TuneRun:
             check: Raises SessionError where Ray cannot be used any more; called many times a second.
             interrupted: Tells whether the sweep is to be paused; asked many times a second.
         """
-        bridge = Bridge(driver, self._trials)
-        controller: Any = _Controller(
+        slots = Slots(self._fused, self._capacity, lambda: self._new_slot(controller))
+        bridge = SlotBridge(driver, slots) if self._fused > 1 else Bridge(driver, self._trials)
+        kind: Any = _SlotController if self._fused > 1 else _Controller
+        controller: Any = kind(
             search_alg=_NoSearch(driver),
             scheduler=bridge,
             callbacks=[_Pulse(bridge, interrupted)],
@@ -195,6 +235,7 @@ class TuneRun:
         bridge.controller = controller
         controller.driver, controller.bridge = driver, bridge
         controller.capacity, controller.trial_of = self._capacity, self._trial_of
+        controller.slots, controller.most = slots, self._most
         controller._class_cache = _ActorClasses()  # type: ignore[no-untyped-call]
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
         controller._fail_fast = TuneController.RAISE
@@ -216,17 +257,26 @@ class TuneRun:
         if trial is not None:
             trial.set_config({"assignment": assignment})  # type: ignore[no-untyped-call]
             return trial
-        name = f"trial-{assignment.trial:05d}"
-        trial = self._trials[assignment.trial] = self._trial_class(
+        trial = self._new_trial(f"trial-{assignment.trial:05d}", {"assignment": assignment})
+        self._trials[assignment.trial] = trial
+        return trial
+
+    def _new_slot(self, controller: TuneController) -> SweepTrial:
+        """Returns a new slot, which is to get an actor."""
+        slot = self._new_trial(f"slot-{next(self._numbers):05d}", {})
+        controller.add_trial(slot)
+        return slot
+
+    def _new_trial(self, name: str, config: dict[str, Any]) -> SweepTrial:
+        return self._trial_class(
             _TRAINABLE,
             trial_id=name,
-            config={"assignment": assignment},
+            config=config,
             storage=self._storage,
             placement_group_factory=self._resources,
             trial_name_creator=lambda trial: name,
             trial_dirname_creator=lambda trial: name,
         )
-        return trial
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -52,6 +53,7 @@ _CHANGEABLE = (
     "checkpoint_config",
     "command",
     "failures",
+    "fused",
     "max_concurrent_trials",
     "num_samples",
     "placement_strategy",
@@ -208,7 +210,7 @@ def _run(
 ) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
     capacity, clock = resources.Capacity(spec), SystemClock()
-    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials())
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * spec.fused)
     with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
         remaining = resume(spec, recorder, method)
         recorder.begun()
@@ -220,10 +222,11 @@ def _run(
         if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
             recorder.noted(unused)
         driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
+        most = spec.max_concurrent_trials or sys.maxsize
         task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         try:
             with (
-                TuneRun(task, resources.placement(spec), capacity.trials) as tune_run,
+                TuneRun(task, resources.placement(spec), capacity.trials, spec.fused, most) as tune_run,
                 _Interrupts() as interrupts,
             ):
                 tune_run.run(driver, session.check, lambda: interrupts.asked)

@@ -88,14 +88,17 @@ class TrialActor(tune.Trainable):
             self._problem = not_shared(self.task.sweep_dir, self._node["node"])
             return
         try:
-            if self._template is None:
-                self._template = Template(self.task)
-            self._process = TrialProcess(self._template, self.task, self._assignment, self._environment)
+            self._process = TrialProcess(self._ready_template(), self.task, self._assignment, self._environment)
         except TemplateError as error:
             self._problem = Problem(("recipe",), str(error))
             return
         if self._early_request is not None:
             self._process.request_stop(self._early_request)
+
+    def _ready_template(self) -> Template:
+        if self._template is None:
+            self._template = Template(self.task)
+        return self._template
 
     def request_stop(self, request: StopRequest) -> None:
         """Asks the trial to end through its own loop."""
@@ -146,9 +149,9 @@ class TrialActor(tune.Trainable):
                 shutil.rmtree(folder / kept, ignore_errors=True)
 
 
-def trainable_for(task: Task) -> type[TrialActor]:
+def trainable_for(task: Task, kind: type[TrialActor] = TrialActor) -> type[TrialActor]:
     """Returns the trainable of a sweep."""
-    return type("Trial", (TrialActor,), {"task": portable(task)})
+    return type("Trial", (kind,), {"task": portable(task)})
 
 
 def _is_last(message: Message) -> bool:

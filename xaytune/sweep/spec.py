@@ -66,6 +66,8 @@ class SweepSpec(Options):
         budget: When the sweep ends, though trials are left.
         checkpoint_config: Which checkpoints are kept.
         tracker_timeout_s: Seconds that a tracker is waited for, whatever it is to do; then a trial gives it up.
+        fused: How many trials one process trains at once, by one program where their models have the same shape;
+            1 gives each trial a process of its own.
         stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop.
         stall_timeout_s: Seconds without a step after which a trial's process is ended; None waits for ever.
     """
@@ -93,6 +95,7 @@ class SweepSpec(Options):
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()
     checkpoint_config: CheckpointSpec = CheckpointSpec()
+    fused: int = Field(default=1, ge=1)
     stop_grace_s: float = Field(default=60, gt=0)
     stall_timeout_s: float | None = Field(default=None, gt=0)
 

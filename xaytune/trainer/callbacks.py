@@ -97,7 +97,8 @@ def metrics_only(handler: F) -> F:
     Runs that are trained fused (:mod:`xaytune.trainer.fused`) spare what bringing these up to date takes. A class
     of handlers has ``metrics_only = True``.
     """
-    handler.metrics_only = True  # type: ignore[attr-defined]
+    marked: Any = getattr(handler, "__func__", handler)  # a method is marked by its function
+    marked.metrics_only = True
     return handler
 
 

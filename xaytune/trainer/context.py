@@ -16,8 +16,9 @@ EvalEvery = Literal["epoch"] | int
 class RunContext(Protocol):
     """What the Trainer asks of the trial that it runs for.
 
-    It may have four attributes more: ``metric`` and ``mode`` of the sweep, for ReduceLROnPlateau; ``run``, the
-    name that the trial's checkpoints bear; and ``donors``, the names of others that it may go on from.
+    It may have five attributes more: ``metric`` and ``mode`` of the sweep, for ReduceLROnPlateau; ``run``, the
+    name that the trial's checkpoints bear; ``donors``, the names of others that it may go on from; and
+    ``conductor``, which trains a Trainer beside others, in place of its own `fit`.
     """
 
     @property

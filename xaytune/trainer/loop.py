@@ -171,6 +171,7 @@ class Trainer(Run):
         )
         if trial is not None:
             trial.attach(self.save_checkpoint)
+            self._conductor = getattr(trial, "conductor", None)
 
 
 def _default_device() -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +69,7 @@ class Run:
         self._times, self._folder = times, folder
         self._place = Place()
         self._host: Host | None = None
+        self._conductor: Callable[[Run], None] | None = None
 
     def fit(self) -> TrainState:
         """Trains until the run is over, and returns its state. Called again, it goes on where the run was stopped.
@@ -81,6 +82,9 @@ class Run:
                 run's.
             Exception: Whatever the model, the data or a handler raised, after ``error`` and ``train_end``.
         """
+        if self._conductor is not None:
+            self._conductor(self)
+            return self.state
         with interrupt_stops(self.state):
             loop = self.loop()
             answer: Any = None

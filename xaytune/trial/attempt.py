@@ -32,7 +32,7 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.process import Template, words_for_exit
 
-__all__ = ["TrialProcess"]
+__all__ = ["TrialProcess", "unpack"]
 
 # A process that has reported its end is given so long to exit, and one that was killed to be gone.
 _EXIT_S = 5.0
@@ -111,7 +111,7 @@ class TrialProcess:
             if isinstance(received, list):
                 self._template.imported(received)
             elif received is not None:
-                return _unpack(*received)
+                return unpack(*received)
             elif exited:
                 return self._lost()
             elif (left := deadline - time.monotonic()) > 0:
@@ -156,7 +156,7 @@ class TrialProcess:
         return {**nothing_new(self._last), "seconds": self._last.seconds + time.monotonic() - self._heard}
 
 
-def _unpack(message: Message, rows: list[tuple[Any, ...]]) -> Message:
+def unpack(message: Message, rows: list[tuple[Any, ...]]) -> Message:
     """Packs the rows of a message here: the trial's process is spared what that takes."""
     if not rows:
         return message

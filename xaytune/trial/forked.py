@@ -114,11 +114,15 @@ def be_trial(
     """
     output = None
     try:
-        task, assignment = channel.get(None)
-        output = Path(task.sweep_dir) / file_of(assignment.trial)
+        task, assignment = channel.get(None)  # without an assignment it is the process of many trials
+        name = f"output/fused-{os.getpid()}.txt" if assignment is None else file_of(assignment.trial)
+        output = Path(task.sweep_dir) / name
         redirect_output(output)
         os.environ.update({name: value for name, value in environment.items() if begun_with.get(name) != value})
-        _train(channel, imports, task, assignment)
+        if assignment is None:
+            _train_fused(channel, imports, task)
+        else:
+            _train(channel, imports, task, assignment)
     except (EOFError, BrokenPipeError, ConnectionError):
         os._exit(1)  # the actor is gone
     except BaseException:
@@ -152,3 +156,11 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
     except ProgramLostError as lost:  # the actor sees how this process ends
         signal.signal(lost.signal, signal.SIG_DFL)
         os.kill(os.getpid(), lost.signal)
+
+
+def _train_fused(channel: Channel, imports: Imports, task: Task) -> None:
+    imports.load()
+
+    from xaytune.trial.fused import FusedProcess
+
+    FusedProcess(channel, task, imports).run()

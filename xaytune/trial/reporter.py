@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from xaytune.records.history import Row
 from xaytune.sweep.time_axis import LevelPoints
-from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.trainer.callbacks import CallbackManager, Event, Handler, Pause, TrainState, metrics_only
 from xaytune.trial.epochs import Epochs
 from xaytune.trial.judging import Judging
 from xaytune.trial.messages import (
@@ -100,15 +100,19 @@ class Reporter:
 
     def attach(self, callbacks: CallbackManager) -> None:
         """Registers the handlers, after all others but the first, which others that raise must not hide."""
-        callbacks.on("error")(self._note_error)
-        callbacks.on("train_end")(self._note_end)
-        callbacks.on("train_start", last=True)(self._on_train_start)
-        callbacks.on("step_end", last=True)(self._on_step_end)
-        callbacks.on("eval_start", last=True)(self._judging.evaluation_starts)
-        callbacks.on("eval_end", last=True)(self._on_eval_end)
-        callbacks.on("epoch_end", last=True)(self._on_epoch_end)
-        callbacks.on("checkpoint_saved", last=True)(self._on_checkpoint_saved)
-        callbacks.on("train_end", last=True)(self._on_train_end)
+        callbacks.on("error")(metrics_only(self._note_error))
+        callbacks.on("train_end")(metrics_only(self._note_end))
+        handlers: dict[Event, Handler] = {
+            "train_start": self._on_train_start,
+            "step_end": self._on_step_end,
+            "eval_start": self._judging.evaluation_starts,
+            "eval_end": self._on_eval_end,
+            "epoch_end": self._on_epoch_end,
+            "checkpoint_saved": self._on_checkpoint_saved,
+            "train_end": self._on_train_end,
+        }
+        for event, handler in handlers.items():
+            callbacks.on(event, last=True)(metrics_only(handler))
 
     def look(self, state: TrainState) -> None:
         """Takes a request to stop between two steps: the epoch is broken off there."""

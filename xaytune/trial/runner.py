@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import SkipTrial
 from xaytune.records.results import dotted
@@ -25,6 +25,9 @@ from xaytune.trial.trackers.tracking import Tracking
 from xaytune.trial.trial import Trial
 from xaytune.trial.unreported import nothing_reported, notice_tune_report, report_returned, tune_report_failure
 
+if TYPE_CHECKING:
+    from xaytune.trainer.run import Run
+
 __all__ = ["RecipeRun"]
 
 
@@ -38,11 +41,13 @@ class RecipeRun:
         shared: What the sweep's setup returned.
         recipe: What trains, instead of the task's recipe.
         damaged: Checkpoints that were found to be damaged, if its checkpoints are settled already.
+        conductor: Trains the recipe's Trainers, if they are not to train by themselves.
 
     Attributes:
         callbacks: The trial's own handlers.
         reporter: What turns its events into messages.
         raised: What the recipe raised, if it did.
+        trial: The trial, as its recipe sees it.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class RecipeRun:
         *,
         recipe: Callable[..., Any] | None = None,
         damaged: Mapping[int, str] | None = None,
+        conductor: Callable[[Run], None] | None = None,
     ) -> None:
         self._task, self._assignment, self._link = task, assignment, link
         self._recipe, self._damaged = recipe, damaged
@@ -63,8 +69,9 @@ class RecipeRun:
         self.callbacks = CallbackManager()
         checkpoint_dir = checkpoint_dir_of(task, assignment)
         self.reporter = Reporter(task, assignment, checkpoint_dir, link)
-        self._trial = Trial(task, assignment, self.callbacks, checkpoint_dir, self.reporter, shared)
-        set_current_trial(self._trial)
+        self.trial = Trial(task, assignment, self.callbacks, checkpoint_dir, self.reporter, shared)
+        self.trial.conductor = conductor
+        set_current_trial(self.trial)
 
     def run(self) -> Ended:
         """Trains, tells how that ended, and returns it.
@@ -100,13 +107,13 @@ class RecipeRun:
         if self._tracking is not None:
             self._tracking.attach(self.callbacks, self.reporter.untold.newest_row)
         for reference in self._task.callbacks:
-            resolve(reference)(self._trial, self._assignment.config)
+            resolve(reference)(self.trial, self._assignment.config)
 
     def end(self, raised: BaseException | None) -> Ended:
         """Ends a run whose recipe has returned, or raised; tells how it ended, and returns that."""
         if raised is None:
             try:
-                self._trial.finish()
+                self.trial.finish()
                 if self.reporter.state is None:
                     self._take_returned()
                 if self.reporter.state is not None and not self.reporter.ended:
@@ -136,7 +143,7 @@ class RecipeRun:
         notice_tune_report()
         try:
             recipe = self._recipe or resolve(self._task.recipe)
-            self._returned = recipe(self._assignment.config, self._trial)
+            self._returned = recipe(self._assignment.config, self.trial)
         except SystemExit as exit:  # as a script ends
             if exit.code not in (None, 0):
                 raise
@@ -164,7 +171,7 @@ class RecipeRun:
 
     def _fire_error(self, raised: BaseException) -> None:
         """Ends a run that raised as a Trainer would have, where its own loop did not."""
-        self._trial.finish(raised)
+        self.trial.finish(raised)
         state = self.reporter.state
         if state is None or self.reporter.ended:
             return
@@ -188,7 +195,7 @@ class RecipeRun:
             return self._end("failed", failure.error, failure)
         if state is None or not state.should_stop:
             return self._end("completed", None)
-        why = self._trial.stop_reason or f"a callback stopped it at step {state.global_step}"
+        why = self.trial.stop_reason or f"a callback stopped it at step {state.global_step}"
         return self._end("completed", why)
 
     def _fail(self, error: BaseException) -> Ended:

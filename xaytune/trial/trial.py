@@ -29,6 +29,7 @@ class Trial(OwnLoop):
         checkpoint_dir: Where its checkpoints belong.
         shared: What the sweep's ``setup`` returned: one object, which all trials of a node share without a copy
             until they write to it. None where there is no setup.
+        conductor: Trains Trainers of this trial beside those of others; None where they train by themselves.
     """
 
     checkpoint_dir: Path
@@ -47,6 +48,7 @@ class Trial(OwnLoop):
         self.config = assignment.config
         self.seed = assignment.seed
         self.mode = task.objective.mode
+        self.conductor: Callable[[Any], None] | None = None
         self._reporter = reporter
 
     @property

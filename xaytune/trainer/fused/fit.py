@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused.fusion import Answer, Fusion
 from xaytune.trainer.fused.member import Member, States
@@ -33,8 +31,8 @@ def fit_fused(trainers: Sequence[Run]) -> list[TrainState]:
         KeyboardInterrupt: Ctrl-C, which stops all of them after their current step.
     """
     fusion = Fusion()
-    members = [fusion.begin(trainer) for trainer in trainers]
-    before = States(torch.device("cpu"))
+    members = [fusion.begin(trainer, States()) for trainer in trainers]
+    before = States()
     with interrupt_stops(*(trainer.state for trainer in trainers)):
         errors = _drive(fusion, members)
     fusion.randomness.vacate()

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Tensor
 from xaytune.trainer.batches import to_device
 from xaytune.trainer.fused.group import Asked, Group
 from xaytune.trainer.fused.keys import NotFusedError
-from xaytune.trainer.fused.member import Member, Randomness
+from xaytune.trainer.fused.member import Member, Randomness, States
 from xaytune.trainer.fused.program import signature
 from xaytune.trainer.fused.shape import held_by, shape_of
 from xaytune.trainer.hosting import Evaluation
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # Fewer steps than this are taken one after the other, which is as fast.
 _FEWEST = 3
+# What is alike waits for others that are not yet as far for so many rounds.
+_PATIENCE = 40
 # How far losses and gradients may be from those of a run that trains alone, by the numbers they are computed in.
 _TOLERANCES = {torch.float64: 1e-8, torch.float32: 2e-3}
 _TOLERANCE_BF16 = 0.1
@@ -47,16 +49,13 @@ class Fusion:
 
     Args:
         tell: Called with a line about what is not fused, once for each.
-        entered: Called with a member when its random states have become the global ones: its code is to run.
 
     Attributes:
         randomness: The global random states.
     """
 
-    def __init__(
-        self, tell: Callable[[str], None] = logger.warning, entered: Callable[[Member], None] | None = None
-    ) -> None:
-        self.randomness = Randomness(entered)
+    def __init__(self, tell: Callable[[str], None] = logger.warning) -> None:
+        self.randomness = Randomness()
         self._tell = tell
         self._groups: dict[Hashable, Group] = {}
         self._refused: dict[Hashable, str] = {}
@@ -65,8 +64,12 @@ class Fusion:
         self._told: set[str] = set()
         self._held: dict[int, Member] = {}  # members by what must be one's own
 
-    def begin(self, run: Run) -> Member:
-        """Takes in a run, whose random states are the global ones now.
+    def begin(self, run: Run, states: States) -> Member:
+        """Takes in a run.
+
+        Args:
+            run: The run.
+            states: Its random states.
 
         Raises:
             ValueError: It shares with another one what both change.
@@ -77,7 +80,7 @@ class Fusion:
                 "runs that are trained side by side must not share what training changes (got the same parameter, "
                 "buffer or random generator in two of them): make a model and a loader for each"
             )
-        member = Member(run, self.randomness)
+        member = Member(run, self.randomness, states)
         self._held |= dict.fromkeys(held, member)
         return member
 
@@ -86,50 +89,71 @@ class Fusion:
         self._held = {what: whose for what, whose in self._held.items() if whose is not member}
 
     def perform(self, members: Sequence[Member]) -> list[Answer]:
-        """Does what members ask for: evaluations first, and steps only where nobody asks for an evaluation."""
-        evaluations = [member for member in members if isinstance(member.request, Evaluation)]
-        return self._evaluate(evaluations) if evaluations else self._step(members)
+        """Does what some members ask for; the others are to ask again.
 
-    def _step(self, members: Sequence[Member]) -> list[Answer]:
+        What can be done at once with others waits for them, for a while: the most that are alike come first. So
+        members that began at different times meet at the ends of their epochs.
+        """
         answers: list[Answer] = []
-        sets: dict[tuple[Group, Hashable], list[tuple[Member, list[Any]]]] = defaultdict(list)
+        sets: dict[tuple[Group, Hashable], list[Member]] = defaultdict(list)
         for member in members:
-            if not member.trained:  # its first step shows what it trains
-                member.trained = True
-                answers.append(self._alone(member))
-                continue
-            group = self._place(member)
-            if group is None:
-                answers.append(self._alone(member))
-                continue
             try:
-                window = self._window(member)
-            except Exception as error:
+                alike = self._alike(member)
+            except Exception as error:  # of its loader
                 answers.append(Answer(member, None, error))
                 continue
-            sets[group, tuple(map(signature, window))].append((member, window))
-        for (group, shapes), found in sets.items():
-            answers += self._step_of(group, shapes, found)
+            if alike is None:
+                answers.append(self._alone(member))
+            else:
+                sets[alike].append(member)
+        most = max(map(len, sets.values()), default=0)
+        for (group, key), found in sets.items():
+            if len(found) == most or max(member.waited for member in found) >= _PATIENCE:
+                answers += self._together(group, key, found)
+                continue
+            for member in found:
+                member.waited += 1
+        for answer in answers:
+            answer.member.window, answer.member.waited = None, 0
         return answers
 
-    def _step_of(self, group: Group, shapes: Any, found: list[tuple[Member, list[Any]]]) -> list[Answer]:
-        """Takes the steps of members of a group whose batches have the same shapes."""
-        settled = found if len(found) < _FEWEST else [(m, window) for m, window in found if self._settled(m)]
-        settled.sort(key=lambda one: one[0].row)
-        if len(settled) < _FEWEST:
-            return [self._alone(member, window) for member, window in found]
-        answers = [self._alone(*one) for one in found if one not in settled] if len(settled) < len(found) else []
+    def _alike(self, member: Member) -> tuple[Group, Hashable] | None:
+        """Returns what is the same for members whose requests can be done at once; None for one alone."""
+        if isinstance(member.request, Evaluation):
+            batches = _batches_key(member.run)
+            group = member.group
+            if group is None or batches is None or {group.key, (group.key, batches)} & self._refused.keys():
+                return None
+            return group, ("evaluation", batches)
+        if not member.trained:  # its first step shows what it trains
+            member.trained = True
+            return None
+        found = self._place(member)
+        if found is None:
+            return None
+        if member.window is None:
+            member.window = self._window(member)
+        return found, tuple(map(signature, member.window))
+
+    def _together(self, group: Group, key: Any, found: list[Member]) -> list[Answer]:
+        """Does what members of a group ask for, which is alike."""
+        if len(found) < _FEWEST:
+            return [self._alone(member) for member in found]
+        settled = sorted((member for member in found if self._settled(member)), key=lambda member: member.row)
+        answers = [self._alone(member) for member in found if member.group is not group]
+        if isinstance(settled[0].request if settled else None, Evaluation):
+            return answers + self._evaluate_at_once(group, key, settled)
         asked = Asked(
-            [member for member, _ in settled],
-            [member.request for member, _ in settled],
-            [window for _, window in settled],
-            shapes,
+            settled,
+            [member.request for member in settled],
+            [member.window for member in settled if member.window is not None],
+            key,
         )
-        return answers + self._at_once(group, asked)
+        return answers + (self._at_once(group, asked) if settled else [])
 
     def _at_once(self, group: Group, asked: Asked) -> list[Answer]:
         if group.key in self._refused:
-            return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
+            return [self._alone(member) for member in asked.members]
         if len(asked.members) > group.most:
             half = len(asked.members) // 2
             return [
@@ -144,7 +168,7 @@ class Fusion:
             steps = group.step(asked)
         except torch.OutOfMemoryError:
             if len(asked.members) == 1:
-                return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
+                return [self._alone(member) for member in asked.members]
             group.most = len(asked.members) // 2
             self._say(
                 f"out of memory with {len(asked.members)} runs at once: {group.most} are trained at once now"
@@ -152,7 +176,7 @@ class Fusion:
             return self._at_once(group, asked)
         except Exception as error:
             self._failed(group, error)
-            return [self._alone(*one) for one in zip(asked.members, asked.windows, strict=True)]
+            return [self._alone(member) for member in asked.members]
         return [Answer(member, step) for member, step in zip(asked.members, steps, strict=True)]
 
     def _prove(self, group: Group, asked: Asked) -> list[Answer]:
@@ -166,7 +190,7 @@ class Fusion:
         answers = []
         for at in chosen:
             member = asked.members[at]
-            answers.append(self._alone(member, asked.windows[at]))
+            answers.append(self._alone(member))
             if answers[-1].error is None:
                 loss, gradients = tried[at]
                 own = group.layout.join([grad[None] for grad in member.gradients_now()])[0]
@@ -179,27 +203,8 @@ class Fusion:
             self._proven.add((group.key, asked.shapes))
         return answers + (self._at_once(group, asked.part(slice(1, -1))) if len(asked.members) > 2 else [])
 
-    def _evaluate(self, members: Sequence[Member]) -> list[Answer]:
-        answers: list[Answer] = []
-        sets: dict[tuple[Group, Hashable], list[Member]] = defaultdict(list)
-        for member in members:
-            batches = _batches_key(member.run)
-            if member.group is None or batches is None or member.group.key in self._refused:
-                answers.append(self._alone(member))
-            else:
-                sets[member.group, ("evaluation", batches)].append(member)
-        for (group, batches), found in sets.items():
-            settled = found if len(found) < _FEWEST else [member for member in found if self._settled(member)]
-            if len(settled) < _FEWEST:
-                answers += [self._alone(member) for member in found]
-                continue
-            answers += [self._alone(member) for member in found if member not in settled]
-            answers += self._evaluate_at_once(group, batches, sorted(settled, key=lambda member: member.row))
-        return answers
-
-    def _evaluate_at_once(self, group: Group, batches: Hashable, members: list[Member]) -> list[Answer]:
-        if (group.key, batches) in self._refused:
-            return [self._alone(member) for member in members]
+    def _evaluate_at_once(self, group: Group, key: tuple[str, Hashable], members: list[Member]) -> list[Answer]:
+        batches = key[1]
         self.randomness.vacate()
         try:
             measured = group.evaluate(members)
@@ -220,12 +225,12 @@ class Fusion:
             answers[0] = alone
         return answers
 
-    def _alone(self, member: Member, window: list[Any] | None = None) -> Answer:
+    def _alone(self, member: Member) -> Answer:
         """Does what a member asks for as it would be done without others."""
         member.fetch()
         request = member.request
-        if window is not None:
-            request = request._replace(batches=iter(window))
+        if member.window is not None:
+            request = request._replace(batches=iter(member.window))
         try:
             return Answer(member, member.run.perform(request))
         except BaseException as error:

@@ -125,7 +125,7 @@ class Group:
 
     def try_step(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:
         """Computes a step without taking it; returns each member's loss and gradients (width,)."""
-        generators = [member.states.generator for member in asked.members]
+        generators = [member.generator for member in asked.members]
         before = [generator.get_state() for generator in generators]
         try:
             computed = self._compute(asked, self.rows.take([member.row for member in asked.members]))
@@ -199,7 +199,7 @@ class Group:
         if not needed:
             return []
         drops = [member.drops for member in asked.members]
-        generators = [member.states.generator for member in asked.members]
+        generators = [member.generator for member in asked.members]
         return self._program.masks.draw(needed, drops, generators)
 
     def _update(self, members: Sequence[Member], taken: Taken, gradients: Tensor) -> None:

@@ -22,30 +22,23 @@ __all__ = ["Member", "Randomness", "States"]
 
 
 class Randomness:
-    """The global random states, which are those of one member at a time.
+    """The global random states, which are those of one member at a time."""
 
-    Args:
-        entered: Called with the member whose they have become.
-    """
+    def __init__(self) -> None:
+        self._whose: States | None = None
 
-    def __init__(self, entered: Callable[[Member], None] | None = None) -> None:
-        self._entered = entered
-        self._whose: Member | None = None
-
-    def enter(self, member: Member) -> None:
+    def enter(self, states: States) -> None:
         """Makes them those of a member."""
-        if self._whose is member:
+        if self._whose is states:
             return
         self.vacate()
-        member.states.put()
-        self._whose = member
-        if self._entered is not None:
-            self._entered(member)
+        states.put()
+        self._whose = states
 
     def vacate(self) -> None:
         """Makes them nobody's: what is drawn now changes no member."""
         if self._whose is not None:
-            self._whose.states.take()
+            self._whose.take()
             self._whose = None
 
 
@@ -53,25 +46,36 @@ class States:
     """The random states of a member: at first those of the process.
 
     Args:
-        device: Where the member trains.
-
-    Attributes:
-        generator: Has torch's state, of the device; it draws what the global one would draw for the member.
+        entered: Called when its states have become the global ones: its code is to run.
+        left: Called when they are to be so no longer.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, entered: Callable[[], None] | None = None, left: Callable[[], None] | None = None) -> None:
+        self._entered, self._left = entered, left
         self._cpu = torch.Generator()
-        self._cuda = torch.Generator(device) if device.type == "cuda" else None
-        self._device = device
-        self.generator = self._cuda if self._cuda is not None else self._cpu
-        self.take()
+        self._cuda: torch.Generator | None = None
+        self._take()
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """Returns what draws as a device's global generator would, while these states are not the global ones."""
+        if device.type != "cuda":
+            return self._cpu
+        if self._cuda is None:
+            self._cuda = torch.Generator(device)
+            self._cuda.set_state(torch.cuda.get_rng_state(device))
+        return self._cuda
 
     def take(self) -> None:
         """Takes the global states."""
+        if self._left is not None:
+            self._left()
+        self._take()
+
+    def _take(self) -> None:
         self._python, self._numpy = random.getstate(), np.random.get_state()
         self._cpu.set_state(torch.get_rng_state())
         if self._cuda is not None:
-            self._cuda.set_state(torch.cuda.get_rng_state(self._device))
+            self._cuda.set_state(torch.cuda.get_rng_state(self._cuda.device))
 
     def put(self) -> None:
         """Makes these the global states."""
@@ -79,7 +83,9 @@ class States:
         np.random.set_state(self._numpy)
         torch.set_rng_state(self._cpu.get_state())
         if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda.get_state(), self._device)
+            torch.cuda.set_rng_state(self._cuda.get_state(), self._cuda.device)
+        if self._entered is not None:
+            self._entered()
 
 
 class Member:
@@ -87,27 +93,34 @@ class Member:
 
     Args:
         run: The run.
-        randomness: The global random states; at first they are the member's.
+        randomness: The global random states.
+        states: Its own.
 
     Attributes:
         request: What its loop asks for.
+        window: The batches of the step that it asks for, once they are loaded.
+        waited: For how many rounds it has asked for the same.
         group: Where it has a row; None where it trains alone.
         row: The number of its row.
         trained: Whether it has trained a step here.
         refused: Why it is not fused with any run; None if it may be.
         states: Its random states.
+        generator: Draws what torch's global generator would draw for it.
         drops: Probabilities of its dropout layers.
         gradients: Of its last step, as a row.
     """
 
-    def __init__(self, run: Run, randomness: Randomness) -> None:
+    def __init__(self, run: Run, randomness: Randomness, states: States) -> None:
         self.run = run
         self.request: Any = None
+        self.window: list[Any] | None = None
+        self.waited = 0
         self.group: Group | None = None
         self.row = -1
         self.trained = False
         self.refused: str | None = None
-        self.states = States(workings(run).stepper.device)
+        self.states = states
+        self.generator = states.generator(workings(run).stepper.device)
         self.drops: list[float] = []
         self.gradients: tuple[Tensor, int] | None = None
         self._randomness = randomness
@@ -117,7 +130,7 @@ class Member:
 
     def enter(self) -> None:
         """Makes the global random states the member's."""
-        self._randomness.enter(self)
+        self._randomness.enter(self.states)
 
     def fetch(self) -> None:
         """Brings its own model and optimizer up to date."""

@@ -1,0 +1,205 @@
+"""Slots: where a process trains several trials, a trial of Tune is a slot for them and not one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ray
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+
+from xaytune.driver.commands import Command, Kill, Release, RequestStop
+from xaytune.driver.driver import Driver
+from xaytune.errors import Problem
+from xaytune.ray_tune.bridge import Bridge, actor_of
+from xaytune.ray_tune.trainable import TrialActor
+from xaytune.trial.fused_attempts import FusedTrials
+from xaytune.trial.messages import Assignment, Ended, Message, Refused, Started, StopRequest
+from xaytune.trial.process import TemplateError
+
+__all__ = ["SlotActor", "SlotBridge", "Slots"]
+
+# An actor without a trial looks so often whether it has got one.
+_IDLE_S = 0.05
+
+
+class SlotActor(TrialActor):
+    """Runs many trials in one process. `step` returns when some of them have something to say."""
+
+    def _assign(self, config: dict[str, Any]) -> None:
+        self.config = {}
+        self._process = None
+        self._trials: FusedTrials | None = None
+        self._running: set[int] = set()
+        self._said: list[Message] = []
+
+    def assign(self, assignment: Assignment) -> None:
+        """Gives the slot a trial."""
+        sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
+        if self._trials is None or not self._trials.running:
+            try:
+                template = self._ready_template()
+                self._trials = FusedTrials(template, self.task, self._environment)
+            except TemplateError as error:
+                self._said.append(Refused(**sender, problems=(Problem(("recipe",), str(error)),)))
+                return
+        self._said.append(Started(**sender, **self._node, pid=self._trials.pid, notes=self._trials.notes))
+        self._trials.assign(assignment)
+        self._running.add(assignment.trial)
+
+    def stop_trial(self, trial: int, request: StopRequest) -> None:
+        """Asks a trial to end through its own loop."""
+        if self._trials is not None:
+            self._trials.request_stop(trial, request)
+
+    def release(self, trial: int) -> None:
+        """Pauses a trial."""
+        self._running.discard(trial)
+        if self._trials is not None:
+            self._trials.release(trial)
+
+    def step(self) -> dict[str, Any]:
+        """Waits for the trials' next messages."""
+        messages, self._said = self._said, []
+        if not messages and self._trials is not None:
+            messages = self._trials.next_messages(self.task.heartbeat_s if self._running else _IDLE_S)
+        self._running -= {message.trial for message in messages if isinstance(message, (Ended, Refused))}
+        return {"messages": messages, "done": False}
+
+    def cleanup(self) -> None:
+        """Ends the trials' process, if it runs."""
+        if self._trials is not None:
+            self._trials.close()
+
+
+class Slots:
+    """The slots of a sweep, and the trials in them.
+
+    A trial that lost its process while others were trained in it is given a slot of its own: if it was its fault,
+    it is so again, and takes nobody with it.
+
+    Args:
+        width: Trials of a slot.
+        capacity: Returns how many slots there may be.
+        new: Makes a trial of Tune that is a slot.
+    """
+
+    def __init__(self, width: int, capacity: Callable[[], int], new: Callable[[], TuneTrial]) -> None:
+        self._width, self._capacity, self._new = width, capacity, new
+        self._slots: dict[TuneTrial, dict[int, Assignment]] = {}
+        self._alone: set[TuneTrial] = set()
+        self._waiting: dict[int, Assignment] = {}  # for a slot of their own
+
+    def free(self) -> TuneTrial | None:
+        """Returns the slot with the fewest trials that has room for one more; None if none has."""
+        if (empty := self._empty()) is not None and not self._waiting:
+            return empty
+        shared = (slot for slot, trials in self._slots.items() if slot not in self._alone and trials)
+        fewest = min(shared, key=lambda slot: len(self._slots[slot]), default=None)
+        return fewest if fewest is not None and len(self._slots[fewest]) < self._width else None
+
+    def wait(self, assignment: Assignment) -> None:
+        """Lets a trial wait for a slot of its own."""
+        self._waiting[assignment.trial] = assignment
+
+    def next_alone(self) -> tuple[TuneTrial, Assignment] | None:
+        """Returns a trial that waited for a slot of its own, and the slot."""
+        if not self._waiting or (slot := self._empty()) is None:
+            return None
+        assignment = self._waiting.pop(next(iter(self._waiting)))
+        self.add(slot, assignment)
+        self._alone.add(slot)
+        return slot, assignment
+
+    def add(self, slot: TuneTrial, assignment: Assignment) -> None:
+        """Notes that a slot has a trial."""
+        self._alone.discard(slot)
+        self._slots[slot][assignment.trial] = assignment
+
+    def of(self, trial: int) -> TuneTrial | None:
+        """Returns the slot of a trial; None if it has none."""
+        return next((slot for slot, trials in self._slots.items() if trial in trials), None)
+
+    def trials(self, slot: TuneTrial) -> list[Assignment]:
+        """Returns the trials of a slot."""
+        return list(self._slots.get(slot, {}).values())
+
+    def remove(self, trial: int) -> None:
+        """Notes that a trial has no slot any more, and wants none."""
+        self._waiting.pop(trial, None)
+        for trials in self._slots.values():
+            trials.pop(trial, None)
+
+    def close(self, slot: TuneTrial) -> list[Assignment]:
+        """Takes out a slot that is lost, and returns its trials."""
+        self._alone.discard(slot)
+        return list(self._slots.pop(slot, {}).values())
+
+    def _empty(self) -> TuneTrial | None:
+        """Returns a slot without trials, a new one if there may be one more."""
+        empty = next((slot for slot, trials in self._slots.items() if not trials), None)
+        if empty is None and len(self._slots) < self._capacity():
+            empty = self._new()
+            self._slots[empty] = {}
+        return empty
+
+
+class SlotBridge(Bridge):
+    """The bridge where a trial of Tune is a slot.
+
+    Args:
+        driver: Decides.
+        slots: The slots.
+    """
+
+    def __init__(self, driver: Driver, slots: Slots) -> None:
+        super().__init__(driver, {})
+        self._slots = slots
+
+    def assign(self, slot: TuneTrial, assignment: Assignment) -> None:
+        """Gives a slot a trial, at once if it runs."""
+        if slot.status == TuneTrial.RUNNING:
+            self._begin(slot, assignment)
+
+    def started(self, trial: TuneTrial) -> None:
+        """A slot has got its actor."""
+        for assignment in self._slots.trials(trial):
+            self._begin(trial, assignment)
+
+    def _begin(self, slot: TuneTrial, assignment: Assignment) -> None:
+        actor_of(slot).assign.remote(assignment)
+        self._perform(self._driver.started(assignment.trial))
+
+    def lost(self, trial: TuneTrial, error: Exception) -> bool:
+        """The actor of a slot is gone, or raised: another slot takes its trials that are to be restarted."""
+        for assignment in self._slots.close(trial):
+            number = assignment.trial
+            if self._driver.runs(number):
+                commands = self._driver.lost(number, self._kind(number, error), str(error))
+                self._perform(command for command in commands if command != Release(number))
+        return False
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Some trials of a slot have said something."""
+        for message in result["messages"]:
+            if not self._driver.runs(message.trial):
+                continue
+            commands = self._driver.receive(message)
+            self._perform(commands)
+            if not self._driver.runs(message.trial):
+                self._slots.remove(message.trial)
+        return TrialScheduler.CONTINUE
+
+    def _perform(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            slot = self._slots.of(command.trial)
+            if slot is None or slot.status != TuneTrial.RUNNING:
+                self._slots.remove(command.trial)
+            elif isinstance(command, RequestStop):
+                actor_of(slot).stop_trial.remote(command.trial, command.request)
+            elif isinstance(command, Kill):
+                ray.kill(actor_of(slot))
+            else:
+                self._slots.remove(command.trial)
+                actor_of(slot).release.remote(command.trial)

@@ -1,0 +1,293 @@
+"""The process of many trials: their recipes take turns in it, and their Trainers are trained fused.
+
+Each recipe runs in a greenlet of its own, all on the main thread. Where its Trainer trains, it asks this process
+for each step, and the steps of all are taken at once (:mod:`xaytune.trainer.fused`); where one waits for a
+decision, the others go on. What a process has once (its random states, its output, settings of torch) changes with
+the trial whose code runs.
+
+From the actor: ``("assign", Assignment)``, ``("stop", trial, StopRequest)``, ``("go", trials)``, ``("end",)``.
+To the actor: a list of ``(message, rows)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import greenlet
+import torch
+
+from xaytune.records.history import Row
+from xaytune.trainer.fused.fusion import Answer, Fusion
+from xaytune.trainer.fused.member import Member, States
+from xaytune.trainer.own_loop import set_current_trial
+from xaytune.trainer.run import Run
+from xaytune.trial.channel import Channel
+from xaytune.trial.imports import Imports
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, Refused, StopRequest, Task
+from xaytune.trial.output import file_of, flush_output
+from xaytune.trial.runner import RecipeRun
+
+__all__ = ["FusedProcess"]
+
+# While trials train, the actor is listened to so often.
+_LOOK_S = 0.02
+
+
+class FusedProcess:
+    """Trains the trials that an actor assigns, until it says that there are no more.
+
+    Args:
+        channel: To the actor.
+        task: What all trials of the sweep share.
+        imports: What is imported already.
+    """
+
+    def __init__(self, channel: Channel, task: Task, imports: Imports) -> None:
+        self._channel, self._task, self._imports = channel, task, imports
+        self._fusion = Fusion(tell=self._note)
+        self._settings = _settings()
+        self._trials: dict[int, _Trial] = {}
+        self._asking: list[Member] = []  # for a step or an evaluation
+        self._whose: dict[Member, _Trial] = {}
+        self._outbox: list[tuple[Progress | Refused, list[tuple[Any, ...]]]] = []
+        self._notes: list[str] = []
+        self._urgent = self._over = False
+        self._next_look = 0.0
+
+    def run(self) -> None:
+        """Trains."""
+        while not self._over:
+            self._listen()
+            if self._asking:
+                asking, self._asking = self._asking, []
+                answers = self._fusion.perform(asking)
+                answered = {answer.member for answer in answers}
+                self._asking += [member for member in asking if member not in answered]
+                for answer in answers:
+                    self._whose[answer.member].resume(answer)
+            self._send()
+
+    def fit(self, run: Run) -> None:
+        """Trains a Trainer of the recipe that is running now; called in its greenlet."""
+        trial = self._current()
+        member = self._fusion.begin(run, trial.states)
+        if _settings() != self._settings:
+            member.refused = "its recipe changes a setting of torch for the whole process"
+        self._whose[member] = trial
+        loop = run.loop(member)
+        try:
+            member.request = next(loop)
+            while True:
+                answer = self._wait_for_answer(trial, member)
+                member.request = loop.send(answer.value) if answer.error is None else loop.throw(answer.error)
+        except StopIteration:
+            return
+        finally:
+            self._fusion.end(member)
+            del self._whose[member]
+
+    def tell(self, message: Progress | Refused, rows: Sequence[Row], *, urgent: bool) -> None:
+        """Sends a message with the next ones; at once, where somebody waits for the answer."""
+        self._outbox.append((message, [tuple(row) for row in rows]))
+        self._urgent |= urgent
+
+    def wait(self, trial: _Trial) -> None:
+        """Lets the others go on until the driver has decided on a trial; called in its greenlet."""
+        trial.waits = True
+        trial.yield_to_others()
+        trial.waits = False
+        self._fusion.randomness.enter(trial.states)
+
+    def _current(self) -> _Trial:
+        now = greenlet.getcurrent()
+        return next(trial for trial in self._trials.values() if trial.greenlet is now)
+
+    def _wait_for_answer(self, trial: _Trial, member: Member) -> Answer:
+        self._asking.append(member)
+        answer: Answer = trial.yield_to_others()
+        return answer
+
+    def _listen(self) -> None:
+        """Takes what the actor says; waits for it where there is nothing to train."""
+        now = time.monotonic()
+        if self._asking and now < self._next_look:
+            return
+        self._next_look = now + _LOOK_S
+        self._channel.flush(0)
+        said = self._channel.get(0.0 if self._asking else None)
+        while said is not None:
+            kind, *content = said
+            if kind == "assign":
+                self._begin(*content)
+            elif kind == "stop":
+                trial, request = content
+                if trial in self._trials:
+                    self._trials[trial].take(request)
+            elif kind == "go":
+                for trial in content[0]:
+                    if trial in self._trials and self._trials[trial].waits:
+                        self._trials[trial].resume(None)
+            else:
+                self._over = True
+            said = self._channel.get(0.0)
+
+    def _begin(self, assignment: Assignment) -> None:
+        """Runs the recipe of a trial until it asks for something."""
+        if self._imports.problems:
+            sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
+            self.tell(Refused(**sender, problems=tuple(self._imports.problems)), [], urgent=True)
+            return
+        output = Path(self._task.sweep_dir) / file_of(assignment.trial)
+        trial = self._trials[assignment.trial] = _Trial(self, assignment, output, self._settings)
+        self._fusion.randomness.enter(trial.states)
+        trial.start(functools.partial(self._train, trial))
+
+    def _train(self, trial: _Trial) -> None:
+        """Runs a recipe to its end, in its greenlet."""
+        run = RecipeRun(self._task, trial.assignment, trial, self._imports.shared, conductor=self.fit)
+        trial.shown = run.trial
+        run.run()
+        self._fusion.randomness.enter(trial.states)
+        flush_output(trial.output)
+        self._fusion.randomness.vacate()
+        _set(self._settings)
+        trial.close()
+        del self._trials[trial.assignment.trial]
+
+    def _send(self) -> None:
+        """Sends what there is to say, if somebody waits for it or nothing else is left to do."""
+        if self._outbox and (self._urgent or not self._asking or time.monotonic() >= self._next_look):
+            self._channel.put(self._outbox)
+            self._outbox, self._urgent = [], False
+            if not self._asking:
+                self._channel.flush()
+
+    def _note(self, line: str) -> None:
+        self._notes.append(line)
+        print(f"fused: {line}", file=sys.stderr)
+
+
+class _Trial:
+    """A trial among others of the process: its greenlet, and its way to the driver.
+
+    Args:
+        process: The process.
+        assignment: What is the trial's own.
+        output: The file that it prints to.
+        settings: Of torch, at first.
+
+    Attributes:
+        assignment: The same.
+        output: The same.
+        states: Its random states.
+        waits: Whether it waits for a decision.
+        shown: The trial as its recipe sees it.
+        busy: Whether a heartbeat would have to wait.
+    """
+
+    busy = False
+
+    def __init__(
+        self, process: FusedProcess, assignment: Assignment, output: Path, settings: tuple[Any, ...]
+    ) -> None:
+        self.assignment, self.output = assignment, output
+        self.states = States(entered=self._entered, left=self._left)
+        self.waits = False
+        self.shown: Any = None
+        self.greenlet: greenlet.greenlet | None = None
+        self._process, self._settings = process, settings
+        self._request: StopRequest | None = None
+        self._file: int | None = None
+
+    def start(self, train: Any) -> None:
+        """Runs it until it yields."""
+        self.greenlet = greenlet.greenlet(train)
+        self.greenlet.switch()
+
+    def yield_to_others(self) -> Any:
+        """Lets the others go on, called in its greenlet; returns what it is resumed with."""
+        assert self.greenlet is not None
+        assert self.greenlet.parent is not None
+        return self.greenlet.parent.switch()
+
+    def resume(self, answer: Any) -> None:
+        """Runs it on until it yields again."""
+        assert self.greenlet is not None
+        self.greenlet.switch(answer)
+
+    def take(self, request: StopRequest) -> None:
+        """Takes a request to stop; the first one counts, but for one that only pauses."""
+        if self._request is None or self._request.status == "paused":
+            self._request = request
+
+    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+        """Sends a message, with the rows that are its history, and does not wait."""
+        self._process.tell(message, rows, urgent=isinstance(message, Ended))
+
+    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
+        """Sends a message, waits until training may go on, and returns the request to stop, if there is one."""
+        self._process.tell(message, rows, urgent=True)
+        self._process.wait(self)
+        return self.stop_request()
+
+    def stop_request(self) -> StopRequest | None:
+        """Returns a request to stop that has come."""
+        request, self._request = self._request, None
+        return request
+
+    def close(self) -> None:
+        """Gives up its output."""
+        if self._file is not None:
+            os.close(self._file)
+
+    def _entered(self) -> None:
+        """Its code is to run: what the process has once becomes its own."""
+        if self._file is None:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os.dup2(self._file, 1)
+        os.dup2(self._file, 2)
+        set_current_trial(self.shown)
+        _set(self._settings)
+
+    def _left(self) -> None:
+        """The code of another one is to run."""
+        self._settings = _settings()
+
+
+def _settings() -> tuple[Any, ...]:
+    """Settings of torch that a recipe may change, for the whole process."""
+    return (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.is_autocast_enabled("cpu"),
+    )
+
+
+def _set(settings: tuple[Any, ...]) -> None:
+    now = _settings()
+    if now == settings:
+        return
+    dtype, device, precision, deterministic, grad, threads, autocast = settings
+    torch.set_default_dtype(dtype)
+    if device != now[1]:
+        torch.set_default_device(device)
+    torch.set_float32_matmul_precision(precision)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_grad_enabled(grad)
+    torch.set_num_threads(threads)
+    torch.set_autocast_enabled("cpu", autocast)
