@@ -105,10 +105,14 @@ class FusedTrials:
 
     def close(self) -> None:
         """Ends the process, if it runs."""
-        if self.running:
+        if not self.running:
+            return
+        if not self._latest:
+            self._put(("end",))
+        if self._latest or not self._exit(_EXIT_S):
             self._template.kill_trial()
             self._exit(_EXIT_S)
-            self._end()
+        self._end()
 
     def _take(self, message: Message) -> list[Message]:
         if (message.trial, message.attempt) in self._released:
