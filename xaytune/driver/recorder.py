@@ -265,6 +265,8 @@ class Recorder:
 
     def ended(self, message: Ended) -> None:
         """Records how a trial ended; one that pauses has not."""
+        for note in message.notes:
+            self.noted(note)
         # In one line with the end: a trial that resumes from its last checkpoint has an end to come.
         position = {**self._position(message), "checkpoints": message.checkpoints}
         if message.status == "paused":
@@ -281,6 +283,7 @@ class Recorder:
             value=best.value if best is not None else None,
             due=message.due,
             reason=message.reason,
+            **({"fused": message.fused} if message.fused else {}),
             **position,
         )
         self._best_before.pop(message.trial, None)

@@ -46,6 +46,8 @@ __all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0
 _HEARTBEAT_S_PER_TRIAL = 0.02
+# A search that learns knows nothing of trials that are still in flight: fused or not, no more than this at once.
+_AHEAD = 16
 # What a sweep may be resumed with otherwise than it was begun.
 _CHANGEABLE = (
     "budget",
@@ -181,6 +183,8 @@ def _drive(
         listener: Called with the state and each event.
         folder: Where it was begun, if that was before.
     """
+    if spec.fused > 1 and place.remote is not None:
+        raise SpecError([Problem(("fused",), "needs a storage folder that all nodes share, not a remote storage")])
     task = _task(spec, method, place, [folder] if folder else [])
     with contextlib.ExitStack() as stack:
         # While Ray starts, the template of this node imports what the trials need.
@@ -222,11 +226,10 @@ def _run(
         if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
             recorder.noted(unused)
         driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
-        most = spec.max_concurrent_trials or sys.maxsize
         task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         try:
             with (
-                TuneRun(task, resources.placement(spec), capacity.trials, spec.fused, most) as tune_run,
+                TuneRun(task, resources.placement(spec), capacity.trials, spec.fused, _at_once(spec)) as tune_run,
                 _Interrupts() as interrupts,
             ):
                 tune_run.run(driver, session.check, lambda: interrupts.asked)
@@ -242,6 +245,12 @@ def _run(
         with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
             recorder.finished(state, reason)
     return driver
+
+
+def _at_once(spec: SweepSpec) -> int:
+    """Returns how many trials may be trained at once, at most."""
+    learns = spec.search.algorithm not in ("random", "grid", "qmc") or spec.scheduler.algorithm == "curves"
+    return min(spec.max_concurrent_trials or sys.maxsize, _AHEAD if learns and spec.fused > 1 else sys.maxsize)
 
 
 def _references(spec: SweepSpec) -> Iterator[tuple[Path, Reference]]:

@@ -15,13 +15,10 @@ from xaytune.errors import Problem
 from xaytune.ray_tune.bridge import Bridge, actor_of
 from xaytune.ray_tune.trainable import TrialActor
 from xaytune.trial.fused_attempts import FusedTrials
-from xaytune.trial.messages import Assignment, Ended, Message, Refused, Started, StopRequest
+from xaytune.trial.messages import Assignment, Message, Refused, Started, StopRequest
 from xaytune.trial.process import TemplateError
 
 __all__ = ["SlotActor", "SlotBridge", "Slots"]
-
-# An actor without a trial looks so often whether it has got one.
-_IDLE_S = 0.05
 
 
 class SlotActor(TrialActor):
@@ -31,7 +28,6 @@ class SlotActor(TrialActor):
         self.config = {}
         self._process = None
         self._trials: FusedTrials | None = None
-        self._running: set[int] = set()
         self._said: list[Message] = []
 
     def assign(self, assignment: Assignment) -> None:
@@ -46,7 +42,6 @@ class SlotActor(TrialActor):
                 return
         self._said.append(Started(**sender, **self._node, pid=self._trials.pid, notes=self._trials.notes))
         self._trials.assign(assignment)
-        self._running.add(assignment.trial)
 
     def stop_trial(self, trial: int, request: StopRequest) -> None:
         """Asks a trial to end through its own loop."""
@@ -55,7 +50,6 @@ class SlotActor(TrialActor):
 
     def release(self, trial: int) -> None:
         """Pauses a trial."""
-        self._running.discard(trial)
         if self._trials is not None:
             self._trials.release(trial)
 
@@ -63,8 +57,7 @@ class SlotActor(TrialActor):
         """Waits for the trials' next messages."""
         messages, self._said = self._said, []
         if not messages and self._trials is not None:
-            messages = self._trials.next_messages(self.task.heartbeat_s if self._running else _IDLE_S)
-        self._running -= {message.trial for message in messages if isinstance(message, (Ended, Refused))}
+            messages = self._trials.next_messages(self.task.heartbeat_s)
         return {"messages": messages, "done": False}
 
     def cleanup(self) -> None:

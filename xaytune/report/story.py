@@ -182,7 +182,8 @@ class _Teller:
             worth = f"; best {self._terms.worth(best['value'])} at {self._at(best)}"
         reason = f": {event['reason']}" if event["reason"] else ""
         after = self._terms.after(epoch=event["epoch"], global_step=event["global_step"])
-        return f"{event['status']} after {after}{reason}{worth}"
+        fused = f"; trained with {event['fused'] - 1} others at once" if event.get("fused") else ""
+        return f"{event['status']} after {after}{reason}{worth}{fused}"
 
     def _at(self, event: Event) -> str:
         return self._terms.at(epoch=event["epoch"], global_step=event["global_step"])

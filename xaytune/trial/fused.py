@@ -12,6 +12,7 @@ To the actor: a list of ``(message, rows)``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import sys
@@ -90,11 +91,15 @@ class FusedProcess:
         except StopIteration:
             return
         finally:
+            trial.fused = member.fused
             self._fusion.end(member)
             del self._whose[member]
 
     def tell(self, message: Progress | Refused, rows: Sequence[Row], *, urgent: bool) -> None:
         """Sends a message with the next ones; at once, where somebody waits for the answer."""
+        if isinstance(message, Ended):
+            message = dataclasses.replace(message, notes=tuple(self._notes))
+            self._notes = []
         self._outbox.append((message, [tuple(row) for row in rows]))
         self._urgent |= urgent
 
@@ -170,8 +175,7 @@ class FusedProcess:
                 self._channel.flush()
 
     def _note(self, line: str) -> None:
-        self._notes.append(line)
-        print(f"fused: {line}", file=sys.stderr)
+        self._notes.append(f"fused: {line}")
 
 
 class _Trial:
@@ -189,6 +193,7 @@ class _Trial:
         states: Its random states.
         waits: Whether it waits for a decision.
         shown: The trial as its recipe sees it.
+        fused: With how many trials at once its steps were taken.
         busy: Whether a heartbeat would have to wait.
     """
 
@@ -199,7 +204,7 @@ class _Trial:
     ) -> None:
         self.assignment, self.output = assignment, output
         self.states = States(entered=self._entered, left=self._left)
-        self.waits = False
+        self.waits, self.fused = False, 0
         self.shown: Any = None
         self.greenlet: greenlet.greenlet | None = None
         self._process, self._settings = process, settings
@@ -229,7 +234,10 @@ class _Trial:
 
     def tell(self, message: Progress, rows: Sequence[Row]) -> None:
         """Sends a message, with the rows that are its history, and does not wait."""
-        self._process.tell(message, rows, urgent=isinstance(message, Ended))
+        ended = isinstance(message, Ended)
+        if isinstance(message, Ended):
+            message = dataclasses.replace(message, fused=self.fused)
+        self._process.tell(message, rows, urgent=ended)
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
         """Sends a message, waits until training may go on, and returns the request to stop, if there is one."""

@@ -31,6 +31,8 @@ __all__ = ["FusedTrials"]
 
 # A process that was killed, or has ended, is given so long to be gone.
 _EXIT_S = 5.0
+# Where there is no trial, it is soon looked whether one was assigned.
+_IDLE_S = 0.05
 
 
 class FusedTrials:
@@ -85,7 +87,10 @@ class FusedTrials:
         if self._waiting:
             self._put(("go", self._waiting))
             self._waiting = []
-        deadline = time.monotonic() + timeout
+        if not self.running:
+            time.sleep(min(timeout, _IDLE_S))
+            return []
+        deadline = time.monotonic() + (timeout if self._latest else _IDLE_S)
         while True:
             exited = self._exit(0.0)  # asked before the channel is read: what it said before is there
             try:

@@ -280,6 +280,8 @@ class Ended(Progress):
         due: Whether it ended by itself at a decision point.
         failure: Why it failed, if it did.
         start: What came before its first step, where that is known.
+        fused: With how many trials at once its steps were taken, in the mean of those that were; 0: none was.
+        notes: What whoever runs the sweep should know, said once a sweep.
     """
 
     status: Literal["completed", "stopped", "paused", "failed"]
@@ -287,3 +289,5 @@ class Ended(Progress):
     due: bool = False
     failure: Failure | None = None
     start: Start | None = None
+    fused: int = 0
+    notes: tuple[str, ...] = ()

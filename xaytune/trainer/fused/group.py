@@ -121,6 +121,7 @@ class Group:
         self.rows.put_back(rows, taken)
         for at, member in enumerate(asked.members):
             member.gradients = computed.gradients, at
+            member.stepped(len(rows))
         return [Stepped(metrics, skipped=False) for metrics in _by_member(computed.metrics, len(rows))]
 
     def try_step(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:

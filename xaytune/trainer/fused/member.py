@@ -123,10 +123,21 @@ class Member:
         self.generator = states.generator(workings(run).stepper.device)
         self.drops: list[float] = []
         self.gradients: tuple[Tensor, int] | None = None
+        self._taken = self._beside = 0
         self._randomness = randomness
         self._own: Own | None = None
         self._watch: Watch | None = None
         self._away = False  # whether the row is newer than what the run has itself
+
+    @property
+    def fused(self) -> int:
+        """With how many others, and itself, its steps were taken at once in the mean; 0 if none was."""
+        return round(self._beside / self._taken) if self._taken else 0
+
+    def stepped(self, members: int) -> None:
+        """Counts a step that was taken for so many members at once."""
+        self._taken += 1
+        self._beside += members
 
     def enter(self) -> None:
         """Makes the global random states the member's."""

@@ -1,0 +1,67 @@
+"""Recipes of trials that are trained fused."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.models import CLASSES, FEATURES, loader
+from xaytune import Trainer, TrainState, Trial, current_trial
+
+STEPS_PER_EPOCH = 6
+
+
+def trainer_for(config: dict[str, Any], trial: Trial) -> Trainer:
+    model = nn.Sequential(
+        nn.Linear(FEATURES, 8), nn.ReLU(), nn.Dropout(config["drop"]), nn.Linear(8, CLASSES)
+    ).double()
+    return Trainer(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=config["x"], momentum=0.9),
+        training_step=loss,
+        train_loader=loader(),
+        eval_loader=loader(shuffle=False),
+        num_epochs=9,
+        trial=trial,
+    )
+
+
+def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+    return F.cross_entropy(model(batch[0].double()), batch[1])
+
+
+def train(config: dict[str, Any], trial: Trial) -> TrainState:
+    assert current_trial() is trial
+    print(f"begins {trial.number}")
+    trainer = trainer_for(config, trial)
+
+    @trial.callbacks.on("epoch_end")
+    def say(state: TrainState) -> None:
+        assert current_trial() is trial
+        print(f"trial {trial.number} epoch {state.epoch}")
+
+    state = trainer.fit()
+    print(f"ends {trial.number}")
+    return state
+
+
+def killed(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The process of all is killed once, in the middle of an epoch of one of them."""
+    trainer = trainer_for(config, trial)
+    if trial.number == 3:
+
+        @trial.callbacks.on("step_end")
+        def kill(state: TrainState) -> None:
+            mark = Path(trial.checkpoint_dir.parents[1]) / "killed"
+            if state.global_step == 20 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    trial.callbacks.on("epoch_end")(lambda state: trainer.save_checkpoint())
+    return trainer.fit()
