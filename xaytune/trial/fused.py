@@ -31,7 +31,7 @@ from xaytune.trainer.own_loop import set_current_trial
 from xaytune.trainer.run import Run
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Progress, Refused, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, StopRequest, Task
 from xaytune.trial.output import file_of, flush_output
 from xaytune.trial.runner import RecipeRun
 
@@ -57,7 +57,7 @@ class FusedProcess:
         self._trials: dict[int, _Trial] = {}
         self._asking: list[Member] = []  # for a step or an evaluation
         self._whose: dict[Member, _Trial] = {}
-        self._outbox: list[tuple[Progress | Refused, list[tuple[Any, ...]]]] = []
+        self._outbox: list[tuple[Message, list[tuple[Any, ...]]]] = []
         self._notes: list[str] = []
         self._urgent = self._over = False
         self._next_look = 0.0
@@ -95,7 +95,7 @@ class FusedProcess:
             self._fusion.end(member)
             del self._whose[member]
 
-    def tell(self, message: Progress | Refused, rows: Sequence[Row], *, urgent: bool) -> None:
+    def tell(self, message: Message, rows: Sequence[Row], *, urgent: bool) -> None:
         """Sends a message with the next ones; at once, where somebody waits for the answer."""
         if isinstance(message, Ended):
             message = dataclasses.replace(message, notes=tuple(self._notes))
@@ -232,7 +232,7 @@ class _Trial:
         if self._request is None or self._request.status == "paused":
             self._request = request
 
-    def tell(self, message: Progress, rows: Sequence[Row]) -> None:
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Sends a message, with the rows that are its history, and does not wait."""
         ended = isinstance(message, Ended)
         if isinstance(message, Ended):
