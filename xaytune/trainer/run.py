@@ -263,7 +263,8 @@ class Run:
     def _train_step(self, batches: Iterator[Any]) -> Generator[Step | Evaluation, Any, bool]:
         """Takes one optimizer step, and evaluates where that is due; False where there is no batch left."""
         state, place, parts = self.state, self._place, self._parts
-        may_save = bool(self.callbacks.handlers("step_start") or self.callbacks.handlers("error"))
+        suffice = self.callbacks.metrics_suffice
+        may_save = not (suffice("step_start") and suffice("error"))
         if self._host is not None and (may_save or parts.data.draws):
             self._host.enter()
         if may_save:
