@@ -320,6 +320,7 @@ class Driver:
             self.fatal = StorageError(self._recorder.place, message.failure.error)
         message = settled(message, self.state.trials[message.trial], self._spec)
         self._recorder.reported(message)
+        self._recorder.noted(*message.notes)
         self._recorder.ended(message)
         if (hint := self._slow_starts.add(message)) is not None:
             self._recorder.noted(hint)

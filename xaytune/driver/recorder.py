@@ -265,8 +265,6 @@ class Recorder:
 
     def ended(self, message: Ended) -> None:
         """Records how a trial ended; one that pauses has not."""
-        for note in message.notes:
-            self.noted(note)
         # In one line with the end: a trial that resumes from its last checkpoint has an end to come.
         position = {**self._position(message), "checkpoints": message.checkpoints}
         if message.status == "paused":
