@@ -137,7 +137,7 @@ def test_a_trial_that_ended_by_itself_at_a_level_counts_there(make: Any) -> None
     method.next()
     method.on_end(0, End("completed", 0.5, Result(3, 0.5)))
     assert method._model.observations.count == 1
-    assert method._progress.spent == 3
+    assert (method._progress.spent, method._progress.full) == (3, 1)
 
 
 def test_values_between_two_levels_are_taken_at_their_own_time(make: Any) -> None:

@@ -111,7 +111,7 @@ class CurvesMethod(SearchMethod):
         """Learns that a trial has ended: what was seen of it stays."""
         if end.last is not None and end.last.due and end.last.value is not None:
             self._see(self._progress.trials[trial], end.last.time, end.last.value)
-        self._progress.end(trial)
+        self._progress.end(trial, completed=end.status == "completed")
         return []
 
     def fall_back(self, reason: str) -> None:

@@ -52,7 +52,7 @@ class Progress:
         trials: By number.
         running: Those that may still be seen again, by number.
         spent: What all trials have trained together.
-        full: Trials that were trained in full.
+        full: Trials that were trained in full, to the last level or to an end of their own.
     """
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ class Progress:
 
     @property
     def max_t(self) -> int:
-        """When a trial was trained in full."""
-        return self.levels[-1]
+        """When a trial was trained in full; 0 until it is known."""
+        return max(self.levels, default=0)
 
     def begin(self, point: Coordinates, features: Coordinates) -> Trial:
         """Begins the next trial."""
@@ -82,9 +82,10 @@ class Progress:
         self.full += time >= self.max_t
         bisect.insort(self._scores[self._level(time)], score)
 
-    def end(self, number: int) -> None:
-        """Learns that a trial trains no more."""
-        self.running.pop(number, None)
+    def end(self, number: int, *, completed: bool = False) -> None:
+        """Learns that a trial trains no more, and whether it had an end of its own."""
+        if self.running.pop(number, None) is not None and completed:
+            self.full += self.trials[number].time < self.max_t
 
     def best(self, count: int) -> list[Trial]:
         """Returns the best trials, of those that were seen."""
