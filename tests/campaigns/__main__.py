@@ -13,6 +13,7 @@ CAMPAIGNS = {
     "fused": "tests.campaigns.fused:run",
     "misbehaviour": "tests.campaigns.misbehaviour:run",
     "never-stalls": "tests.search.curves.test_gates:campaign",
+    "recipes": "tests.campaigns.recipes:run",
     "spaces": "tests.campaigns.spaces:run",
     "trainer": "tests.trainer.disturbances:campaign",
 }

@@ -319,6 +319,20 @@ def test_a_loop_by_epochs_alone_has_a_row_for_each_and_its_best_value(tmp_path: 
     assert (ended.best.value, ended.best.epoch, ended.epoch, ended.global_step) == (0.9, 2, 4, 4)
 
 
+def test_a_loop_by_epochs_alone_may_count_its_steps_itself_and_resumes_where_it_was_saved(tmp_path: Path) -> None:
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(20,))
+    for assignment, before in ((None, 0), (resumed, 20)):
+        loop = Loop("epoch", (), tmp_path, assignment=assignment, epoch=before // 10, global_step=before)
+        for score in (0.5, 0.6):
+            loop.state.global_step += 10
+            loop.state.metrics["score"] = score
+            loop.end_epoch()
+        ended = loop.end()
+        rows = [(row.global_step, row.metrics["score"]) for _, rows in loop.told for row in rows]
+        assert rows == [(before + 10, 0.5), (before + 20, 0.6)]
+        assert (ended.resumed_at, ended.epoch) == (before, before // 10 + 2)
+
+
 def test_a_loop_by_epochs_alone_hears_of_a_stop_between_decisions(tmp_path: Path) -> None:
     loop = Loop("epoch", (), tmp_path)
     loop.asked = StopRequest("the budget is spent")

@@ -21,22 +21,24 @@ class Epochs:
     def __init__(self, judged_epochs: int = 0, judged_step: int = 0) -> None:
         self.finished = 0
         self._judged = judged_epochs, judged_step
-        self._began_at: int | None = 0  # the step at which the running epoch began, where that is known
+        self._began_at = 0  # the step at which the running epoch began, or was resumed
+        self._whole = True  # whether it was not resumed
         self._length: int | None = None  # steps of a whole epoch
 
     def resume(self, state: TrainState) -> None:
         """Takes what ``train_start`` says was finished before."""
         self.finished = state.epoch
-        self._began_at = 0 if state.global_step == 0 else None
+        self._began_at, self._whole = state.global_step, state.global_step == 0
 
-    def begin(self, state: TrainState, trained: int) -> bool:
+    def begin(self, state: TrainState, before: int, *, by_step: bool) -> bool:
         """Takes in the first step of an attempt, or its first epoch where that has none.
 
         The index of its epoch is how many were finished before, whatever the loop said when it resumed.
 
         Args:
             state: The run.
-            trained: Steps that have ended: one or none.
+            before: Steps that were trained before the attempt.
+            by_step: Whether it is a step that has ended.
 
         Returns:
             Whether more epochs were finished before than was known.
@@ -45,7 +47,7 @@ class Epochs:
             ValueError: The index cannot be right.
         """
         judged_epochs, judged_step = self._judged
-        if state.epoch > 0 and trained == state.global_step == 1:
+        if by_step and state.epoch > 0 and state.global_step == 1:
             raise ValueError(
                 f"the first step of all has state.epoch {state.epoch}: it is the index of the epoch, from 0"
             )
@@ -54,14 +56,13 @@ class Epochs:
                 f"it resumes after step {judged_step}, where {judged_epochs} epochs were finished, with "
                 f"state.epoch {state.epoch}: restore the index of the epoch with the checkpoint"
             )
-        if state.global_step > trained:
-            self._began_at = None
+        self._began_at, self._whole = before, before == 0
         known, self.finished = self.finished, max(self.finished, state.epoch)
         return self.finished > known
 
     def are_without_step(self, state: TrainState) -> bool:
         """Whether the loop has counted no step since its last epoch ended."""
-        return state.global_step == self._began_at or (self._began_at is None and state.step == 0)
+        return state.global_step == self._began_at and (self._whole or state.step == 0)
 
     def end(self, state: TrainState, *, cut: bool, cut_by_evaluation: bool) -> None:
         """Takes in that an epoch has ended.
@@ -80,7 +81,7 @@ class Epochs:
                 f"epoch_end was fired with state.epoch {state.epoch}, and that epoch had ended before: set "
                 "state.epoch to the index of each epoch, from 0, where it begins"
             )
-        length = None if self._began_at is None else state.global_step - self._began_at
+        length = state.global_step - self._began_at if self._whole else None
         if not cut and (not cut_by_evaluation or length == self._length is not None):
             self.finished, self._length = state.epoch + 1, length or self._length
-        self._began_at = state.global_step
+        self._began_at, self._whole = state.global_step, True

@@ -151,7 +151,7 @@ class Reporter:
     # The hot path: nothing here leaves the process, or waits for a device.
     def _on_step_end(self, state: TrainState) -> None:
         if not self._begun:
-            self._begin(state, trained=1)
+            self._begin(state, by_step=True)
         if self.stopping.final is not None and self._overruns(state):
             return
         self.untold.add_step(state)
@@ -164,15 +164,19 @@ class Reporter:
         if self.stopping.request is not None or state.should_stop or 0 < state.max_steps <= state.global_step:
             self.stopping.tell_after_step(state)
 
-    def _begin(self, state: TrainState, trained: int) -> None:
+    def _begin(self, state: TrainState, *, by_step: bool) -> None:
         """Takes in where the attempt begins, from the first step that it has trained, or epoch without one."""
         self._begun = True
-        before = max(0, state.global_step - trained)
+        if by_step:
+            before = max(0, state.global_step - 1)
+        else:
+            before = max((step for step in self._checkpoints if step <= state.global_step), default=0)
         if self.state is None or before in self._checkpoints:  # it was resumed later than train_start, if at all
             self.untold.resume_at(before)
+        before = self.untold.newest_row().global_step
         if before == 0 and self._checkpoints and self.untold.saved():
             self.untold.note(_BEGAN_AGAIN)
-        if self.untold.epochs.begin(state, trained):
+        if self.untold.epochs.begin(state, before, by_step=by_step):
             self._judging.take_due(self._reached(state))
 
     def _overruns(self, state: TrainState) -> bool:
@@ -229,7 +233,7 @@ class Reporter:
 
     def _on_epoch_end(self, state: TrainState) -> None:
         if not self._begun:
-            self._begin(state, trained=0)
+            self._begin(state, by_step=False)
         if not state.should_stop and self.untold.epochs.are_without_step(state):
             state.step = 1  # in a loop without steps, an epoch is one
             state.global_step += 1
