@@ -22,7 +22,6 @@ from xaytune.records.place import Place
 from xaytune.records.retention import Retention
 from xaytune.records.state import Best, SweepState
 from xaytune.search.method import Decision, Exploit
-from xaytune.sweep import values
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.checkpoint_files import step_of
@@ -121,7 +120,7 @@ class Recorder:
     def new_trial(self, assignment: Assignment, reason: str | None) -> None:
         """Records a new trial, and why it has this configuration where there is something to say."""
         why = {} if reason is None else {"reason": reason}
-        self._write("trial", assignment.trial, config=values.write(assignment.config), seed=assignment.seed, **why)
+        self._write("trial", assignment.trial, config=assignment.config, seed=assignment.seed, **why)
 
     def fell_back(self, reason: str) -> None:
         """Records that the search method was asked to decide by cheaper means."""
@@ -247,7 +246,7 @@ class Recorder:
             "exploit",
             decision.trial,
             source=decision.donor,
-            config=values.write(decision.config),
+            config=decision.config,
             path=path,
             global_step=step_of(path),
         )

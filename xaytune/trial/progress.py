@@ -88,11 +88,18 @@ class Untold:
         """Returns the row of the last step, as it stood when the step ended."""
         return self._row
 
-    def amend_step(self, state: TrainState) -> None:
-        """Adds to the row of the last step what was measured after it, or a row for steps without step_end."""
+    def amend_step(self, state: TrainState, *, at_end: bool = False) -> None:
+        """Adds to the row of the last step what was measured after it, or a row for steps without step_end.
+
+        Args:
+            state: The run.
+            at_end: Whether the run has ended: the loop may have counted another epoch already.
+        """
         if state.global_step > self._row.global_step:
             self.add_step(state)
-        elif self.rows and (self._row.epoch, self._row.global_step) == (state.epoch, state.global_step):
+        elif (
+            self.rows and self._row.global_step == state.global_step and (at_end or self._row.epoch == state.epoch)
+        ):
             metrics = {name: capture(value) for name, value in state.metrics.items()}
             self.rows[-1] = self.rows[-1]._replace(metrics=metrics)
 

@@ -137,6 +137,8 @@ class Reporter:
                 due = self._judging.take_due(state.global_step)
             elif self.stopping.cut_at != state.global_step:
                 due = self._judging.take_due(self.untold.epochs.finished)
+        if state is not None:
+            self.untold.amend_step(state, at_end=True)  # no value is told that has no row
         fields, rows = self.untold.take(state, keep_last=False, all_checkpoints=True, lenient=failure is not None)
         return Ended(**self._sender, **fields, status=status, reason=reason, due=due, failure=failure), rows
 

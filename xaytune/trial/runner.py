@@ -152,6 +152,7 @@ class RecipeRun:
         """Takes what a recipe returned that has reported nothing."""
         if isinstance(self._returned, TrainState):
             self.reporter.state = self._returned
+            self._returned.global_step = max(1, self._returned.global_step)
         else:
             report_returned(self._returned, self._task.objective.metric, self.callbacks)
 
