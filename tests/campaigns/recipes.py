@@ -35,6 +35,7 @@ from xaytune.trial.trial import Trial
 
 __all__ = ["run", "train"]
 
+_EXITS: tuple[str | int, ...] = (0, 3, "no data")
 # A trial that has not ended after so long hangs.
 _HANGS_S = 90.0
 
@@ -90,7 +91,7 @@ ACTS: Mapping[str, Callable[[Trial, TrainState], object]] = {
     "raise": lambda trial, state: _raise(ValueError("odd")),
     "raise oddly": lambda trial, state: _raise(OddError()),
     "skip": lambda trial, state: _raise(SkipTrial("odd")),
-    "exit": lambda trial, state: sys.exit(random.choice([0, 3, "no data"])),
+    "exit": lambda trial, state: sys.exit(random.choice(_EXITS)),
     "interrupt": lambda trial, state: _raise(KeyboardInterrupt()),
     "generator exit": lambda trial, state: _raise(GeneratorExit()),
     "end": lambda trial, state: os._exit(random.choice([0, 3])),
@@ -206,7 +207,7 @@ def _train(played: Played, node: Node, folder: Path, assignment: Any, config: di
     driver.started(number)
     fields = {
         name: getattr(assignment, name)
-        for name in ("trial", "seed", "attempt", "checkpoints", "judged_until", "judged_step", "stop")
+        for name in ("trial", "seed", "attempt", "checkpoints", "last_judged", "judged_step", "stop")
     }
     process: TrialProcess = node.begin(folder, config=config, **fields)
     begun = time.monotonic()

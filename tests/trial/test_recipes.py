@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.campaigns import recipes
 from xaytune.errors import SkipTrial
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
@@ -125,3 +126,13 @@ def test_a_loop_that_fires_its_own_error_is_not_told_of_it_again() -> None:
 
     assert attempt(train).status == "failed"
     assert heard == ["error", "train_end"]
+
+
+def test_a_state_that_is_returned_is_reported_where_no_event_was_fired() -> None:
+    ended = attempt(lambda config, trial: TrainState(metrics={"score": 0.5}))
+    assert ended.best is not None
+    assert (ended.status, ended.best.value, ended.global_step) == ("completed", 0.5, 1)
+
+
+def test_random_recipes_end_and_are_shown_with_values_that_their_histories_hold() -> None:
+    recipes.run(10, seed=4)
