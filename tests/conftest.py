@@ -16,8 +16,18 @@ import ray
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.results import Results
 
+# What a test is marked by: the fixtures that it uses.
+_MARKERS = {"ray": "ray_folder", "browser": "chromium", "cluster": "hosts"}
 Run = Callable[..., Results]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by what it uses; see .github/CONTRIBUTING.md."""
+    for item in items:
+        for marker, fixture in _MARKERS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session")

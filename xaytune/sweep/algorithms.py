@@ -53,6 +53,12 @@ class Options(BaseModel):
 
 
 class _Search(Options):
+    """What every search has.
+
+    Attributes:
+        seed: What its random numbers, and those of the trials, are derived from.
+    """
+
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
@@ -88,14 +94,22 @@ class TpeSpec(_Search):
 
 
 class GpSpec(_Search):
-    """Bayesian optimisation with a Gaussian process."""
+    """Bayesian optimisation with a Gaussian process.
+
+    Attributes:
+        n_startup_trials: Trials that are drawn at random first.
+    """
 
     algorithm: Literal["gp"] = "gp"
     n_startup_trials: int = Field(default=10, ge=0)
 
 
 class CmaesSpec(_Search):
-    """Covariance matrix adaptation evolution strategy (Hansen, 2016); choices are drawn independently."""
+    """Covariance matrix adaptation evolution strategy (Hansen, 2016); choices are drawn independently.
+
+    Attributes:
+        n_startup_trials: Trials that are drawn at random first.
+    """
 
     algorithm: Literal["cmaes"] = "cmaes"
     n_startup_trials: int = Field(default=1, ge=0)
@@ -168,12 +182,24 @@ class FifoSpec(Options):
 
 
 class _EarlyStopping(Options):
+    """What schedulers have that stop trials early.
+
+    Attributes:
+        time_attr: What time is counted in.
+        grace_period: The first time at which a trial is judged.
+    """
+
     time_attr: Literal["epoch", "global_step"] = "epoch"
     grace_period: int = Field(default=1, ge=1)
 
 
 class AshaSpec(_EarlyStopping):
-    """Asynchronous successive halving (Li et al., 2020): at each rung the best 1/`reduction_factor` continue."""
+    """Asynchronous successive halving (Li et al., 2020): at each rung the best 1/`reduction_factor` continue.
+
+    Attributes:
+        max_t: Time at which a trial has trained in full.
+        reduction_factor: How many times later each rung is than the one before, and one in how many continues.
+    """
 
     algorithm: Literal["asha"] = "asha"
     max_t: int = Field(default=100, ge=1)
@@ -196,14 +222,24 @@ class AshaSpec(_EarlyStopping):
 
 
 class MedianSpec(_EarlyStopping):
-    """Median stopping (Golovin et al., 2017): stops what is worse than the median of the other trials."""
+    """Median stopping (Golovin et al., 2017): stops what is worse than the median of the other trials.
+
+    Attributes:
+        min_samples_required: Other trials that must have come as far before one is compared with them.
+    """
 
     algorithm: Literal["median"] = "median"
     min_samples_required: int = Field(default=3, ge=1)
 
 
 class HyperbandSpec(Options):
-    """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best continue together."""
+    """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best continue together.
+
+    Attributes:
+        time_attr: What time is counted in.
+        max_t: Time at which a trial has trained in full.
+        reduction_factor: One in how many continues, each for so many times as long.
+    """
 
     algorithm: Literal["hyperband"] = "hyperband"
     time_attr: Literal["epoch", "global_step"] = "epoch"
@@ -212,6 +248,18 @@ class HyperbandSpec(Options):
 
 
 class _Population(Options):
+    """What schedulers of a population have.
+
+    Attributes:
+        time_attr: What time is counted in.
+        perturbation_interval: Epochs or steps between two perturbations of a trial.
+        quantile_fraction: Share of the population that is best, and that is worst.
+        synch: Whether all trials wait for each other at each interval. Else a trial is paused only where another
+            waits for its place; either way trials are compared at the same age.
+        hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
+        burn_in_period: Epochs or steps before the first perturbation.
+    """
+
     time_attr: Literal["epoch", "global_step"] = "epoch"
     perturbation_interval: int = Field(default=5, ge=1)
     quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
@@ -224,13 +272,7 @@ class PbtSpec(_Population):
     """Population based training (Jaderberg et al., 2017): the worst take over and perturb what the best are.
 
     Attributes:
-        perturbation_interval: Epochs or steps between two perturbations of a trial.
-        quantile_fraction: Share of the population that is best, and that is worst.
-        synch: Whether all trials wait for each other at each interval. Else a trial is paused only where another
-            waits for its place; either way trials are compared at the same age.
-        hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
         resample_probability: How often a parameter is drawn anew instead.
-        burn_in_period: Epochs or steps before the first perturbation.
     """
 
     algorithm: Literal["pbt"] = "pbt"
