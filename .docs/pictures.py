@@ -1,7 +1,7 @@
-"""Draws the pictures of the README: ``python .docs/pictures.py``, with tmux and Chromium, from the top of the project.
+"""Draws the pictures of the README: ``python .docs/pictures.py`` at the top of the project, with tmux and Chromium.
 
-A real sweep of ``sweeps/digits.yaml`` is run in a terminal. While it runs, the terminal is drawn as an SVG; when it has
-ended, the top of its report is drawn as a PNG.
+A real sweep of ``sweeps/digits.yaml`` is run in a terminal. While it runs, the terminal is drawn as an SVG; when it
+has ended, parts of its report are drawn as a PNG.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from rich.console import Console
 from rich.text import Text
 
 PAGES = Path(__file__).parent / "pages"
-WIDTH, HEIGHT = 100, 26
+WIDTH, HEIGHT = 112, 22
 # The picture is taken when so many trials have ended.
 ENDED = 24
+# The report's picture has some of its sections, and the first rows of the leaderboard.
+SHORTENED = """
+document.querySelectorAll('#best, #time').forEach(section => section.remove());
+document.querySelectorAll('tr[data-trial]').forEach((row, index) => index < 6 || row.remove());
+"""
 FRAME = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
-<style>.t {{ font: 14px ui-monospace, monospace; white-space: pre }} {styles}</style>
+<style>.t {{ font: 20px ui-monospace, monospace; white-space: pre }} {styles}</style>
 <rect width="{width}" height="{height}" rx="8" fill="#1b2028"/>
 <g class="t" transform="translate(12, 12)">{lines}</g></svg>
 """
@@ -71,16 +76,19 @@ def drawn(screen: str) -> str:
     code = "{width}|{terminal_width}|{terminal_height}|{styles}|{matrix}|{backgrounds}"
     svg = console.export_svg(title="", code_format=code, font_aspect_ratio=0.6)
     _, width, height, styles, matrix, backgrounds = svg.split("|", 5)
-    return FRAME.format(width=float(width) + 24, height=float(height) + 24, styles=styles, lines=backgrounds + matrix)
+    return FRAME.format(
+        width=float(width) + 24, height=float(height) + 24, styles=styles, lines=backgrounds + matrix
+    )
 
 
 def photograph(page: Path, picture: Path) -> None:
-    """The top of a page as a PNG."""
+    """The top of a report as a PNG."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        window = browser.new_page(viewport={"width": 1000, "height": 1150})
+        window = browser.new_page(viewport={"width": 1000, "height": 1400})
         window.goto(page.as_uri())
+        window.evaluate(SHORTENED)
         window.wait_for_timeout(2000)
         window.screenshot(path=picture)
         browser.close()
