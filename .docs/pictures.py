@@ -1,7 +1,7 @@
-"""Draws the pictures of the README: ``python .docs/pictures.py`` at the top of the project, with tmux and Chromium.
+"""Draws the pictures of the README: ``python .docs/pictures.py``, at the top of the project.
 
-A real sweep of ``sweeps/digits.yaml`` is run in a terminal. While it runs, the terminal is drawn as an SVG; when it
-has ended, parts of its report are drawn as a PNG.
+A real sweep of ``sweeps/digits.yaml`` is run in a terminal, which is drawn as an SVG while it runs; when it has
+ended, parts of its report are drawn as a PNG. It needs tmux and Chromium.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +11,6 @@ import pytest
 from ruamel.yaml import YAML
 
 import xaytune
-from xaytune.trainer.callbacks import EVENTS
 
 
 def test_imports_point_one_way() -> None:
@@ -57,6 +56,10 @@ def test_the_exported_names_are_these() -> None:
         xaytune.Sweeps  # noqa: B018
 
 
+def test_the_version_is_that_of_the_package() -> None:
+    assert xaytune.__version__ == importlib.metadata.version("xaytune")
+
+
 def test_the_cluster_file_is_valid_to_ray() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -65,18 +68,3 @@ def test_the_cluster_file_is_valid_to_ray() -> None:
     start = " ".join(config["head_start_ray_commands"])
     assert "RAY_AUTH_MODE=token" in start
     assert "--dashboard-host=127.0.0.1" in start
-
-
-def test_the_readme_names_every_event_and_files_that_are_there() -> None:
-    readme = Path("README.md").read_text()
-    assert all(f"`{event}`" in readme for event in EVENTS)
-    named = re.findall(r"\b((?:sweeps|tests|xaytune)/[\w/]+\.(?:py|yaml))", readme)
-    assert named
-    assert all(Path(name).exists() for name in named)
-
-
-def test_the_tests_that_the_readme_names_are_there() -> None:
-    tests = "\n".join(path.read_text() for path in Path("tests").rglob("test_*.py"))
-    named = re.findall(r"`(test_\w+)`", Path("README.md").read_text())
-    assert named
-    assert all(f"def {name}(" in tests for name in named)

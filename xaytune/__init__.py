@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from xaytune.trial.trackers.tracker import Tracker
     from xaytune.trial.trial import Trial
 
+    __version__: str
+
 __all__ = [
     "CallbackManager",
     "CheckpointError",
@@ -84,10 +86,14 @@ _HOMES = {
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("xaytune")
     if name not in _HOMES:
         raise AttributeError(f"module 'xaytune' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
