@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,20 +51,33 @@ def test_init_writes_a_recipe_and_a_spec_and_overwrites_nothing(tmp_path: Path, 
     assert recipe.read_text() == before
 
 
-@pytest.mark.parametrize("kind", ["trainer", "loop", "command"])
-def test_what_init_writes_can_be_checked_and_trained_as_it_is(tmp_path: Path, kind: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_init_writes_trains_as_it_is_and_an_epoch_of_it_tells_what_the_sweep_costs(
+    tmp_path: Path, kind: str
+) -> None:
     xaytune("init", tmp_path, "--kind", kind)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    for command in ("check", "try"):
-        done = subprocess.run(
-            [sys.executable, "-m", "xaytune", command, "sweep.yaml"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-    assert "completed: best eval_accuracy" in done.stdout
+    told = run_in(tmp_path, "check", "sweep.yaml", "--time")
+    timed = re.search(r"^timed +([\d.e-]+) s an epoch here, and [\d.e-]+ s before", told, re.MULTILINE)
+    cost = re.search(r"^cost +at most ([\d.e-]+) h of training, were no trial stopped", told, re.MULTILINE)
+    assert timed is not None, told
+    assert cost is not None, told
+    assert float(cost[1]) * 3600 > 0.9 * 16 * 9 * float(timed[1])
+    if kind == "loop":
+        assert "completed: best eval_accuracy" in run_in(tmp_path, "try", "sweep.yaml")
+
+
+def run_in(folder: Path, *arguments: str) -> str:
+    """Runs a command in a folder, in a process of its own; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "xaytune", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_list_shows_the_sweeps_of_a_storage_with_state_best_and_age(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from xaytune.sweep.loader import load_spec, locating, parse_assignments
 if TYPE_CHECKING:
     from xaytune.driver.recorder import Listener
     from xaytune.ray_tune.session import RaySession
+    from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["COMMANDS"]
 
@@ -218,10 +219,13 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 @click.command()
 @spec_argument
 @set_option
-def check(spec: Path, assignments: tuple[str, ...]) -> None:
+@click.option(
+    "--time", "timed", is_flag=True, help="Train one epoch of the first configuration here: what it costs."
+)
+def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
     """Checks a SPEC and says what its sweep will do.
 
-    It runs nothing. The configurations that it shows are those that the sweep would try first.
+    It runs nothing, but with --time. The configurations that it shows are those that the sweep would try first.
     """
     loaded = load_spec(spec, parse_assignments(assignments))
 
@@ -243,6 +247,21 @@ def check(spec: Path, assignments: tuple[str, ...]) -> None:
     say(samples(loaded, configs))
     if (unused := unused_gpus(loaded, count_gpus())) is not None:
         say(f"note: {unused}")
+    if timed:
+        _time(spec, loaded)
+
+
+def _time(spec: Path, loaded: SweepSpec) -> None:
+    """Says what the sweep costs, by an epoch that is trained here."""
+    from xaytune.report.cost import cost
+    from xaytune.trial.timing import time_training
+
+    with locating(spec):
+        timing = time_training(loaded)
+    if timing.failure is not None:
+        click.echo(timing.failure.traceback, err=True)
+        sys.exit(SWEEP_FAILED)
+    say(cost(loaded, timing))
 
 
 COMMANDS = (run, resume, try_, check)
