@@ -14,7 +14,7 @@ import pytest
 import ray
 from nbclient import NotebookClient
 
-from tests.report.conftest import ASHA
+from xaytune.records.results import Results
 
 SLOW = """\
 recipe: tests.recipes:curve
@@ -123,19 +123,18 @@ def test_what_looks_like_markup_is_shown_as_it_is_and_a_sweep_that_runs_has_a_re
     window.shows("odd: completed in")
 
 
-def test_a_notebook_shows_a_table_that_ends_as_the_summary(ray_here: None, tmp_path: Path) -> None:
-    code = f"""
-import ray
-ray.init({ray.get_runtime_context().gcs_address!r}, log_to_driver=False)
-from xaytune import LiveView, Sweep
-with LiveView() as view:
-    Sweep("tests.recipes:curve", metric="score", mode="max", space={{"x": {{"grid": [0.9, 0.1]}}}},
-          scheduler={ASHA!r}).run(storage={str(tmp_path)!r}, listener=view)
-"""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(Path.cwd())}}).execute()
-    shown = [output for output in notebook.cells[0].outputs if output.output_type == "display_data"]
-    assert len(shown) == 1
-    html = shown[0]["data"]["text/html"]
-    assert "completed in" in html
-    assert "best: trial 0, score 0.89" in html
+def test_the_notebook_runs_from_top_to_bottom_and_shows_a_table_and_the_reports_plots(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = nbformat.read("sweeps/notebook.ipynb", as_version=4)
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    (table,) = [html for output in shown if "completed in" in (html := output["data"].get("text/html", ""))]
+    best = Results(tmp_path / "runs" / "notebook").best
+    assert best is not None
+    assert f"best: trial {best.number}, eval_accuracy {best.value:.4g}" in table
+    plots = [plot for output in shown if (plot := output["data"].get("application/vnd.plotly.v1+json"))]
+    assert len(plots) == 2
+    assert all(plot["data"] for plot in plots)
