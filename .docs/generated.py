@@ -25,7 +25,7 @@ from xaytune.records.place import Place
 from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.algorithms import ALGORITHMS
-from xaytune.sweep.options import BudgetSpec, CheckpointSpec, FailuresSpec
+from xaytune.sweep.options import TRACKERS, BudgetSpec, CheckpointSpec, FailuresSpec
 from xaytune.sweep.spec import SweepSpec
 
 PAGES = Path(__file__).parent / "pages"
@@ -74,6 +74,8 @@ def _descriptions(model: type[BaseModel]) -> dict[str, str]:
 def _takes(option: str, field: FieldInfo) -> str:
     if option in ("recipe", "setup"):
         return "`module:function`"
+    if option == "trackers":
+        return f"list of {', '.join(f'`{name}`' for name in TRACKERS)} or `module:Class`"
     if option == "callbacks":
         return "list of `module:function`"
     if option in ("search", "scheduler", "space", *_GROUPS):

@@ -16,10 +16,10 @@ def train(trial: OwnLoop, mixed_precision: str = "no") -> Tensor:
     accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer, batches = accelerator.prepare(model, optimizer, loader())
     trial.keep(accelerator=accelerator)
     for _ in trial.epochs(4):
-        for inputs, targets in trial.steps(loader()):
+        for inputs, targets in trial.steps(batches):
             with accelerator.autocast():
                 loss = torch.nn.functional.cross_entropy(model(inputs), targets)
             optimizer.zero_grad()

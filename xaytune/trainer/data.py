@@ -107,6 +107,8 @@ def _owners(loader: Any) -> list[Any]:
 
 
 def _has_state(owner: Any) -> bool:
+    # Loaders that Accelerate has prepared have the methods of a state also where the loader within has none.
+    owner = getattr(owner, "base_dataloader", owner)
     return callable(getattr(owner, "state_dict", None)) and callable(getattr(owner, "load_state_dict", None))
 
 
