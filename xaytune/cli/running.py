@@ -259,7 +259,7 @@ def _time(spec: Path, loaded: SweepSpec) -> None:
     with locating(spec):
         timing = time_training(loaded)
     if timing.failure is not None:
-        click.echo(timing.failure.traceback, err=True)
+        click.echo(timing.failure.traceback or timing.failure.error, err=True)
         sys.exit(SWEEP_FAILED)
     say(cost(loaded, timing))
 

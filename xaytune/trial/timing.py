@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from xaytune.errors import Problem, SpecError
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
 from xaytune.trainer.callbacks import TrainState
@@ -41,9 +42,13 @@ def time_training(spec: SweepSpec) -> Timing:
     """Trains one epoch of the first configuration of a sweep; or steps, where the scheduler counts them.
 
     Raises:
-        SpecError: The recipe cannot be called.
+        SpecError: The recipe cannot be called, or there is a command instead: nobody can stop a program within it.
         KeyboardInterrupt: The user ended it, through its own loop.
     """
+    if spec.command is not None:
+        raise SpecError(
+            [Problem(("command",), "a program cannot be timed by --time: `xaytune try` runs it whole")]
+        )
     stopwatch = _Stopwatch(TimeAxis(getattr(spec.scheduler, "time_attr", "epoch")))
     timed = spec.model_copy(update={"callbacks": [*spec.callbacks, stopwatch.attach]})
     ended = try_configuration(timed, {}, on_start=lambda config: None, on_epoch_end=lambda state: None)
