@@ -74,6 +74,8 @@ def _descriptions(model: type[BaseModel]) -> dict[str, str]:
 def _takes(option: str, field: FieldInfo) -> str:
     if option in ("recipe", "setup"):
         return "`module:function`"
+    if option == "command":
+        return "the words that start a program"
     if option == "trackers":
         return f"list of {', '.join(f'`{name}`' for name in TRACKERS)} or `module:Class`"
     if option == "callbacks":

@@ -78,7 +78,7 @@ def run(snippet: Snippet, names: dict[str, Any]) -> None:
         path.write_text(snippet.code)
         if snippet.language == "yaml":
             SweepSpec.parse(_yaml(snippet.code))
-        else:
+        elif snippet.language == "python":
             compile(snippet.code, snippet.title, "exec")
     elif snippet.language == "python":
         # Its own lines are shown where it raises.
