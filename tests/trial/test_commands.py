@@ -208,6 +208,12 @@ def test_the_exit_code_of_a_program_says_whether_it_failed(tmp_path: Path) -> No
     assert (ended.status, ended.reason, ended.epoch) == ("failed", "the program ended with exit code 3", 1)
 
 
+def test_a_program_may_report_every_third_epoch(tmp_path: Path) -> None:
+    lines = "".join(f'{{{{"epoch": {epoch}, "score": {epoch}}}}}\n' for epoch in (3, 6))
+    ended = run_alone(tmp_path, f"sh -c 'printf \"$0\" >&$XAYTUNE_FD' '{lines}'")
+    assert (ended.status, ended.epoch, ended.global_step) == ("completed", 6, 6)
+
+
 def test_a_program_that_cannot_be_started_fails_its_trial(tmp_path: Path) -> None:
     ended = run_alone(tmp_path, "/nowhere/program")
     assert ended.reason == "/nowhere/program cannot be started: No such file or directory"

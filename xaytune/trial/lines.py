@@ -2,7 +2,7 @@
 
 ``{"epoch": 3, "accuracy": 0.91}`` says that so many epochs are finished, from 1, and
 ``{"global_step": 100, "loss": 0.4}`` that so many steps are done; what names neither was measured where the
-program is. A run that names no steps has one for each epoch that it names.
+program is. A run that names no steps has one for each epoch.
 
 ``{"checkpoint": "path"}`` names a file or a folder from which the program can resume. It is copied at once,
 belongs to what was said before and in the same line, and is found under XAYTUNE_CHECKPOINT by the process that
@@ -138,7 +138,8 @@ class Lines:
             self._fire("epoch_start")
         if named is not None:
             self._open, self._told, state.epoch = named, True, named - 1
-        reached = step or state.global_step + (named is not None and state.step == 0)
+        passed = named - self._epochs if named is not None and state.step == 0 else 0
+        reached = step or state.global_step + passed
         counted = reached - state.global_step
         if counted:
             self._fire("step_start")
