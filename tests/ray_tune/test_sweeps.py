@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -377,3 +378,18 @@ def test_a_diverged_trial_counts_as_worst_at_its_rung(run: Run) -> None:
     # Of five at rung 2 three are the worst there are: the other two go on, to be compared at the next.
     assert reasons[3] == "reached max_t at epoch 8"
     assert str(reasons[4]).startswith("rung 4:")
+
+
+def test_a_recipe_that_cannot_be_sent_leaves_nothing_and_one_that_is_not_found_again_is_noted(
+    ray_here: None, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"metric": "score", "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
+    lock = threading.Lock()
+    with pytest.raises(SpecError, match=r"cannot be sent to its trials, .*: lock \(a lock\)"):
+        Sweep(lambda config, trial: lock.locked(), **options).run(name="locked", storage=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    results = Sweep(lambda config, trial: config["x"], **options).run(name="lambda", storage=tmp_path)
+    assert results.best is not None
+    assert results.best.value == results.best.config["x"]
+    (note,) = (event["text"] for event in events_of(results) if event["event"] == "note")
+    assert "is a lambda: it cannot be found by its name later" in note
