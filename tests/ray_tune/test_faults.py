@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,11 +17,12 @@ import pytest
 import ray
 import torch
 
+from tests.campaigns import kills
 from tests.conftest import Run
 from tests.ray_tune.test_sweeps import ASHA, events_of, fired
 from xaytune.ray_tune.running import _Interrupts
 from xaytune.ray_tune.sweep import Sweep
-from xaytune.records.journal import FILE_NAME, Event, read_events
+from xaytune.records.journal import FILE_NAME, Event
 from xaytune.records.results import Results
 
 SAVED: dict[str, Any] = {
@@ -149,21 +149,8 @@ def test_a_checkpoint_is_recorded_without_waiting_for_a_heartbeat(run: Run) -> N
     assert trial.status == "completed"
 
 
-def test_a_driver_killed_at_20_random_moments_leaves_the_same_sweep(undisturbed: Results, tmp_path: Path) -> None:
-    journal = tmp_path / "saved" / FILE_NAME
-    draw = random.Random(4)
-    command = ["run", saved_spec(tmp_path)]
-    for _ in range(20):
-        process = start(command, tmp_path)
-        wait_for(journal, lines(journal) + draw.randint(1, 5), process)
-        time.sleep(draw.uniform(0, 0.05))
-        process.kill()
-        process.wait()
-        command = ["resume", "saved"]
-    done = start(command, tmp_path)
-    assert done.wait() == 0
-    assert sum(event["event"] == "sweep" for event in read_events(journal)) >= 20
-    assert_same_sweep(Results(tmp_path / "saved"), undisturbed)
+def test_whatever_process_is_killed_nothing_is_left_of_it_and_the_sweep_ends_the_same() -> None:
+    kills.run(runs=1, seed=2, patience=6)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
