@@ -223,7 +223,7 @@ def run(runs: int, seed: int, patience: float = 1.0) -> None:
     Raises:
         AssertionError: Something outlives what was killed, or a decision is another than without the kills.
     """
-    from tests.ray_tune.test_faults import assert_same_sweep
+    from tests.ray_tune.sweeps import assert_same_sweep
 
     draw = random.Random(seed)
     with _scratch() as folder:

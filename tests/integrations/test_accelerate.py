@@ -10,6 +10,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from xaytune.testing.training import TrainingContract
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:

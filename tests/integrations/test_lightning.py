@@ -15,6 +15,8 @@ from xaytune.integrations.lightning import XaytuneCallback
 from xaytune.testing.training import JudgedRun, TrainingContract, weights_of
 from xaytune.trainer.own_loop import OwnLoop
 
+pytestmark = pytest.mark.slow
+
 
 class TestEpochs(TrainingContract):
     recipe = "tests.integrations.lightning_recipes:by_epochs"

@@ -11,6 +11,8 @@ pytest.importorskip("accelerate")
 from tests.integrations import transformers_recipes as recipes
 from xaytune.testing.training import JudgedRun, TrainingContract
 
+pytestmark = pytest.mark.slow
+
 
 class TestEpochs(TrainingContract):
     recipe = "tests.integrations.transformers_recipes:by_epochs"

@@ -11,6 +11,8 @@ import pytest
 from xaytune.testing.training import JudgedRun
 from xaytune.trainer.own_loop import set_current_trial
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 PROGRAMS = ["epochs", "steps", "episodes", "with_lightning", "with_transformers"]
 

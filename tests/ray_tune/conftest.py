@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ray_tune.test_faults import SAVED
+from tests.ray_tune.sweeps import SAVED
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.results import Results
 

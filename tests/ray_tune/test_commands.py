@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray_tune.test_faults import start
+from tests.ray_tune.sweeps import start
 from xaytune.ray_tune.sweep import resume
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results

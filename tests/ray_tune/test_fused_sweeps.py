@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.ray_tune.fused_recipes import STEPS_PER_EPOCH
-from tests.ray_tune.test_sweeps import ASHA, events_of, fired
+from tests.ray_tune.sweeps import ASHA, events_of, fired
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.results import Results
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import Run
-from tests.ray_tune.test_faults import assert_same, last_checkpoint, lines, start, wait_for
-from tests.ray_tune.test_sweeps import events_of, fired
+from tests.ray_tune.sweeps import assert_same, events_of, fired, last_checkpoint, lines, start, wait_for
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
 

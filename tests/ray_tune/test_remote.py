@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.ray_tune.test_faults import SAVED, assert_same_sweep, saved_spec, start, wait_for
+from tests.ray_tune.sweeps import SAVED, assert_same_sweep, saved_spec, start, wait_for
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.journal import FILE_NAME, JournalError
 from xaytune.records.place import find_sweep

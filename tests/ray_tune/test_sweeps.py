@@ -14,21 +14,12 @@ import torch
 from ray import tune
 
 from tests.conftest import Run
-from tests.recipes import STEPS_PER_EPOCH, note_events, notes, score
+from tests.ray_tune.sweeps import ASHA, events_of, fired
+from tests.recipes import STEPS_PER_EPOCH, note_events, score
 from xaytune.errors import SpecError
 from xaytune.ray_tune.sweep import Sweep
-from xaytune.records.journal import FILE_NAME, Event, read_events
+from xaytune.records.journal import FILE_NAME, Event
 from xaytune.records.results import Results
-
-ASHA = {"algorithm": "asha", "max_t": 9, "reduction_factor": 3}
-
-
-def events_of(results: Results) -> list[Event]:
-    return list(read_events(results.path / FILE_NAME))
-
-
-def fired(results: Results, trial: int) -> list[str]:
-    return notes(results.path, trial).read_text().split()
 
 
 @pytest.fixture(scope="module")

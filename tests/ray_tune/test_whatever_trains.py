@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
+from tests.ray_tune.sweeps import events_of
 from tests.ray_tune.test_pausing import assert_every_trial_ends_once
-from tests.ray_tune.test_sweeps import events_of
 from xaytune.trial.output import file_of
 
 ASHA: dict[str, Any] = {"algorithm": "asha", "max_t": 9, "reduction_factor": 3}

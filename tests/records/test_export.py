@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.sweep.test_values import configurations, typed
+from tests.sweep.drawn import configurations, typed
 from tests.sweep.values_to_import import Model, Optimizer
 from xaytune.records import history
 from xaytune.records.export import export

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from xaytune.search.samplers.model_based import CmaesSampler, GpSampler, QmcSampler, TpeSampler
 from xaytune.search.samplers.plain import RandomSampler
 from xaytune.search.samplers.sampler import Sampler
@@ -12,6 +14,8 @@ from xaytune.search.schedulers.median import MedianScheduler
 from xaytune.search.schedulers.pbt import PbtScheduler
 from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.testing import SamplerContract, SchedulerContract
+
+pytestmark = pytest.mark.slow
 
 
 class TestFifo(SchedulerContract):

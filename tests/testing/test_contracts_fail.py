@@ -17,6 +17,8 @@ from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.objective import Objective
 from xaytune.testing import SchedulerContract
 
+pytestmark = pytest.mark.slow
+
 
 def turned(scheduler: type[Scheduler]) -> type[Scheduler]:
     """The scheduler with its sign turned."""

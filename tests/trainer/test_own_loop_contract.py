@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from xaytune.testing.training import TrainingContract
+
+pytestmark = pytest.mark.slow
 
 
 class TestEpochsOfSteps(TrainingContract):

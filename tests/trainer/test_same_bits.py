@@ -11,6 +11,8 @@ from tests.trainer.disturbances import campaign
 from tests.trainer.problems import TABLE, Setting, bits, plain_loop, same, trainer
 from xaytune.trainer.callbacks import TrainState
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("setting", TABLE, ids=str)
 def test_the_trainer_ends_with_the_bits_of_a_plain_loop(setting: Setting) -> None:

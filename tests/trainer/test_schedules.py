@@ -17,6 +17,8 @@ from tests.models import CLASSES, FEATURES, loader, make_trainer
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_new_learning_rate_takes_the_place_of_the_saved_one(tmp_path: Path) -> None:
     make_trainer(lr=0.1, num_epochs=1, checkpoint_dir=tmp_path).fit()

@@ -13,6 +13,8 @@ from tests.trial.conftest import Node, finish, is_gone
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 from xaytune.trial.messages import DecisionDue, Heartbeat, Progress, StopRequest
 
+pytestmark = pytest.mark.slow
+
 BY_STEP = DecisionPoints(TimeAxis("global_step"), (2, 4))
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.trial.conftest import Node
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_that_a_trial_says_is_in_its_output(node: Node, tmp_path: Path) -> None:
     output = node.train(tmp_path, "says").output

@@ -20,6 +20,8 @@ from xaytune.trial.messages import Ended, Heartbeat, Refused
 from xaytune.trial.process import TemplateError
 from xaytune.trial.trial import Trial
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_trial_finds_nothing_of_those_before_it(node: Node, tmp_path: Path) -> None:
     first, second = (node.train(tmp_path, "pollute", trial=number) for number in range(2))

@@ -20,6 +20,8 @@ from xaytune.trial.trackers.tracker import TrackedTrial, Tracker
 from xaytune.trial.trackers.tracking import problems_of
 from xaytune.trial.trackers.wandb import Wandb
 
+pytestmark = pytest.mark.slow
+
 Logged = Mapping[str, Sequence[tuple[int, float]]]
 
 

@@ -16,6 +16,8 @@ from tests.benchmarks.search.methods import METHODS
 from tests.benchmarks.search.synthetic import Steps, Synthetic
 from xaytune.search.curves.method import CurvesMethod
 
+pytestmark = pytest.mark.slow
+
 
 class Constant(Synthetic):
     """Every value is the same."""
