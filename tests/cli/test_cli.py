@@ -209,6 +209,7 @@ def test_a_sweep_that_is_running_cannot_be_resumed(tmp_path: Path, cli: Cli) -> 
     journal.close()
 
 
+@pytest.mark.slow
 def test_try_trains_one_configuration_without_ray(tmp_path: Path) -> None:
     spec = spec_file(tmp_path, "curve")
     program = (

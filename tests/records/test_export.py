@@ -86,6 +86,7 @@ def test_a_table_has_the_values_themselves_and_files_have_their_text(tmp_path: P
     assert pd.read_parquet(trials)["config.n"].tolist() == ['{"$numpy": ["int64", 3]}', "auto"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(configurations)
 def test_any_configuration_comes_back_from_a_journal_equal_and_of_its_types(

@@ -178,6 +178,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), anything, max_size=3), max_size=4), st.floats(0, 1))
 def test_any_prefix_of_a_journals_bytes_loads_as_a_prefix_of_its_events(

@@ -199,6 +199,7 @@ def test_an_exploit_gives_a_trial_another_configuration_and_drops_what_it_was_wo
     assert record.checkpoints == {2: "root/c/step-00000002.pt"}
 
 
+@pytest.mark.slow
 def test_a_trial_takes_little_memory() -> None:
     log = MemoryLog()
     begin(log, num_trials=None)
