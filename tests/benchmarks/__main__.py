@@ -19,11 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import fused as fused_trials
 from tests.benchmarks import workload
 from tests.benchmarks.search import command as search
 
 CORES = os.cpu_count() or 1
-PARTS = ("reporting", "sweeps", "first-step", "next-trial", "results", "driver")
+PARTS = ("reporting", "sweeps", "first-step", "next-trial", "results", "driver", "fused")
 
 
 def main() -> None:
@@ -51,9 +52,17 @@ def main() -> None:
                 "next-trial": next_trial,
                 "results": results_a_second,
                 "driver": driver_cost,
+                "fused": fused,
             }[part](options, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def fused(options: argparse.Namespace, scratch: Path) -> None:
+    """What training trials fused gains: the numeric core, and whole sweeps."""
+    fused_trials.core(options.runs)
+    for trials in options.trials:
+        fused_trials.sweeps(options.runs, trials, scratch)
 
 
 def reporting(options: argparse.Namespace, scratch: Path) -> None:

@@ -31,7 +31,7 @@ def refused(file: Path, text: str) -> list[str]:
     return [str(problem).removeprefix(f"{file.parent}/") for problem in raised.value.problems]
 
 
-@pytest.mark.parametrize("name", ["digits", "digits_cnn", "charlm"])
+@pytest.mark.parametrize("name", ["digits", "digits_cnn", "digits_fused", "charlm"])
 def test_the_sweeps_of_the_project_are_valid(name: str) -> None:
     assert (load_spec(f"sweeps/{name}.yaml").num_trials or 0) >= 16
 
