@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from tests.trainer.fused_models import Case, table, trainer_of
+from tests.trainer.fused_models import CLASSES, FEATURES, Case, data_for, loss_fn, table, trainer_of
 from tests.trainer.fused_oddities import ODDITIES
 from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState
 from xaytune.trainer.fused import fit_fused
@@ -168,3 +170,31 @@ def test_runs_that_share_a_model_are_refused() -> None:
     other = trainer_of(Case(), 1, build=lambda: one.model)
     with pytest.raises(ValueError, match="must not share what training changes"):
         fit_fused([one, other])
+
+
+def test_bf16_is_fused_within_its_rounding(caplog: pytest.LogCaptureFixture) -> None:
+    def make(member: int) -> Trainer:
+        torch.manual_seed(member)
+        model = nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+        inputs, targets = data_for("mlp").tensors
+        data = TensorDataset(inputs.float(), targets)
+        return Trainer(
+            model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.05 * (1 + member)),
+            loss_fn=loss_fn,
+            train_loader=DataLoader(data, 5, shuffle=True),
+            eval_loader=DataLoader(data, 8),
+            num_epochs=2,
+            precision="bf16",
+            device="cpu",
+        )
+
+    fused = [make(member) for member in range(4)]
+    seed_everything(7)
+    fit_fused(fused)
+    for member, trainer in enumerate(fused):
+        alone = make(member)
+        seed_everything(7)
+        alone.fit()
+        assert abs(trainer.state.metrics["eval_loss"] - alone.state.metrics["eval_loss"]) < 0.02
+    assert not caplog.records, "all of it is fused"
