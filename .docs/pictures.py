@@ -7,6 +7,7 @@ ended, parts of its report are drawn as a PNG. It needs tmux and Chromium.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from rich.text import Text
 PAGES = Path(__file__).parent / "pages"
 WIDTH, HEIGHT = 112, 22
 # The picture is taken when so many trials have ended.
-ENDED = 24
+ENDED = 20
 # The report's picture has some of its sections, and the first rows of the leaderboard.
 SHORTENED = """
 document.querySelectorAll('#best, #time').forEach(section => section.remove());
@@ -54,8 +55,8 @@ def run_in_terminal(storage: Path) -> str:
     shot = ""
     try:
         while "\nended" not in (screen := captured(tmux)):
-            finished = next((int(word.partition("/")[0]) for word in screen.split() if word.endswith("/64")), 0)
-            if not shot and finished >= ENDED:
+            ended = re.search(r"^digits .* (\d+)/\d+", screen, re.MULTILINE)
+            if not shot and ended is not None and int(ended[1]) >= ENDED:
                 shot = captured(tmux, "-e")
             time.sleep(0.2)
     finally:
