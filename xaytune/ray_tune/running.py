@@ -291,7 +291,8 @@ _PAUSING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class _Interrupts:
     """Takes Ctrl-C, SIGTERM and SIGHUP (the terminal is gone) as the wish to pause the sweep. A context.
 
-    The second time they interrupt it. What is ignored, as SIGHUP under ``nohup``, stays so.
+    The second time they interrupt it. Where SIGHUP is ignored, as under ``nohup``, it stays so; SIGINT, which
+    shells ignore for what runs in the background of a script, is taken all the same.
 
     Attributes:
         asked: Whether the sweep is to be paused.
@@ -303,8 +304,9 @@ class _Interrupts:
 
     def __enter__(self) -> _Interrupts:
         if threading.current_thread() is threading.main_thread():
-            asked = [n for n in _PAUSING if signal.getsignal(n) is not signal.SIG_IGN]
-            self._before = {n: signal.signal(n, self._interrupt) for n in asked}
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            taken = [number for number in _PAUSING if not (ignored and number == signal.SIGHUP)]
+            self._before = {number: signal.signal(number, self._interrupt) for number in taken}
         return self
 
     def __exit__(self, *exception: object) -> None:
