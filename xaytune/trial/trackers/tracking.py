@@ -128,6 +128,7 @@ class Tracking:
         self._rows: list[tuple[float, Row, frozenset[str]]] = []
         self._seen: dict[str, Any] = {}  # metrics as the last step left them
         self._evaluated: frozenset[str] = frozenset()
+        self._step = 0
         self._given = time.monotonic()
         self._failed = False
         for spec in trackers:
@@ -158,15 +159,16 @@ class Tracking:
         self._tell(lambda tracker: tracker.close(status, reason, best))
 
     def _on_step_end(self, newest_row: Callable[[], Row], state: TrainState) -> None:
-        self._seen = dict(state.metrics)
+        self._seen, self._step = dict(state.metrics), state.global_step
         self._rows.append((time.time(), newest_row(), self._evaluated))
         if time.monotonic() >= self._given + _EVERY_S:
             self._give()
 
     def _on_evaluated(self, state: TrainState) -> None:
-        if self._failed:  # the step that failed is no step
+        if self._failed and state.global_step == self._step:  # nothing was measured since
             return
         new = {n: v for n, v in state.metrics.items() if n not in self._seen or v is not self._seen[n]}
+        new.pop("error", None)
         self._evaluated = self._evaluated | new.keys()
         self._seen = dict(state.metrics)
         if new:
