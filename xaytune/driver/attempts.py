@@ -10,6 +10,8 @@ from xaytune.trial.messages import Assignment, Progress, StopRequest
 
 __all__ = ["Attempt", "Attempts"]
 
+_TO_START_S = 120.0  # that a process may need until it is there, for its imports: no step hangs
+
 
 @dataclass
 class Attempt:
@@ -17,9 +19,10 @@ class Attempt:
 
     Attributes:
         assignment: What it was given to do.
-        begun: Whether a process took it.
+        begun: Whether a worker took it.
         node_id: The node that it runs on, once that is known.
-        moved: When it trained its newest step, by the monotonic clock; None until a process took it.
+        moved: When it trained its newest step, by the monotonic clock, or by when its process should be there;
+            None until a worker took it.
         latest: What it reported last.
         stop: Why it was asked to stop, if it was.
         deadline: By when it must have ended then.
@@ -74,9 +77,14 @@ class Attempts:
         return self._running.pop(trial)
 
     def begin(self, trial: int) -> None:
-        """Notes that a process took the trial."""
+        """Notes that a worker took the trial: it makes a process for it, which may have to import much before."""
         attempt = self._running[trial]
-        attempt.begun, attempt.moved = True, self._clock.monotonic()
+        attempt.begun, attempt.moved = True, self._clock.monotonic() + _TO_START_S
+
+    def start(self, trial: int, node_id: str) -> None:
+        """Notes that a process trains the trial."""
+        attempt = self._running[trial]
+        attempt.node_id, attempt.moved = node_id, self._clock.monotonic()
 
     def progress(self, trial: int, message: Progress) -> None:
         """Notes how far a trial is."""

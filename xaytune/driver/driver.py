@@ -162,7 +162,7 @@ class Driver:
         if isinstance(message, Refused):
             return self._refused(message)
         if isinstance(message, Started):
-            self._attempts[message.trial].node_id = message.node_id
+            self._attempts.start(message.trial, message.node_id)
             self._recorder.started(message)
             return []
         if isinstance(message, Length):
