@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 from xaytune.trainer import own_loop
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trial.program import ADDRESS
 
 if TYPE_CHECKING:
     from xaytune.trial.runner import RecipeRun
 
-__all__ = ["ADDRESS", "current_trial"]
-
-# The variable of the environment that tells a program where its trial is.
-ADDRESS = "XAYTUNE_TRIAL"
+__all__ = ["current_trial"]
 
 
 def current_trial() -> OwnLoop:

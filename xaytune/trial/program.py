@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
-from xaytune.trial.joining import ADDRESS
 from xaytune.trial.messages import Failure
 
-__all__ = ["Program", "ProgramFailedError", "ProgramLostError", "is_there"]
+__all__ = ["ADDRESS", "Program", "ProgramFailedError", "ProgramLostError", "is_there"]
+
+# The variable of the environment that tells a program where its trial is.
+ADDRESS = "XAYTUNE_TRIAL"
 
 # Where it writes lines of JSON.
 _DESCRIPTOR = "XAYTUNE_FD"
