@@ -18,9 +18,9 @@ READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select
 class Reads(TorchDispatchMode):
     """Counts the operators that read a value."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
+    def __init__(self, counts: Counter[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts = counts
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -37,10 +37,11 @@ def reads(examples: int, options: dict[str, Any]) -> Counter[str]:
     def keep(state: TrainState) -> None:
         rows.append(dict(state.metrics))
 
-    with Reads() as counted:
+    counts: Counter[str] = Counter()
+    with Reads(counts):
         trainer.fit()
     assert len(rows) == examples // 8 // options.get("accumulate", 1)
-    return counted.counts
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,9 @@ def test_a_handler_that_reads_a_value_waits_at_each_step() -> None:
     def reading(examples: int) -> int:
         trainer = make_trainer(train_loader=torch.utils.data.DataLoader(dataset(examples), 8), num_epochs=1)
         trainer.callbacks.on("step_end")(lambda state: float(state.metrics["loss"]))
-        with Reads() as counted:
+        counts: Counter[str] = Counter()
+        with Reads(counts):
             trainer.fit()
-        return counted.counts["_local_scalar_dense"]
+        return counts["_local_scalar_dense"]
 
     assert reading(96) == reading(48) + 6
