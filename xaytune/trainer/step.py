@@ -16,7 +16,7 @@ from xaytune.trainer.objective import BatchLoss, Objective
 from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
 
-__all__ = ["Step", "Stepped", "Stepper"]
+__all__ = ["Step", "Stepped", "Stepper", "WindowMeans"]
 
 _NO_BATCH = object()
 
@@ -45,6 +45,33 @@ class Stepped(NamedTuple):
 
     metrics: dict[str, Any]
     skipped: bool
+
+
+class WindowMeans:
+    """Means of metrics over the batches of a window; of texts and truth values it keeps the last."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Any] = {}
+        self._weights: dict[str, Any] = {}  # None for what is not averaged
+
+    @property
+    def weight(self) -> Any:
+        """What the batches weigh together."""
+        return self._weights["loss"]
+
+    def add(self, metrics: dict[str, Any], weight: Any) -> None:
+        """Adds those of a batch, ``loss`` among them."""
+        for name, value in metrics.items():
+            if isinstance(value, (str, bool)):
+                self._sums[name], self._weights[name] = value, None
+            else:
+                self._sums[name] = self._sums.get(name, 0.0) + value * weight
+                self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns the means."""
+        weights = self._weights
+        return {n: value if weights[n] is None else value / weights[n] for n, value in self._sums.items()}
 
 
 class Stepper:
@@ -152,8 +179,7 @@ class Stepper:
 
         While the window is not over its weight is not known: batches are taken to weigh as the first one.
         """
-        sums: dict[str, Any] = {}
-        weights: dict[str, Any] = {}
+        means = WindowMeans()
         first: float | Tensor | None = None
         for batch in step.batches:
             batch, result = self._forward_pass(batch)
@@ -161,16 +187,10 @@ class Stepper:
             first = weight if first is None else first
             share = weight / first
             self.precision.backward(result.loss * share / step.expected)
-            for name, value in _metrics(result).items():
-                if isinstance(value, (str, bool)):
-                    sums[name], weights[name] = value, None
-                else:
-                    sums[name] = sums.get(name, 0.0) + value * share
-                    weights[name] = weights.get(name, 0.0) + share
-        means = {name: value if weights[name] is None else value / weights[name] for name, value in sums.items()}
-        whole = weights["loss"]
+            means.add(_metrics(result), share)
+        whole = means.weight
         certain = not isinstance(whole, Tensor) and whole == step.expected
-        return means, None if certain else step.expected / whole
+        return means.metrics(), None if certain else step.expected / whole
 
     def _modes_now(self) -> list[tuple[nn.Module, bool]]:
         return [(module, module.training) for module in self.model.modules()]

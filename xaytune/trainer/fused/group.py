@@ -19,7 +19,7 @@ from xaytune.trainer.fused.program import Passed, Program, stack
 from xaytune.trainer.fused.rows import Layout, Rows, Taken
 from xaytune.trainer.plain import number
 from xaytune.trainer.run import workings
-from xaytune.trainer.step import Step, Stepped
+from xaytune.trainer.step import Step, Stepped, WindowMeans
 
 __all__ = ["Asked", "Group"]
 
@@ -230,19 +230,11 @@ def _metrics(passed: Passed) -> dict[str, Any]:
 
 def _means(passes: Sequence[Passed]) -> tuple[dict[str, Any], Any]:
     """Returns means of the metrics over a window, and what its batches weigh together, in weights of the first."""
-    sums: dict[str, Any] = {}
-    weights: dict[str, Any] = {}
+    means = WindowMeans()
     first = passes[0].value("weight")
     for passed in passes:
-        share = passed.value("weight") / first
-        for name, value in _metrics(passed).items():
-            if isinstance(value, (str, bool)):
-                sums[name], weights[name] = value, None
-            else:
-                sums[name] = sums.get(name, 0.0) + value * share
-                weights[name] = weights.get(name, 0.0) + share
-    means = {name: value if weights[name] is None else value / weights[name] for name, value in sums.items()}
-    return means, weights["loss"]
+        means.add(_metrics(passed), passed.value("weight") / first)
+    return means.metrics(), means.weight
 
 
 def _by_member(metrics: Mapping[str, Any], members: int) -> list[dict[str, Any]]:
