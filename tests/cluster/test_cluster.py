@@ -196,7 +196,7 @@ def test_a_sweep_survives_the_loss_of_its_client_and_of_a_node_and_uses_a_node_t
     hosts: RayHosts, client: Client, tmp_path: Path
 ) -> None:
     recipes = ["sleep_10_ms", "note_resume", "later_trials_wait_to_go"]
-    options = ("--num-samples", "12", "--set", "scheduler={algorithm: asha, max_t: 27}")
+    options = ("--num-samples", "12", "--set", "scheduler={algorithm: asha, max_t: 27, reduction_factor: 3}")
     callbacks = f"callbacks=[{', '.join(f'tests.recipes:{name}' for name in recipes)}]"
     folder = tmp_path / "digits"
     launched = client("launch", "sweeps/digits.yaml", "--storage", str(tmp_path), *options, "--set", callbacks)
