@@ -72,7 +72,7 @@ class TestWandb(TrackerContract):
 
     def logged(self, trial: TrackedTrial) -> Logged:
         found: dict[str, list[tuple[int, float]]] = {}
-        for folder in sorted((trial.folder / "wandb").glob(f"offline-run-*-{trial.id}")):
+        for folder in sorted((trial.folder / "wandb").glob(f"offline-run-*-{trial.id}*")):
             records = wandb_records(folder)
             while not any(record.HasField("exit") for record in records):  # another process writes them
                 records = wandb_records(folder)

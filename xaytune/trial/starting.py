@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import collections
-import faulthandler
-import re
+import sys
 import sysconfig
-import tempfile
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 from xaytune.trial.messages import Start
 
-__all__ = ["StartWatch", "busiest"]
+__all__ = ["StartWatch"]
 
-# Where the stacks are looked at so often, from this on: a shorter start is no matter.
+# The main thread is looked at so often, from this on: a shorter start is no matter.
 _EVERY_S = 1.0
-_FRAME = re.compile(r'  File "(.+)", line (\d+) in (.+)')
 _NOT_THE_USERS = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
     str(Path(__file__).parents[1]),
@@ -25,7 +24,10 @@ _NOT_THE_USERS = (
 
 
 class StartWatch:
-    """Watches a process from now until its first step, by a thread of C code that writes where it is.
+    """Watches the main thread from now until its first step.
+
+    A thread of Python does it: that of ``faulthandler.dump_traceback_later`` reads stacks without the GIL,
+    and crashes where they change under its eyes.
 
     Attributes:
         start: What there is to tell, once the first step was done.
@@ -34,30 +36,33 @@ class StartWatch:
     def __init__(self) -> None:
         self.start: Start | None = None
         self._began = time.monotonic()
-        self._stacks = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        faulthandler.dump_traceback_later(_EVERY_S, repeat=True, file=self._stacks)
+        self._seen: collections.Counter[str] = collections.Counter()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="xaytune start", daemon=True)
+        self._thread.start()
 
     def end(self) -> None:
         """Ends the watch; the first time counts."""
         if self.start is not None:
             return
-        faulthandler.cancel_dump_traceback_later()
-        with self._stacks:
-            self._stacks.seek(0)
-            self.start = Start(time.monotonic() - self._began, busiest(self._stacks.read()))
+        seconds = time.monotonic() - self._began
+        self._ended.set()
+        self._thread.join()
+        self.start = Start(seconds, self._seen.most_common(1)[0][0] if self._seen else "")
+
+    def _watch(self) -> None:
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        while not self._ended.wait(_EVERY_S):
+            if function := _function_of_the_users(sys._current_frames()[main_thread]):
+                self._seen[function] += 1
 
 
-def busiest(stacks: str) -> str:
-    """Returns the function of the user's that is found most often in dumps of stacks; none if there is none.
-
-    Args:
-        stacks: What :mod:`faulthandler` wrote: a dump has all threads, the main one last, the newest call first.
-    """
-    seen: collections.Counter[str] = collections.Counter()
-    for dump in stacks.split("Timeout (")[1:]:
-        main_thread = dump.rpartition("most recent call first")[2]
-        own = [frame for frame in _FRAME.findall(main_thread) if not frame[0].startswith(_NOT_THE_USERS)]
-        if own:
-            file, line, function = own[0]
-            seen[f"{function} ({Path(file).name}:{line})"] += 1
-    return seen.most_common(1)[0][0] if seen else ""
+def _function_of_the_users(frame: FrameType | None) -> str:
+    """Returns the innermost function of a stack that is the user's own; none if there is none."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_NOT_THE_USERS):
+            return f"{frame.f_code.co_name} ({Path(file).name}:{frame.f_lineno})"
+        frame = frame.f_back
+    return ""
