@@ -473,6 +473,16 @@ def test_optimizers_that_the_trainer_does_not_step_are_refused_when_it_is_made()
             Trainer(model, optimizer=optimizer, train_loader=loader(), loss_fn=F.cross_entropy)
 
 
+def test_the_state_of_an_optimizer_that_was_made_before_the_model_was_moved_follows_it() -> None:
+    model = nn.Linear(FEATURES, CLASSES, device="meta")  # any device that is not the CPU
+    optimizer = torch.optim.Adagrad(model.parameters())
+    for state in optimizer.state.values():
+        state["sum"] = torch.zeros(state["sum"].shape)
+    Trainer(model, optimizer=optimizer, train_loader=loader(), loss_fn=F.cross_entropy, device="meta")
+    assert {state["sum"].device.type for state in optimizer.state.values()} == {"meta"}
+    assert {state["step"].device.type for state in optimizer.state.values()} == {"cpu"}
+
+
 def test_a_loader_over_tensors_is_read_in_the_same_order_with_the_same_bits() -> None:
     data = TensorDataset(torch.randn(23, 3), torch.randint(5, (23,)), torch.rand(23) > 0.5)
     own = {"shuffle": True, "generator": torch.Generator()}

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, SubsetRandomSampler, TensorDataset
 
 from tests.models import CLASSES, FEATURES, checkpoints, dataset, loader, make_trainer, weights
-from xaytune.trainer import checkpoint
+from xaytune.trainer import checkpoint, random_state
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.handlers import EarlyStopping, SaveBest, SaveCheckpoint
 from xaytune.trainer.loop import Trainer
@@ -399,3 +399,9 @@ def test_a_model_that_the_user_compiled_is_resumed_uncompiled(tmp_path: Path) ->
     second = make_trainer(model=nn.Linear(FEATURES, CLASSES), checkpoint_dir=tmp_path, num_epochs=1)
     second.fit()
     assert torch.equal(weights(first), weights(second))
+
+
+def test_random_states_of_more_devices_than_there_are_now_are_left_out() -> None:
+    saved = random_state.capture() | {"cuda": [torch.get_rng_state()] * (torch.cuda.device_count() + 2)}
+    random_state.restore(saved)
+    assert torch.equal(torch.get_rng_state(), saved["torch"])

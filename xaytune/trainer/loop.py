@@ -132,6 +132,7 @@ class Trainer(Run):
         arguments.check_loader(train_loader, saves=saves)
         self.device = torch.device(device) if device is not None else _default_device()
         self.model = model.to(self.device)
+        _move_state(optimizer)
         self.optimizer = optimizer
         forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
         objective = Objective(loss_fn, training_step, batch_size)
@@ -176,6 +177,17 @@ class Trainer(Run):
 
 def _default_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def _move_state(optimizer: torch.optim.Optimizer) -> None:
+    """Moves the state that an optimizer made before its parameters were moved, as Adagrad does, after them."""
+    stays_behind = any(
+        isinstance(value, torch.Tensor) and name != "step" and value.device != parameter.device
+        for parameter, values in optimizer.state.items()
+        for name, value in values.items()
+    )
+    if stays_behind:
+        optimizer.load_state_dict(optimizer.state_dict())
 
 
 def _metric_of(trial: RunContext | None) -> tuple[str, str] | None:

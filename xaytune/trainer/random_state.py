@@ -70,8 +70,8 @@ def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None
         }
     )
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer now
+        torch.cuda.set_rng_state(device_state, device)
     saved = state["generators"]
     if len(saved) > len(generators):
         raise ValueError(
