@@ -106,6 +106,25 @@ def test_a_trial_that_trains_no_step_is_killed_as_stalled(play: Play) -> None:
     assert (sweep[0].status, sweep[0].failure) == ("failed", "stalled")
 
 
+def test_trials_that_lost_a_process_together_are_restarted_and_judged_by_what_each_does_alone(play: Play) -> None:
+    sweep = play(stall_timeout_s=30, failures={"retries": 0})
+    for _ in range(2):
+        sweep.start()
+    sweep.clock.set_forward(31)
+    assert sweep.driver.tick() == [Kill(0), Kill(1)], "one hangs, and with it the other"
+    for trial in range(2):
+        assert sweep.driver.lost(trial, "lost_with_others", "") == [Release(trial)]
+        assert sweep.start().attempt == 1
+    sweep.end(1, 9)
+    sweep.clock.set_forward(70)
+    assert sweep.driver.tick() == [Kill(0)]
+    sweep.driver.lost(0, "lost", "stacks")
+    assert [(sweep[n].status, sweep[n].failure) for n in (0, 1)] == [
+        ("failed", "stalled"),
+        ("completed", None),
+    ]
+
+
 def test_a_spent_budget_of_time_stops_what_runs_and_starts_no_more(play: Play) -> None:
     sweep = play(budget={"time": 100})
     sweep.start()

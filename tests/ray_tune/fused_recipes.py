@@ -65,3 +65,16 @@ def killed(config: dict[str, Any], trial: Trial) -> TrainState:
 
     trial.callbacks.on("epoch_end")(lambda state: trainer.save_checkpoint())
     return trainer.fit()
+
+
+def ends_badly(config: dict[str, Any], trial: Trial) -> TrainState:
+    """One trial raises, one diverges, and none of the others is to take notice."""
+    trainer = trainer_for({**config, "x": 1e200} if trial.number == 3 else config, trial)
+    if trial.number == 2:
+
+        @trial.callbacks.on("step_end")
+        def fail(state: TrainState) -> None:
+            if state.global_step == 10:
+                raise ValueError("its own matter")
+
+    return trainer.fit()

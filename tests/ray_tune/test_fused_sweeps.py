@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run
 from tests.ray_tune.fused_recipes import STEPS_PER_EPOCH
-from tests.ray_tune.sweeps import ASHA, events_of, fired
+from tests.ray_tune.sweeps import ASHA, events_of, fired, start, wait_for
 from xaytune.ray_tune.sweep import Sweep
+from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
+from xaytune.search.build import method_for
+from xaytune.search.method import Action, Decision, Result
+from xaytune.search.replay import replay
+from xaytune.sweep.spec import SweepSpec
 
 OPTIONS = {"metric": "eval_loss", "mode": "min", "space": {"x": {"loguniform": [0.001, 0.3]}, "drop": 0.2}}
 
@@ -34,19 +42,42 @@ def fused(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def alone(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return sweep_of("train", tmp_path_factory.mktemp("alone"), num_samples=6)
+    return sweep_of("train", tmp_path_factory.mktemp("alone"), num_samples=12)
+
+
+def assert_as_alone(results: Results, alone: Results) -> None:
+    """Each step is in the histories once, with the values that it has alone, to rounding."""
+    for trial in results.trials[: len(alone.trials)]:
+        rows, others = results.history(trial.number), alone.history(trial.number)
+        assert trial.config == alone.trials[trial.number].config
+        assert list(rows["global_step"]) == list(range(1, trial.global_step + 1))
+        for name in ("metrics.loss", "metrics.grad_norm", "metrics.eval_loss"):
+            pairs = list(zip(rows[name], others[name][: len(rows)], strict=True))
+            assert all(abs(a - b) < 1e-9 or (a != a and b != b) for a, b in pairs), name
 
 
 def test_fused_trials_have_the_values_that_they_have_alone(fused: Results, alone: Results) -> None:
-    for trial in range(6):
-        rows, others = fused.history(trial), alone.history(trial)
-        assert fused.trials[trial].config == alone.trials[trial].config
-        steps = len(rows)
-        for name in ("metrics.loss", "metrics.grad_norm", "metrics.eval_loss"):
-            pairs = list(zip(rows[name], others[name][:steps], strict=True))
-            assert all(abs(a - b) < 1e-9 or (a != a and b != b) for a, b in pairs), name
+    assert_as_alone(fused, alone)
     ends = [event for event in events_of(fused) if event["event"] == "end"]
     assert sum(event.get("fused", 0) >= 3 for event in ends) > len(ends) / 2
+
+
+def test_the_journal_of_a_fused_sweep_gives_its_decisions_again(fused: Results) -> None:
+    method, events = method_for(SweepSpec.parse(fused.sweep.spec)), events_of(fused)
+    decide, decided = method.on_result, list[tuple[object, ...]]()
+
+    def note(trial: int, result: Result) -> Sequence[Action]:
+        actions = decide(trial, result)
+        own = actions[0]
+        assert isinstance(own, Decision)
+        decided.append((trial, own.word, own.reason, own.cutoff))
+        return actions
+
+    setattr(method, "on_result", note)  # noqa: B010
+    replay(method, events, fused.sweep.spec["metric"])
+    verdicts = [event for event in events if event["event"] == "verdict"]
+    assert decided == [(e["trial"], e["decision"], e["reason"], e.get("cutoff")) for e in verdicts]
+    assert {verdict["decision"] for verdict in verdicts} == {"continue", "stop"}
 
 
 def test_fused_trials_are_stopped_exactly_where_they_are_judged(fused: Results) -> None:
@@ -70,10 +101,61 @@ def test_what_a_fused_trial_prints_is_in_its_own_output(fused: Results) -> None:
         assert said == [f"begins {trial.number}", *epochs, f"ends {trial.number}", ""]
 
 
-def test_trials_whose_process_is_killed_resume_from_their_own_checkpoints(run: Run, tmp_path: Path) -> None:
+def test_trials_whose_process_is_killed_resume_from_their_own_checkpoints(
+    run: Run, alone: Results, tmp_path: Path
+) -> None:
     results = sweep_of("killed", tmp_path, num_samples=6, fused=6, max_concurrent_trials=6)
     assert [trial.status for trial in results.trials] == ["completed"] * 6
-    assert results.trials[3].attempts == 2
-    assert sum(trial.attempts == 2 for trial in results.trials) >= 2, "others were trained in the same process"
+    assert_as_alone(results, alone)
+    failures = [event for event in events_of(results) if event["event"] == "failure"]
+    assert {event["kind"] for event in failures} == {"lost_with_others"}
+    assert len(failures) >= 2, "others were trained in the same process"
+    assert all(results.trials[event["trial"]].attempts == 2 for event in failures)
+
+
+def test_a_member_that_raises_or_diverges_ends_alone_and_a_budget_stops_the_others_through_their_loops(
+    run: Run, alone: Results, tmp_path: Path
+) -> None:
+    results = sweep_of(
+        "ends_badly",
+        tmp_path,
+        num_samples=8,
+        fused=8,
+        max_concurrent_trials=8,
+        scheduler={"algorithm": "median", "grace_period": 8},  # it is asked after each epoch
+        budget={"epochs": 40},
+        callbacks=["tests.recipes:note_events"],
+    )
+    raised, diverged = results.trials[2], results.trials[3]
+    assert (raised.status, raised.global_step, raised.failure) == ("failed", 10, "error")
+    assert "its own matter" in str(raised.reason)
+    assert diverged.status == "stopped"
+    assert "diverged" in str(diverged.stop_reason)
     for trial in results.trials:
-        assert list(results.history(trial.number)["global_step"]) == list(range(1, 9 * STEPS_PER_EPOCH + 1))
+        events = fired(results, trial.number)
+        assert events[-1] == "train_end"
+        assert events.count("train_end") == 1
+        assert list(results.history(trial.number)["global_step"]) == list(range(1, trial.global_step + 1))
+        if trial not in (raised, diverged):
+            assert trial.status == "stopped"
+            assert "budget" in str(trial.stop_reason)
+            assert trial.global_step in trial.checkpoints, "it can be continued"
+
+
+def test_a_fused_sweep_that_was_interrupted_continues_as_if_it_had_not_been(
+    run: Run, alone: Results, tmp_path: Path
+) -> None:
+    spec, journal = tmp_path / "fused.yaml", tmp_path / "fused" / FILE_NAME
+    options = {**OPTIONS, "recipe": "tests.ray_tune.fused_recipes:train", "num_samples": 12, "fused": 8}
+    spec.write_text(json.dumps(options))  # JSON is YAML
+    process = start(["run", str(spec)], tmp_path)
+    wait_for(journal, 30, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    interrupted = Results(tmp_path / "fused").sweep
+    assert interrupted.state == "interrupted"
+    assert interrupted.counts()["paused"] >= 2
+    assert start(["resume", "fused"], tmp_path).wait() == 0
+    results = Results(tmp_path / "fused")
+    assert [trial.status for trial in results.trials] == ["completed"] * 12
+    assert_as_alone(results, alone)

@@ -169,7 +169,7 @@ class Driver:
             self.fatal = self.fatal or take_length(message, self._method, self._recorder)
         if isinstance(message, Ended):
             failure = message.failure
-            if failure is not None and failure.kind == "lost":
+            if failure is not None and failure.kind in ("lost", "lost_with_others"):
                 return self.lost(message.trial, failure.kind, failure.traceback or failure.error)
             return self._ended(message)
         if isinstance(message, Progress):
@@ -185,6 +185,8 @@ class Driver:
         attempt = self._attempts[trial]
         if not attempt.begun:
             kind = "not_started"
+        if kind == "lost_with_others" and self._pausing is None:
+            attempt.killed = None  # which of them hung, or did not stop, shows when each has a process of its own
         record = self.state.trials[trial]
         if attempt.killed is None and self._pausing is None and self._restarts.allows(record, kind):
             self._recorder.failed(trial, Failure(kind, LOSSES[kind], error), attempt.latest, retried=True)

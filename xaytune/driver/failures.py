@@ -15,6 +15,7 @@ __all__ = ["LOSSES", "EarlyFailures", "RestartPolicy", "no_checkpoint"]
 
 LOSSES: Mapping[FailureKind, str] = {
     "lost": "its process was lost",
+    "lost_with_others": "its process was lost, in which other trials were trained",
     "node_lost": "its node was lost",
     "preempted": "its node was taken away",
     "not_started": "its process was lost before it began",
@@ -37,11 +38,16 @@ class RestartPolicy:
         self._not_started: Counter[int] = Counter()
 
     def allows(self, record: TrialRecord, kind: FailureKind) -> bool:
-        """Tells whether a trial is restarted after it lost its process."""
+        """Tells whether a trial is restarted after it lost its process.
+
+        One that lost it with others always is: it is not known whose fault that was, and the next is its own.
+        """
         if kind == "not_started":
             self._not_started[record.number] += 1
             return self._not_started[record.number] <= _MOST_NOT_STARTED
-        return kind in ("node_lost", "preempted") or (kind == "lost" and record.lost < self._retries)
+        return kind in ("node_lost", "preempted", "lost_with_others") or (
+            kind == "lost" and record.lost < self._retries
+        )
 
 
 class EarlyFailures:

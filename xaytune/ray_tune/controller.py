@@ -139,7 +139,7 @@ class _SlotController(_Controller):
             assignment = self.driver.next()
             if assignment is None:
                 return
-            if self.driver.state.trials[assignment.trial].lost:
+            if self.driver.state.trials[assignment.trial].failure in ("lost", "lost_with_others"):
                 self.slots.wait(assignment)
             else:
                 self.slots.add(slot, assignment)

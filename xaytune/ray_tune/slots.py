@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
 from xaytune.errors import Problem
 from xaytune.ray_tune.bridge import Bridge, actor_of
+from xaytune.ray_tune.shared_storage import not_shared
 from xaytune.ray_tune.trainable import TrialActor
 from xaytune.trial.fused_attempts import FusedTrials
 from xaytune.trial.messages import Assignment, Message, Refused, Started, StopRequest
@@ -33,6 +35,9 @@ class SlotActor(TrialActor):
     def assign(self, assignment: Assignment) -> None:
         """Gives the slot a trial."""
         sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
+        if not Path(self.task.sweep_dir).is_dir():
+            self._said.append(Refused(**sender, problems=(not_shared(self.task.sweep_dir, self._node["node"]),)))
+            return
         if self._trials is None or not self._trials.running:
             try:
                 template = self._ready_template()
@@ -166,10 +171,14 @@ class SlotBridge(Bridge):
 
     def lost(self, trial: TuneTrial, error: Exception) -> bool:
         """The actor of a slot is gone, or raised: another slot takes its trials that are to be restarted."""
-        for assignment in self._slots.close(trial):
+        assignments = self._slots.close(trial)
+        for assignment in assignments:
             number = assignment.trial
             if self._driver.runs(number):
-                commands = self._driver.lost(number, self._kind(number, error), str(error))
+                kind = self._kind(number, error)
+                if kind == "lost" and len(assignments) > 1:
+                    kind = "lost_with_others"
+                commands = self._driver.lost(number, kind, str(error))
                 self._perform(command for command in commands if command != Release(number))
         return False
 

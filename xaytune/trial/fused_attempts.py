@@ -151,10 +151,11 @@ class FusedTrials:
         self._end()
         code = os.waitstatus_to_exitcode(status)
         several = len(self._latest) > 1
-        kind: FailureKind = "lost" if code < 0 or several else "error"
+        kind: FailureKind = "lost_with_others" if several else "lost" if code < 0 else "error"
         error = f"its process ended before the recipe did: {words_for_exit(code)}"
         if out_of_memory:
-            kind, error = ("lost" if several else "infeasible"), "out of memory: the kernel killed its process"
+            error = "out of memory: the kernel killed its process"
+            kind = kind if several else "infeasible"
         if several:
             error += f"; {len(self._latest)} trials were trained in it"
         told: dict[str, Any] = {"checkpoints": {}, "discarded": {}, "damaged": {}}

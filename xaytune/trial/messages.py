@@ -53,6 +53,7 @@ FailureKind = Literal[
     "storage",
     "stalled",
     "lost",
+    "lost_with_others",
     "node_lost",
     "preempted",
     "not_started",
