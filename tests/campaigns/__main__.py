@@ -11,6 +11,8 @@ import secrets
 CAMPAIGNS = {
     "kills": "tests.campaigns.kills:run",
     "fused": "tests.campaigns.fused:run",
+    "fused-depart": "tests.campaigns.fused_sweeps:depart",
+    "fused-kills": "tests.campaigns.fused_sweeps:kills",
     "misbehaviour": "tests.campaigns.misbehaviour:run",
     "never-stalls": "tests.search.curves.test_gates:campaign",
     "recipes": "tests.campaigns.recipes:run",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,15 @@ def killed(config: dict[str, Any], trial: Trial) -> TrainState:
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    trial.callbacks.on("epoch_end")(lambda state: trainer.save_checkpoint())
+    return trainer.fit()
+
+
+def saving(config: dict[str, Any], trial: Trial) -> TrainState:
+    """It says from which step it begins, saves after each epoch, and takes long enough to be killed meanwhile."""
+    trainer = trainer_for(config, trial)
+    trial.callbacks.on("step_end")(lambda state: time.sleep(0.005))
+    trial.callbacks.on("train_start")(lambda state: print(f"from {state.global_step}", flush=True))
     trial.callbacks.on("epoch_end")(lambda state: trainer.save_checkpoint())
     return trainer.fit()
 

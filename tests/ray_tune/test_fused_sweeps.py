@@ -35,7 +35,7 @@ def fused(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
         tmp_path_factory.mktemp("fused"),
         scheduler=ASHA,
         num_samples=24,
-        fused=8,
+        fused="auto",
         callbacks=["tests.recipes:note_events"],
     )
 

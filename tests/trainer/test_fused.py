@@ -12,6 +12,7 @@ from tests.trainer.fused_models import CLASSES, FEATURES, Case, data_for, loss_f
 from tests.trainer.fused_oddities import ODDITIES
 from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState
 from xaytune.trainer.fused import fit_fused
+from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
 
@@ -198,3 +199,16 @@ def test_bf16_is_fused_within_its_rounding(caplog: pytest.LogCaptureFixture) -> 
         alone.fit()
         assert abs(trainer.state.metrics["eval_loss"] - alone.state.metrics["eval_loss"]) < 0.02
     assert not caplog.records, "all of it is fused"
+
+
+def test_what_is_not_faster_at_once_is_trained_one_after_the_other() -> None:
+    def measured(timing: Timing, alone: float, together: float, members: int) -> str | None:
+        return [timing.took(alone, together, members) for _ in range(8)][-1]
+
+    faster, slower = Timing(3), Timing(3)
+    assert measured(faster, 0.001, 0.003, 8) is None
+    assert (faster.settled, faster.fewest) == (True, 3)
+    assert measured(slower, 0.001, 0.0044, 4) is None
+    assert (slower.settled, slower.fewest) == (False, 8), "more of them may be faster"
+    assert measured(slower, 0.001, 0.0088, 8) == "a step of 8 at once takes 1.1 ms each, and alone 1 ms"
+    assert slower.settled

@@ -179,7 +179,7 @@ class TuneRun:
         task: What all trials share.
         resources: What each trial reserves.
         capacity: Returns how many trials may run at once; or how many processes of them.
-        fused: How many trials a process trains.
+        width: How many trials a process trains, until it says otherwise.
         most: How many trials may be trained at once.
     """
 
@@ -188,11 +188,11 @@ class TuneRun:
         task: Task,
         resources: PlacementGroupFactory,
         capacity: Callable[[], int],
-        fused: int = 1,
+        width: int = 1,
         most: int = sys.maxsize,
     ) -> None:
         self._task, self._resources, self._capacity = task, resources, capacity
-        self._fused, self._most = fused, most
+        self._width, self._most = width, most
         self._trials: dict[int, SweepTrial] = {}
         self._numbers = itertools.count()
 
@@ -202,7 +202,7 @@ class TuneRun:
         self._quiet.__enter__()
         self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
         self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
-        trainable = trainable_for(self._task, SlotActor if self._fused > 1 else TrialActor)
+        trainable = trainable_for(self._task, SlotActor if self._width > 1 else TrialActor)
         register_trainable(_TRAINABLE, trainable, warn=False)
         self._trial_class: type[SweepTrial] = type("SweepTrial", (SweepTrial,), {"trainable": trainable})
         return self
@@ -222,9 +222,9 @@ class TuneRun:
             check: Raises SessionError where Ray cannot be used any more; called many times a second.
             interrupted: Tells whether the sweep is to be paused; asked many times a second.
         """
-        slots = Slots(self._fused, self._capacity, lambda: self._new_slot(controller))
-        bridge = SlotBridge(driver, slots) if self._fused > 1 else Bridge(driver, self._trials)
-        kind: Any = _SlotController if self._fused > 1 else _Controller
+        slots = Slots(self._width, self._capacity, lambda: self._new_slot(controller))
+        bridge = SlotBridge(driver, slots) if self._width > 1 else Bridge(driver, self._trials)
+        kind: Any = _SlotController if self._width > 1 else _Controller
         controller: Any = kind(
             search_alg=_NoSearch(driver),
             scheduler=bridge,

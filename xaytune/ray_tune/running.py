@@ -40,6 +40,7 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
 from xaytune.trial.process import start_template
 from xaytune.trial.trackers import tracking as trackers
+from xaytune.trial.width import FIRST_WIDTH
 
 __all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
 
@@ -183,7 +184,7 @@ def _drive(
         listener: Called with the state and each event.
         folder: Where it was begun, if that was before.
     """
-    if spec.fused > 1 and place.remote is not None:
+    if spec.fuses and place.remote is not None:
         raise SpecError([Problem(("fused",), "needs a storage folder that all nodes share, not a remote storage")])
     task = _task(spec, method, place, [folder] if folder else [])
     with contextlib.ExitStack() as stack:
@@ -214,7 +215,8 @@ def _run(
 ) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
     capacity, clock = resources.Capacity(spec), SystemClock()
-    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * spec.fused)
+    width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * width)
     with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
         remaining = resume(spec, recorder, method)
         recorder.begun()
@@ -229,7 +231,7 @@ def _run(
         task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         try:
             with (
-                TuneRun(task, resources.placement(spec), capacity.trials, spec.fused, _at_once(spec)) as tune_run,
+                TuneRun(task, resources.placement(spec), capacity.trials, width, _at_once(spec)) as tune_run,
                 _Interrupts() as interrupts,
             ):
                 tune_run.run(driver, session.check, lambda: interrupts.asked)
@@ -250,7 +252,7 @@ def _run(
 def _at_once(spec: SweepSpec) -> int:
     """Returns how many trials may be trained at once, at most."""
     learns = spec.search.algorithm not in ("random", "grid", "qmc") or spec.scheduler.algorithm == "curves"
-    return min(spec.max_concurrent_trials or sys.maxsize, _AHEAD if learns and spec.fused > 1 else sys.maxsize)
+    return min(spec.max_concurrent_trials or sys.maxsize, _AHEAD if learns and spec.fuses else sys.maxsize)
 
 
 def _references(spec: SweepSpec) -> Iterator[tuple[Path, Reference]]:
@@ -282,6 +284,7 @@ def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str
         import_paths=(os.getcwd(), *folders),
         cpus=spec.bundles[0].get("cpu", 1),
         gpus=spec.bundles[0].get("gpu", 0),
+        finds_width=spec.fused == "auto",
     )
 
 

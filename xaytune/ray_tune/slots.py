@@ -63,7 +63,8 @@ class SlotActor(TrialActor):
         messages, self._said = self._said, []
         if not messages and self._trials is not None:
             messages = self._trials.next_messages(self.task.heartbeat_s)
-        return {"messages": messages, "done": False}
+        wanted = self._trials.wanted if self._trials is not None else None
+        return {"messages": messages, "wanted": wanted, "done": False}
 
     def cleanup(self) -> None:
         """Ends the trials' process, if it runs."""
@@ -78,7 +79,7 @@ class Slots:
     it is so again, and takes nobody with it.
 
     Args:
-        width: Trials of a slot.
+        width: Trials of a slot, until it says how many it wants.
         capacity: Returns how many slots there may be.
         new: Makes a trial of Tune that is a slot.
     """
@@ -87,6 +88,7 @@ class Slots:
         self._width, self._capacity, self._new = width, capacity, new
         self._slots: dict[TuneTrial, dict[int, Assignment]] = {}
         self._alone: set[TuneTrial] = set()
+        self._wanted: dict[TuneTrial, int] = {}
         self._waiting: dict[int, Assignment] = {}  # for a slot of their own
 
     def free(self) -> TuneTrial | None:
@@ -95,7 +97,13 @@ class Slots:
             return empty
         shared = (slot for slot, trials in self._slots.items() if slot not in self._alone and trials)
         fewest = min(shared, key=lambda slot: len(self._slots[slot]), default=None)
-        return fewest if fewest is not None and len(self._slots[fewest]) < self._width else None
+        if fewest is None or len(self._slots[fewest]) >= self._wanted.get(fewest, self._width):
+            return None
+        return fewest
+
+    def want(self, slot: TuneTrial, trials: int) -> None:
+        """Notes how many trials a slot wants."""
+        self._wanted[slot] = trials
 
     def wait(self, assignment: Assignment) -> None:
         """Lets a trial wait for a slot of its own."""
@@ -132,6 +140,7 @@ class Slots:
     def close(self, slot: TuneTrial) -> list[Assignment]:
         """Takes out a slot that is lost, and returns its trials."""
         self._alone.discard(slot)
+        self._wanted.pop(slot, None)
         return list(self._slots.pop(slot, {}).values())
 
     def _empty(self) -> TuneTrial | None:
@@ -184,6 +193,8 @@ class SlotBridge(Bridge):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Some trials of a slot have said something."""
+        if result["wanted"] is not None:
+            self._slots.want(trial, result["wanted"])
         for message in result["messages"]:
             if not self._driver.runs(message.trial):
                 continue

@@ -47,7 +47,8 @@ class Sweep:
         failures: ``{"retries": 3}``: times that a trial is restarted after it lost its process.
         budget: ``{"time": "2h", "epochs": 5000}``: when the sweep ends, though trials are left.
         checkpoint_config: ``{"num_to_keep": 10}``: how many of the best checkpoints are kept.
-        fused: How many trials one process trains at once, by one program where their models have the same shape.
+        fused: How many trials one process trains at once, by one program where their models have the same shape;
+            ``"auto"`` finds out.
         stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop.
         stall_timeout_s: Seconds without a step after which a trial's process is ended.
         others: There are none: what other libraries call otherwise is answered with the name that it has here.
@@ -79,7 +80,7 @@ class Sweep:
         failures: Mapping[str, Any] | int | None = None,
         budget: Mapping[str, Any] | str | None = None,
         checkpoint_config: Mapping[str, Any] | None = None,
-        fused: int | None = None,
+        fused: int | Literal["auto"] | None = None,
         stop_grace_s: float | None = None,
         stall_timeout_s: float | None = None,
         **others: Any,

@@ -67,7 +67,7 @@ class SweepSpec(Options):
         checkpoint_config: Which checkpoints are kept.
         tracker_timeout_s: Seconds that a tracker is waited for, whatever it is to do; then a trial gives it up.
         fused: How many trials one process trains at once, by one program where their models have the same shape;
-            1 gives each trial a process of its own.
+            ``auto`` finds out, and 1 gives each trial a process of its own.
         stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop.
         stall_timeout_s: Seconds without a step after which a trial's process is ended; None waits for ever.
     """
@@ -95,9 +95,16 @@ class SweepSpec(Options):
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()
     checkpoint_config: CheckpointSpec = CheckpointSpec()
-    fused: int = Field(default=1, ge=1)
+    fused: int | Literal["auto"] = 1
     stop_grace_s: float = Field(default=60, gt=0)
     stall_timeout_s: float | None = Field(default=None, gt=0)
+
+    @field_validator("fused", mode="before")
+    @classmethod
+    def _positive_or_auto(cls, value: Any) -> Any:
+        if value != "auto" and (type(value) is not int or value < 1):
+            raise ValueError(f"must be a whole number of at least 1, or auto (got {value!r})")
+        return value
 
     @field_validator("num_samples")
     @classmethod
@@ -149,6 +156,11 @@ class SweepSpec(Options):
         trains = self.command or self.recipe
         assert trains is not None
         return trains
+
+    @property
+    def fuses(self) -> bool:
+        """Whether a process trains several trials at once."""
+        return self.fused != 1
 
     @property
     def without_scheduler(self) -> str | None:

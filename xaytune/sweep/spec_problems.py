@@ -99,9 +99,9 @@ def contradictions(spec: SweepSpec) -> Iterator[Problem]:
         yield from spec.command.problems(spec.space)
         if spec.setup is not None:
             yield Problem(("setup",), "a command starts a program of its own, which shares no data: leave it out")
-    if spec.fused > 1 and spec.command is not None:
+    if spec.fuses and spec.command is not None:
         yield Problem(("fused",), f"is for recipes: a command trains in processes of its own (got {spec.fused})")
-    if spec.fused > 1 and (others := [t.name for t in spec.trackers if t.name != "tensorboard"]):
+    if spec.fuses and (others := [t.name for t in spec.trackers if t.name != "tensorboard"]):
         yield Problem(("fused",), f"needs trackers that serve several trials in a process, not {others[0]}")
     if isinstance(spec.scheduler, (PbtSpec, Pb2Spec)):
         yield from _population_problems(spec, spec.scheduler)

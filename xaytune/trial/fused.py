@@ -6,7 +6,7 @@ decision, the others go on. What a process has once (its random states, its outp
 the trial whose code runs.
 
 From the actor: ``("assign", Assignment)``, ``("stop", trial, StopRequest)``, ``("go", trials)``, ``("end",)``.
-To the actor: a list of ``(message, rows)``.
+To the actor: how many trials it wants at once, and a list of ``(message, rows)``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from xaytune.trial.imports import Imports
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, StopRequest, Task
 from xaytune.trial.output import file_of, flush_output
 from xaytune.trial.runner import RecipeRun
+from xaytune.trial.width import Memory, Width, clock_for
 
 __all__ = ["FusedProcess"]
 
@@ -52,7 +53,7 @@ class FusedProcess:
 
     def __init__(self, channel: Channel, task: Task, imports: Imports) -> None:
         self._channel, self._task, self._imports = channel, task, imports
-        self._fusion = Fusion(tell=self._note)
+        self._fusion = Fusion(tell=self._note, timed=True)
         self._settings = _settings()
         self._trials: dict[int, _Trial] = {}
         self._asking: list[Member] = []  # for a step or an evaluation
@@ -61,6 +62,7 @@ class FusedProcess:
         self._notes: list[str] = []
         self._urgent = self._over = False
         self._next_look = 0.0
+        self._width = Width(clock_for(task), Memory(task.gpus)) if task.finds_width else None
 
     def run(self) -> None:
         """Trains."""
@@ -73,6 +75,7 @@ class FusedProcess:
                 self._asking += [member for member in asking if member not in answered]
                 for answer in answers:
                     self._whose[answer.member].resume(answer)
+                self._try_width(len(answers))
             self._send()
 
     def fit(self, run: Run) -> None:
@@ -168,11 +171,23 @@ class FusedProcess:
 
     def _send(self) -> None:
         """Sends what there is to say, if somebody waits for it or nothing else is left to do."""
-        if self._outbox and (self._urgent or not self._asking or time.monotonic() >= self._next_look):
-            self._channel.put(self._outbox)
+        idle = not self._asking or time.monotonic() >= self._next_look
+        if self._urgent or (self._outbox and idle):
+            wanted = self._width.wanted if self._width is not None else None
+            self._channel.put((wanted, self._outbox))
             self._outbox, self._urgent = [], False
             if not self._asking:
                 self._channel.flush()
+
+    def _try_width(self, done: int) -> None:
+        """Looks whether more trials at once would train faster, where the spec leaves that open."""
+        if self._width is None:
+            return
+        wanted = self._width.wanted
+        found = self._width.did(done, len(self._trials), self._fusion.most)
+        if found is not None:
+            self._note(found)
+        self._urgent |= self._width.wanted != wanted
 
     def _note(self, line: str) -> None:
         self._notes.append(f"fused: {line}")

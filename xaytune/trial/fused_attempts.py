@@ -26,6 +26,7 @@ from xaytune.trial.messages import (
     Task,
 )
 from xaytune.trial.process import Template, words_for_exit
+from xaytune.trial.width import FIRST_WIDTH
 
 __all__ = ["FusedTrials"]
 
@@ -46,6 +47,7 @@ class FusedTrials:
     Attributes:
         pid: The process.
         notes: What to tell of how it was started.
+        wanted: How many trials it wants at once, where it finds out; None where the spec says.
 
     Raises:
         TemplateError: The template cannot be started.
@@ -58,7 +60,7 @@ class FusedTrials:
         self._latest: dict[int, Progress] = {}  # what each trial said last
         self._waiting: list[int] = []
         self._released: set[tuple[int, int]] = set()  # trials and attempts
-        self.running = True
+        self.running, self.wanted = True, None if not task.finds_width else FIRST_WIDTH
 
     def assign(self, assignment: Assignment) -> None:
         """Gives the process a trial."""
@@ -98,7 +100,8 @@ class FusedTrials:
             except EOFError:
                 received, exited = None, exited or self._exit(_EXIT_S)
             if received is not None:
-                return [message for one in received for message in self._take(unpack(*one))]
+                self.wanted, said = received
+                return [message for one in said for message in self._take(unpack(*one))]
             if exited is not None:
                 return self._lost(*exited)
             if (left := deadline - time.monotonic()) <= 0:

@@ -83,6 +83,7 @@ class Task:
         cpus: CPUs that a trial reserves: the threads it computes with.
         gpus: GPUs that a trial reserves; with 0 it sees none.
         heartbeat_s: Seconds between two heartbeats.
+        finds_width: Whether processes that train several trials find out how many at once.
     """
 
     sweep: str
@@ -102,6 +103,7 @@ class Task:
     cpus: float = 1
     gpus: float = 0
     heartbeat_s: float = 2.0
+    finds_width: bool = False
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 

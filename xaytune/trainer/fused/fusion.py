@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset, default_collate
 
 from xaytune.trainer.batches import to_device
-from xaytune.trainer.fused.group import Asked, Group
+from xaytune.trainer.fused.group import FEWEST, Asked, Group
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member, Randomness, States
 from xaytune.trainer.fused.program import signature
-from xaytune.trainer.fused.shape import held_by, shape_of
+from xaytune.trainer.fused.shape import batches_key, held_by, shape_of
+from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
@@ -25,8 +26,6 @@ __all__ = ["Answer", "Fusion"]
 
 logger = logging.getLogger(__name__)
 
-# Fewer steps than this are taken one after the other, which is as fast.
-_FEWEST = 3
 # What is alike waits for others that are not yet as far for so many rounds.
 _PATIENCE = 40
 # How far losses and gradients may be from those of a run that trains alone, by the numbers they are computed in.
@@ -49,20 +48,26 @@ class Fusion:
 
     Args:
         tell: Called with a line about what is not fused, once for each.
+        timed: Whether what is not faster at once trains alone.
 
     Attributes:
         randomness: The global random states.
     """
 
-    def __init__(self, tell: Callable[[str], None] = logger.warning) -> None:
+    def __init__(self, tell: Callable[[str], None] = logger.warning, *, timed: bool = False) -> None:
         self.randomness = Randomness()
-        self._tell = tell
+        self._tell, self._timed = tell, timed
         self._groups: dict[Hashable, Group] = {}
         self._refused: dict[Hashable, str] = {}
         self._failures: dict[Hashable, int] = defaultdict(int)
         self._proven: set[Hashable] = set()
         self._told: set[str] = set()
         self._held: dict[int, Member] = {}  # members by what must be one's own
+
+    @property
+    def most(self) -> int:
+        """How many runs can be trained at once, as far as there was memory."""
+        return min((group.most for group in self._groups.values()), default=sys.maxsize)
 
     def begin(self, run: Run, states: States) -> Member:
         """Takes in a run.
@@ -120,7 +125,7 @@ class Fusion:
     def _alike(self, member: Member) -> tuple[Group, Hashable] | None:
         """Returns what is the same for members whose requests can be done at once; None for one alone."""
         if isinstance(member.request, Evaluation):
-            batches = _batches_key(member.run)
+            batches = batches_key(member.run)
             group = member.group
             if group is None or batches is None or {group.key, (group.key, batches)} & self._refused.keys():
                 return None
@@ -137,7 +142,7 @@ class Fusion:
 
     def _together(self, group: Group, key: Any, found: list[Member]) -> list[Answer]:
         """Does what members of a group ask for, which is alike."""
-        if len(found) < _FEWEST:
+        if len(found) < (FEWEST if key[0] == "evaluation" else group.timing.fewest):
             return [self._alone(member) for member in found]
         settled = sorted((member for member in found if self._settled(member)), key=lambda member: member.row)
         answers = [self._alone(member) for member in found if member.group is not group]
@@ -165,6 +170,8 @@ class Fusion:
         try:
             if (group.key, asked.shapes) not in self._proven:
                 return self._prove(group, asked)
+            if self._timed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
+                return self._time(group, asked)
             steps = group.step(asked)
         except torch.OutOfMemoryError:
             if len(asked.members) == 1:
@@ -202,6 +209,25 @@ class Fusion:
         if group.key not in self._refused:
             self._proven.add((group.key, asked.shapes))
         return answers + (self._at_once(group, asked.part(slice(1, -1))) if len(asked.members) > 2 else [])
+
+    def _time(self, group: Group, asked: Asked) -> list[Answer]:
+        """Takes the step of the last member alone, after those of the others at once, to see which is faster.
+
+        Raises:
+            Exception: The step cannot be taken at once.
+        """
+        others, last = asked.part(slice(-1)), asked.members[-1]
+        device = workings(last.run).stepper.device
+        begun = now(device)
+        steps = group.step(others)
+        together = now(device) - begun
+        last.fetch()
+        begun = now(device)
+        alone = self._alone(last)
+        why = group.timing.took(now(device) - begun, together, len(others.members))
+        if why is not None:
+            self._refuse(group, f"that is faster ({why})")
+        return [*(Answer(member, step) for member, step in zip(others.members, steps, strict=True)), alone]
 
     def _evaluate_at_once(self, group: Group, key: tuple[str, Hashable], members: list[Member]) -> list[Answer]:
         batches = key[1]
@@ -306,25 +332,3 @@ def _distance(one: Tensor, other: Tensor) -> float:
 def _line(error: BaseException) -> str:
     words = str(error).strip().splitlines()
     return f"{type(error).__name__}: {words[0][:200]}" if words else type(error).__name__
-
-
-def _batches_key(run: Run) -> Hashable:
-    """Returns a key of the batches that a run is evaluated on; None where they may not be those of another one."""
-    evaluator = workings(run).evaluator
-    assert evaluator is not None
-    loader: Any = evaluator.loader
-    if evaluator.eval_fn is not None or evaluator.eval_metrics or type(loader) is not DataLoader:
-        return None
-    plain = (
-        type(loader.dataset) is TensorDataset
-        and type(loader.batch_sampler) is BatchSampler
-        and type(loader.sampler) is SequentialSampler
-        and loader.num_workers == 0
-        and loader.collate_fn is default_collate
-        and loader.generator is None
-    )
-    if not plain:
-        return None
-    dataset: Any = loader.dataset
-    tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in dataset.tensors)
-    return tensors, loader.batch_size, loader.drop_last

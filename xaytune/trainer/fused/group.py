@@ -17,11 +17,15 @@ from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.program import Passed, Program, stack
 from xaytune.trainer.fused.rows import Layout, Rows, Taken
+from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.plain import number
 from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped, WindowMeans
 
-__all__ = ["Asked", "Group"]
+__all__ = ["FEWEST", "Asked", "Group"]
+
+# Fewer steps than this are taken one after the other, which is as fast.
+FEWEST = 3
 
 
 class Asked(NamedTuple):
@@ -71,13 +75,14 @@ class Group:
         layout: Of their rows.
         rows: Their rows: the members' are the first ones.
         members: By row.
+        timing: Whether steps at once are faster.
 
     Raises:
         NotFusedError: Its model cannot be copied.
     """
 
     def __init__(self, first: Member, key: Hashable) -> None:
-        self.key = key
+        self.key, self.timing = key, Timing(FEWEST)
         self.most = sys.maxsize
         stepper = workings(first.run).stepper
         self.layout = Layout(first.run)

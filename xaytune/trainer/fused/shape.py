@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset, default_collate
 
 from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of, key_of_type
 from xaytune.trainer.fused.update import COLUMNS
@@ -16,11 +17,9 @@ from xaytune.trainer.objective import Objective
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Stepper
 
-__all__ = ["Watch", "held_by", "shape_of"]
+__all__ = ["Watch", "batches_key", "held_by", "shape_of"]
 
 _HOOKS: Final = tuple(name for name in INTERNAL if name.endswith("_hooks") and "state_dict" not in name)
-# Options of an optimizer that change how it computes, and not what.
-_HOW: Final = frozenset({"foreach", "fused"})
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
 
 
@@ -59,6 +58,28 @@ def held_by(run: Run) -> set[int]:
     tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
     pointers = {tensor.data_ptr() for tensor in tensors if tensor.numel()}
     return pointers | {id(generator) for generator in parts.data.generators}
+
+
+def batches_key(run: Run) -> Hashable:
+    """Returns a key of the batches that a run is evaluated on; None where they may not be those of another one."""
+    evaluator = workings(run).evaluator
+    assert evaluator is not None
+    loader: Any = evaluator.loader
+    if evaluator.eval_fn is not None or evaluator.eval_metrics or type(loader) is not DataLoader:
+        return None
+    plain = (
+        type(loader.dataset) is TensorDataset
+        and type(loader.batch_sampler) is BatchSampler
+        and type(loader.sampler) is SequentialSampler
+        and loader.num_workers == 0
+        and loader.collate_fn is default_collate
+        and loader.generator is None
+    )
+    if not plain:
+        return None
+    dataset: Any = loader.dataset
+    tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in dataset.tensors)
+    return tensors, loader.batch_size, loader.drop_last
 
 
 def _model(model: nn.Module) -> Hashable:

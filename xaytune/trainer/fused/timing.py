@@ -1,0 +1,69 @@
+"""Whether steps are faster taken at once than one after the other: measured on the first ones of a group."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable
+
+import torch
+
+__all__ = ["Timing", "now"]
+
+# So many steps are measured, of which the fastest counts: what disturbs them makes them slower.
+_STEPS = 8
+# Where so many at once are not faster, more would not be either.
+_ENOUGH = 8
+
+
+class Timing:
+    """Times of steps of the same shapes.
+
+    Attributes:
+        fewest: With fewer members than this, steps are taken one after the other.
+        settled: Whether nothing more is to be measured.
+    """
+
+    def __init__(self, fewest: int) -> None:
+        self.fewest, self.settled = fewest, False
+        self._shapes: Hashable = None
+        self._begin_anew()
+
+    def wants(self, shapes: Hashable) -> bool:
+        """Whether a step over batches of such shapes is to be measured; the first ones decide which are."""
+        if self._shapes is None:
+            self._shapes = shapes
+        return not self.settled and shapes == self._shapes
+
+    def took(self, alone: float, together: float, members: int) -> str | None:
+        """Takes in the seconds of a step alone, and of one of several members at once.
+
+        Returns:
+            Why they are not to be fused; None where they are, or it does not show yet.
+        """
+        self._alone = min(self._alone, alone)
+        if together / members < self._together:
+            self._together, self._members = together / members, members
+        self._left -= 1
+        if self._left > 0:
+            return None
+        each, one, self.settled = self._together, self._alone, self._together < self._alone
+        if self.settled:
+            return None
+        if self._members < _ENOUGH:
+            self.fewest = 2 * self._members
+            self._begin_anew()
+            return None
+        self.settled = True
+        return f"a step of {self._members} at once takes {each * 1e3:.3g} ms each, and alone {one * 1e3:.3g} ms"
+
+    def _begin_anew(self) -> None:
+        self._alone = self._together = math.inf
+        self._members, self._left = 0, _STEPS
+
+
+def now(device: torch.device) -> float:
+    """Returns the time, in seconds, when a device has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,121 @@
+"""How many trials a process is to train at once, where the spec leaves that to it: found by trying."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from xaytune.trial.messages import Task
+
+__all__ = ["FIRST_WIDTH", "Memory", "Width", "clock_for"]
+
+FIRST_WIDTH = 8
+MOST = 1024
+# A width is measured for so long, while the process has nearly as many trials.
+_WINDOW_S = 1.0
+_NEARLY = 0.75
+# Twice as many must train so many times as fast: more trials at once cost memory, and a search knows less of them.
+_GAIN = 1.15
+# What twice as many trials take must fit into this share of the memory.
+_SHARE = 0.8
+
+
+class Width:
+    """Doubles while that trains faster and there is memory, and then stays.
+
+    Args:
+        clock: Seconds in which work is done.
+        fits: Tells whether there is memory for twice as many.
+
+    Attributes:
+        wanted: How many trials the process is to be given.
+    """
+
+    def __init__(self, clock: Callable[[], float], fits: Callable[[], bool]) -> None:
+        self.wanted = FIRST_WIDTH
+        self._clock, self._fits = clock, fits
+        self._settled = False
+        self._before = 0.0  # steps a second, with half as many
+        self._begun: float | None = None
+        self._done = 0
+
+    def did(self, steps: int, trials: int, most: int) -> str | None:
+        """Takes in what was done in a round.
+
+        Args:
+            steps: Steps and evaluations.
+            trials: How many the process has.
+            most: How many can be trained at once: where memory ran out, that is known.
+
+        Returns:
+            What was found, once it is.
+        """
+        if self._settled:
+            return None
+        if most < self.wanted:
+            self._settled, self.wanted = True, most
+            return f"{most} at once: there is no memory for more"
+        if trials < _NEARLY * self.wanted:
+            self._begun = None
+            return None
+        now = self._clock()
+        if self._begun is None:
+            self._begun, self._done = now, 0
+            return None
+        self._done += steps
+        if now - self._begun < _WINDOW_S:
+            return None
+        return self._measured(self._done / (now - self._begun))
+
+    def _measured(self, rate: float) -> str | None:
+        if rate >= _GAIN * self._before and 2 * self.wanted <= MOST and self._fits():
+            self.wanted, self._before, self._begun = 2 * self.wanted, rate, None
+            return None
+        self._settled = True
+        if rate < self._before:
+            self.wanted //= 2
+            return f"{self.wanted} at once: {self._before:.0f} steps a second, with twice as many {rate:.0f}"
+        why = f", with half as many {self._before:.0f}" if self._before else ""
+        return f"{self.wanted} at once: {rate:.0f} steps a second{why}"
+
+
+class Memory:
+    """Tells whether there is memory for twice as many trials, by what those that there are have taken.
+
+    Args:
+        gpus: The share of a GPU that a process has; 0 is none.
+    """
+
+    def __init__(self, gpus: float) -> None:
+        self._share = min(1.0, gpus)
+        self._begun_with = _resident()
+
+    def __call__(self) -> bool:
+        """Whether there is."""
+        grown = _resident() - self._begun_with
+        if grown > _SHARE * _available():
+            return False
+        if not self._share:
+            return True
+        import torch
+
+        _, whole = torch.cuda.mem_get_info()
+        return 2 * torch.cuda.max_memory_reserved() <= _SHARE * self._share * whole
+
+
+def clock_for(task: Task) -> Callable[[], float]:
+    """Returns what a process measures its work by: a CPU's time is that of others too."""
+    return time.monotonic if task.gpus else time.process_time
+
+
+def _resident() -> int:
+    """Bytes that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _available() -> int:
+    """Bytes of memory that there are for more."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
