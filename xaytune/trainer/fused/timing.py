@@ -27,7 +27,8 @@ class Timing:
     def __init__(self, fewest: int) -> None:
         self.fewest, self.settled = fewest, False
         self._shapes: Hashable = None
-        self._begin_anew()
+        self._alone = self._together = math.inf
+        self._members, self._left = 0, _STEPS
 
     def wants(self, shapes: Hashable) -> bool:
         """Whether a step over batches of such shapes is to be measured; the first ones decide which are."""
@@ -52,14 +53,11 @@ class Timing:
             return None
         if self._members < _ENOUGH:
             self.fewest = 2 * self._members
-            self._begin_anew()
+            self._alone = self._together = math.inf
+            self._left = _STEPS
             return None
         self.settled = True
         return f"a step of {self._members} at once takes {each * 1e3:.3g} ms each, and alone {one * 1e3:.3g} ms"
-
-    def _begin_anew(self) -> None:
-        self._alone = self._together = math.inf
-        self._members, self._left = 0, _STEPS
 
 
 def now(device: torch.device) -> float:
