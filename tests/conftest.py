@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 import ray
+from hypothesis import HealthCheck, settings
 
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.results import Results
+
+# A busy machine is no failure.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # What a test is marked by: the fixtures that it uses.
 _MARKERS = {"ray": "ray_folder", "browser": "chromium", "cluster": "hosts"}

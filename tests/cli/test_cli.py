@@ -1,4 +1,4 @@
-"""The command line, each command in a process of its own."""
+"""The command line: what trains in a process of its own, what is refused in this one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import ray
+from click.testing import CliRunner, Result
 
 from tests.conftest import Cli
+from xaytune.cli.main import main
 from xaytune.records.journal import FILE_NAME, Journal, read_events
 from xaytune.records.results import Results
 from xaytune.sweep.spec import SweepSpec
@@ -32,6 +34,13 @@ def spec_file(folder: Path, recipe: str, num_samples: int = 2, more: str = "") -
     path = folder / f"{recipe}.yaml"
     path.write_text(SPEC.format(recipe=recipe, num_samples=num_samples) + more)
     return str(path)
+
+
+def here(*arguments: str) -> Result:
+    """Runs a command in this process, which has imported what it needs; an exception is not an exit code."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +99,16 @@ def test_a_run_without_a_terminal_prints_a_few_plain_lines_that_name_the_best(di
     assert f"  checkpoint  {best.checkpoint}" in lines
 
 
-def test_status_and_best_tell_of_a_sweep_by_name(digits: tuple[Path, str], cli: Cli) -> None:
-    status = json.loads(cli("status", str(digits[0]), "--json").stdout)
+def test_status_and_best_tell_of_a_sweep(digits: tuple[Path, str]) -> None:
+    status = json.loads(here("status", str(digits[0]), "--json").stdout)
     assert (status["sweep"], status["state"]) == ("digits", "completed")
     assert status["trials"].keys() == {"pending", "running", "paused", "completed", "stopped", "failed"}
-    best = json.loads(cli("best", str(digits[0]), "--json").stdout)
+    best = json.loads(here("best", str(digits[0]), "--json").stdout)
     assert best == status["best"]
     assert {"trial", "config", "metrics", "value", "checkpoint"} <= best.keys()
     assert best["metrics"]["eval_accuracy"] == best["value"]
-    assert f"best: trial {best['trial']}" in cli("best", str(digits[0])).stdout
-    assert "digits: completed" in cli("status", str(digits[0])).stdout
+    assert f"best: trial {best['trial']}" in here("best", str(digits[0])).stdout
+    assert "digits: completed" in here("status", str(digits[0])).stdout
 
 
 def test_run_takes_a_name_a_number_of_samples_and_settings_and_prints_json(tmp_path: Path, cli: Cli) -> None:
@@ -172,19 +181,19 @@ def test_resume_adds_trials_to_a_sweep_and_leaves_what_was_finished(
     ],
 )
 def test_a_resume_that_would_change_what_was_decided_is_refused(
-    tmp_path: Path, cli: Cli, curved: Path, arguments: list[str], message: str
+    curved: Path, arguments: list[str], message: str
 ) -> None:
     before = (curved / FILE_NAME).read_bytes()
-    done = cli("resume", str(curved), *arguments)
-    assert done.returncode == 2
+    done = here("resume", str(curved), *arguments)
+    assert done.exit_code == 2
     assert message in done.stderr
     assert (curved / FILE_NAME).read_bytes() == before
 
 
-def test_resuming_a_sweep_that_is_done_says_so_and_changes_nothing(cli: Cli, curved: Path) -> None:
+def test_resuming_a_sweep_that_is_done_says_so_and_changes_nothing(curved: Path) -> None:
     before = (curved / FILE_NAME).read_bytes()
-    done = cli("resume", str(curved))
-    assert done.returncode == 0
+    done = here("resume", str(curved))
+    assert done.exit_code == 0
     assert "curve: completed" in done.stdout
     assert (curved / FILE_NAME).read_bytes() == before
 
@@ -197,14 +206,14 @@ def test_trials_that_a_typo_failed_are_begun_again_once_it_is_mended(tmp_path: P
     assert json.loads(done.stdout)["trials"]["completed"] == 3
 
 
-def test_a_sweep_that_is_running_cannot_be_resumed(tmp_path: Path, cli: Cli) -> None:
+def test_a_sweep_that_is_running_cannot_be_resumed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "busy" / FILE_NAME)
     spec = SweepSpec.parse(
         {"recipe": "tests.recipes:curve", "metric": "score", "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
     )
     journal.write("sweep", state="running", name="busy", spec=spec.plain(), num_trials=1, host="here", pid=1)
-    done = cli("resume", "busy")
-    assert done.returncode == 2
+    done = here("resume", "busy", "--storage", str(tmp_path))
+    assert done.exit_code == 2
     assert "busy: the sweep is running, in another process" in done.stderr
     journal.close()
 
@@ -231,9 +240,9 @@ def test_try_shows_the_traceback_of_a_recipe_that_raises(tmp_path: Path, cli: Cl
     assert "in fail" in done.stderr
 
 
-def test_check_says_what_a_sweep_will_do_without_running_it(cli: Cli) -> None:
-    done = cli("check", "sweeps/digits.yaml")
-    assert done.returncode == 0
+def test_check_says_what_a_sweep_will_do_without_running_it() -> None:
+    done = here("check", "sweeps/digits.yaml")
+    assert done.exit_code == 0
     assert "36" in done.stdout
     assert "judged at levels up to the epochs that the recipe trains" in done.stdout
     assert "cpu 1" in done.stdout
@@ -252,7 +261,7 @@ def test_check_says_what_a_sweep_will_do_without_running_it(cli: Cli) -> None:
     ],
 )
 def test_bad_input_gets_a_message_and_exit_code_2(
-    tmp_path: Path, cli: Cli, command: str, settings: list[str], message: str
+    tmp_path: Path, ray_here: None, command: str, settings: list[str], message: str
 ) -> None:
     if command == "try":  # whose --set sets parameters: the spec itself is at fault
         lines = "".join(f"{name}: {value}\n" for name, _, value in (s.partition("=") for s in settings))
@@ -261,10 +270,12 @@ def test_bad_input_gets_a_message_and_exit_code_2(
             if not any(line.startswith(s.partition("=")[0] + ":") for s in settings)
         )  # fmt: skip
         (tmp_path / "bad.yaml").write_text(base + lines)
-        done = cli(command, str(tmp_path / "bad.yaml"))
+        done = here(command, str(tmp_path / "bad.yaml"))
     else:
-        done = cli(command, spec_file(tmp_path, "curve"), *(word for s in settings for word in ("--set", s)))
-    assert done.returncode == 2
+        storage = ["--storage", str(tmp_path)] if command == "run" else []
+        words = (word for setting in settings for word in ("--set", setting))
+        done = here(command, spec_file(tmp_path, "curve"), *storage, *words)
+    assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert not list(tmp_path.glob(f"*/{FILE_NAME}"))
@@ -285,10 +296,11 @@ def test_bad_input_gets_a_message_and_exit_code_2(
     ],
 )
 def test_arguments_that_make_no_sense_get_a_message_and_exit_code_2(
-    cli: Cli, arguments: list[str], message: str
+    tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    done = cli(*arguments)
-    assert done.returncode == 2
+    storage = ["--storage", str(tmp_path)] if arguments[0] in ("status", "best", "resume") else []
+    done = here(*arguments, *storage)
+    assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from tests.sweep.drawn import configurations, typed
 from tests.sweep.values_to_import import Model, Optimizer
@@ -87,7 +87,7 @@ def test_a_table_has_the_values_themselves_and_files_have_their_text(tmp_path: P
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(configurations)
 def test_any_configuration_comes_back_from_a_journal_equal_and_of_its_types(
     tmp_path_factory: pytest.TempPathFactory, value: Any

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xaytune.errors import JournalError
@@ -179,7 +179,6 @@ anything = st.recursive(
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), anything, max_size=3), max_size=4), st.floats(0, 1))
 def test_any_prefix_of_a_journals_bytes_loads_as_a_prefix_of_its_events(
     tmp_path_factory: pytest.TempPathFactory, configs: list[dict[str, object]], cut: float

@@ -81,7 +81,7 @@ def test_a_hyperband_sweep_that_is_resumed_with_more_trials_ends_them_all_and_ch
         assert set(map(repr, ended)) <= set(map(repr, now))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     workers=st.integers(1, 20), num_samples=st.integers(1, 40), scheduler=st.sampled_from([*SCHEDULERS, CURVES])
 )

@@ -95,7 +95,6 @@ def assert_decides_as(ray: Any, options: dict[str, Any], mode: str, curves: Curv
             del running[number]
 
 
-@settings(deadline=None)
 @given(CURVES, MODES, ORDERS, st.integers(1, 3), st.sampled_from([2, 3, 4, 2.5]), st.integers(3, 12))
 def test_asha(curves: Curves, mode: str, order: Random, grace: int, factor: float, max_t: int) -> None:
     options: dict[str, Any] = {"grace_period": grace, "reduction_factor": factor, "max_t": max_t}
@@ -103,7 +102,6 @@ def test_asha(curves: Curves, mode: str, order: Random, grace: int, factor: floa
     assert_decides_as(ray, {"algorithm": "asha", **options}, mode, curves, order)
 
 
-@settings(deadline=None)
 @given(CURVES, MODES, ORDERS, st.integers(1, 4), st.integers(1, 4))
 def test_median_stopping(curves: Curves, mode: str, order: Random, grace: int, required: int) -> None:
     options: dict[str, Any] = {"grace_period": grace, "min_samples_required": required}
@@ -111,7 +109,7 @@ def test_median_stopping(curves: Curves, mode: str, order: Random, grace: int, r
     assert_decides_as(ray, {"algorithm": "median", **options}, mode, curves, order)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.lists(SCORES, min_size=30, max_size=30), min_size=1, max_size=26),
     MODES,

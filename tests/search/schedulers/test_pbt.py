@@ -76,7 +76,7 @@ domains = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.dictionaries(st.sampled_from("abcde"), domains, min_size=1),
     st.integers(0, 99),
