@@ -50,8 +50,12 @@ def _history(results: Results) -> pd.DataFrame:
 
 def _write(table: pd.DataFrame, file: Path) -> Path:
     if file.suffix == ".json":
-        known = table.astype(object).where(table.notna(), None)
-        rows = [{name: _plain(name, value) for name, value in row.items()} for row in known.to_dict("records")]
+        missing = table.isna() & (table.dtypes != object)  # in a column of objects nan is a value
+        known = table.astype(object).mask(missing, None)
+        rows = [
+            {name: _plain(name, value) for name, value in zip(known, row, strict=True)}
+            for row in known.itertuples(index=False, name=None)  # to_dict would make Python's of numpy's numbers
+        ]
         file.write_text(json.dumps(rows, allow_nan=False))
         return file
     objects = [str(name) for name in table if table[name].dtype == object]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Results", "dotted"]
 
+_ABSENT = object()
+
 
 class Results:
     """What a sweep found, or has found so far.
@@ -108,7 +110,7 @@ class Results:
         import pandas as pd
 
         rows = [_row(trial) for trial in self.trials]
-        return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in _names(rows)})
+        return pd.DataFrame({name: _column(name, [row.get(name, _ABSENT) for row in rows]) for name in _names(rows)})
 
     def plot(self, name: str | None = None) -> Any:
         """Returns the report's plots as plotly's figures; a notebook shows them.
@@ -153,11 +155,13 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(names, key=lambda name: next((n for n, kind in enumerate(kinds, 1) if name.startswith(kind)), 0))
 
 
-def _column(values: list[Any]) -> Any:
-    """A column that keeps each value as it is: pandas would make True of 1, or 8.0 of 8 where one is missing."""
+def _column(name: str, found: list[Any]) -> Any:
+    """A column that keeps each value as it is: pandas would make True of 1, 8.0 of 8 and nan of None."""
     import pandas as pd
 
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {float} or (kinds <= {int} and None not in values) or (kinds <= {bool} and None not in values):
-        return values
-    return pd.Series(values, dtype=object)
+    column = [None if value is _ABSENT else value for value in found]
+    kinds = {type(value) for value in column if value is not None}
+    of_numbers = kinds <= {float} or (kinds in ({int}, {bool}) and None not in column)
+    if name.startswith("config.") and any(value is None or value != value for value in found):
+        of_numbers = False  # None and nan are values of configurations, and differ
+    return column if of_numbers else pd.Series(column, dtype=object)
