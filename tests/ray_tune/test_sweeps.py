@@ -317,6 +317,13 @@ def test_ray_domains_mean_what_they_mean_to_ray() -> None:
         Sweep("a:b", metric="m", mode="max", space={"a": tune.randn(0, 1)})
 
 
+@pytest.mark.parametrize("choices", [tune.choice, tune.grid_search])
+def test_a_domain_of_rays_within_a_choice_is_refused_with_its_place(choices: Any) -> None:
+    space = {"opt": choices([{"name": "sgd", "momentum": tune.uniform(0, 1)}, {"name": "adam"}])}
+    with pytest.raises(SpecError, match=r"^space\.opt\.\w+\.0\.momentum: takes values, not domains: give each"):
+        Sweep("a:b", metric="m", mode="max", space=space)
+
+
 def test_a_callback_that_stops_a_trial_before_its_first_evaluation_does_not_end_the_sweep(run: Run) -> None:
     results = run("stopped_early_for_some", space={"x": {"grid": [0.1, 0.9]}})
     assert results.sweep.state == "completed"

@@ -1,4 +1,4 @@
-"""A space of 20 configurations that has every kind of domain and of value, and a recipe that notes what it is given."""
+"""A space of 20 configurations with every kind of domain and value, and a recipe that notes what it is given."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray import tune
@@ -77,17 +77,34 @@ def to_ray(domain: Domain) -> Any:
 def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
     if isinstance(value, Mapping):
         if list(value) == ["grid_search"]:
-            return {"grid": list(value["grid_search"])}
+            return {"grid": _choices(value["grid_search"], (*path, "grid_search"), problems)}
         return {key: _plain(item, (*path, key), problems) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(item, (*path, index), problems) for index, item in enumerate(value))
     if not isinstance(value, sample.Domain):
         return value
+    if isinstance(value, sample.Categorical):
+        return {"choice": _choices(value.categories, (*path, "choice"), problems)}
     domain = _domain(value)
     if domain is None:
         names = "uniform, loguniform, quniform, randint, lograndint, choice and grid_search"
         problems.append(Problem(path, f"of Ray's domains {names} are known (got {value.domain_str})"))
     return domain
+
+
+def _choices(values: Any, path: Path, problems: list[Problem]) -> list[Any]:
+    message = "takes values, not domains: give each its own name and a 'when'"
+    problems += [Problem(place, message) for place in _domains_in(values, path)]
+    return list(values)
+
+
+def _domains_in(value: Any, path: Path) -> Iterator[Path]:
+    """Yields the places of Ray's domains in a value."""
+    if isinstance(value, sample.Domain):
+        yield path
+    elif isinstance(value, (Mapping, list, tuple)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _domains_in(item, (*path, key))
 
 
 def _domain(value: sample.Domain) -> dict[str, Any] | None:
@@ -98,8 +115,6 @@ def _domain(value: sample.Domain) -> dict[str, Any] | None:
     log = isinstance(sampler, sample.LogUniform)
     if not (log or isinstance(sampler, sample.Uniform)):
         return None
-    if isinstance(value, sample.Categorical):
-        return {"choice": list(value.categories)}
     if isinstance(value, sample.Float):
         if step is None:
             return {"loguniform" if log else "uniform": [value.lower, value.upper]}

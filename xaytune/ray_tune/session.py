@@ -196,10 +196,6 @@ def _check_environment() -> None:
             f"the path of the temporary folder is too long for Ray's sockets (got {folder}): set RAY_TMPDIR to a "
             "short one, such as /tmp"
         )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SessionError(
-            f"Ray cannot write to the temporary folder {folder}: set RAY_TMPDIR to one that can be written"
-        )
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
         raise SessionError(
             "PYTHONWARNINGS makes warnings errors, which ends Ray's own processes "
@@ -218,7 +214,11 @@ def _started() -> _LocalNode:
     try:
         return _LocalNode()
     except Exception as error:
-        raise SessionError(f"Ray cannot be started on this machine: {type(error).__name__}: {error}") from error
+        folders = isinstance(error, OSError) and error.filename is not None
+        mend = "; set RAY_TMPDIR and HOME to folders that can be written" if folders else ""
+        raise SessionError(
+            f"Ray cannot be started on this machine: {type(error).__name__}: {error}{mend}"
+        ) from error
     finally:
         services.ConsolePopen = popen  # type: ignore[misc]
 

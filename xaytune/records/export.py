@@ -50,7 +50,8 @@ def _history(results: Results) -> pd.DataFrame:
 
 def _write(table: pd.DataFrame, file: Path) -> Path:
     if file.suffix == ".json":
-        missing = table.isna() & (table.dtypes != object)  # in a column of objects nan is a value
+        missing = table.isna()
+        missing[table.select_dtypes(object).columns] = False  # nan is a value there
         known = table.astype(object).mask(missing, None)
         rows = [
             {name: _plain(name, value) for name, value in zip(known, row, strict=True)}

@@ -110,7 +110,8 @@ class Results:
         import pandas as pd
 
         rows = [_row(trial) for trial in self.trials]
-        return pd.DataFrame({name: _column(name, [row.get(name, _ABSENT) for row in rows]) for name in _names(rows)})
+        columns = {name: [row.get(name, _ABSENT) for row in rows] for name in _names(rows)}
+        return pd.DataFrame({name: _column(name, found) for name, found in columns.items()})
 
     def plot(self, name: str | None = None) -> Any:
         """Returns the report's plots as plotly's figures; a notebook shows them.
