@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -17,9 +18,10 @@ from tests.conftest import Run
 from tests.ray_tune.sweeps import ASHA, events_of, fired
 from tests.recipes import STEPS_PER_EPOCH, note_events, score
 from xaytune.errors import SpecError
-from xaytune.ray_tune.sweep import Sweep
+from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import FILE_NAME, Event
 from xaytune.records.results import Results
+from xaytune.trial.trial import Trial
 
 
 @pytest.fixture(scope="module")
@@ -378,16 +380,32 @@ def test_a_diverged_trial_counts_as_worst_at_its_rung(run: Run) -> None:
     assert str(reasons[4]).startswith("rung 4:")
 
 
-def test_a_recipe_that_cannot_be_sent_leaves_nothing_and_one_that_is_not_found_again_is_noted(
-    ray_here: None, tmp_path: Path
-) -> None:
+def test_a_recipe_that_cannot_be_sent_leaves_nothing(tmp_path: Path) -> None:
     options: dict[str, Any] = {"metric": "score", "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
     lock = threading.Lock()
     with pytest.raises(SpecError, match=r"cannot be sent to its trials, .*: lock \(a lock\)"):
         Sweep(lambda config, trial: lock.locked(), **options).run(name="locked", storage=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    results = Sweep(lambda config, trial: config["x"], **options).run(name="lambda", storage=tmp_path)
-    assert results.best is not None
-    assert results.best.value == results.best.config["x"]
+
+
+def its_score(config: dict[str, Any], trial: Trial) -> float:
+    return float(config["x"])
+
+
+def test_a_script_resumes_a_sweep_of_its_own_recipe_which_the_command_line_is_told_not_to_find(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(its_score, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "its_score", its_score, raising=False)
+    sweep = Sweep(its_score, metric="score", mode="max", space={"x": {"uniform": [0, 1]}}, scheduler="asha")
+    results = sweep.run(name="script", storage=tmp_path)
     (note,) = (event["text"] for event in events_of(results) if event["event"] == "note")
-    assert "is a lambda: it cannot be found by its name later" in note
+    assert "its_score is defined in the script or notebook itself: it cannot be found by its name later" in note
+    results = resume("script", storage=tmp_path, overrides={"num_samples": 2})
+    assert [trial.value for trial in results.trials] == [trial.config["x"] for trial in results.trials]
+    assert len(results.trials) == 2
+    monkeypatch.delattr(sys.modules["__main__"], "its_score")
+    with pytest.raises(
+        SpecError, match="its_score was defined in a script or notebook, which this process"
+    ):
+        resume("script", storage=tmp_path, overrides={"num_samples": 3})

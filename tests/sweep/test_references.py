@@ -72,6 +72,11 @@ def test_a_recipe_of_the_script_itself_is_found_there_and_nowhere_else(monkeypat
     assert references.resolve("__main__:train_here") is train
     with pytest.raises(ValueError, match=r"defined in a script or notebook, .* --set recipe=MODULE:gone"):
         references.resolve("__main__:gone")
+    here = {("recipe",): "__main__:train_here", ("setup",): "os:getcwd"}
+    with pytest.raises(SpecError, match="recipe: train_here was defined in a script or notebook"):
+        references.own_functions(here)
+    monkeypatch.setattr(train, "__module__", "__main__")
+    assert references.own_functions(here) == {("recipe",): train}
     with pytest.raises(ValueError, match="a lambda or a function inside of another: give it again"):
         references.resolve(f"{__name__}:closure.<locals>.inner")
 

@@ -35,7 +35,7 @@ from xaytune.search.method import SearchMethod
 from xaytune.sweep.gpus import unused_gpus
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import Reference
-from xaytune.sweep.references import check_shippable, not_found_again
+from xaytune.sweep.references import check_shippable, not_found_again, own_functions
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
 from xaytune.trial.process import start_template
@@ -132,6 +132,8 @@ def resume_sweep(
     spec = resumed_spec(results.sweep, overrides or {})
     if results.sweep.done and spec.num_trials == results.sweep.num_trials:
         return results
+    spec = _with_own_functions(spec)
+    check_shippable(dict(_references(spec)), cloudpickle.dumps)
     try:
         place.fetch_histories()
     except OSError as error:
@@ -164,6 +166,22 @@ def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
         message = f"the sweep has {len(sweep.trials)} trials already (got {spec.num_trials} in all)"
         raise SpecError([Problem(("num_samples",), message)])
     return spec
+
+
+def _with_own_functions(spec: SweepSpec) -> SweepSpec:
+    """Returns a spec with the functions of this script or notebook in place of their names."""
+    trackers = {("trackers", index): tracker.tracker for index, tracker in enumerate(spec.trackers)}
+    own = own_functions({**dict(_references(spec)), **trackers})
+    update = {
+        "recipe": own.get(("recipe",), spec.recipe),
+        "setup": own.get(("setup",), spec.setup),
+        "callbacks": [own.get(("callbacks", index), callback) for index, callback in enumerate(spec.callbacks)],
+        "trackers": [
+            tracker.model_copy(update={"tracker": own.get(("trackers", index), tracker.tracker)})
+            for index, tracker in enumerate(spec.trackers)
+        ],
+    }
+    return spec.model_copy(update=update)
 
 
 def _drive(

@@ -26,6 +26,7 @@ __all__ = [
     "check_shippable",
     "never_reported",
     "not_found_again",
+    "own_functions",
     "problems_of",
     "resolve",
     "use_import_paths",
@@ -100,6 +101,29 @@ def not_found_again(reference: Reference) -> str | None:
         f"{name} is {kind}: it cannot be found by its name later, so that the command line cannot resume the "
         'sweep; from Python, xaytune.resume(NAME, overrides={"recipe": ...}) can'
     )
+
+
+def own_functions(references: Mapping[Path, Reference]) -> dict[Path, Callable[..., Any]]:
+    """Returns the functions that are those of the script or notebook itself, which no other process finds by name.
+
+    Args:
+        references: By their paths in the spec.
+
+    Raises:
+        SpecError: This process is not that script or notebook.
+    """
+    found, problems = {}, []
+    for path, reference in references.items():
+        if isinstance(reference, str) and reference.startswith("__main__:"):
+            try:
+                found[path] = resolve(reference)
+                if found[path].__module__ != "__main__":  # one of the command line's, of the same name
+                    raise ValueError(_nothing_there(*reference.split(":"), found[path]))
+            except ValueError as error:
+                problems.append(Problem(path, str(error)))
+    if problems:
+        raise SpecError(problems)
+    return found
 
 
 def check_references(
