@@ -405,7 +405,5 @@ def test_a_script_resumes_a_sweep_of_its_own_recipe_which_the_command_line_is_to
     assert [trial.value for trial in results.trials] == [trial.config["x"] for trial in results.trials]
     assert len(results.trials) == 2
     monkeypatch.delattr(sys.modules["__main__"], "its_score")
-    with pytest.raises(
-        SpecError, match="its_score was defined in a script or notebook, which this process"
-    ):
+    with pytest.raises(SpecError, match="its_score was defined in a script or notebook, which this process"):
         resume("script", storage=tmp_path, overrides={"num_samples": 3})

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
+from xaytune.errors import Path as ProblemPath
 from xaytune.errors import SpecError
 from xaytune.sweep import references
 from xaytune.sweep.options import Reference
@@ -72,7 +73,7 @@ def test_a_recipe_of_the_script_itself_is_found_there_and_nowhere_else(monkeypat
     assert references.resolve("__main__:train_here") is train
     with pytest.raises(ValueError, match=r"defined in a script or notebook, .* --set recipe=MODULE:gone"):
         references.resolve("__main__:gone")
-    here = {("recipe",): "__main__:train_here", ("setup",): "os:getcwd"}
+    here: dict[ProblemPath, Reference] = {("recipe",): "__main__:train_here", ("setup",): "os:getcwd"}
     with pytest.raises(SpecError, match="recipe: train_here was defined in a script or notebook"):
         references.own_functions(here)
     monkeypatch.setattr(train, "__module__", "__main__")

@@ -170,8 +170,9 @@ def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
 
 def _with_own_functions(spec: SweepSpec) -> SweepSpec:
     """Returns a spec with the functions of this script or notebook in place of their names."""
-    trackers = {("trackers", index): tracker.tracker for index, tracker in enumerate(spec.trackers)}
-    own = own_functions({**dict(_references(spec)), **trackers})
+    named = dict(_references(spec))
+    named |= {("trackers", index): tracker.tracker for index, tracker in enumerate(spec.trackers)}
+    own = own_functions(named)
     update = {
         "recipe": own.get(("recipe",), spec.recipe),
         "setup": own.get(("setup",), spec.setup),

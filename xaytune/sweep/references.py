@@ -118,7 +118,7 @@ def own_functions(references: Mapping[Path, Reference]) -> dict[Path, Callable[.
             try:
                 found[path] = resolve(reference)
                 if found[path].__module__ != "__main__":  # one of the command line's, of the same name
-                    raise ValueError(_nothing_there(*reference.split(":"), found[path]))
+                    raise ValueError(_nothing_there("__main__", reference.partition(":")[2], found[path]))
             except ValueError as error:
                 problems.append(Problem(path, str(error)))
     if problems:
