@@ -9,6 +9,7 @@ import secrets
 
 # Where each campaign is: a function of the number of runs and a seed, which raises at the first failure.
 CAMPAIGNS = {
+    "cuts": "tests.simulation.test_simulation:campaign",
     "kills": "tests.campaigns.kills:run",
     "fused": "tests.campaigns.fused:run",
     "fused-depart": "tests.campaigns.fused_sweeps:depart",

@@ -74,12 +74,12 @@ class TestTpe(SamplerContract):
 
 
 class TestGp(SamplerContract):
-    trials = 8  # a draw from its model takes a tenth of a second
-    learning_trials = 16
+    trials = 6  # a draw from its model takes a tenth of a second
+    learning_trials = 13
     prefixes = 2
 
     def make_sampler(self) -> Sampler:
-        return GpSampler(n_startup_trials=7)
+        return GpSampler(n_startup_trials=5)
 
 
 class TestCmaes(SamplerContract):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +46,44 @@ def story(results: Results) -> list[tuple[object, ...]]:
     ]
 
 
+ALL = [*itertools.product(SCHEDULERS, ["random", "tpe"]), (CURVES, "random")]
+
+
 @pytest.mark.parametrize(
     ("scheduler", "search"),
-    [*itertools.product(SCHEDULERS, ["random", "tpe"]), (CURVES, "random")],
+    ALL,
     ids=lambda option: option["algorithm"] if isinstance(option, dict) else option,
 )
 def test_a_sweep_that_is_cut_off_anywhere_ends_with_the_same_decisions(
     tmp_path: Path, scheduler: dict[str, Any], search: str
 ) -> None:
-    whole = spec(scheduler, search={"algorithm": search, "seed": 3})
-    undisturbed = simulate(whole, POWER_LAW, Place(tmp_path / "whole"), workers=1)
-    lines = (tmp_path / "whole" / FILE_NAME).read_bytes().splitlines(keepends=True)
-    for cut in range(1, len(lines), 7):
-        folder = tmp_path / f"cut-{cut}"
-        folder.mkdir()
-        (folder / FILE_NAME).write_bytes(b"".join(lines[:cut]))
-        resumed = simulate(whole, POWER_LAW, Place(folder), workers=1)
-        assert story(resumed.results) == story(undisturbed.results)
+    check_cuts(tmp_path, scheduler, search, seed=3, cuts=3)
+
+
+def check_cuts(folder: Path, scheduler: dict[str, Any], search: str, seed: int, cuts: int) -> None:
+    """Cuts the journal of a sweep off, at its beginning and at random, and resumes the sweep from there."""
+    whole = spec(scheduler, search={"algorithm": search, "seed": seed})
+    undisturbed = story(simulate(whole, POWER_LAW, Place(folder / "whole"), workers=1).results)
+    lines = (folder / "whole" / FILE_NAME).read_bytes().splitlines(keepends=True)
+    for cut in [1, *random.Random(seed).sample(range(2, len(lines)), cuts)]:
+        place = _cut(folder, lines, cut)
+        assert story(simulate(whole, POWER_LAW, place, workers=1).results) == undisturbed, (scheduler, search, cut)
+
+
+def _cut(folder: Path, lines: list[bytes], cut: int) -> Place:
+    """The place of a sweep of which so many lines of a journal are left."""
+    place = Place(folder / f"cut-{cut}")
+    place.folder.mkdir()
+    (place.folder / FILE_NAME).write_bytes(b"".join(lines[:cut]))
+    return place
+
+
+def campaign(runs: int, first: int) -> None:
+    """Cuts sweeps of so many seeds off, each at ten places."""
+    for seed in range(first, first + runs):
+        for scheduler, search in ALL:
+            with tempfile.TemporaryDirectory() as folder:
+                check_cuts(Path(folder), scheduler, search, seed, cuts=10)
 
 
 def test_a_hyperband_sweep_that_is_resumed_with_more_trials_ends_them_all_and_changes_no_end(
@@ -70,20 +93,18 @@ def test_a_hyperband_sweep_that_is_resumed_with_more_trials_ends_them_all_and_ch
     simulate(spec(hyperband, num_samples=9), POWER_LAW, Place(tmp_path / "whole"), workers=3)
     lines = (tmp_path / "whole" / FILE_NAME).read_bytes().splitlines(keepends=True)
     for cut in (len(lines) // 3, 2 * len(lines) // 3, len(lines)):
-        folder = tmp_path / f"cut-{cut}"
-        folder.mkdir()
-        (folder / FILE_NAME).write_bytes(b"".join(lines[:cut]))
-        ended = [one for one in story(Results(folder)) if one[2] in ("completed", "stopped")]
-        resumed = simulate(spec(hyperband, num_samples=40), POWER_LAW, Place(folder), workers=3)
+        place = _cut(tmp_path, lines, cut)
+        ended = [one for one in story(Results(place)) if one[2] in ("completed", "stopped")]
+        resumed = simulate(spec(hyperband, num_samples=40), POWER_LAW, place, workers=3)
         now = story(resumed.results)
         assert len(now) == 40
         assert {one[2] for one in now} == {"completed", "stopped"}
         assert set(map(repr, ended)) <= set(map(repr, now))
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
-    workers=st.integers(1, 20), num_samples=st.integers(1, 40), scheduler=st.sampled_from([*SCHEDULERS, CURVES])
+    workers=st.integers(1, 20), num_samples=st.integers(1, 30), scheduler=st.sampled_from([*SCHEDULERS, CURVES])
 )
 def test_every_trial_of_a_simulated_sweep_ends(
     tmp_path_factory: pytest.TempPathFactory, workers: int, num_samples: int, scheduler: dict[str, Any]

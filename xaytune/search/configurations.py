@@ -12,6 +12,7 @@ from typing import Any
 from xaytune.errors import Problem, nearest
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
 from xaytune.sweep.space import Space
+from xaytune.sweep.values import key, same
 
 __all__ = [
     "configuration_key",
@@ -82,7 +83,7 @@ def distance(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> 
 
 def _apart(domain: Domain, one: Any, other: Any) -> float:
     if isinstance(domain, Categorical):
-        return float(one != other)
+        return float(not same(one, other))
     if domain.log:
         return float(abs(math.log(one / other)) / math.log(domain.high / domain.low))
     return float(abs(one - other) / (domain.high - domain.low))
@@ -92,11 +93,13 @@ def configuration_key(space: Space, config: Mapping[str, Any]) -> int:
     """Returns a number that two configurations share only where they are the same."""
     values = space.values(config)
     keys = [(p.name, _key(p.domain, values[p.name])) for p in space.parameters if p.name in values]
-    text = json.dumps(keys, default=str, sort_keys=True)
+    text = json.dumps(keys, default=str)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _key(domain: Domain, value: Any) -> Any:
+    if isinstance(domain, Categorical):
+        return key(value)  # which tells (1, 2) from [1, 2]
     if isinstance(domain, Float) and domain.q is not None:
         return round((value - domain.low) / domain.q)  # the same step, however it was computed
     return value

@@ -126,6 +126,15 @@ class Categorical:
         more = ", ..." if len(self.choices) > _MOST_SHOWN else ""
         raise ValueError(f"must be one of {shown}{more} (got {value!r})")
 
+    def index(self, value: Any) -> int:
+        """Returns the place of a value among the choices.
+
+        Raises:
+            ValueError: It is none of them.
+        """
+        accepted = self.accept(value)
+        return next(place for place, choice in enumerate(self.choices) if choice is accepted)
+
 
 Domain = Float | Integer | Categorical
 

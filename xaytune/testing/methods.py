@@ -63,7 +63,7 @@ class SearchMethodContract(ABC):
         assert sorted(played.ends) == list(range(self.trials))
         assert not played.paused
 
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", range(3))
     def test_trials_that_fail_diverge_or_end_by_themselves_hold_up_no_other(self, seed: int) -> None:
         played = play(self.make(self.setting()), sometimes_not_finite, seed=seed, faults=0.1)
         assert sorted(played.ends) == list(range(self.trials))
@@ -122,7 +122,7 @@ class SearchMethodContract(ABC):
             paused = {trial for trial, action in newest.items() if isinstance(action, (Pause, Exploit))}
             assert left.paused == paused - ended
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", range(2))
     def test_every_configuration_is_one_of_the_space(self, seed: int) -> None:
         setting = self.setting(seed=seed)
         played = play(self.make(setting), rising, workers=2, seed=seed)
@@ -142,7 +142,7 @@ class SearchMethodContract(ABC):
             _without_values(call.answer) for call in smallest.calls
         ]
 
-    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("seed", range(3))
     @pytest.mark.parametrize("mode", ["max", "min"])
     def test_the_trial_that_is_best_at_every_time_trains_to_its_end(self, mode: Any, seed: int) -> None:
         ranks = seeded(seed).sample(range(self.trials), self.trials)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -72,8 +73,9 @@ class Played:
             carried_out: Whether what was decided last was carried out.
         """
         events: list[Event] = []
+        trials = itertools.count()
         for index, call in enumerate(self.calls[:count]):
-            events += _events(call, len([e for e in events if e["event"] == "trial"]))
+            events += _events(call, trials)
             if carried_out or index < count - 1:
                 events += _carried_out(call)
         return events
@@ -213,10 +215,10 @@ def play(
     return _Players(method, curve, workers, end, Random(seed), faults).run()
 
 
-def _events(call: Call, trials: int) -> list[Event]:
-    """Returns the events of the journal that make a call known."""
+def _events(call: Call, trials: Iterator[int]) -> list[Event]:
+    """Returns the events of the journal that make a call known; new trials take the next of the numbers."""
     if isinstance(call.answer, NewTrial):
-        return [{"event": "trial", "trial": trials, "config": call.answer.config, "seed": 0}]
+        return [{"event": "trial", "trial": next(trials), "config": call.answer.config, "seed": 0}]
     if call.name == "on_resume":
         return [{"event": "resume", "trial": call.arguments[0]}]
     if call.name == "on_result":

@@ -106,7 +106,7 @@ class Choice(Axis):
     """Choices: one feature each, so that any two are equally far apart."""
 
     def __init__(self, domain: Categorical) -> None:
-        self.choices = domain.choices
+        self._domain = domain
         self.width = self.count = len(domain.choices)
 
     def settle(self, coordinates: Coordinates) -> Coordinates:
@@ -117,13 +117,17 @@ class Choice(Axis):
         """Returns which choice a coordinate stands for."""
         return np.clip(np.floor(coordinates * self.width), 0, self.width - 1)
 
+    def place(self, value: Any) -> int:
+        """Returns which choice a value is."""
+        return self._domain.index(value)
+
     def value(self, coordinate: float) -> Any:
         """Returns the value at a coordinate."""
-        return self.choices[int(self.index(np.asarray(coordinate)))]
+        return self._domain.choices[int(self.index(np.asarray(coordinate)))]
 
     def coordinate(self, value: Any) -> float:
         """Returns the coordinate of a value."""
-        return (self.choices.index(value) + 0.5) / self.width
+        return (self.place(value) + 0.5) / self.width
 
     def all(self) -> Coordinates:
         """Returns the coordinates of all values."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xaytune.search.curves.axes import Coordinates
-from xaytune.search.curves.encoding import Encoding, key_of
+from xaytune.search.curves.encoding import Encoding, key_of, keys_of
 from xaytune.sweep.space import Space
 
 __all__ = ["Candidates"]
@@ -51,7 +51,8 @@ class Candidates:
 
     def first(self, number: int, rng: np.random.Generator) -> Coordinates | None:
         """Returns a point of the design of the start; another one where that was taken; None where all were."""
-        return self._design[number] if self._is_new(self._design[number]) else self.random(rng)
+        point: Coordinates = self._design[number]
+        return point if key_of(point) not in self._taken else self.random(rng)
 
     def random(self, rng: np.random.Generator) -> Coordinates | None:
         """Returns a random point; None where all were taken."""
@@ -70,10 +71,7 @@ class Candidates:
         points = self.encoding.random(rng, _RANDOM)
         if near:
             points = np.concatenate([points, self.encoding.neighbours(rng, np.array(near), _NEAR)])
-        return points[[self._is_new(point) for point in points]]
-
-    def _is_new(self, point: Coordinates) -> bool:
-        return key_of(point) not in self._taken
+        return points[[key not in self._taken for key in keys_of(points)]]
 
 
 def _spread(rng: np.random.Generator, dimensions: int) -> Coordinates:

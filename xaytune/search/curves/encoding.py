@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xaytune.search.curves.axes import Choice, Coordinates, axis_of
 from xaytune.sweep.space import Space
 
-__all__ = ["Encoding", "key_of"]
+__all__ = ["Encoding", "key_of", "keys_of"]
 
 # A space of more combinations than this is not listed: draws find what is left of it.
 _MAX_LISTED = 20_000
@@ -24,7 +24,12 @@ _MAX_LISTED = 20_000
 
 def key_of(point: Coordinates) -> bytes:
     """Returns what tells a configuration from another."""
-    return np.round(point, 9).tobytes()
+    return keys_of(point[None])[0]
+
+
+def keys_of(points: Coordinates) -> list[bytes]:
+    """Returns the same of several points, ``[n, dimensions]``."""
+    return [row.tobytes() for row in np.round(points, 9)]
 
 
 class Encoding:
@@ -102,5 +107,5 @@ class Encoding:
             return np.full(len(settled), self._space.constants[parent] in allowed)
         axis, coordinates = self._axes[parent], settled[:, self._columns[parent]]
         assert isinstance(axis, Choice), "the parser of spaces takes conditions on choices only"
-        indices = [axis.choices.index(value) for value in allowed]
+        indices = [axis.place(value) for value in allowed]
         return np.isin(axis.index(coordinates), indices)
