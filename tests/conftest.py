@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from hypothesis import HealthCheck, settings
 
-from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.results import Results
 
 # A busy machine is no failure.
@@ -46,6 +44,8 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def ray_here(ray_folder: Path) -> Iterator[None]:
     """One Ray for all tests that run sweeps in this process."""
+    import ray  # the tests without Ray do not wait for it
+
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=str(ray_folder))
     yield
     ray.shutdown()
@@ -54,6 +54,7 @@ def ray_here(ray_folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def run_in(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a sweep of a recipe; options replace the defaults here."""
+    from xaytune.ray_tune.sweep import Sweep
 
     def run_sweep(
         recipe: str, module: str = "tests.recipes", storage: Path | None = None, **options: Any

@@ -76,7 +76,7 @@ def finish(method: SearchMethod, left: Replayed, ages: dict[int, int], num_trial
 @pytest.mark.parametrize("name", NAMES)
 def test_a_journal_of_the_version_before_is_taken_up_wherever_it_was_cut(name: str) -> None:
     spec, events = load(name)
-    for cut in range(len(events) + 1):
+    for cut in [*range(0, len(events), 3), len(events)]:
         known = events[:cut]
         method = method_for(spec)
         left = replay(method, known, spec.metric)

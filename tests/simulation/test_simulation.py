@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import tempfile
 from pathlib import Path
@@ -30,13 +29,13 @@ def spec(scheduler: dict[str, Any], **options: Any) -> SweepSpec:
 
 
 ASHA = {"algorithm": "asha", "max_t": 27, "reduction_factor": 3}
-SCHEDULERS = [
+SCHEDULERS: list[dict[str, Any]] = [
     {"algorithm": "fifo"},
     ASHA,
     {"algorithm": "median", "grace_period": 3},
     {"algorithm": "hyperband", "max_t": 27},
 ]
-CURVES = {"algorithm": "curves"}
+CURVES: dict[str, Any] = {"algorithm": "curves"}
 
 
 def story(results: Results) -> list[tuple[object, ...]]:
@@ -46,7 +45,7 @@ def story(results: Results) -> list[tuple[object, ...]]:
     ]
 
 
-ALL = [*itertools.product(SCHEDULERS, ["random", "tpe"]), (CURVES, "random")]
+ALL = [*((scheduler, search) for scheduler in SCHEDULERS for search in ("random", "tpe")), (CURVES, "random")]
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,8 @@ def point_problems(space: Space, config: Any) -> Iterator[Problem]:
 def _flatten(space: Space, config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields values by dotted name; a mapping may be a value itself."""
     names = [*(p.name for p in space.parameters), *space.constants]
-    for key, value in config.items():
-        name = f"{prefix}{key}"
+    for inner, value in config.items():
+        name = f"{prefix}{inner}"
         if isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in names):
             yield from _flatten(space, value, f"{name}.")
         else:
