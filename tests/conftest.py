@@ -80,6 +80,7 @@ def run(run_in: Run, tmp_path: Path) -> Run:
 @pytest.fixture
 def cli(ray_here: None, ray_folder: Path, tmp_path: Path) -> Cli:
     """Runs the command line in a process of its own, with its sweeps in a folder of the test's."""
+    import ray
 
     def run_command(
         *arguments: str, timeout: float = 240, own_ray: bool = False
