@@ -50,7 +50,7 @@ __all__ = ["COMMANDS", "follow_on_cluster", "print_status_on_cluster", "resume_o
 @set_option
 @as_json_option
 @cluster_options
-@click.option("--detach", is_flag=True, help="Do not follow it.")
+@click.option("--detach", is_flag=True, help="Return when the sweep is launched; do not follow it.")
 def launch(
     spec: Path,
     name: str | None,
@@ -64,8 +64,8 @@ def launch(
 ) -> None:
     """Runs the sweep of a SPEC on a cluster.
 
-    This folder is shipped there. The sweep continues when this command ends: `attach` follows it again, `stop`
-    ends it, `resume` resumes it.
+    The current folder is shipped there. The sweep continues when this command ends: `attach` follows it again,
+    `stop` ends it, and `resume` continues it after that.
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
@@ -87,7 +87,7 @@ def launch(
 def attach(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
     """Follows a SWEEP that was launched on a cluster.
 
-    It is followed until it ends; Ctrl-C leaves it as it is.
+    It is shown until it ends. Ctrl-C ends this command alone: the sweep continues.
     """
     follow_on_cluster(sweep, as_json, address, cluster)
 

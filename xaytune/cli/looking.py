@@ -38,7 +38,9 @@ __all__ = ["COMMANDS"]
 # A journal that is followed is read so often.
 _FOLLOW_S = 0.5
 _output_folder = click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to."
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to, by default SWEEP-export.",
 )
 
 
@@ -51,10 +53,10 @@ _output_folder = click.option(
 def status(
     sweep: str, storage: str, as_json: bool, follow: bool, address: str | None, cluster: Path | None
 ) -> None:
-    """Says how far a SWEEP is.
+    """Shows how far a SWEEP is.
 
-    SWEEP is a folder, or a name under the storage folder. With --address or --cluster, it is the name of one that
-    was launched there.
+    SWEEP is a folder, a URI, or a name in the storage. With --address or --cluster, it is the name of one that was
+    launched there.
     """
     if follow and as_json:
         raise click.UsageError("--follow shows a table, --json prints once: choose one")
@@ -100,11 +102,11 @@ def _follow(place: Place) -> None:
 @as_json_option
 @click.option("--config", "only_config", is_flag=True, help="Print the configuration to train again, as JSON.")
 def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
-    """Names the best trial of a SWEEP and its checkpoint.
+    """Shows the best trial of a SWEEP and its checkpoint.
 
-    That is the one of the highest value, with the lines of Python that load it into a model that is made as it was
-    for the training. The configuration to train again may be another: the best of those that were trained in full,
-    once there are three.
+    The best trial is the one whose metric reached the best value. The lines of Python that are shown load its
+    checkpoint into a model that is made as for the training. The configuration to train again may be another one:
+    the best of those that were trained in full, once three were.
     """
     if only_config and as_json:
         raise click.UsageError("--config prints JSON already: leave out --json")
@@ -131,9 +133,10 @@ def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
 @click.argument("trial", type=int)
 @storage_option
 def why(sweep: str, trial: int, storage: str) -> None:
-    """Tells the story of a TRIAL of a SWEEP.
+    """Tells what happened to a TRIAL of a SWEEP, and why.
 
-    That is: what it was compared with at each decision, what it lost and from where it resumed, and how it ended.
+    It shows what the trial was compared with at each decision, what it lost and from where it resumed, and how it
+    ended.
     """
     from xaytune.report.story import tell
 
@@ -150,13 +153,13 @@ def why(sweep: str, trial: int, storage: str) -> None:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File, by default SWEEP-report.html; or a folder, where plotly's bundle lies beside the page.",
+    help="File, by default SWEEP-report.html; or a folder, which gets plotly's bundle beside the page.",
 )
-@click.option("--png", is_flag=True, help="Write the plots as pictures too, into a folder beside it.")
+@click.option("--png", is_flag=True, help="Write the plots as pictures too, into a folder beside the report.")
 def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     """Writes a SWEEP as one HTML file that works offline.
 
-    It holds plots, a leaderboard that can be filtered, what took the time, and the story of each trial.
+    It has plots, a leaderboard that can be filtered, where the time went, and the story of each trial.
     """
     from xaytune.report.figures import plots
     from xaytune.report.page import page
@@ -177,7 +180,9 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
 @click.command("export")
 @sweep_argument
 @storage_option
-@click.option("--format", type=click.Choice(FORMATS), default="csv", show_default=True)
+@click.option(
+    "--format", type=click.Choice(FORMATS), default="csv", show_default=True, help="Format of the tables."
+)
 @_output_folder
 def export_(sweep: str, storage: str, format: str, output: Path | None) -> None:
     """Writes the trials of a SWEEP and their steps as tables."""
@@ -191,7 +196,7 @@ def export_(sweep: str, storage: str, format: str, output: Path | None) -> None:
 @click.command()
 @click.argument("sweeps", nargs=-1, required=True)
 @storage_option
-@click.option("--output", type=click.Path(path_type=Path), help="HTML file, or folder, to draw it in.")
+@click.option("--output", type=click.Path(path_type=Path), help="HTML file or folder of the comparison's page.")
 def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
     """Compares SWEEPS over time and over training."""
     from rich.console import Console

@@ -23,12 +23,12 @@ _GROUPS = {
 }
 _EXAMPLES = """\b
 Examples:
-  xaytune init --kind loop            a recipe and a spec to start from
-  xaytune try sweep.yaml --set lr=0.1 one configuration, here, under a debugger if wanted
-  xaytune run sweep.yaml              all of them, shown as they train
-  xaytune best sweep                  the best, and its checkpoint
-  xaytune why sweep 7                 what happened to trial 7
-  xaytune report sweep                one HTML file with everything
+  xaytune init --kind loop             writes a recipe and a spec to start from
+  xaytune try sweep.yaml --set lr=0.1  trains one configuration here; a debugger works
+  xaytune run sweep.yaml               runs the sweep, and shows it meanwhile
+  xaytune best sweep                   shows the best trial and its checkpoint
+  xaytune why sweep 7                  tells what happened to trial 7
+  xaytune report sweep                 writes one HTML file that works offline
 """
 
 
@@ -61,7 +61,10 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="xaytune")
 def main() -> None:
-    """Tunes PyTorch trainers on Ray. Exit codes: 0 done, 1 the sweep failed, 2 bad input, 130 interrupted."""
+    """Tunes hyperparameters of PyTorch trainers on Ray.
+
+    Exit codes: 0 done, 1 the sweep failed, 2 bad input, 130 interrupted.
+    """
 
 
 _MODULES = (starting, running, simulating, listing, looking, clusters)

@@ -46,16 +46,16 @@ set_option = click.option(
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set an option of the spec; repeatable."
 )
 name_option = click.option(
-    "--name", help="Name of the sweep; by default the spec's, with a number where it is taken."
+    "--name", help="Name of the sweep; by default that of the spec's file, with a number where it is taken."
 )
 num_samples_option = click.option(
-    "--num-samples", type=int, help="Configurations to draw in all, instead of the spec's."
+    "--num-samples", type=int, help="Configurations to draw in all, instead of the spec's num_samples."
 )
 storage_option = click.option(
     "--storage",
     default=DEFAULT_STORAGE,
     show_default=True,
-    help="Folder of sweeps: a path, or a URI such as s3://bucket/sweeps.",
+    help="Where sweeps are kept: a folder, or a URI such as s3://bucket/sweeps.",
 )
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -66,7 +66,7 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     file = click.option(
         "--cluster",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Or its YAML file, as `ray up` takes it.",
+        help="The cluster's YAML file, as `ray up` takes it; instead of --address.",
     )
     return address(file(command))
 

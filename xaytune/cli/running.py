@@ -73,7 +73,10 @@ def run(
     as_events: bool,
     address: str | None,
 ) -> None:
-    """Runs the sweep of a SPEC to its end."""
+    """Runs the sweep of a SPEC to its end.
+
+    The first Ctrl-C ends it so that `resume` continues it; a second one ends it at once.
+    """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
 
     def drive(session: RaySession, listener: Listener) -> Results:
@@ -105,9 +108,9 @@ def resume(
 ) -> None:
     """Resumes a SWEEP that was interrupted, killed, or failed.
 
-    SWEEP is a folder, or a name under the storage folder. What was finished stays as it is; unfinished trials
-    resume from their last checkpoint. With --address or --cluster, SWEEP is the name of one that was launched
-    there, or of any in the --storage.
+    SWEEP is a folder, a URI, or a name in the storage. What was finished stays as it is; unfinished trials resume
+    from their last checkpoint. With --address or --cluster, SWEEP is the name of one that was launched there, or
+    of any in the --storage.
     """
     if address is not None or cluster is not None:
         resume_on_cluster(sweep, storage, num_samples, assignments, as_json, address, cluster)
@@ -183,9 +186,8 @@ class _Events:
 def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     """Trains one configuration of a SPEC here, without Ray.
 
-    It trains in this process: a debugger works.
-
-    --set sets parameters of the space; the others are drawn as for the sweep's first trial.
+    A recipe is trained in this process, so that a debugger works. Parameters that are not --set are drawn as for
+    the sweep's first trial.
     """
     loaded = load_spec(spec)
     values = {name.removeprefix("space."): value for name, value in parse_assignments(assignments).items()}
@@ -220,12 +222,15 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 @spec_argument
 @set_option
 @click.option(
-    "--time", "timed", is_flag=True, help="Train one epoch of the first configuration here: what it costs."
+    "--time",
+    "timed",
+    is_flag=True,
+    help="Train an epoch (or 60 steps) of the first configuration here, and show what the sweep costs at most.",
 )
 def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
-    """Checks a SPEC and says what its sweep will do.
+    """Checks a SPEC and shows what its sweep will do.
 
-    It runs nothing, but with --time. The configurations that it shows are those that the sweep would try first.
+    Nothing is trained without --time. The configurations shown are those that the sweep would try first.
     """
     loaded = load_spec(spec, parse_assignments(assignments))
 

@@ -10,7 +10,6 @@ import click
 
 from xaytune.cli.options import (
     as_json_option,
-    name_option,
     num_samples_option,
     overrides_of,
     print_json,
@@ -38,17 +37,17 @@ __all__ = ["COMMANDS"]
     "what",
     required=True,
     metavar="SWEEP|MODULE:FUNCTION",
-    help="Whose learning curves are played: those of an earlier sweep (a name or a folder), or what a function of "
-    "(config) returns: (times, values), the seconds and the metric after each epoch or step.",
+    help="The learning curves: those of an earlier sweep (a name or a folder), or those that a function of "
+    "(config) returns as (times, values), the seconds and the metric after each epoch or step.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Trials at once, each value coming after its seconds of training. Without it, values of an earlier sweep "
-    "come in the order in which they came there, and those of a function on 4 workers.",
+    help="Trials that train at once; each value comes after its seconds of training. By default values of an "
+    "earlier sweep come in the order in which they came there, and a function's on 4 workers.",
 )
 @click.option("--nearest", is_flag=True, help="Play the nearest curve for configurations that were never trained.")
-@name_option
+@click.option("--name", help="Name of the simulation; by default SPEC-simulated, with a number where it is taken.")
 @storage_option
 @num_samples_option
 @set_option
@@ -64,11 +63,10 @@ def simulate(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Plays the sweep of a SPEC in virtual time.
+    """Simulates the sweep of a SPEC on known learning curves.
 
-    It tells what the search and the scheduler would have decided.
-
-    The journal that it writes is one like any other: `status`, `best`, `why`, `report` and `compare` read it.
+    It shows what the search and the scheduler would have decided, in virtual time. The journal that it writes is
+    like that of a real sweep: `status`, `best`, `why`, `report` and `compare` read it.
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     with locating(spec):

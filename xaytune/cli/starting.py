@@ -26,9 +26,7 @@ _KINDS = {
 }
 
 
-@click.command(
-    epilog="Example: xaytune init --kind loop, then xaytune try sweep.yaml, then xaytune run sweep.yaml"
-)
+@click.command(epilog="Example: xaytune init digits --kind loop && cd digits && xaytune try sweep.yaml")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 @click.option(
     "--kind",
@@ -40,7 +38,7 @@ _KINDS = {
 def init(folder: Path, kind: str) -> None:
     """Writes a recipe and a spec to start from.
 
-    They are written into this folder, unless another FOLDER is named; no file is overwritten.
+    They are written to this folder, or to the FOLDER that is named. No file is overwritten.
     """
     spec, program = (_TEMPLATES / _SPEC).read_text(), "recipe.py"
     if kind == "command":
@@ -67,7 +65,7 @@ def init(folder: Path, kind: str) -> None:
 def completion(shell: str) -> None:
     """Prints the completion script for a SHELL.
 
-    It completes commands, options, files and names of sweeps.
+    The script completes commands, options, files and names of sweeps.
     """
     kind = get_completion_class(shell)
     assert kind is not None
