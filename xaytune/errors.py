@@ -1,4 +1,4 @@
-"""Everything that xaytune raises on purpose: one tree, so that ``except XaytuneError`` catches all of it.
+"""What goes wrong with a sweep, its records, its storage or its cluster: one tree of errors.
 
 ::
 
@@ -15,7 +15,7 @@
 
 :class:`SkipTrial` is none of them: recipes raise it.
 
-An error says where, what, what was got, and how to fix it.
+An error says where the problem is, what was found there, and how to fix it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Path = tuple[str | int, ...]
 
 
 class XaytuneError(Exception):
-    """The root of all errors that xaytune raises on purpose."""
+    """The root of the errors of sweeps, their records, storages and clusters."""
 
 
 @dataclass(frozen=True)
