@@ -1,4 +1,4 @@
-"""Pages that are made of the code, when the documentation is built: they cannot be wrong.
+"""Pages and tables that are made from the code when the documentation is built, so that they are as it is.
 
 MkDocs calls :func:`on_files`; the tests call the two functions that write the pages.
 """

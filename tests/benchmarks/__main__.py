@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [PART ...]``: the figures that the README quotes, as ratios within one run.
+"""``python -m tests.benchmarks [PART ...]``: the figures of the page on costs, as ratios within one run.
 
 ``python -m tests.benchmarks search`` compares searches instead; it has options of its own.
 """

@@ -23,8 +23,8 @@ class Sweep:
     """A sweep, written in Python; see :class:`xaytune.sweep.spec.SweepSpec` for what the options mean.
 
     Args:
-        recipe: Takes ``(config, trial)``, trains one configuration, and returns its TrainState; or the
-            ``"module:function"`` of such a function.
+        recipe: A function that takes ``(config, trial)`` and trains one configuration, or the
+            ``"module:function"`` of one. It may return its TrainState, or the value of the metric.
         metric: Name of the metric to optimise.
         mode: Whether a ``"max"`` or a ``"min"`` is better.
         space: Domains as in a spec, ``{"lr": {"loguniform": [1e-4, 0.3]}}``, or Ray Tune's own objects.
@@ -32,26 +32,26 @@ class Sweep:
         search: A search algorithm, ``"tpe"``, or its options, ``{"algorithm": "tpe", "seed": 1}``.
         scheduler: A scheduler, ``"asha"``, or its options, ``{"algorithm": "asha", "max_t": 27}``; an object of a
             class of one's own; or one of Ray's that has an equal here.
-        num_samples: Configurations to draw.
+        num_samples: Configurations to draw; -1 draws until the budget is spent.
         max_concurrent_trials: Trials that run at once; by default as many as there is capacity for.
         resources_per_trial: What each trial reserves; or several such bundles, the first for its own process.
         placement_strategy: How Ray places the bundles of a trial on nodes.
-        setup: A function of nothing, or a reference to it, that runs once in the template process of each node;
-            what it returns is ``trial.shared``.
-        callbacks: Functions, or references to them, called once a trial with ``(trial, config)``.
+        setup: A function without arguments, or a reference to one, that runs once in the template process of each
+            node; what it returns is ``trial.shared``.
+        callbacks: Functions, or references to them, that are called with ``(trial, config)`` before the recipe.
         trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``,
             or objects of a class of one's own (:class:`xaytune.Tracker`).
-        tracker_timeout_s: Seconds that a tracker is waited for; then a trial gives it up, and trains on.
+        tracker_timeout_s: Seconds to wait for each call of a tracker; after that the trial continues without it.
         points_to_evaluate: Configurations that are tried first.
         warm_start: Earlier sweeps whose best configurations are tried first.
-        failures: ``{"retries": 3}``: times that a trial is restarted after it lost its process.
+        failures: ``{"retries": 3}``: how often a trial is restarted after its process was lost.
         budget: ``{"time": "2h", "epochs": 5000}``: when the sweep ends, though trials are left.
         checkpoint_config: ``{"num_to_keep": 10}``: how many of the best checkpoints are kept.
         fused: How many trials one process trains at once, by one program where their models have the same shape;
             ``"auto"`` finds out.
         stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop.
-        stall_timeout_s: Seconds without a step after which a trial's process is ended.
-        others: There are none: what other libraries call otherwise is answered with the name that it has here.
+        stall_timeout_s: Seconds without a step after which a trial's process is killed; by default it never is.
+        others: Always refused: for a name of another library, the message tells the name here.
 
     Raises:
         SpecError: With everything that is wrong.

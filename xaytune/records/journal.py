@@ -1,17 +1,17 @@
 """The journal of a sweep: one JSON object a line, appended as things happen, and never changed.
 
 Every line has ``event``, ``t`` (unix seconds), ``s`` (seconds since the process that writes it opened the journal,
-by a clock that nobody can set) and, where it speaks of one, ``trial`` (the trial's number). The first line that a
-process writes also has ``journal``, the version of this format (2; journals without it are of version 1), and
-``versions``: of ``python``, ``xaytune``, ``ray``, ``torch``, ``optuna``, and the git ``commit`` of the code.
+by a monotonic clock) and, if it is about a trial, ``trial`` (its number). The first line that a process writes
+also has ``journal``, the version of this format (2; journals without it are of version 1), and ``versions``: of
+``python``, ``xaytune``, ``ray``, ``torch``, ``optuna``, and the git ``commit`` of the code.
 
 ===============  ====================================================================================
 event            fields
 ===============  ====================================================================================
-``sweep``        ``state``: first, and again whenever it is resumed, ``running`` with ``name``, ``id``,
-                 ``spec``, ``num_trials`` (null: as many as the budget lets), ``folder`` (that it was run
-                 from), ``host``, ``pid``; last ``completed``, ``interrupted`` or ``failed`` with ``reason``
-``trial``        a new trial: ``config``, ``seed``, and ``reason`` where there is something to say of it
+``sweep``        the sweep has started, is resumed, or has ended: ``state``. ``running`` comes with ``name``,
+                 ``id``, ``spec``, ``num_trials`` (null: as many as the budget allows), ``folder`` (in which it was
+                 started), ``host``, ``pid``; ``completed``, ``interrupted`` or ``failed`` with ``reason``
+``trial``        a new trial: ``config``, ``seed``, and ``reason`` if its configuration has one
 ``start``        an attempt trains in a process: ``attempt`` (from 0), ``node``, ``pid``
 ``result``       at a decision point: ``due`` (whether the scheduler decides), ``epoch``, ``global_step``,
                  ``metrics``, ``value``, ``best``, ``checkpoints``, ``seconds``
@@ -20,30 +20,32 @@ event            fields
                  numbers), ``epoch``, ``global_step``, ``value``
 ``progress``     how far a trial is, now and then: ``epoch``, ``global_step``, ``metrics``, ``best``,
                  ``seconds``
-``stop``         the trial was asked to stop: ``reason``, and the ``status`` it is to end with
-``checkpoint``   ``path`` (within the sweep's folder), ``global_step``
+``stop``         the trial was asked to stop: ``reason``, and the ``status`` that it is to end with
+``checkpoint``   a checkpoint was written: ``path`` (within the sweep's folder), ``global_step``
 ``damaged``      a checkpoint cannot be used: ``path``, ``global_step``
 ``deleted``      a checkpoint is no longer needed: ``path``, ``global_step``
-``failure``      ``kind`` (``error``, ``no_metric``, ``infeasible``, ``skipped``, ``stalled``, ``lost``,
-                 ``lost_with_others`` (of its process), ``node_lost``, ``preempted``, ``not_started``),
-                 ``error``, ``traceback``, ``retried`` (whether another attempt follows), and ``epoch``,
-                 ``global_step`` that it was known to have reached
+``failure``      an attempt failed: ``kind`` (``error``, ``no_metric``, ``infeasible``, ``skipped``, ``stalled``,
+                 ``lost``, ``lost_with_others`` (of its process), ``node_lost``, ``preempted``,
+                 ``not_started``), ``error``, ``traceback``, ``retried`` (whether another attempt follows), and
+                 ``epoch``, ``global_step`` that it is known to have reached
 ``reopen``       the trial is restarted, though it failed: no trial had trained a step
 ``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,
                  ``path``, ``global_step``
-``note``         ``text``: what whoever runs the sweep should know of its recipe
-``max_t``        epochs or steps that trials train, as the first one said: ``max_t``
+``note``         something about the recipe that its author should know: ``text``
+``max_t``        how many epochs or steps trials train, as the first one said: ``max_t``
 ``fall_back``    the search method was asked to decide by cheaper means: ``reason``
-``pause``        the trial can be continued: ``reason`` and, if it was waited for, its place as in ``end``
-``end``          ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``, ``due``, ``epoch``,
-                 ``global_step``, ``metrics``, ``best``, ``checkpoints`` (the last, paths by step), ``seconds``
+``pause``        the trial can be continued: ``reason``, and how far it was, as in ``end``, if it said so
+``end``          the trial has ended: ``status`` (``completed``, ``stopped``, ``failed``), ``value``, ``reason``,
+                 ``due``, ``epoch``, ``global_step``, ``metrics``, ``best``, ``checkpoints`` (the last ones, paths
+                 by step), ``seconds``, and ``fused`` (with how many at once it was trained) if it was
 ===============  ====================================================================================
 
 ``config`` and the values of ``spec`` are written as :mod:`xaytune.sweep.values` says; everywhere else a number
 that is not finite is ``null``. ``best`` is where the metric was best so far: ``value``, ``epoch``,
-``global_step``, ``metrics``; ``value`` of an ``end`` is the best value the metric reached. ``seconds`` is what the
-attempt has trained; where it is missing, ``s`` tells it. Readers leave out events and fields they do not know.
+``global_step``, ``metrics``; ``value`` of an ``end`` is the best value that the metric reached. ``seconds`` is how
+long the attempt has trained; where it is missing, it follows from ``s``. Readers ignore events and fields that
+they do not know.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class _Search(Options):
     """What every search has.
 
     Attributes:
-        seed: What its random numbers, and those of the trials, are derived from.
+        seed: What the random numbers of the search and of the trials are derived from.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -198,7 +198,8 @@ class AshaSpec(_EarlyStopping):
 
     Attributes:
         max_t: Time at which a trial has trained in full.
-        reduction_factor: How many times later each rung is than the one before, and one in how many continues.
+        reduction_factor: Each rung is this many times later than the one before, and about one trial in this many
+            continues there.
     """
 
     algorithm: Literal["asha"] = "asha"
@@ -222,10 +223,10 @@ class AshaSpec(_EarlyStopping):
 
 
 class MedianSpec(_EarlyStopping):
-    """Median stopping (Golovin et al., 2017): stops what is worse than the median of the other trials.
+    """Median stopping (Golovin et al., 2017): stops trials that are worse than the median of the others.
 
     Attributes:
-        min_samples_required: Other trials that must have come as far before one is compared with them.
+        min_samples_required: How many other trials must have come as far before a trial is compared with them.
     """
 
     algorithm: Literal["median"] = "median"
@@ -238,7 +239,7 @@ class HyperbandSpec(Options):
     Attributes:
         time_attr: What time is counted in.
         max_t: Time at which a trial has trained in full.
-        reduction_factor: One in how many continues, each for so many times as long.
+        reduction_factor: One trial in this many continues, for this many times as long.
     """
 
     algorithm: Literal["hyperband"] = "hyperband"
@@ -253,9 +254,9 @@ class _Population(Options):
     Attributes:
         time_attr: What time is counted in.
         perturbation_interval: Epochs or steps between two perturbations of a trial.
-        quantile_fraction: Share of the population that is best, and that is worst.
-        synch: Whether all trials wait for each other at each interval. Else a trial is paused only where another
-            waits for its place; either way trials are compared at the same age.
+        quantile_fraction: The share of the population that counts as the best, and as the worst.
+        synch: Whether all trials wait for each other at each interval. If not, a trial is paused only where
+            another waits for its place; either way trials are compared at the same age.
         hyperparam_mutations: Names of the parameters that are perturbed; by default all that always exist.
         burn_in_period: Epochs or steps before the first perturbation.
     """
@@ -272,7 +273,7 @@ class PbtSpec(_Population):
     """Population based training (Jaderberg et al., 2017): the worst take over and perturb what the best are.
 
     Attributes:
-        resample_probability: How often a parameter is drawn anew instead.
+        resample_probability: How often a parameter is drawn from its domain again, instead of perturbed.
     """
 
     algorithm: Literal["pbt"] = "pbt"

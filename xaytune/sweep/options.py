@@ -39,8 +39,8 @@ class FailuresSpec(Options):
     """What to do about failures.
 
     Attributes:
-        retries: Times that a trial is restarted, from its last checkpoint, after it lost its process. Lost
-            nodes and preemptions do not count; an error of the recipe is not retried.
+        retries: How often a trial is restarted from its last checkpoint after its process was lost. Lost nodes and
+            preemptions do not count; an error of the recipe is not retried.
     """
 
     retries: int = Field(default=3, ge=0)
@@ -60,7 +60,7 @@ class BudgetSpec(Options):
     """When a sweep ends, though trials are left: those that run are stopped through their own loops.
 
     Attributes:
-        time: Seconds that it runs, or a duration like ``"2h"``.
+        time: Seconds that the sweep runs, or a duration such as ``"2h"``.
         epochs: Epochs of all trials together.
     """
 
@@ -77,8 +77,9 @@ class CheckpointSpec(Options):
     """Which checkpoints of a sweep are kept.
 
     Attributes:
-        num_to_keep: Of the trials that have ended the best so many keep one, that of their best value if they
-            have it, else their newest; None keeps all. What other trials resume from is never deleted.
+        num_to_keep: How many of the trials that have ended, the best ones, keep a checkpoint: that of their best
+            value if there is one, else their newest. By default all checkpoints are kept. What other trials resume
+            from is never deleted.
     """
 
     num_to_keep: int | None = Field(default=None, ge=1)

@@ -43,33 +43,35 @@ class SweepSpec(Options):
     """A sweep: what is trained, over which space, how it is searched, and which trials are stopped early.
 
     Attributes:
-        recipe: ``"module:function"``, or the function: takes ``(config, trial)``, returns a TrainState.
-        command: Instead of a recipe: what starts a program, with the names of parameters in braces.
-        setup: ``"module:function"``, or the function, that is called once on each node before its trials; what it
-            returns is their ``trial.shared``.
+        recipe: ``"module:function"``, or the function: it takes ``(config, trial)``, and trains one configuration.
+        command: Instead of a recipe, what starts a program, with the names of parameters in braces.
+        setup: ``"module:function"``, or the function: it takes nothing, and is called once on each node before its
+            trials; what it returns is their ``trial.shared``.
         metric: Name of the metric to optimise.
         mode: Whether a ``"max"`` or a ``"min"`` is better.
         space: The search space.
-        points_to_evaluate: Configurations that are tried first, exactly as given; each with all its parameters.
+        points_to_evaluate: Configurations that are tried first, exactly as given; each has all parameters.
         warm_start: Earlier sweeps, by name, folder or URI, whose best configurations are tried first.
         search: Which configuration comes next.
         scheduler: Which trials are stopped early.
-        num_samples: Configurations to draw; a ``grid`` multiplies them. -1: until the budget is spent.
+        num_samples: Configurations to draw; a ``grid`` multiplies them. With -1 they are drawn until the budget is
+            spent.
         max_concurrent_trials: Trials that run at once; by default as many as the cluster has capacity for.
-        resources_per_trial: What each trial reserves, ``cpu``, ``gpu`` and custom resources; or several such
+        resources_per_trial: What each trial reserves: ``cpu``, ``gpu`` and custom resources; or several such
             bundles, the first for its own process, the others for what it starts.
         placement_strategy: How Ray places the bundles of a trial on nodes.
-        callbacks: ``"module:function"`` or functions; each is called once a trial with ``(trial, config)``.
+        callbacks: ``"module:function"`` or functions; each is called with ``(trial, config)`` before the recipe.
         trackers: Experiment trackers in which each trial is a run.
-        requirements: Packages, as pip takes them, that a cluster installs for the sweep when it is launched there.
+        requirements: Packages, as pip takes them, that are installed for a sweep that is launched on a cluster.
         failures: What to do about failures.
         budget: When the sweep ends, though trials are left.
         checkpoint_config: Which checkpoints are kept.
-        tracker_timeout_s: Seconds that a tracker is waited for, whatever it is to do; then a trial gives it up.
+        tracker_timeout_s: Seconds to wait for each call of a tracker; after that the trial continues without it.
         fused: How many trials one process trains at once, by one program where their models have the same shape;
             ``auto`` finds out, and 1 gives each trial a process of its own.
-        stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop.
-        stall_timeout_s: Seconds without a step after which a trial's process is ended; None waits for ever.
+        stop_grace_s: Seconds that a trial has to end by itself after it was asked to stop; then its process is
+            killed.
+        stall_timeout_s: Seconds without a step after which a trial's process is killed; by default it never is.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
