@@ -203,6 +203,32 @@ def test_the_slowest_part_is_named_and_start_up_is_not_on_the_timeline(tmp_path:
     assert "For the last 30 s only trial 1 had a process." in html
 
 
+def test_trials_that_a_process_trains_at_once_stand_together_on_the_timeline(tmp_path: Path) -> None:
+    begun = {"state": "running", "name": "f", "id": "1", "spec": spec(fused=8).plain(), "num_trials": 5}
+    end = {"status": "completed", "reason": None, "due": True, "checkpoints": {}, "best": None, "value": None}
+    position = {"epoch": 1, "global_step": 1, "metrics": {}}
+    pids = {0: 7, 1: 8, 2: 7, 3: 8, 4: 7}
+    starts = [(0, 0), (0, 1), (0, 2), (0, 3), (3, 4)]  # seconds, trials
+    ends = [(2, 0), (3, 2), (5, 1), (6, 3), (9, 4)]
+    events: list[tuple[float, dict[str, Any]]] = [
+        (0, {"event": "sweep", "host": "elsewhere", "pid": 1, **begun}),
+        *((0, {"event": "trial", "trial": n, "config": {"x": 0.5}, "seed": 1}) for n in pids),
+        *((s, {"event": "start", "trial": n, "attempt": 0, "node": "n", "pid": pids[n]}) for s, n in starts),
+        *((s, {"event": "end", "trial": n, **end, **position}) for s, n in ends),
+    ]
+    worked = timeline({**event, "t": 1000.0 + s, "s": s} for s, event in sorted(events, key=lambda e: e[0]))
+    assert {a.trial: a.place for a in worked.attempts} == {
+        0: "n #1, 1",
+        1: "n #2, 1",
+        2: "n #1, 2",
+        3: "n #2, 2",
+        4: "n #1, 1",
+    }
+    assert worked.places == ["n #1, 1", "n #1, 2", "n #2, 1", "n #2, 2"]
+    assert worked.processes == {"n #1, 1": "n #1", "n #2, 1": "n #2"}
+    assert worked.training_share == pytest.approx((2 + 3 + 5 + 6 + 6) / (4 * 9))
+
+
 def test_predictions_are_drawn_against_what_came(tmp_path: Path) -> None:
     written = Written(tmp_path / "sweep")
     written("trial", 0, config={"x": 0.5}, seed=1)

@@ -13,17 +13,15 @@ Rates = Mapping[int, float]
 
 def tried(rates: Rates, *, fits: Callable[[int], bool] = lambda width: True, most: int = 10**6) -> tuple[int, str]:
     """Lets a process have as many trials as it wants, and train so many steps a second; returns what it finds."""
-    seconds = [0.0]
-    width: Width = Width(lambda: seconds[0], lambda: fits(width.wanted))
-    for _ in range(1000):
+    width: Width = Width(lambda: fits(width.wanted))
+    for round in range(1000):
         wanted = width.wanted
         if wanted <= most:
-            assert width.did(10**6, wanted // 2, most) is None, "it has not so many trials yet"
-        for _ in range(20):
-            seconds[0] += 0.1
-            found = width.did(int(rates[wanted] / 10), wanted, most)
-            if found is not None:
-                return width.wanted, found
+            assert width.did(wanted, 1e-9, wanted // 2, most) is None, "it has not so many trials yet"
+        slow = 10 if round % 5 == 0 else 1  # a trial is begun
+        found = width.did(wanted, slow * wanted / rates[wanted], wanted, most)
+        if found is not None:
+            return width.wanted, found
     raise AssertionError("it never settles")
 
 

@@ -219,10 +219,15 @@ def _rungs_figure(judged: Sequence[Rung], axis: TimeAxis) -> go.Figure:
 def _timeline_words(worked: Timeline) -> str:
     places = len(worked.places)
     return (
-        f"A row is a place for a trial, a bar a trial in it. From the first trial to the last, {places} "
-        f"place{'' if places == 1 else 's'} had a trial {worked.training_share:.0%} of the time. "
+        f"A row is a place for a trial, a bar a trial in it{_together_words(worked)}. From the first trial to the "
+        f"last, {places} place{'' if places == 1 else 's'} had a trial {worked.training_share:.0%} of the time. "
         f"Starting up took {duration(worked.start_up)} before that, and is not shown."
     )
+
+
+def _together_words(worked: Timeline) -> str:
+    most = max(attempt.lane for attempt in worked.attempts)
+    return f"; those of a process, which trained up to {most} at once, stand together" if most else ""
 
 
 def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Figure:
@@ -245,8 +250,11 @@ def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Fi
         )
     figure.update_xaxes(title="seconds since the first trial was started")
     figure.update_yaxes(categoryorder="array", categoryarray=places[::-1], type="category", automargin=True)
+    processes = worked.processes
+    if len(processes) < len(places):  # rows of trials that a process trains at once are thin, and share its name
+        figure.update_yaxes(tickmode="array", tickvals=list(processes), ticktext=list(processes.values()))
     figure.update_layout(barmode="overlay", bargap=0.2)
-    return dressed(figure, height=140 + 28 * len(places))
+    return dressed(figure, height=140 + 28 * len(processes) + 7 * (len(places) - len(processes)))
 
 
 def _attempt_words(attempt: Attempt, sweep: SweepState, terms: Terms) -> str:

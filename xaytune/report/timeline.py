@@ -29,7 +29,9 @@ class Attempt:
         begun: Seconds since the first trial was started, without the time in which no trial could run.
         ended: Likewise.
         how: The status it ended with; ``running`` if it has not.
-        place: Which of the places for trials it had: no two attempts had one at the same time.
+        pid: The process that it had.
+        process: Which of the places for processes that had: no two processes had one at the same time.
+        lane: Which of the places in its process it had, where that trains several trials; 0 where it does not.
     """
 
     trial: int
@@ -37,7 +39,14 @@ class Attempt:
     begun: float
     ended: float
     how: str
-    place: str = ""
+    pid: int = 0
+    process: str = ""
+    lane: int = 0
+
+    @property
+    def place(self) -> str:
+        """Which of the places for trials it had: no two attempts had one at the same time."""
+        return f"{self.process}, {self.lane}" if self.lane else self.process
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,18 @@ class Timeline:
 
     @property
     def places(self) -> list[str]:
-        """The places that trials had."""
-        return sorted({attempt.place for attempt in self.attempts}, key=lambda place: (len(place), place))
+        """The places that trials had, those of a process together."""
+        order = {a.place: (len(a.process), a.process, a.lane) for a in self.attempts}
+        return sorted(order, key=lambda place: order[place])
+
+    @property
+    def processes(self) -> dict[str, str]:
+        """The places that processes had, by the first of the places for trials in each."""
+        first: dict[str, str] = {}
+        by_place = {attempt.place: attempt.process for attempt in self.attempts}
+        for place in self.places:
+            first.setdefault(by_place[place], place)
+        return {place: process for process, place in first.items()}
 
     @property
     def span(self) -> float:
@@ -96,11 +115,13 @@ def timeline(events: Iterable[Event]) -> Timeline:
     found: list[Attempt] = []
     start_up = deciding = now = before = 0.0
     begun: float | None = None  # when a run began whose first trial was not started yet
+    fused = False
     for seconds, event in timed(events):
         if event["event"] == "sweep" and event["state"] == "running":  # what ran before was cut off
             found += [_attempt(start, at, now, "failed") for start, at in open_.values()]
             open_.clear()
             begun = before
+            fused = event["spec"].get("fused", 1) != 1
         number = event.get("trial", -1)
         if event["event"] == "start":
             if begun is not None:
@@ -118,11 +139,12 @@ def timeline(events: Iterable[Event]) -> Timeline:
             start, at = open_.pop(number)
             found.append(_attempt(start, at, now, how))
     found += [_attempt(start, at, now, "running") for start, at in open_.values()]
-    return Timeline(_placed(sorted(found, key=lambda attempt: attempt.begun)), start_up, deciding)
+    place = _placed_together if fused else _placed
+    return Timeline(place(sorted(found, key=lambda attempt: attempt.begun)), start_up, deciding)
 
 
 def _attempt(start: Event, begun: float, ended: float, how: str) -> Attempt:
-    return Attempt(start["trial"], start["node"], begun, max(begun, ended), how)
+    return Attempt(start["trial"], start["node"], begun, max(begun, ended), how, start["pid"])
 
 
 def _placed(attempts: list[Attempt]) -> list[Attempt]:
@@ -130,13 +152,34 @@ def _placed(attempts: list[Attempt]) -> list[Attempt]:
     free_from: dict[str, list[float]] = {}
     placed = []
     for attempt in attempts:
-        places = free_from.setdefault(attempt.node, [])
-        place = next((index for index, ended in enumerate(places) if ended <= attempt.begun), len(places))
-        if place == len(places):
-            places.append(0.0)
-        places[place] = attempt.ended
-        placed.append(replace(attempt, place=f"{attempt.node} #{place + 1}"))
+        place = _first_free(free_from.setdefault(attempt.node, []), attempt)
+        placed.append(replace(attempt, process=f"{attempt.node} #{place}"))
     return placed
+
+
+def _placed_together(attempts: list[Attempt]) -> list[Attempt]:
+    """Gives each process a place on its node, and each attempt one in its process: the first that are free."""
+    alive: dict[tuple[str, int], Attempt] = {}
+    for attempt in attempts:
+        known = alive.setdefault((attempt.node, attempt.pid), attempt)
+        alive[attempt.node, attempt.pid] = replace(known, ended=max(known.ended, attempt.ended))
+    processes = {(one.node, one.pid): one.process for one in _placed(list(alive.values()))}
+    free_from: dict[tuple[str, int], list[float]] = {}
+    placed = []
+    for attempt in attempts:
+        process = attempt.node, attempt.pid
+        lane = _first_free(free_from.setdefault(process, []), attempt)
+        placed.append(replace(attempt, process=processes[process], lane=lane))
+    return placed
+
+
+def _first_free(free_from: list[float], attempt: Attempt) -> int:
+    """Takes the first place that is free for an attempt, and returns its number, from 1."""
+    place = next((index for index, ended in enumerate(free_from) if ended <= attempt.begun), len(free_from))
+    if place == len(free_from):
+        free_from.append(0.0)
+    free_from[place] = attempt.ended
+    return place + 1
 
 
 def slowest_words(line: Timeline, sweep: SweepState, terms: Terms) -> list[str]:

@@ -62,20 +62,22 @@ class FusedProcess:
         self._notes: list[str] = []
         self._urgent = self._over = False
         self._next_look = 0.0
-        self._width = Width(clock_for(task), Memory(task.gpus)) if task.finds_width else None
+        self._clock = clock_for(task)
+        self._width = Width(Memory(task.gpus)) if task.finds_width else None
 
     def run(self) -> None:
         """Trains."""
         while not self._over:
             self._listen()
             if self._asking:
+                begun = self._clock()
                 asking, self._asking = self._asking, []
                 answers = self._fusion.perform(asking)
                 answered = {answer.member for answer in answers}
                 self._asking += [member for member in asking if member not in answered]
                 for answer in answers:
                     self._whose[answer.member].resume(answer)
-                self._try_width(len(answers))
+                self._try_width(len(answers), self._clock() - begun)
             self._send()
 
     def fit(self, run: Run) -> None:
@@ -179,12 +181,12 @@ class FusedProcess:
             if not self._asking:
                 self._channel.flush()
 
-    def _try_width(self, done: int) -> None:
+    def _try_width(self, steps: int, seconds: float) -> None:
         """Looks whether more trials at once would train faster, where the spec leaves that open."""
         if self._width is None:
             return
         wanted = self._width.wanted
-        found = self._width.did(done, len(self._trials), self._fusion.most)
+        found = self._width.did(steps, seconds, len(self._trials), self._fusion.most)
         if found is not None:
             self._note(found)
         self._urgent |= self._width.wanted != wanted

@@ -15,6 +15,7 @@ FIRST_WIDTH = 8
 MOST = 1024
 # A width is measured for so long, while the process has nearly as many trials.
 _WINDOW_S = 1.0
+_FEWEST_ROUNDS = 20
 _NEARLY = 0.75
 # Twice as many must train so many times as fast: more trials at once cost memory, and a search knows less of them.
 _GAIN = 1.15
@@ -26,26 +27,25 @@ class Width:
     """Doubles while that trains faster and there is memory, and then stays.
 
     Args:
-        clock: Seconds in which work is done.
         fits: Tells whether there is memory for twice as many.
 
     Attributes:
         wanted: How many trials the process is to be given.
     """
 
-    def __init__(self, clock: Callable[[], float], fits: Callable[[], bool]) -> None:
+    def __init__(self, fits: Callable[[], bool]) -> None:
         self.wanted = FIRST_WIDTH
-        self._clock, self._fits = clock, fits
+        self._fits = fits
         self._settled = False
         self._before = 0.0  # steps a second, with half as many
-        self._begun: float | None = None
-        self._done = 0
+        self._rounds: list[tuple[float, int]] = []  # seconds a step, and steps
 
-    def did(self, steps: int, trials: int, most: int) -> str | None:
+    def did(self, steps: int, seconds: float, trials: int, most: int) -> str | None:
         """Takes in what was done in a round.
 
         Args:
             steps: Steps and evaluations.
+            seconds: What they took.
             trials: How many the process has.
             most: How many can be trained at once: where memory ran out, that is known.
 
@@ -57,21 +57,17 @@ class Width:
         if most < self.wanted:
             self._settled, self.wanted = True, most
             return f"{most} at once: there is no memory for more"
-        if trials < _NEARLY * self.wanted:
-            self._begun = None
+        if trials < _NEARLY * self.wanted or not steps:
             return None
-        now = self._clock()
-        if self._begun is None:
-            self._begun, self._done = now, 0
+        self._rounds.append((seconds / steps, steps))
+        if sum(each * steps for each, steps in self._rounds) < _WINDOW_S or len(self._rounds) < _FEWEST_ROUNDS:
             return None
-        self._done += steps
-        if now - self._begun < _WINDOW_S:
-            return None
-        return self._measured(self._done / (now - self._begun))
+        rate, self._rounds = 1 / _median(self._rounds), []
+        return self._measured(rate)
 
     def _measured(self, rate: float) -> str | None:
         if rate >= _GAIN * self._before and 2 * self.wanted <= MOST and self._fits():
-            self.wanted, self._before, self._begun = 2 * self.wanted, rate, None
+            self.wanted, self._before = 2 * self.wanted, rate
             return None
         self._settled = True
         if rate < self._before:
@@ -79,6 +75,16 @@ class Width:
             return f"{self.wanted} at once: {self._before:.0f} steps a second, with twice as many {rate:.0f}"
         why = f", with half as many {self._before:.0f}" if self._before else ""
         return f"{self.wanted} at once: {rate:.0f} steps a second{why}"
+
+
+def _median(rounds: list[tuple[float, int]]) -> float:
+    """The seconds of the median step: rounds in which trials begin or end, or few take a step, hardly count."""
+    half, done = sum(steps for _, steps in rounds) / 2, 0
+    for each, steps in sorted(rounds):
+        done += steps
+        if done >= half:
+            return each
+    raise ValueError("there are no rounds")
 
 
 class Memory:
