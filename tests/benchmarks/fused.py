@@ -2,79 +2,99 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from tests.benchmarks.workload import digits
+from tests.benchmarks import workload
+from tests.benchmarks.recipes import trainer_of
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.loop import Trainer
 
 __all__ = ["core", "sweeps"]
 
-_EPOCHS, _BATCH = 3, 64
+_EPOCHS = 3
 
 
 def core(runs: int, widths: tuple[int, ...] = (8, 32, 128)) -> None:
-    """Prints member-steps a CPU second: Trainers alone one after the other, and fused, alternated."""
+    """Prints member-steps a CPU second: torch alone, a Trainer alone, and Trainers fused, alternated."""
     torch.set_num_threads(1)
-    steps = _EPOCHS * -(-len(digits()[0]) // _BATCH)
-    _trainer(0).fit()  # what is imported and compiled once
-    fit_fused([_trainer(member) for member in range(4)])
-    alone: list[float] = []
-    fused: dict[int, list[float]] = {width: [] for width in widths}
-    for _ in range(runs):
-        for width in widths:
-            trainers = [_trainer(member) for member in range(width)]
+    config = workload.of_one_shape(0)
+    steps = _EPOCHS * -(-len(workload.digits()[0]) // config["batch_size"])
+    ways: dict[str, tuple[int, Callable[[], object]]] = {
+        "torch alone": (1, lambda: workload.train(config, lambda m: None, lambda a: False, epochs=_EPOCHS)),
+        "a Trainer alone": (1, lambda: _trainer(0).fit()),
+    }
+    for width in widths:
+        ways[f"{width} fused"] = (width, lambda width=width: fit_fused([_trainer(n) for n in range(width)]))  # type: ignore[misc]
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for run in range(runs + 1):
+        for name, (width, train) in ways.items():
             begun = time.process_time()
-            fit_fused(trainers)
-            fused[width].append(width * steps / (time.process_time() - begun))
-            trainer = _trainer(0)
-            begun = time.process_time()
-            trainer.fit()
-            alone.append(steps / (time.process_time() - begun))
-    one = statistics.median(alone)
-    print(f"alone: {one:,.0f} steps a CPU second")
-    for width, rates in fused.items():
-        rate = statistics.median(rates)
-        print(f"{width:4d} fused: {rate:,.0f} member-steps a CPU second, {rate / one:.1f} times alone", flush=True)
+            train()
+            if run > 0:  # the first imports and compiles
+                rates[name].append(width * steps / (time.process_time() - begun))
+    alone = statistics.median(rates["a Trainer alone"])
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        print(
+            f"{name:16} {rate:9,.0f} member-steps a CPU second, {rate / alone:4.1f} times a Trainer's", flush=True
+        )
 
 
 def sweeps(runs: int, trials: int, scratch: Path) -> None:
-    """Prints seconds of whole sweeps, from the command to its end, alternated."""
-    took: dict[int, list[float]] = {64: [], 1: []}
+    """Prints seconds of whole sweeps of one shape under ASHA, from the command to its end, alternated."""
+    processes = sorted({1, os.cpu_count() or 1})
+    names = [
+        "fused 64",
+        "fused auto",
+        "xaytune",
+        *(f"optuna_of_one_shape_{n}" for n in processes),
+        "ray_of_one_shape",
+    ]
+    took: dict[str, list[float]] = {name: [] for name in names}
     for run in range(runs):
-        for width, seconds in took.items():
-            options = ("--set", f"fused={width}", "--set", f"num_samples={trials}", "--storage", scratch / "fused")
-            command = [sys.executable, "-m", "xaytune", "run", "sweeps/digits_fused.yaml", *map(str, options)]
+        for name in names:
+            folder = scratch / f"{name.replace(' ', '-')}-{trials}-{run}"
+            folder.mkdir()
             begun = time.monotonic()
-            subprocess.run([*command, "--name", f"{width}-{run}"], check=True, capture_output=True, env=os.environ)
-            seconds.append(time.monotonic() - begun)
-    fused, plain = (statistics.median(took[width]) for width in (64, 1))
-    print(
-        f"{trials} trials of one shape under ASHA, end to end: fused {fused:.1f} s, else {plain:.1f} s", flush=True
-    )
-    print(f"fused is {plain / fused:.1f} times as fast")
+            done = subprocess.run(_command(name, trials, folder), capture_output=True, text=True)
+            took[name].append(time.monotonic() - begun)
+            if done.returncode != 0:
+                raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
+    plain = statistics.median(took["xaytune"])
+    for name, seconds in took.items():
+        median = statistics.median(seconds)
+        print(
+            f"{trials:4} trials  {name:22} {median:7.1f} s  xaytune unfused {plain / median:5.2f} times that",
+            flush=True,
+        )
+
+
+def _command(name: str, trials: int, folder: Path) -> list[str]:
+    if not name.startswith(("fused", "xaytune")):
+        return [sys.executable, "-m", "tests.benchmarks.peers", name, str(trials), str(folder)]
+    width = name.partition(" ")[2]
+    spec = {
+        "recipe": "tests.benchmarks.recipes:of_one_shape",
+        "metric": "eval_accuracy",
+        "mode": "max",
+        "space": {"number": {"grid": list(range(trials))}},
+        "scheduler": {"algorithm": "asha", "max_t": workload.MAX_EPOCHS, "reduction_factor": 3},
+        "fused": int(width) if width.isdigit() else width or 1,
+    }
+    file = folder / "spec.yaml"
+    file.write_text(json.dumps(spec))  # JSON is YAML
+    return [sys.executable, "-m", "xaytune", "run", str(file), "--name", "sweep", "--storage", str(folder)]
 
 
 def _trainer(member: int) -> Trainer:
     torch.manual_seed(member)
-    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
-    x_train, y_train, x_eval, y_eval = digits()
-    return Trainer(
-        model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.01 * (1 + member % 10), momentum=0.9),
-        loss_fn=F.cross_entropy,
-        train_loader=DataLoader(TensorDataset(x_train, y_train), _BATCH, shuffle=True),
-        eval_loader=DataLoader(TensorDataset(x_eval, y_eval), 450),
-        num_epochs=_EPOCHS,
-        device="cpu",
-    )
+    return trainer_of(workload.of_one_shape(member), num_epochs=_EPOCHS)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import workload
 
+Configure = Callable[[int], dict[str, Any]]
 
-def ray_tune(trials: int, folder: Path, *, reuse_actors: bool, every_step: bool) -> None:
+
+def ray_tune(
+    trials: int,
+    folder: Path,
+    *,
+    reuse_actors: bool,
+    every_step: bool,
+    configuration: Configure = workload.configuration,
+) -> None:
     """A function trainable under ASHA, with Ray's defaults."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -30,7 +40,7 @@ def ray_tune(trials: int, folder: Path, *, reuse_actors: bool, every_step: bool)
             tune.report(dict(latest))
             return False
 
-        workload.train(workload.configuration(config["number"]), on_step, on_epoch, compute_log)
+        workload.train(configuration(config["number"]), on_step, on_epoch, compute_log)
 
     tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
@@ -63,17 +73,20 @@ def ray_report_rate(steps: int, folder: Path) -> float:
     return float((results[0].metrics or {})["rate"])
 
 
-def optuna(trials: int, folder: Path) -> None:
-    """Two processes on a journal file under successive halving, a report every epoch."""
+def optuna(
+    trials: int, folder: Path, processes: int = 2, configuration: Configure = workload.configuration
+) -> None:
+    """Processes on a journal file under successive halving, a report every epoch."""
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_optuna_worker, args=(trials, str(folder))) for _ in range(2)]
+    arguments = (trials, str(folder), configuration)
+    workers = [context.Process(target=_optuna_worker, args=arguments) for _ in range(processes)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
 
 
-def _optuna_worker(trials: int, folder: str) -> None:
+def _optuna_worker(trials: int, folder: str, configuration: Configure) -> None:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -91,7 +104,7 @@ def _optuna_worker(trials: int, folder: str) -> None:
                 raise optuna.TrialPruned
             return False
 
-        workload.train(workload.configuration(trial.number), lambda metrics: None, on_epoch, f"{folder}/compute")
+        workload.train(configuration(trial.number), lambda metrics: None, on_epoch, f"{folder}/compute")
         return float(latest["accuracy"])
 
     study = optuna.create_study(
@@ -107,8 +120,13 @@ def _optuna_worker(trials: int, folder: str) -> None:
 
 def main(kind: str, trials: int, folder: str) -> None:
     """Runs one peer in this process: what the whole-command timings start."""
+    one_shape = workload.of_one_shape
     if kind == "optuna":
         optuna(trials, Path(folder))
+    elif kind.startswith("optuna_of_one_shape_"):
+        optuna(trials, Path(folder), int(kind.rpartition("_")[2]), one_shape)
+    elif kind == "ray_of_one_shape":
+        ray_tune(trials, Path(folder), reuse_actors=True, every_step=False, configuration=one_shape)
     else:
         ray_tune(
             trials, Path(folder), reuse_actors=kind != "ray_default", every_step=kind == "ray_reuse_every_step"

@@ -5,8 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
 from tests.benchmarks import workload
 from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.trainer.loop import Trainer
 from xaytune.trial.trial import Trial
 
 
@@ -30,6 +35,27 @@ def digits(config: dict[str, Any], trial: Trial) -> TrainState:
     workload.train(workload.configuration(config["number"]), on_step, on_epoch, config.get("compute_log"))
     callbacks.fire("train_end", state)
     return state
+
+
+def of_one_shape(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The same with a Trainer, and models of one shape."""
+    given = workload.of_one_shape(config["number"])
+    torch.manual_seed(given["number"])
+    return trainer_of(given, trial=trial).fit()
+
+
+def trainer_of(config: dict[str, Any], **options: Any) -> Trainer:
+    """Returns a Trainer of a configuration."""
+    x_train, y_train, x_eval, y_eval = workload.digits()
+    model = workload.mlp(config["hidden"])
+    return Trainer(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=config["lr"], momentum=0.9),
+        loss_fn=F.cross_entropy,
+        train_loader=DataLoader(TensorDataset(x_train, y_train), config["batch_size"], shuffle=True),
+        eval_loader=DataLoader(TensorDataset(x_eval, y_eval), len(x_eval)),
+        **{"num_epochs": workload.MAX_EPOCHS, "device": "cpu", **options},
+    )
 
 
 def empty_steps(config: dict[str, Any], trial: Trial) -> TrainState:

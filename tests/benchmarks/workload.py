@@ -26,6 +26,11 @@ def configuration(number: int) -> dict[str, Any]:
     return {"lr": 10 ** draw.uniform(-4, -0.5), "hidden": draw.choice([32, 64, 128, 256]), "number": number}
 
 
+def of_one_shape(number: int) -> dict[str, Any]:
+    """Returns the configuration of a trial, where the models of all have the same shape."""
+    return {**configuration(number), "hidden": 32, "batch_size": 64}
+
+
 @cache
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from sklearn.datasets import load_digits
@@ -35,11 +40,18 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return images[:1347], labels[:1347], images[1347:], labels[1347:]
 
 
+def mlp(hidden: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 10)
+    )
+
+
 def train(
     config: dict[str, Any],
     on_step: Callable[[Metrics], object],
     on_epoch: Callable[[float], bool],
     compute_log: str | None = None,
+    epochs: int = MAX_EPOCHS,
 ) -> None:
     """Trains the MLP of a configuration.
 
@@ -48,22 +60,17 @@ def train(
         on_step: Called after each step with four metrics.
         on_epoch: Called after each epoch with the accuracy; returns whether to stop.
         compute_log: File that the CPU seconds of each epoch are appended to.
+        epochs: How many, at most.
     """
     torch.set_num_threads(1)
     torch.manual_seed(config["number"])
     x_train, y_train, x_eval, y_eval = digits()
-    model = nn.Sequential(
-        nn.Linear(64, config["hidden"]),
-        nn.ReLU(),
-        nn.Linear(config["hidden"], config["hidden"]),
-        nn.ReLU(),
-        nn.Linear(config["hidden"], 10),
-    )
+    model = mlp(config["hidden"])
     optimizer = torch.optim.SGD(model.parameters(), lr=config["lr"], momentum=0.9)
-    for epoch in range(MAX_EPOCHS):
+    for epoch in range(epochs):
         began = time.thread_time()
         order = torch.randperm(len(x_train))
-        for step, batch in enumerate(order.split(BATCH_SIZE)):
+        for step, batch in enumerate(order.split(config.get("batch_size", BATCH_SIZE))):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x_train[batch]), y_train[batch])
             loss.backward()

@@ -205,8 +205,8 @@ def test_the_slowest_part_is_named_and_start_up_is_not_on_the_timeline(tmp_path:
 
 def test_trials_that_a_process_trains_at_once_stand_together_on_the_timeline(tmp_path: Path) -> None:
     begun = {"state": "running", "name": "f", "id": "1", "spec": spec(fused=8).plain(), "num_trials": 5}
-    end = {"status": "completed", "reason": None, "due": True, "checkpoints": {}, "best": None, "value": None}
-    position = {"epoch": 1, "global_step": 1, "metrics": {}}
+    end: dict[str, Any] = {"status": "completed", "reason": None, "due": True, "checkpoints": {}, "best": None}
+    position = {"epoch": 1, "global_step": 1, "metrics": {}, "value": None}
     pids = {0: 7, 1: 8, 2: 7, 3: 8, 4: 7}
     starts = [(0, 0), (0, 1), (0, 2), (0, 3), (3, 4)]  # seconds, trials
     ends = [(2, 0), (3, 2), (5, 1), (6, 3), (9, 4)]

@@ -72,7 +72,7 @@ class FusedProcess:
             if self._asking:
                 begun = self._clock()
                 asking, self._asking = self._asking, []
-                answers = self._fusion.perform(asking)
+                answers = self._perform(asking)
                 answered = {answer.member for answer in answers}
                 self._asking += [member for member in asking if member not in answered]
                 for answer in answers:
@@ -180,6 +180,13 @@ class FusedProcess:
             self._outbox, self._urgent = [], False
             if not self._asking:
                 self._channel.flush()
+
+    def _perform(self, asking: list[Member]) -> list[Answer]:
+        """Does what members ask for, in two halves where it is tried whether that is slower."""
+        if self._width is None or not self._width.halved:
+            return self._fusion.perform(asking)
+        half = len(asking) // 2
+        return [answer for part in (asking[:half], asking[half:]) for answer in self._fusion.perform(part)]
 
     def _try_width(self, steps: int, seconds: float) -> None:
         """Looks whether more trials at once would train faster, where the spec leaves that open."""

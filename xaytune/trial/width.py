@@ -13,32 +13,35 @@ __all__ = ["FIRST_WIDTH", "Memory", "Width", "clock_for"]
 
 FIRST_WIDTH = 8
 MOST = 1024
-# A width is measured for so long, while the process has nearly as many trials.
+# A width is measured for so long, and so many rounds, while the process has nearly as many trials.
 _WINDOW_S = 1.0
-_FEWEST_ROUNDS = 20
+_ROUNDS = 40
 _NEARLY = 0.75
-# Twice as many must train so many times as fast: more trials at once cost memory, and a search knows less of them.
+# They must train so many times as fast as in two halves, for twice as many to be tried: more trials at once cost
+# memory, and a search knows less of them.
 _GAIN = 1.15
 # What twice as many trials take must fit into this share of the memory.
 _SHARE = 0.8
 
 
 class Width:
-    """Doubles while that trains faster and there is memory, and then stays.
+    """Doubles while trials train faster at once than in two halves and there is memory, and then stays.
+
+    What is compared is measured in turns: what else the machine does meanwhile slows both down.
 
     Args:
         fits: Tells whether there is memory for twice as many.
 
     Attributes:
         wanted: How many trials the process is to be given.
+        halved: Whether the next round is to be taken in two halves.
     """
 
     def __init__(self, fits: Callable[[], bool]) -> None:
-        self.wanted = FIRST_WIDTH
+        self.wanted, self.halved = FIRST_WIDTH, False
         self._fits = fits
         self._settled = False
-        self._before = 0.0  # steps a second, with half as many
-        self._rounds: list[tuple[float, int]] = []  # seconds a step, and steps
+        self._rounds: dict[bool, list[tuple[float, int]]] = {False: [], True: []}  # seconds a step, and steps
 
     def did(self, steps: int, seconds: float, trials: int, most: int) -> str | None:
         """Takes in what was done in a round.
@@ -55,26 +58,31 @@ class Width:
         if self._settled:
             return None
         if most < self.wanted:
-            self._settled, self.wanted = True, most
+            self._settle(most)
             return f"{most} at once: there is no memory for more"
         if trials < _NEARLY * self.wanted or not steps:
             return None
-        self._rounds.append((seconds / steps, steps))
-        if sum(each * steps for each, steps in self._rounds) < _WINDOW_S or len(self._rounds) < _FEWEST_ROUNDS:
+        self._rounds[self.halved].append((seconds / steps, steps))
+        self.halved = not self.halved
+        rounds = [*self._rounds[False], *self._rounds[True]]
+        if len(rounds) < _ROUNDS or sum(each * steps for each, steps in rounds) < _WINDOW_S:
             return None
-        rate, self._rounds = 1 / _median(self._rounds), []
-        return self._measured(rate)
+        gain = _median(self._rounds[True]) / _median(self._rounds[False])
+        self._rounds = {False: [], True: []}
+        return self._measured(gain)
 
-    def _measured(self, rate: float) -> str | None:
-        if rate >= _GAIN * self._before and 2 * self.wanted <= MOST and self._fits():
-            self.wanted, self._before = 2 * self.wanted, rate
+    def _measured(self, gain: float) -> str | None:
+        if gain >= _GAIN and 2 * self.wanted <= MOST and self._fits():
+            self.wanted *= 2
             return None
-        self._settled = True
-        if rate < self._before:
-            self.wanted //= 2
-            return f"{self.wanted} at once: {self._before:.0f} steps a second, with twice as many {rate:.0f}"
-        why = f", with half as many {self._before:.0f}" if self._before else ""
-        return f"{self.wanted} at once: {rate:.0f} steps a second{why}"
+        if gain < 1.0:
+            self._settle(self.wanted // 2)
+            return f"{self.wanted} at once: {1 / gain:.2f} times as fast as {2 * self.wanted}"
+        self._settle(self.wanted)
+        return f"{self.wanted} at once: {gain:.2f} times as fast as in two halves"
+
+    def _settle(self, width: int) -> None:
+        self.wanted, self.halved, self._settled = width, False, True
 
 
 def _median(rounds: list[tuple[float, int]]) -> float:
