@@ -1,6 +1,6 @@
 """Pages and tables that are made from the code when the documentation is built, so that they are as it is.
 
-MkDocs calls :func:`on_files`; the tests call the two functions that write the pages.
+MkDocs calls :func:`on_files` and :func:`on_page_markdown`.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ def journal_page() -> str:
     examples: dict[str, Event] = {}
     for event in _written():
         examples.setdefault(event["event"], event)
+    examples["sweep"] |= {"folder": "/home/you/project", "host": "workstation", "pid": 4242}  # not this machine
     page = ["# The journal", "", *lines[2:first]]
     for name, fields in _rows(lines[second + 1 : third]):
         page += [f"## {name}", "", fields, ""]

@@ -84,7 +84,9 @@ def _headline(sweep: SweepState, terms: Terms) -> str:
     spec = sweep.spec
     ran = f" in {duration(sweep.ran_s)}" if sweep.ended else ""
     goal = "maximised" if terms.objective.sign > 0 else "minimised"
-    algorithms = f"search {spec['search']['algorithm']}, scheduler {spec['scheduler']['algorithm']}"
+    scheduler = spec["scheduler"]["algorithm"]
+    search = scheduler if scheduler == "curves" else spec["search"]["algorithm"]  # curves is both
+    algorithms = f"search {search}, scheduler {scheduler}"
     trained = spec.get("command") or spec["recipe"]
     return f"{trained}: {sweep.state}{ran}, {planned(sweep)}, {terms.metric} {goal}, {algorithms}"
 
