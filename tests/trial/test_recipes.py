@@ -9,10 +9,10 @@ import pytest
 
 from tests.campaigns import recipes
 from xaytune.errors import SkipTrial
+from xaytune.in_process.trying import try_configuration
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.own_loop import set_current_trial
-from xaytune.trial.in_process import try_configuration
 from xaytune.trial.messages import Ended
 from xaytune.trial.trial import Trial
 

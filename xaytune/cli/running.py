@@ -192,8 +192,8 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     loaded = load_spec(spec)
     values = {name.removeprefix("space."): value for name, value in parse_assignments(assignments).items()}
 
+    from xaytune.in_process.trying import try_configuration
     from xaytune.sweep.references import never_reported
-    from xaytune.trial.in_process import try_configuration
     from xaytune.trial.metrics import readable
 
     with locating(spec):
@@ -258,8 +258,8 @@ def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
 
 def _time(spec: Path, loaded: SweepSpec) -> None:
     """Says what the sweep costs, by an epoch that is trained here."""
+    from xaytune.in_process.timing import time_training
     from xaytune.report.cost import cost
-    from xaytune.trial.timing import time_training
 
     with locating(spec):
         timing = time_training(loaded)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from xaytune.in_process.timing import Timing
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
-from xaytune.trial.timing import Timing
 
 __all__ = ["cost"]
 

@@ -82,7 +82,7 @@ class Surrogate:
         """
         try:
             seconds, values = self._function(config)
-            by_time = {time: float(value) for time, value in enumerate(values, start=1)}
+            by_time = {time: _finite(float(value)) for time, value in enumerate(values, start=1)}
             by_seconds = {time: float(second) for time, second in enumerate(seconds, start=1)}
         except (TypeError, ValueError) as error:
             raise SpecError(
@@ -202,6 +202,10 @@ class RecordedCurves:
             else:
                 distance += (_share(parameter.domain, a) - _share(parameter.domain, b)) ** 2
         return distance
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _share(domain: Float | Integer, value: float) -> float:
