@@ -2,9 +2,9 @@
 
 ``python -m tests.versions``, or with some of ``lightning``, ``transformers`` and ``ray``, from the root of the
 repository. Each release of Ray that pyproject.toml admits and that can be had runs the contract suite of
-executors; integrations run their own tests. Each set of versions gets a virtual environment of its own, which takes
-from this one what it does not install itself: torch is not downloaded again. They are kept under ``--folder``, for
-the next time.
+executors; integrations run their own tests. Each set of versions gets a virtual environment of its own, which
+takes from this one what it does not install itself: torch is not downloaded again. They are kept under
+``--folder``, for the next time.
 """
 
 from __future__ import annotations
