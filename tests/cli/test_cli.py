@@ -133,20 +133,24 @@ def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path
     assert "RuntimeError: broken for " in done.stdout
 
 
-def test_ctrl_c_pauses_the_trials_through_their_loops_and_exits_with_130(tmp_path: Path, ray_folder: Path) -> None:
+def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_exits_with_130(
+    tmp_path: Path, ray_folder: Path
+) -> None:
+    """A batch system's time limit sends SIGTERM to the group, a terminal SIGINT: Ray's processes are not in it."""
     spec = spec_file(tmp_path, "waits", more="callbacks: [tests.recipes:note_events]\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "xaytune", "run", spec, "--storage", str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
+        start_new_session=True,
     )
     journal = tmp_path / "waits" / FILE_NAME
     while process.poll() is None:
         started = journal.exists() and sum(e["event"] == "start" for e in read_events(journal))
         if started == 2:
             break
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     results = Results(tmp_path / "waits")
