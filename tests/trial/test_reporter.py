@@ -197,16 +197,19 @@ def test_the_best_value_is_the_best_that_was_reached_not_the_last(tmp_path: Path
     assert (best.value, best.epoch, best.global_step, best.metrics) == (0.9, 2, 4, {"loss": 1.0, "score": 0.9})
 
 
+@pytest.mark.filterwarnings("error")
 def test_metrics_are_taken_as_they_stand_when_the_step_ends(tmp_path: Path) -> None:
     loop = Loop("epoch", (), tmp_path).start()
     running = torch.zeros(())
     seen = []
     for value in (1.0, 2.0):
         running += value
-        loop.steps(1, running=running, words="not a number")
+        loop.steps(1, running=running, words="not a number", with_graph=torch.ones((), requires_grad=True))
         seen.append(loop.reporter.untold.rows[-1].metrics["running"])
     assert seen == [1.0, 3.0]
-    assert "words" not in loop.end().metrics
+    ended = loop.end()
+    assert ended.metrics["with_graph"] == 1.0
+    assert "words" not in ended.metrics
 
 
 def test_what_is_no_number_is_left_out_and_named_once(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def capture(value: Any) -> Any:
     if hasattr(value, "detach"):
         if value.numel() != 1 or value.is_complex():
             return None
-        # A copy: the loop may go on to change the tensor in place.
-        return float(value) if value.device.type == "cpu" else value.detach().clone().reshape(())
+        # A copy: the loop may go on to change the tensor in place. float() warns of a loss with its graph.
+        return float(value.item()) if value.device.type == "cpu" else value.detach().clone().reshape(())
     try:
         if hasattr(value, "dtype") and hasattr(value, "item"):
             value = value.item()  # of an array with one element
