@@ -294,6 +294,12 @@ class Misuse:
                 pass
 
     @staticmethod
+    def within_anothers_run(run: OwnLoop) -> None:
+        """trial.report() in a run that something else trains"""
+        run.callbacks.fire("train_start", TrainState(num_epochs=2))
+        run.report(accuracy=1.0)
+
+    @staticmethod
     def another_metric(run: OwnLoop) -> None:
         """the sweep's metric is 'accuracy': report that, or name 'acuracy' as"""
         run.report(acuracy=1.0)

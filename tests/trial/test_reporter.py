@@ -384,6 +384,14 @@ def test_a_loop_that_does_not_count_its_steps_is_told_at_once(tmp_path: Path, st
         loop.callbacks.fire("step_end", loop.state)
 
 
+def test_a_run_that_begins_within_another_is_refused_and_the_rows_of_that_stay(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path).start()
+    loop.steps(2, score=0.5)
+    with pytest.raises(RuntimeError, match="train_start was fired after the first step"):
+        loop.callbacks.fire("train_start", TrainState())
+    assert [row.global_step for row in loop.reporter.untold.rows] == [1, 2]
+
+
 @pytest.mark.parametrize("epoch", [2, 3])
 def test_a_loop_that_resumes_with_the_index_of_its_last_epoch_is_judged_as_one_with_their_number(
     tmp_path: Path, epoch: int

@@ -132,6 +132,7 @@ class OwnLoop:
             CheckpointError: Every checkpoint that the run could resume from is damaged.
             ValueError: The checkpoint lacks the state of something that is kept.
         """
+        self._check_open("epochs")
         items = range(epochs) if isinstance(epochs, int) else epochs
         place = self._run.place
         if place.in_body and place.loop is not None and not place.loop.left:
@@ -157,6 +158,7 @@ class OwnLoop:
         Raises:
             RuntimeError: It is called within the body of another loop of steps.
         """
+        self._check_open("steps")
         run = self._run
         if run.place.step_body is not None:
             raise RuntimeError("trial.steps() within the body of another trial.steps(): steps do not nest")
@@ -213,9 +215,11 @@ class OwnLoop:
             themselves.
 
         Raises:
+            RuntimeError: Something else trains: a Trainer, or a loop that fires its events itself.
             TypeError: A metric is no number.
             ValueError: The sweep's metric is not among them, and was never logged.
         """
+        self._check_open("report")
         run, steps = self._run, self._run.place.step_body
         values = {name: measured(name, value) for name, value in metrics.items()}
         if self.metric is not None and self.metric not in {*values, *run.state.metrics}:
@@ -283,6 +287,14 @@ class OwnLoop:
         if self.checkpoint_dir is None:
             return None
         return native.newest_whole(self.checkpoint_dir)
+
+    def _check_open(self, method: str) -> None:
+        """Checks that no other run is open, whose events something else fires."""
+        if self._open is not None and self._open is not self._run.state:
+            raise RuntimeError(
+                f"trial.{method}() in a run that something else trains: a Trainer reports what it evaluates; one "
+                "that fires its events by hand sets state.metrics[NAME] before it fires eval_end or epoch_end"
+            )
 
     def _note_start(self, state: TrainState) -> None:
         self._open = state

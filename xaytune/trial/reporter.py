@@ -206,6 +206,11 @@ class Reporter:
                 "a trial is one run, and train_start was fired again after train_end: train what else there is "
                 "to train, such as the other folds, with callbacks of its own"
             )
+        if self._begun:
+            raise RuntimeError(
+                "train_start was fired after the first step or epoch of the run: fire it once, before all others; "
+                "and a loop that fires its events itself does not call trial.report()"
+            )
         self.state = state
         self.untold.epochs.resume(state)
         self.untold.resume_at(state.global_step)
