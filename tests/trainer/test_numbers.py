@@ -465,11 +465,13 @@ def test_a_loss_that_is_not_a_mean_of_one_number_is_refused_in_words(
 def test_optimizers_that_the_trainer_does_not_step_are_refused_when_it_is_made() -> None:
     model = nn.Linear(FEATURES, CLASSES)
     several: Any = [torch.optim.SGD([model.weight]), torch.optim.SGD([model.bias])]
+    others = torch.optim.SGD(nn.Linear(2, 2).parameters())
     for optimizer, message in (
         (torch.optim.LBFGS(model.parameters()), "LBFGS.*loop of your own"),
         (several, "a list"),
+        (others, "no parameter of the model"),
     ):
-        with pytest.raises(TypeError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             Trainer(model, optimizer=optimizer, train_loader=loader(), loss_fn=F.cross_entropy)
 
 
@@ -481,6 +483,21 @@ def test_the_state_of_an_optimizer_that_was_made_before_the_model_was_moved_foll
     Trainer(model, optimizer=optimizer, train_loader=loader(), loss_fn=F.cross_entropy, device="meta")
     assert {state["sum"].device.type for state in optimizer.state.values()} == {"meta"}
     assert {state["step"].device.type for state in optimizer.state.values()} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (0.3, r"metrics by name, \{'eval_loss': 0.3\} \(got a float\)"),
+        (None, r"metrics by name.*\(got a NoneType\)"),
+        ({"f1": {"a": 1.0}}, "one number as 'f1'.*a dict with the keys a"),
+        ({"f1": np.ones(3)}, "one number as 'f1'.*a ndarray"),
+        ({"f1": torch.ones(3)}, "one number as 'f1'.*a Tensor of shape"),
+    ],
+)
+def test_what_an_eval_fn_returns_is_numbers_by_name_or_refused(returned: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make_trainer(eval_loader=loader(), eval_fn=lambda model, batches: returned).fit()
 
 
 def test_a_loader_over_tensors_is_read_in_the_same_order_with_the_same_bits() -> None:

@@ -405,3 +405,89 @@ def test_random_states_of_more_devices_than_there_are_now_are_left_out() -> None
     saved = random_state.capture() | {"cuda": [torch.get_rng_state()] * (torch.cuda.device_count() + 2)}
     random_state.restore(saved)
     assert torch.equal(torch.get_rng_state(), saved["torch"])
+
+
+def test_an_epoch_that_is_continued_with_another_batch_size_trains_each_of_its_examples_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = TensorDataset(torch.randn(40, FEATURES), torch.arange(40) % CLASSES, torch.arange(40))
+    seen: list[int] = []
+
+    def trainer(batch_size: int) -> Trainer:
+        def step(model: nn.Module, batch: Any) -> Tensor:
+            seen.extend(batch[2].tolist())
+            return F.cross_entropy(model(batch[0]), batch[1])
+
+        model = nn.Linear(FEATURES, CLASSES)
+        return Trainer(
+            model,
+            optimizer=torch.optim.SGD(model.parameters()),
+            train_loader=DataLoader(data, batch_size, shuffle=True),
+            training_step=step,
+            checkpoint_dir=tmp_path,
+        )
+
+    stopped_at(trainer(10), 2).fit()
+    trainer(5).fit()
+    assert sorted(seen) == list(range(40))
+    assert "continued after the first 20 of its examples" in caplog.text
+
+
+def test_a_run_resumed_with_another_kind_of_optimizer_begins_that_ones_state_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds: list[Any] = [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.SGD]
+    for step, kind in enumerate(kinds, start=1):
+        model = nn.Linear(FEATURES, CLASSES)
+        trainer = Trainer(
+            model,
+            optimizer=kind(model.parameters(), lr=0.01),
+            train_loader=loader(),
+            loss_fn=F.cross_entropy,
+            max_steps=step,
+            checkpoint_dir=tmp_path,
+        )
+        trainer.fit()
+        assert trainer.state.global_step == step
+        assert trainer.optimizer.param_groups[0].keys() >= kind([nn.Parameter()]).defaults.keys()
+    assert "saved with SGD: AdamW begins without its state" in caplog.text
+
+
+def test_a_model_or_groups_that_do_not_fit_the_checkpoint_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    make_trainer(checkpoint_dir=tmp_path, max_steps=1).fit()
+    other = nn.Linear(FEATURES, CLASSES + 1)
+    layer = make_trainer().model
+    groups = [{"params": [parameter]} for parameter in layer.parameters()]
+    for model, optimizer in (
+        (other, torch.optim.SGD(other.parameters())),
+        (layer, torch.optim.SGD(groups)),
+    ):
+        trainer = Trainer(
+            model, optimizer=optimizer, train_loader=loader(), loss_fn=F.cross_entropy, checkpoint_dir=tmp_path
+        )
+        with pytest.raises(ValueError, match=r"cannot be resumed from its checkpoint(?s:.*)resume=False"):
+            trainer.fit()
+
+
+def test_a_counter_that_begins_as_an_attribute_of_its_class_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Rotated(Sampler[int]):
+        epoch = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.epoch += 1
+            return iter([(i + self.epoch) % 12 for i in range(12)])
+
+        def __len__(self) -> int:
+            return 12
+
+    model = nn.Linear(FEATURES, CLASSES)
+    Trainer(
+        model,
+        optimizer=torch.optim.SGD(model.parameters()),
+        train_loader=DataLoader(Subset(dataset(), range(12)), 4, sampler=Rotated()),
+        loss_fn=F.cross_entropy,
+        checkpoint_dir=tmp_path,
+    ).fit()
+    assert "Rotated.epoch changes while train_loader is read and is in no checkpoint" in caplog.text

@@ -256,3 +256,23 @@ def test_a_metric_that_reduce_on_plateau_would_take_wrongly_is_refused(options: 
 def test_a_metric_for_another_scheduler_is_refused() -> None:
     with pytest.raises(ValueError, match="lr_metric='loss' is for ReduceLROnPlateau alone"):
         make_trainer(schedule=lambda optimizer: L.StepLR(optimizer, 1), lr_metric="loss")
+
+
+def test_a_run_resumed_without_its_schedule_trains_at_the_optimizers_own_rate(tmp_path: Path) -> None:
+    make_trainer(schedule=lambda o: L.ExponentialLR(o, 0.5), num_epochs=2, checkpoint_dir=tmp_path).fit()
+    resumed = make_trainer(num_epochs=3, checkpoint_dir=tmp_path)
+    rate = resumed.optimizer.param_groups[0]["lr"]
+    assert resumed.fit().metrics["learning_rate"] == rate
+
+
+def test_a_schedule_that_counted_epochs_is_not_continued_by_steps(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"schedule": lambda o: L.ExponentialLR(o, 0.5), "checkpoint_dir": tmp_path}
+    make_trainer(num_epochs=2, **options).fit()
+    with pytest.raises(ValueError, match="scheduled each epoch, and cannot be continued each step"):
+        make_trainer(num_epochs=3, lr_interval="step", **options).fit()
+
+
+def test_a_scheduler_of_another_optimizer_is_refused() -> None:
+    other = make_trainer().optimizer
+    with pytest.raises(ValueError, match="learning rates of another optimizer"):
+        make_trainer(schedule=lambda o: L.ExponentialLR(other, 0.5))

@@ -190,9 +190,14 @@ def test_a_compiled_model_trains_to_the_same_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_epochs": 0}, "num_epochs must be at least 1"),
-        ({"max_steps": 0}, "max_steps must be -1 or at least 1"),
-        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"num_epochs": 0}, "num_epochs must be a whole number of at least 1"),
+        ({"num_epochs": 2.5}, "num_epochs must be a whole number of at least 1"),
+        ({"num_epochs": True}, "num_epochs must be a whole number of at least 1"),
+        ({"max_steps": 0}, "max_steps must be -1 or a whole number of at least 1"),
+        ({"max_steps": 3.5}, "max_steps must be -1 or a whole number of at least 1"),
+        ({"accumulate": 0}, "accumulate must be a whole number of at least 1"),
+        ({"accumulate": 2.0}, "accumulate must be a whole number of at least 1"),
+        ({"checkpoint_dir": __file__}, "checkpoint_dir must be a folder"),
         ({"eval_every": "step"}, "eval_every must be 'epoch' or a number of steps"),
         ({"lr_interval": "batch"}, "lr_interval must be 'epoch' or 'step'"),
         ({"clip_grad_norm": 0.0}, "clip_grad_norm must be above 0"),

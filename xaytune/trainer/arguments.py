@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,16 @@ from torch import Tensor, nn
 
 from xaytune.trainer.batches import describe
 
-__all__ = ["check_evaluation", "check_loader", "check_numbers", "check_optimizer", "check_trial", "require"]
+__all__ = [
+    "check_evaluation",
+    "check_folder",
+    "check_loader",
+    "check_numbers",
+    "check_optimizer",
+    "check_scheduler",
+    "check_trial",
+    "require",
+]
 
 
 def require(condition: bool, message: str) -> None:
@@ -29,11 +40,17 @@ def check_numbers(
     clip_grad_norm: float | None,
 ) -> None:
     """Checks what is a number or one of a few words."""
-    require(num_epochs is None or num_epochs >= 1, f"num_epochs must be at least 1 (got {num_epochs})")
-    require(max_steps == -1 or max_steps >= 1, f"max_steps must be -1 or at least 1 (got {max_steps})")
-    require(accumulate >= 1, f"accumulate must be at least 1 (got {accumulate})")
     require(
-        eval_every == "epoch" or (isinstance(eval_every, int) and eval_every >= 1),
+        num_epochs is None or _is_count(num_epochs),
+        f"num_epochs must be a whole number of at least 1 (got {num_epochs})",
+    )
+    require(
+        _is_count(max_steps) or (max_steps == -1 and not isinstance(max_steps, float)),
+        f"max_steps must be -1 or a whole number of at least 1 (got {max_steps})",
+    )
+    require(_is_count(accumulate), f"accumulate must be a whole number of at least 1 (got {accumulate})")
+    require(
+        eval_every == "epoch" or _is_count(eval_every),
         f"eval_every must be 'epoch' or a number of steps (got {eval_every!r})",
     )
     require(lr_interval in ("epoch", "step"), f"lr_interval must be 'epoch' or 'step' (got {lr_interval!r})")
@@ -100,16 +117,37 @@ def check_optimizer(optimizer: Any, model: nn.Module, kept: Iterator[Tensor], *,
             f"{type(optimizer).__name__} computes the loss several times in a step, which the Trainer does not: "
             "write a loop of your own"
         )
-    if not saves:
-        return
     saved = {id(parameter) for parameters in (model.parameters(), kept) for parameter in parameters}
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    require(
+        any(id(parameter) in saved for parameter in trained),
+        "the optimizer has no parameter of the model: make it over the parameters of the model that you give",
+    )
+    if not saves:
+        return
     unsaved = [tuple(parameter.shape) for parameter in trained if id(parameter) not in saved]
     require(
         not unsaved,
         f"the optimizer trains {len(unsaved)} parameters that are not the model's and would not be saved, of the "
         f"shapes {', '.join(map(str, unsaved[:5]))}: give the module that has them (a loss?) as "
         "keep={name: module}",
+    )
+
+
+def check_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Checks that a scheduler sets the rates of the optimizer, as far as it says whose it sets."""
+    groups = getattr(getattr(scheduler, "optimizer", None), "param_groups", optimizer.param_groups)
+    require(
+        groups is optimizer.param_groups,
+        "lr_scheduler sets the learning rates of another optimizer: make it over the optimizer that you give",
+    )
+
+
+def check_folder(checkpoint_dir: str | Path | None) -> None:
+    """Checks that checkpoints can be written into a folder."""
+    require(
+        checkpoint_dir is None or not Path(checkpoint_dir).is_file(),
+        f"checkpoint_dir must be a folder: {checkpoint_dir} is a file",
     )
 
 
@@ -120,3 +158,7 @@ def check_loader(loader: Any, *, saves: bool) -> None:
         "train_loader has persistent_workers=True: random numbers of workers that live on over epochs are in no "
         "checkpoint, so that a resumed run would see other batches; use persistent_workers=False",
     )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

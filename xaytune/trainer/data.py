@@ -118,8 +118,9 @@ def _counts(owners: list[Any]) -> dict[str, Any]:
         f"{type(owner).__name__}.{name}": value
         for owner in owners
         if not type(owner).__module__.startswith("torch.")
-        for name, value in getattr(owner, "__dict__", {}).items()
-        if type(value) is int
+        for holder in (*reversed(type(owner).__mro__), owner)  # a counter may begin as an attribute of the class
+        for name, value in getattr(holder, "__dict__", {}).items()
+        if type(value) is int and not name.startswith("__")
     }
 
 
@@ -171,6 +172,8 @@ class ResumableLoader:
         self._unsaved = [] if self._keeps_its_place else [o for o in _owners(loader) if not _has_state(o)]
         self._counts = _counts(self._unsaved)
         self._draws_always = not (_is_over_tensors(loader) and _draws_at_its_beginning(loader))
+        size = getattr(loader, "batch_size", None)
+        self._batch_size = size if isinstance(size, int) and not self._keeps_its_place else None
         self._epoch_start: dict[str, Any] | None = None
         self._trained = self._loaded = 0
         self._loader_state: Any = None  # that a loader which keeps its place is to go on from
@@ -260,12 +263,21 @@ class ResumableLoader:
             "epoch_start": self._epoch_start if self._trained else None,
             "taken": self._trained,
             "stateful": self._states(),
+            "batch_size": self._batch_size,
         }
         return place | ({"loader": self._state_of_loader()} if self._keeps_its_place else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Returns to a place: the next :meth:`epoch` begins there."""
         self._epoch_start, self._trained = state["epoch_start"], state["taken"]
+        size, saved_size = self._batch_size, state.get("batch_size")
+        if self._trained and size is not None and saved_size not in (None, size):
+            self._trained = state["taken"] * saved_size // size
+            logger.warning(
+                "train_loader has batches of %d, and the interrupted epoch had batches of %d: it is continued "
+                "after the first %d of its examples",
+                *(size, saved_size, self._trained * size),
+            )
         self._load(self._stateful, state.get("stateful", []))
         self._loader_state = state.get("loader")
 

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xaytune.trainer import random_state
-from xaytune.trainer.batches import to_device
+from xaytune.trainer.batches import describe, to_device
 from xaytune.trainer.data import batches_of, generators_of
 from xaytune.trainer.objective import BatchLoss, Objective, is_integer
 from xaytune.trainer.plain import number
@@ -77,11 +78,12 @@ class Evaluator:
 
         Raises:
             ValueError: The loader yielded no batch, or the size of a batch is not known.
+            TypeError: The `eval_fn` returned something else than numbers by name.
         """
         with self._leaving_all_as_it_was(), torch.no_grad(), self._precision.autocast():
             if self.eval_fn is None:
                 return self._measure()
-            return {name: number(value) for name, value in self.eval_fn(self._forward, self.loader).items()}
+            return _of_the_users(self.eval_fn(self._forward, self.loader))
 
     def _measure(self) -> dict[str, Any]:
         """Waits for the device once, at the end."""
@@ -140,6 +142,17 @@ class Evaluator:
             for module, training in modes:
                 module.training = training
             random_state.restore(randomness, self._generators)
+
+
+def _of_the_users(measured: Any) -> dict[str, Any]:
+    if not isinstance(measured, Mapping):
+        raise TypeError(f"eval_fn must return metrics by name, {{'eval_loss': 0.3}} (got {describe(measured)})")
+    numbers = {name: number(value) for name, value in measured.items()}
+    for name, value in numbers.items():
+        size = value.numel() if isinstance(value, Tensor) else getattr(value, "size", 1)
+        if size != 1 or not isinstance(value, (Tensor, np.ndarray, int, float, str)):
+            raise TypeError(f"eval_fn must return one number as {name!r} (got {describe(value)})")
+    return numbers
 
 
 def _one_number(name: str, value: Any) -> float:

@@ -125,7 +125,8 @@ class CheckpointFolder:
             raise checkpoint.CheckpointError(f"{path} belongs to the run {name!r}, not to {self._run!r}: {remedy}")
         if name is None and self._run is None and None not in (data, self._data) and data != self._data:
             raise checkpoint.CheckpointError(
-                f"{path} belongs to a run on other training data (another fold or split?): {remedy}"
+                f"{path} belongs to a run on other training data (another fold, or a split drawn "
+                f"without a fixed seed?): {remedy}"
             )
 
 

@@ -48,10 +48,13 @@ class Trainer(Run):
         train_loader: Yields batches, anew each time it is iterated. A DataLoader that was interrupted within an
             epoch comes back with the same order and bits. Refused, where checkpoints are kept: one with
             ``persistent_workers``.
-        loss_fn: Takes the model's outputs and the targets, and returns a 0-d tensor, a mean.
+        loss_fn: Takes the model's outputs and the targets, and returns a 0-d tensor, a mean. What it averages
+            over is known of torch's losses alone: of others, also of a function around one of torch's, it is
+            taken to be the examples, unless `batch_size` says otherwise. One with a state of its own belongs
+            into `keep` too.
         training_step: Takes the model and a batch (on the device), and returns the loss (0-d), or a dict of
-            metrics with the loss under ``loss``. For batches that ``loss_fn`` cannot serve, see
-            :meth:`xaytune.trainer.objective.Objective.loss`.
+            metrics with the loss under ``loss``, which alone is measured in evaluations too. For batches that
+            ``loss_fn`` cannot serve, see :meth:`xaytune.trainer.objective.Objective.loss`.
         eval_loader: Batches to evaluate on, anew each time it is iterated; refused if it yields none.
         eval_fn: Takes the model (in eval mode, without gradients) and `eval_loader`, and returns metrics by
             name, in place of all that is measured otherwise.
@@ -129,7 +132,9 @@ class Trainer(Run):
             callbacks, checkpoint_dir = trial.callbacks, trial.checkpoint_dir
         kept, saves, evaluates = Kept(keep or {}), checkpoint_dir is not None, eval_loader is not None
         arguments.check_optimizer(optimizer, model, kept.parameters(), saves=saves)
+        arguments.check_scheduler(lr_scheduler, optimizer)
         arguments.check_loader(train_loader, saves=saves)
+        arguments.check_folder(checkpoint_dir)
         self.device = torch.device(device) if device is not None else _default_device()
         self.model = model.to(self.device)
         _move_state(optimizer)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from xaytune.trainer.precision import Precision
 from xaytune.trainer.schedule import Schedule
 
 __all__ = ["Parts"]
+
+logger = logging.getLogger(__name__)
 
 _COMPILED = "_orig_mod."
 
@@ -45,6 +49,7 @@ class Parts:
         return {
             "model": _module(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_kind": type(self.optimizer).__name__,
             "precision": self.precision.state_dict(),
             "data": self.data.state_dict(),
             "kept": self.kept.state_dict(),
@@ -53,11 +58,22 @@ class Parts:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Restores all states."""
+        """Restores all states; an optimizer of another kind than the saved one begins anew.
+
+        Raises:
+            ValueError: The model or the optimizer's groups are not those of the saved run, or one of the others
+                refused its state.
+        """
         model = {name.removeprefix(_COMPILED): value for name, value in saved["model"].items()}
-        _module(self.model).load_state_dict(model)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved)
+        kind, saved_kind = type(self.optimizer).__name__, saved.get("optimizer_kind")
+        is_another = saved_kind not in (None, kind)
+        with _telling_what_to_do():
+            _module(self.model).load_state_dict(model)
+            if not is_another:
+                self.optimizer.load_state_dict(saved["optimizer"])
+        if is_another:
+            logger.warning("the checkpoint was saved with %s: %s begins without its state", saved_kind, kind)
+        self.schedule.load_state_dict(saved, another_optimizer=is_another)
         self.precision.load_state_dict(saved["precision"])
         self.kept.load_state_dict(saved.get("kept", {}))
         self.data.load_state_dict(saved["data"])
@@ -66,6 +82,18 @@ class Parts:
     def randomness(self) -> dict[str, Any]:
         """Returns the states of all random generators that training draws from."""
         return random_state.capture(self.data.generators)
+
+
+@contextlib.contextmanager
+def _telling_what_to_do() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # torch's
+        raise ValueError(
+            f"the run cannot be resumed from its checkpoint: {error}\nResume it with the model and the groups of "
+            "parameters that it was saved with (what a handler adds later has to be there when the Trainer is "
+            "made), or start anew: resume=False, or another checkpoint_dir"
+        ) from error
 
 
 def _module(model: nn.Module) -> nn.Module:

@@ -217,7 +217,11 @@ class Run:
             self.load_state_dict(saved)
         place.begun = True
         if self.state.global_step and self._over() and not self.state.should_stop:
-            logger.warning("the run was finished before, at step %d: nothing is trained", self.state.global_step)
+            logger.warning(
+                "the run was finished before, at step %d: nothing is trained; for another run, give resume=False "
+                "or another checkpoint_dir",
+                self.state.global_step,
+            )
 
     def _stop_what_has_ended(self) -> None:
         """Stops a run that a handler ended before, such as EarlyStopping: starting it again changes nothing."""

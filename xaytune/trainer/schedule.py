@@ -45,8 +45,9 @@ class Schedule:
         evaluates: bool,
     ) -> None:
         self._optimizer, self._scheduler, self._interval = optimizer, scheduler, interval
-        self._metric, self._evaluates = metric, evaluates
+        self._metric = metric
         self._begun = hyperparameters.of(optimizer)
+        self._by_evaluations = metric is not None and evaluates
         self._scheduler_begun = self._scheduler_state()
         self._steps = 0
         self._given_at = -1  # the global step of the evaluation that the scheduler was given last
@@ -100,13 +101,13 @@ class Schedule:
         Raises:
             ValueError: The evaluation did not measure it.
         """
-        if self._metric is None or not self._evaluates or self._given_at == global_step:
+        if self._metric is None or not self._by_evaluations or self._given_at == global_step:
             return
         self._given_at = global_step
         self._reduce(self._metric, metrics)
 
     def _step(self, metrics: Mapping[str, Any]) -> None:
-        if self._scheduler is None or (self._metric is not None and self._evaluates):
+        if self._scheduler is None or self._by_evaluations:
             return
         if self._metric is not None:
             self._reduce(self._metric, metrics)
@@ -128,27 +129,45 @@ class Schedule:
         return {
             "lr_scheduler": self._scheduler_state(),
             "lr_scheduler_begun": self._scheduler_begun,
+            "lr_interval": self._interval,
             "lr_steps": self._steps,
             "lr_given_at": self._given_at,
             "hyperparameters": self._begun,
         }
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any], *, another_optimizer: bool) -> None:
         """Resumes the schedule; the optimizer's own state was loaded before.
 
         Hyperparameters that are not those which the saved run was begun with take the place of the saved ones.
         A schedule that has become another one, by its rate or its own options, is followed from its beginning to
-        where the run is.
+        where the run is; where there is none any more, the rates are the optimizer's own again.
+
+        Args:
+            saved: What :meth:`state_dict` returned.
+            another_optimizer: Whether the saved run's was of another kind, so that nothing of it was loaded.
+
+        Raises:
+            ValueError: The schedule counted epochs, and is to count steps now, or the other way round.
         """
         steps = saved.get("lr_steps", saved["lr_scheduler"].get("last_epoch", 0))
         self._given_at = saved.get("lr_given_at", -1)
         begun = saved["hyperparameters"]
         # Else torch warns, falsely: a scheduler does not see the steps of the process before.
         self._optimizer._opt_called = True  # type: ignore[attr-defined]
-        hyperparameters.follow(self._optimizer, self._begun, begun)
+        if not another_optimizer:
+            hyperparameters.follow(self._optimizer, self._begun, begun)
         if self._scheduler is None:
+            if saved["lr_scheduler"]:
+                self._put_rates_back()
             return
-        if self._metric is None and self._is_another(begun, saved.get("lr_scheduler_begun")):
+        interval = saved.get("lr_interval", self._interval)
+        if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
+            raise ValueError(
+                f"the checkpoint's learning rates were scheduled each {interval}, and cannot be continued each "
+                f"{self._interval}: give lr_interval={interval!r}, or start anew with resume=False"
+            )
+        followed = self._metric is None and self._is_another(begun, saved.get("lr_scheduler_begun"))
+        if followed or another_optimizer:
             self._follow_from_its_beginning(steps)
         else:
             self._scheduler.load_state_dict(saved["lr_scheduler"])
@@ -168,13 +187,16 @@ class Schedule:
         logger.info(
             "the learning rate has another schedule than in the checkpoint: %d steps of it are taken", steps
         )
-        for group, begun in zip(self._optimizer.param_groups, self._begun, strict=True):
-            for name in begun.keys() & hyperparameters.SCHEDULED:
-                hyperparameters.put(group, name, begun[name])
+        self._put_rates_back()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, for steps beyond the last one it knows
             for _ in range(steps):
                 self._scheduler.step()
+
+    def _put_rates_back(self) -> None:
+        for group, begun in zip(self._optimizer.param_groups, self._begun, strict=True):
+            for name in begun.keys() & hyperparameters.SCHEDULED:
+                hyperparameters.put(group, name, begun[name])
 
     def _scheduler_state(self) -> dict[str, Any]:
         return {} if self._scheduler is None else copy.deepcopy(self._scheduler.state_dict())
