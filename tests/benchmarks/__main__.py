@@ -59,7 +59,8 @@ def main() -> None:
 
 
 def fused(options: argparse.Namespace, scratch: Path) -> None:
-    """What training trials fused gains: the numeric core, and whole sweeps."""
+    """What training trials fused gains: the numeric core, and whole sweeps; and how far a search looks ahead."""
+    fused_trials.ahead(5, scratch)
     fused_trials.core(options.runs)
     for trials in options.trials:
         fused_trials.sweeps(options.runs, trials, scratch)

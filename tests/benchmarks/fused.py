@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tests.benchmarks import workload
 from tests.benchmarks.recipes import trainer_of
+from xaytune.records.place import Place
+from xaytune.simulation.curves import Surrogate
+from xaytune.simulation.simulate import simulate
+from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.loop import Trainer
 
-__all__ = ["core", "sweeps"]
+__all__ = ["ahead", "core", "sweeps"]
 
 _EPOCHS = 3
 
@@ -76,6 +82,45 @@ def sweeps(runs: int, trials: int, scratch: Path) -> None:
             f"{trials:4} trials  {name:22} {median:7.1f} s  xaytune unfused {plain / median:5.2f} times that",
             flush=True,
         )
+
+
+def ahead(seeds: int, scratch: Path) -> None:
+    """Prints what is found with more trials in flight, of which a search knows nothing yet, in virtual time."""
+    space = {
+        "lr": {"loguniform": [1e-5, 1]},
+        "momentum": {"uniform": [0, 1]},
+        "decay": {"loguniform": [1e-7, 1e-1]},
+        "dropout": {"uniform": [0, 0.6]},
+    }
+    for algorithm in ("random", "tpe"):
+        for workers in (1, 8, 16, 32, 64):
+            best = []
+            for seed in range(seeds):
+                search = {"algorithm": algorithm, "seed": seed}
+                spec = SweepSpec.parse(
+                    {
+                        "recipe": "a:b",
+                        "metric": "m",
+                        "mode": "max",
+                        "space": space,
+                        "search": search,
+                        "num_samples": 96,
+                    }
+                )
+                place = Place(scratch / f"ahead-{algorithm}-{workers}-{seed}")
+                found = simulate(spec, Surrogate(_curve), place, workers).results.best
+                assert found is not None
+                assert found.value is not None
+                best.append(found.value)
+            print(f"{algorithm:7} {workers:3} trials at once: {statistics.mean(best):.4f} in the mean", flush=True)
+
+
+def _curve(config: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """A curve of 27 epochs that nears 1 where all four parameters are right."""
+    far = (math.log10(config["lr"]) + 2.2) ** 2 / 6 + (math.log10(config["decay"]) + 4) ** 2 / 30
+    far += 2 * (config["momentum"] - 0.8) ** 2 + abs(config["dropout"] - 0.15)
+    seconds = [epoch * (1 + 0.2 * config["momentum"]) for epoch in range(1, 28)]
+    return seconds, [(1 - far) * (1 - 0.8 * epoch**-0.7) for epoch in range(1, 28)]
 
 
 def _command(name: str, trials: int, folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from tests.ray_tune.sweeps import ASHA, events_of, fired, start, wait_for
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
+from xaytune.report.text import summary
 from xaytune.search.build import method_for
 from xaytune.search.method import Action, Decision, Result
 from xaytune.search.replay import replay
@@ -60,6 +61,7 @@ def test_fused_trials_have_the_values_that_they_have_alone(fused: Results, alone
     assert_as_alone(fused, alone)
     ends = [event for event in events_of(fused) if event["event"] == "end"]
     assert sum(event.get("fused", 0) >= 3 for event in ends) > len(ends) / 2
+    assert "of them trained fused" in summary(fused.sweep)
 
 
 def test_the_journal_of_a_fused_sweep_gives_its_decisions_again(fused: Results) -> None:

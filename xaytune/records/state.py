@@ -274,6 +274,7 @@ class SweepState:
         self._update_position(event)
         trial = self.trials[event["trial"]]
         trial.status, trial.reason, trial.ended = event["status"], event["reason"], event["t"]
+        trial.fused = event.get("fused", 0)
         if trial.failure == "skipped":
             trial.best = None
 

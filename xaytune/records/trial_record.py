@@ -94,6 +94,7 @@ class TrialRecord:
         lost: Times that it lost its process, by no fault of the node.
         started: Unix seconds.
         ended: Unix seconds.
+        fused: With how many trials at once its steps were taken, in the mean of those that were; 0: none was.
         seconds: What its attempts have trained together, as far as it was heard of.
         results: What it was worth at each decision point.
         decisions: What followed.
@@ -120,6 +121,7 @@ class TrialRecord:
     lost: int = 0
     started: float | None = None
     ended: float | None = None
+    fused: int = 0
     seconds: float = 0.0
     results: list[ResultRecord] = field(default_factory=list)
     decisions: list[DecisionRecord] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,6 +138,10 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
         by_name = sweep.root == f"{DEFAULT_STORAGE}/{sweep.name}"
         resume = resume or shlex.quote(sweep.name if by_name else sweep.root)
         lines.append(f"  to continue it: xaytune resume {resume}")
+    if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
+        lines.append(
+            f"  {len(fused)} of them trained fused, {statistics.median_high(fused)} at once in the median"
+        )
     lines += _losses(incidents) if incidents is not None else []
     if sweep.best is not None:
         lines.append(best(sweep))
