@@ -247,6 +247,8 @@ def _equal(one: Any, other: Any) -> bool:
 
 def stack(batches: Sequence[Any]) -> Any:
     """Returns batches as one batch of tensors (members, ...)."""
+    if all(type(batch) is list and all(type(part) is Tensor for part in batch) for batch in batches):
+        return [torch.stack(parts) for parts in zip(*batches, strict=True)]  # as a loader over tensors has them
     flat = [tree_flatten(batch)[0] for batch in batches]
     structure = tree_flatten(batches[0])[1]
     stacked = [
