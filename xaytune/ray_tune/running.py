@@ -47,8 +47,8 @@ __all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0
 _HEARTBEAT_S_PER_TRIAL = 0.02
-# A search that learns knows nothing of trials that are still in flight. Of what TPE gains over random search in 96
-# trials, 16 at once leave 85 %, 32 leave 42 % (python -m tests.benchmarks fused): fused or not, no more than this.
+# A search that learns knows nothing of trials in flight: it has no more than this, fused. Of what TPE gains
+# over random search in 96 trials they leave 85 to 90 %, 32 at once some 40 % (python -m tests.benchmarks fused).
 _AHEAD = 16
 # What a sweep may be resumed with otherwise than it was begun.
 _CHANGEABLE = (
