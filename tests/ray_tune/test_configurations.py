@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from tests.sweep.mixed import SPACE, VALUES, path
+from tests.sweep.mixed import KILLED, SPACE, VALUES, path
 from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.export import export
 from xaytune.records.results import Results
@@ -27,17 +27,16 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def test_a_sweep_whose_driver_is_killed_at_each_third_trial_has_the_configurations_of_one_that_is_not(
+def test_a_sweep_whose_driver_is_killed_after_each_third_trial_has_the_configurations_of_one_that_is_not(
     ray_here: None, tmp_path: Path
 ) -> None:
     whole = Sweep("tests.sweep.mixed:note", space=SPACE, **OPTIONS).run(name="whole", storage=tmp_path)
-    cut = _killed_at_each_third_trial(tmp_path)
+    cut = _killed_after_each_third_trial(tmp_path)
     expected = _given(whole)
     assert len(expected) == len(VALUES)
     assert all(any(same(config["value"], value) for config in expected) for value in VALUES)
     assert same(_given(cut), expected)
-    killed = range(0, len(expected), 3)
-    assert same([_noted(cut, "killed", trial) for trial in killed], [expected[trial] for trial in killed])
+    assert same([_noted(cut, "killed", trial) for trial in KILLED], [expected[trial] for trial in KILLED])
     for results in (whole, cut):
         assert same([trial.config for trial in results.trials], expected)
         assert same(_in_table(results), [dotted(config) for config in expected])
@@ -45,11 +44,11 @@ def test_a_sweep_whose_driver_is_killed_at_each_third_trial_has_the_configuratio
     assert same(cut.best_config, whole.best_config)
 
 
-def _killed_at_each_third_trial(storage: Path) -> Results:
+def _killed_after_each_third_trial(storage: Path) -> Results:
     drivers = multiprocessing.get_context("forkserver")
     drivers.set_forkserver_preload(["ray.tune", "xaytune.ray_tune.sweep"])  # imported once for all of them
     address = ray.get_runtime_context().gcs_address
-    for number in (*range(0, len(VALUES), 3), None):
+    for number in (*KILLED, None):
         driver = drivers.Process(target=_drive, args=(storage, address))
         driver.start()
         if number is not None:
@@ -66,7 +65,7 @@ def _drive(storage: Path, address: str) -> None:
     if (storage / "cut").exists():
         resume("cut", storage=storage)
     else:
-        callbacks = ["tests.sweep.mixed:waits_once_at_each_third"]
+        callbacks = ["tests.sweep.mixed:waits_once_to_be_killed"]
         Sweep("tests.sweep.mixed:note", space=SPACE, callbacks=callbacks, **OPTIONS).run(
             name="cut", storage=storage
         )

@@ -13,13 +13,14 @@ import numpy as np
 from tests.sweep.values_to_import import Model, Optimizer, scale
 from xaytune.trial.trial import Trial
 
-__all__ = ["SPACE", "VALUES", "note", "waits_once_at_each_third"]
+__all__ = ["KILLED", "SPACE", "VALUES", "note", "waits_once_to_be_killed"]
 
 VALUES: list[Any] = [
     *(0, False, 1, 1.0, True, None, "", "0", math.inf, b"ab"),
     *((8, 16), [8, 16], {1: "a"}, {"1": {"a": [2**70, None]}}, {1, 2}, Path("data")),
     *(np.float32(0.5), Optimizer.SGD, Model.Block, scale),
 ]
+KILLED = range(3, len(VALUES), 3)  # trials in which a sweep is killed, by number: after each third
 SPACE: dict[str, Any] = {
     "value": {"grid": VALUES},
     "equal": {"choice": [0, False, 0.0]},
@@ -46,9 +47,9 @@ def note(config: dict[str, Any], trial: Trial) -> float:
     return float(config["x"])
 
 
-def waits_once_at_each_third(trial: Trial, config: dict[str, Any]) -> None:
-    """Notes the configuration of each third trial and waits to be killed; not where it is restarted."""
-    if trial.number % 3 == 0 and not path(trial.checkpoint_dir.parents[1], "killed", trial.number).exists():
+def waits_once_to_be_killed(trial: Trial, config: dict[str, Any]) -> None:
+    """Notes the configuration of a trial in :data:`KILLED`, which waits for that, the first time."""
+    if trial.number in KILLED and not path(trial.checkpoint_dir.parents[1], "killed", trial.number).exists():
         _write(trial, "killed", config)
         signal.pause()
 
