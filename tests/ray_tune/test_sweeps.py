@@ -20,7 +20,12 @@ from tests.recipes import STEPS_PER_EPOCH, note_events, score
 from xaytune.errors import SpecError
 from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import FILE_NAME, Event
+from xaytune.records.place import Place
 from xaytune.records.results import Results
+from xaytune.simulation.curves import RecordedCurves
+from xaytune.simulation.simulate import simulate
+from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.time_axis import TimeAxis
 from xaytune.trial.trial import Trial
 
 
@@ -94,6 +99,24 @@ def test_the_journal_tells_the_whole_story_of_a_trial(swept: Results) -> None:
     start = story[1]
     assert start["node"] == ray.util.get_node_ip_address()
     assert start["pid"] > 0
+
+
+def test_the_simulation_of_a_sweep_on_its_own_curves_takes_the_decisions_that_it_took(
+    swept: Results, tmp_path: Path
+) -> None:
+    spec = SweepSpec.parse(swept.sweep.spec)
+    curves = RecordedCurves(swept, spec.space, TimeAxis(), nearest=False, timed=True)
+    simulated = simulate(spec, curves, Place(tmp_path / "simulated"), curves.workers)
+
+    def decided(results: Results) -> list[tuple[Any, ...]]:
+        events = [event for event in events_of(results) if event["event"] == "verdict"]
+        return [(e["trial"], e["epoch"], e["decision"], e["value"], e["cutoff"], e["reason"]) for e in events]
+
+    assert sorted(decided(simulated.results)) == sorted(decided(swept))
+    assert [(trial.status, trial.epoch) for trial in simulated.results.trials] == [
+        (trial.status, trial.epoch) for trial in swept.trials
+    ]
+    assert simulated.censored == 0
 
 
 def test_each_trial_has_a_process_of_its_own(swept: Results) -> None:

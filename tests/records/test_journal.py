@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaytune.errors import JournalError
-from xaytune.records.journal import VERSION, Event, EventLog, Journal, MemoryLog, feed, read_events
+from xaytune.records.journal import (
+    FILE_NAME,
+    VERSION,
+    Event,
+    EventLog,
+    Journal,
+    KnownEvents,
+    MemoryLog,
+    feed,
+    read_events,
+)
 from xaytune.records.provenance import commit_of
 from xaytune.sweep import values
 
@@ -191,3 +201,18 @@ def test_any_prefix_of_a_journals_bytes_loads_as_a_prefix_of_its_events(
     path.write_bytes(whole[: int(cut * len(whole))])
     read = list(read_events(path))
     assert read == written[: len(read)]
+
+
+def test_known_events_are_parsed_once_until_they_are_forgotten_and_new_ones_are_added(
+    tmp_path: Path,
+) -> None:
+    journal, known = Journal(tmp_path / FILE_NAME), KnownEvents(tmp_path / FILE_NAME)
+    journal.write("note", text="first")
+    (first,) = known.all()
+    journal.write("note", text="second")
+    again, second = known.all()
+    assert again is first  # it was not parsed again
+    assert second["text"] == "second"
+    known.forget()
+    assert [event["text"] for event in known.all()] == ["first", "second"]
+    journal.close()

@@ -128,7 +128,7 @@ def resume_on_cluster(
     """Resumes a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
-    from xaytune.ray_tune.running import resumed_spec
+    from xaytune.driver.resuming import resumed_spec
 
     with connected(address, cluster) as connection:
         options, overrides = _repeated(num_samples, assignments), overrides_of(assignments, num_samples)

@@ -17,7 +17,7 @@ from xaytune.errors import StorageError
 from xaytune.records import history
 from xaytune.records.checkpoints import CheckpointStore
 from xaytune.records.clock import Clock
-from xaytune.records.journal import FILE_NAME, Event, Journal, read_events
+from xaytune.records.journal import FILE_NAME, Event, Journal, KnownEvents
 from xaytune.records.place import Place
 from xaytune.records.retention import Retention
 from xaytune.records.state import Best, SweepState
@@ -52,6 +52,7 @@ class Recorder:
         spec: The sweep.
         clock: Tells the time.
         listener: Called with the state and each event that was written.
+        known: The events of the sweep's journal, where it was read before.
 
     Attributes:
         state: What follows from all that was recorded.
@@ -64,11 +65,19 @@ class Recorder:
     All of its methods raise :class:`~xaytune.errors.StorageError` where the sweep's folder cannot be written.
     """
 
-    def __init__(self, place: Place, spec: SweepSpec, clock: Clock, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        spec: SweepSpec,
+        clock: Clock,
+        listener: Listener | None = None,
+        known: KnownEvents | None = None,
+    ) -> None:
         self.place, self._folder, self._spec, self._clock = place, place.folder, spec, clock
         self._objective = Objective(spec.metric, spec.mode)
         self._checkpoints = CheckpointStore(place)
         self._journal = Journal(place.folder / FILE_NAME, clock)
+        self._known = known or KnownEvents(place.folder / FILE_NAME)
         self.state = SweepState(str(place), self.events())
         self.sweep_id = self.state.id or secrets.token_hex(4)
         self.saves = True
@@ -80,22 +89,18 @@ class Recorder:
 
     def events(self) -> Iterator[Event]:
         """Yields what was recorded so far, oldest first."""
-        return read_events(self._folder / FILE_NAME)
+        return iter(self._known.all())
 
     def begun(self) -> None:
         """Records that the sweep has begun, or is resumed."""
-        spec = self._spec
-        self._write(
-            "sweep",
-            state="running",
-            id=self.sweep_id,
-            name=self._folder.name,
-            spec=spec.plain(),
-            num_trials=spec.num_trials,
-            folder=os.getcwd(),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
+        self._known.forget()
+        what: dict[str, Any] = {
+            "id": self.sweep_id,
+            "name": self._folder.name,
+            "num_trials": self._spec.num_trials,
+        }
+        where: dict[str, Any] = {"folder": os.getcwd(), "host": socket.gethostname(), "pid": os.getpid()}
+        self._write("sweep", state="running", **what, spec=self._spec.plain(), **where)
         for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
             self._retain(trial.number)
 

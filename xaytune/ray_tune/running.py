@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import os
 import signal
@@ -17,13 +16,14 @@ import ray
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
-from xaytune.driver.resuming import resume
-from xaytune.errors import Path, Problem, SessionError, SpecError, StorageError, nearest
+from xaytune.driver.resuming import resume, resumed_spec
+from xaytune.errors import Path, Problem, SessionError, SpecError, StorageError
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import TuneRun
 from xaytune.ray_tune.session import RaySession
 from xaytune.ray_tune.shared_storage import check_shared
 from xaytune.records.clock import SystemClock
+from xaytune.records.journal import FILE_NAME, KnownEvents
 from xaytune.records.mirror import Mirror
 from xaytune.records.naming import new_place
 from xaytune.records.place import Place
@@ -42,7 +42,7 @@ from xaytune.trial.process import start_template
 from xaytune.trial.trackers import tracking as trackers
 from xaytune.trial.width import FIRST_WIDTH
 
-__all__ = ["resume_sweep", "resumed_spec", "run_sweep"]
+__all__ = ["resume_sweep", "run_sweep"]
 
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0
@@ -50,26 +50,6 @@ _HEARTBEAT_S_PER_TRIAL = 0.02
 # A search that learns knows nothing of trials in flight: it has no more than this, fused. Of what TPE gains
 # over random search in 96 trials they leave 85 to 90 %, 32 at once some 40 % (python -m tests.benchmarks fused).
 _AHEAD = 16
-# What a sweep may be resumed with otherwise than it was begun.
-_CHANGEABLE = (
-    "budget",
-    "callbacks",
-    "checkpoint_config",
-    "command",
-    "failures",
-    "fused",
-    "max_concurrent_trials",
-    "num_samples",
-    "placement_strategy",
-    "recipe",
-    "requirements",
-    "resources_per_trial",
-    "setup",
-    "stall_timeout_s",
-    "stop_grace_s",
-    "tracker_timeout_s",
-    "trackers",
-)
 
 
 def run_sweep(
@@ -129,44 +109,19 @@ def resume_sweep(
         SpecError: The sweep cannot run as specified.
         StorageError: The sweep's folder cannot be written any more.
     """
-    results = Results(place)
-    spec = resumed_spec(results.sweep, overrides or {})
-    if results.sweep.done and spec.num_trials == results.sweep.num_trials:
-        return results
+    place.fetch_journal()
+    known = KnownEvents(place.folder / FILE_NAME)
+    sweep = SweepState(str(place), known.all())
+    spec = resumed_spec(sweep, overrides or {})
+    if sweep.done and spec.num_trials == sweep.num_trials:
+        return Results(place)
     spec = _with_own_functions(spec)
     check_shippable(dict(_references(spec)), cloudpickle.dumps)
     try:
         place.fetch_histories()
     except OSError as error:
         raise StorageError(place, error) from error
-    return _drive(spec, method_for(spec), place, session, listener, results.sweep.folder)
-
-
-def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
-    """Returns the spec that a sweep is resumed with.
-
-    Args:
-        sweep: The sweep.
-        overrides: Options by dotted name. What decides on trials cannot change any more.
-
-    Raises:
-        SpecError: An option cannot be changed, or its value is wrong.
-    """
-    plain = copy.deepcopy(sweep.spec)
-    for name, value in overrides.items():
-        option, _, inner = name.partition(".")
-        if option not in _CHANGEABLE:
-            raise SpecError([Problem((option,), f"cannot be changed any more; {nearest(option, _CHANGEABLE)}")])
-        if inner:
-            before = plain[option] if isinstance(plain[option], dict) else {}
-            plain[option] = {**before, inner: value}
-        else:
-            plain[option] = value
-    spec = SweepSpec.parse(plain)
-    if spec.num_trials is not None and spec.num_trials < len(sweep.trials):
-        message = f"the sweep has {len(sweep.trials)} trials already (got {spec.num_trials} in all)"
-        raise SpecError([Problem(("num_samples",), message)])
-    return spec
+    return _drive(spec, method_for(spec), place, session, listener, known, sweep.folder)
 
 
 def _with_own_functions(spec: SweepSpec) -> SweepSpec:
@@ -192,6 +147,7 @@ def _drive(
     place: Place,
     session: RaySession,
     listener: Listener | None,
+    known: KnownEvents | None = None,
     folder: str | None = None,
 ) -> Results:
     """Runs what is left of a sweep, all of it if it is new.
@@ -202,6 +158,7 @@ def _drive(
         place: Its folder.
         session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event.
+        known: The events of its journal, if it was begun before.
         folder: Where it was begun, if that was before.
     """
     if spec.fuses and place.remote is not None:
@@ -215,7 +172,7 @@ def _drive(
         check_shared(place)
         trackers.begin(spec.trackers, place.folder.name)
         mirror = stack.enter_context(Mirror(place))
-        driver = _run(spec, method, place, task, session, listener)
+        driver = _run(spec, method, place, task, session, listener, known)
     if driver.refused:
         place.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
@@ -232,12 +189,13 @@ def _run(
     task: Task,
     session: RaySession,
     listener: Listener | None,
+    known: KnownEvents | None,
 ) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
     capacity, clock = resources.Capacity(spec), SystemClock()
     width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * width)
-    with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
+    with contextlib.closing(Recorder(place, spec, clock, listener, known)) as recorder:
         remaining = resume(spec, recorder, method)
         recorder.begun()
         if spec.without_scheduler is not None:

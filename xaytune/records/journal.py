@@ -72,6 +72,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalTail",
+    "KnownEvents",
     "MemoryLog",
     "View",
     "feed",
@@ -295,6 +296,32 @@ class JournalTail:
             kind = event.get("kind", "error")
             event["kind"] = _OLD_KINDS.get(kind, kind)
         return event
+
+
+class KnownEvents:
+    """The events of a journal, parsed once for all who want them from its beginning.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.forget()
+
+    def all(self) -> list[Event]:
+        """Returns all events there are by now, oldest first.
+
+        Raises:
+            JournalError: As of :meth:`JournalTail.new`.
+        """
+        self._events.extend(self._tail.new())
+        return self._events
+
+    def forget(self) -> None:
+        """Frees their memory; whoever asks again has them read again."""
+        self._events: list[Event] = []
+        self._tail = JournalTail(self._path)
 
 
 def _kept(field: str, value: Any) -> Any:
