@@ -94,13 +94,9 @@ class Recorder:
     def begun(self) -> None:
         """Records that the sweep has begun, or is resumed."""
         self._known.forget()
-        what: dict[str, Any] = {
-            "id": self.sweep_id,
-            "name": self._folder.name,
-            "num_trials": self._spec.num_trials,
-        }
+        spec: dict[str, Any] = {"spec": self._spec.plain(), "num_trials": self._spec.num_trials}
         where: dict[str, Any] = {"folder": os.getcwd(), "host": socket.gethostname(), "pid": os.getpid()}
-        self._write("sweep", state="running", **what, spec=self._spec.plain(), **where)
+        self._write("sweep", state="running", id=self.sweep_id, name=self._folder.name, **spec, **where)
         for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
             self._retain(trial.number)
 
