@@ -28,6 +28,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks each test by what it uses; see .github/CONTRIBUTING.md."""
     for item in items:
+        if "ray_tune" in item.path.parts:  # some start a Ray of their own
+            item.add_marker("ray")
         for marker, fixture in _MARKERS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)

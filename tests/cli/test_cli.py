@@ -210,6 +210,7 @@ def test_trials_that_a_typo_failed_are_begun_again_once_it_is_mended(tmp_path: P
     assert json.loads(done.stdout)["trials"]["completed"] == 3
 
 
+@pytest.mark.ray
 def test_a_sweep_that_is_running_cannot_be_resumed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "busy" / FILE_NAME)
     spec = SweepSpec.parse(

@@ -77,6 +77,7 @@ def growing() -> Iterator[RayHosts]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.ray
 def test_a_sweep_asks_the_autoscaler_for_the_nodes_that_it_needs_and_no_more(
     growing: RayHosts, tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ def test_colours_can_be_told_apart_from_white_and_from_black() -> None:
         assert dark > 3, color
 
 
+@pytest.mark.slow
 def test_a_notebook_has_the_same_figures(many: Results) -> None:
     figures = many.plot()
     assert list(figures) == [plot.name for plot in plots(many)]
