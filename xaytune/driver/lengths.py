@@ -26,13 +26,13 @@ def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> Sp
         recorder.set_max_t(length)
         method.set_max_t(length)
     elif length != known:
-        said = (
+        trains = (
             f"is to train {axis.count(length)}" if length else f"does not say how many {axis.unit}s it is to train"
         )
         others = f", others {axis.count(known)}" if known is not None else ""
         name = "max_steps" if axis.by_step else "num_epochs"
         why = (
-            f"trial {message.trial} {said}{others}, and the scheduler judges by that: give it to the scheduler, "
+            f"trial {message.trial} {trains}{others}, and the scheduler judges by that: give it to the scheduler, "
             f"max_t: {known or length or 27}, or the same {name} to all trials"
         )
         return SpecError([Problem(("scheduler", "max_t"), why)])

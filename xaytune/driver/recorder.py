@@ -109,8 +109,8 @@ class Recorder:
         self._write("sweep", state=state, reason=reason)
         if state == "completed":
             for trial in self.state.trials.values():
-                if trial.offer is not None:
-                    self._checkpoints.delete(trial.offer)
+                if trial.donor_checkpoint is not None:
+                    self._checkpoints.delete(trial.donor_checkpoint)
 
     def abandoned(self, reason: str) -> None:
         """Records that the trials that run were not waited for."""
@@ -224,7 +224,7 @@ class Recorder:
         trial = self.state.trials[number]
         if not trial.checkpoints:
             return
-        before, step = trial.offer, max(trial.checkpoints)
+        before, step = trial.donor_checkpoint, max(trial.checkpoints)
         with self._storing():
             kept = self._checkpoints.keep(self._within(trial.checkpoints[step]), number)
         self._write("offer", number, path=kept, global_step=step)
@@ -238,11 +238,11 @@ class Recorder:
         Raises:
             SpecError: The other has no checkpoint.
         """
-        offer = self.state.trials[decision.donor].offer
-        if offer is None:
+        donor = self.state.trials[decision.donor].donor_checkpoint
+        if donor is None:
             raise no_checkpoint(self._spec.trains, "for others to resume from")
         with self._storing():
-            path = self._checkpoints.hand_over(offer, decision.trial)
+            path = self._checkpoints.hand_over(donor, decision.trial)
         self._write(
             "exploit",
             decision.trial,

@@ -256,7 +256,7 @@ class SweepState:
         trial.reason = trial.error = trial.failure = None
 
     def _on_offer(self, event: Event) -> None:
-        self.trials[event["trial"]].offer = event["path"]
+        self.trials[event["trial"]].donor_checkpoint = event["path"]
 
     def _on_exploit(self, event: Event) -> None:
         trial = self.trials[event["trial"]]

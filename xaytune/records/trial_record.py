@@ -87,7 +87,7 @@ class TrialRecord:
         stop_status: The status it was to end with.
         reason: Why it ended as it did, where there is more to say than that it was finished.
         checkpoints: Paths by global step.
-        offer: Path of its donor checkpoint, which others may resume from, within the sweep's folder.
+        donor_checkpoint: Path, within the sweep's folder, of the checkpoint that others may resume from.
         error: Traceback of its failure.
         failure: Kind of its failure, as the journal tells them apart.
         attempts: Times that it was started.
@@ -114,7 +114,7 @@ class TrialRecord:
     stop_status: TrialStatus | None = None
     reason: str | None = None
     checkpoints: dict[int, str] = field(default_factory=dict)
-    offer: str | None = None
+    donor_checkpoint: str | None = None
     error: str | None = None
     failure: str | None = None
     attempts: int = 0
