@@ -325,7 +325,7 @@ def measured(name: str, value: Any) -> Any:
         TypeError: It is no number.
     """
     if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.detach().reshape(())
+        return value.detach().reshape(()) if value.dim() else value.detach()
     if isinstance(value, (bool, int, float)):
         return value
     if getattr(value, "size", None) == 1 and hasattr(value, "item"):  # numpy's
