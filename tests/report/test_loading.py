@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from xaytune.report.loading import lines_to_load
 from xaytune.testing.training import JudgedRun, weights_of
@@ -40,6 +41,25 @@ def test_the_lines_load_the_model(kind: str, tmp_path: Path) -> None:
     names = {} if model is None else {"model": found(model)(), "module": found(model)()}
     exec("\n".join(lines), names)
     assert torch.equal(weights_of(names["module" if kind == "lightning" else "model"]), weights)
+
+
+def test_each_model_that_a_loop_kept_is_loaded_by_its_name(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path)
+    body, head = nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()])
+    run.keep(body=body, head=head, optimizer=optimizer, schedule=torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    for _ in run.epochs(1):
+        pass
+    run.finish()
+    *_, first, second = lines = lines_to_load(str(run.latest_checkpoint))
+    assert (first, second) == (
+        'kept.restore(body, saved["kept"]["body"])',
+        'kept.restore(head, saved["kept"]["head"])',
+    )
+    new = {"body": nn.Linear(2, 2), "head": nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))}
+    exec("\n".join(lines), {**new})
+    assert torch.equal(weights_of(new["body"]), weights_of(body))
+    assert torch.equal(weights_of(new["head"]), weights_of(head))
 
 
 def test_what_a_program_wrote_is_named(tmp_path: Path) -> None:

@@ -305,6 +305,23 @@ class Misuse:
         run.report(acuracy=1.0)
 
     @staticmethod
+    def report_without_a_loop(run: OwnLoop) -> None:
+        """trial.report() of accuracy again, outside of a loop"""
+        for epoch in range(2):
+            run.report(accuracy=epoch / 2)
+
+    @staticmethod
+    def report_of_a_value(run: OwnLoop) -> None:
+        """trial.report() takes metrics by name"""
+        run.report(0.5, 1)
+
+    @staticmethod
+    def log_of_a_mapping(run: OwnLoop) -> None:
+        """trial.log(**metrics) (got {'loss': 0.5} without a name)"""
+        for _ in run.steps(1):
+            run.log({"loss": 0.5})
+
+    @staticmethod
     def no_number(run: OwnLoop) -> None:
         """'accuracy' must be a number, or a tensor with one element (got a Tensor of shape (2,))"""
         run.report(accuracy=torch.ones(2))

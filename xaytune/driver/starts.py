@@ -27,7 +27,6 @@ class SlowStarts:
             return None
         where = f", most of it in {start.where}" if start.where else ""
         return (
-            f"trials spend {start.seconds:.1f} s of {message.seconds:.1f} s before their first step{where}: what "
-            "is the same for all of them can be done once, in a function of no arguments that `setup` names; what "
-            "it returns is trial.shared"
+            f"trials spend {start.seconds:.1f} s before their first step{where}: what is the same for all of them "
+            "can be done once, in a function of no arguments that `setup` names; what it returns is trial.shared"
         )

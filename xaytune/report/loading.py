@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 __all__ = ["lines_to_load"]
 
@@ -27,7 +31,7 @@ def lines_to_load(checkpoint: str | None) -> list[str]:
     path = Path(checkpoint)
     try:
         return _of_folder(path) if path.is_dir() else _of_file(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError):
         return []
 
 
@@ -45,7 +49,7 @@ def _of_file(path: Path) -> list[str]:
         return [
             "from xaytune.trainer import checkpoint, kept",
             f"saved = checkpoint.load({str(path)!r})",
-            'kept.restore(model, saved["kept"]["model"])  # "model": its name in trial.keep()',
+            *(f'kept.restore({name}, saved["kept"][{json.dumps(name)}])' for name in _kept_models(content)),
         ]
     return [
         "from xaytune.trainer import checkpoint",
@@ -64,3 +68,27 @@ def _of_folder(path: Path) -> list[str]:
         return []
     (name,) = json.loads((path / "config.json").read_text())["architectures"]
     return [f"from transformers import {name}", f"model = {name}.from_pretrained({str(path)!r})"]
+
+
+def _kept_models(pickled: bytes) -> list[str]:
+    """Returns the names of the modules among what a loop kept; those of all, where none is known to be one."""
+    kept = _Outline(io.BytesIO(pickled)).load()["kept"]
+    # What torch's modules return is an OrderedDict; optimizers and schedulers return dicts.
+    modules = [name for name, saved in kept.items() if isinstance(saved.get("state"), OrderedDict)]
+    return modules or list(kept)
+
+
+class _Outline(pickle.Unpickler):
+    """Reads the containers of a pickle alone: nothing in it is imported or run, and tensors are left out."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return OrderedDict if name == "OrderedDict" else _LeftOut
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+class _LeftOut:
+    def __init__(self, *args: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...

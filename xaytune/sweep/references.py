@@ -190,6 +190,11 @@ def never_reported(recipe: Reference | Command, metric: str, metrics: Mapping[st
         metrics: What the trial did report.
     """
     reported = f"; {nearest(metric, metrics)}" if metrics else ": it reported no metric at all"
+    if not metrics and isinstance(recipe, Command):
+        reported += (
+            f"; a Python program calls xaytune.current_trial().report({metric}=value), any other writes lines of "
+            "JSON to the file descriptor that XAYTUNE_FD names"
+        )
     return Problem(("metric",), f"{reference_name(recipe)} never reported {metric!r}{reported}")
 
 

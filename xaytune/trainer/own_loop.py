@@ -169,10 +169,11 @@ class OwnLoop:
         for _ in run.epochs(1, source if isinstance(source, int) else None):
             yield from run.steps(source)
 
-    def log(self, **metrics: Any) -> bool:
+    def log(self, *unnamed: Any, **metrics: Any) -> bool:
         """Counts an optimizer step: a row of the history.
 
         Args:
+            unnamed: None; a metric has a name.
             metrics: Numbers, or tensors with one element, which are read when somebody needs them.
 
         Returns:
@@ -181,8 +182,9 @@ class OwnLoop:
 
         Raises:
             RuntimeError: It is called twice in the body of a loop of steps, or outside of all loops.
-            TypeError: A metric is no number.
+            TypeError: A metric is no number, or has no name.
         """
+        _require_names("log", unnamed)
         run, loop, steps = self._run, self._run.place.loop, self._run.place.step_body
         if loop is None or not loop.in_body:
             raise RuntimeError(
@@ -201,13 +203,14 @@ class OwnLoop:
             run.count(metrics)
         return self.stopped
 
-    def report(self, **metrics: Any) -> bool:
+    def report(self, *unnamed: Any, **metrics: Any) -> bool:
         """Says what an evaluation has measured, of the steps that were counted so far.
 
         At the top of a step's body it is judged at once, before that step is trained; elsewhere where the body
         ends, or the next step begins.
 
         Args:
+            unnamed: None; a metric has a name.
             metrics: Numbers, or tensors with one element.
 
         Returns:
@@ -215,10 +218,12 @@ class OwnLoop:
             themselves.
 
         Raises:
-            RuntimeError: Something else trains: a Trainer, or a loop that fires its events itself.
-            TypeError: A metric is no number.
+            RuntimeError: Something else trains: a Trainer, or a loop that fires its events itself; or the same
+                metric is reported again outside of a loop.
+            TypeError: A metric is no number, or has no name.
             ValueError: The sweep's metric is not among them, and was never logged.
         """
+        _require_names("report", unnamed)
         self._check_open("report")
         run, steps = self._run, self._run.place.step_body
         values = {name: measured(name, value) for name, value in metrics.items()}
@@ -336,3 +341,9 @@ def _log_epoch(state: TrainState) -> None:
 
 def _finish_alone(trial: OwnLoop) -> None:
     trial.finish(getattr(sys, "last_value", None))
+
+
+def _require_names(call: str, unnamed: tuple[Any, ...]) -> None:
+    if unnamed:
+        form = f"trial.{call}(val_loss=value) or trial.{call}(**metrics)"
+        raise TypeError(f"trial.{call}() takes metrics by name, {form} (got {unnamed[0]!r:.100} without a name)")

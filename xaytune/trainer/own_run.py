@@ -142,6 +142,11 @@ class OwnRun:
         """Takes what was measured; it is judged where the body ends, or the next step begins."""
         if self.place.resumed is not None and self._begun:
             return  # after a loop that was over before the run was resumed: it was judged then
+        if not self._begun and (again := sorted(self._reported.keys() & metrics.keys())):
+            raise RuntimeError(
+                f"trial.report() of {', '.join(again)} again, outside of a loop: together they would count as one "
+                "epoch, and nothing could be stopped in between; report within `for epoch in trial.epochs(N)`"
+            )
         self._reported |= metrics
         if self._begun and not self.place.in_body:
             self.settle()
