@@ -267,11 +267,32 @@ def test_a_run_that_early_stopping_ended_trains_no_more_when_it_is_run_again(tmp
     assert run(4).global_step == 30
 
 
-def test_workers_that_live_on_over_epochs_are_refused_where_a_run_is_saved(tmp_path: Path) -> None:
-    batches = DataLoader(dataset(), 8, num_workers=1, persistent_workers=True)
-    with pytest.raises(ValueError, match=r"persistent_workers=True.*use persistent_workers=False"):
-        make_trainer(train_loader=batches, checkpoint_dir=tmp_path)
-    make_trainer(train_loader=batches)  # nothing is resumed
+class Noisy(Dataset[tuple[Tensor, Tensor]]):
+    """Draws random numbers in the workers."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = dataset().tensors
+        return inputs[index] + torch.rand(FEATURES), targets[index]
+
+
+@pytest.mark.parametrize("stop", [2, 5])  # at the end of an epoch of two steps, and within the third
+def test_workers_that_would_live_on_over_epochs_resume_with_the_same_bits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stop: int
+) -> None:
+    def trainer(folder: str) -> Trainer:
+        batches = DataLoader(Noisy(), 8, shuffle=True, num_workers=1, persistent_workers=True)
+        return make_trainer(train_loader=batches, checkpoint_dir=tmp_path / folder)
+
+    undisturbed = trainer("undisturbed")
+    undisturbed.fit()
+    stopped_at(trainer("stopped"), stop).fit()
+    resumed = trainer("stopped")
+    resumed.fit()
+    assert torch.equal(weights(resumed), weights(undisturbed))
+    assert "workers are started anew each epoch" in caplog.text
 
 
 class Counting(Dataset[tuple[Tensor, Tensor]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import logging
@@ -27,7 +28,7 @@ from torch.utils.data import (
 from xaytune.trainer import random_state
 from xaytune.trainer.random_state import Generator
 
-__all__ = ["ResumableLoader", "batches_of", "fingerprint", "generators_of"]
+__all__ = ["ResumableLoader", "batches_of", "fingerprint", "generators_of", "with_workers_of_each_epoch"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,20 @@ def _pass_over(loader: Any, batches: Any, count: int) -> None:
 def _draws_at_its_beginning(loader: Any) -> bool:
     """Whether the order of an epoch is drawn with its first batch, or from a generator of its own."""
     return type(loader.batch_sampler) is BatchSampler and type(loader.sampler) in _SAMPLERS
+
+
+def with_workers_of_each_epoch(loader: Any) -> Any:
+    """Returns a loader as the given one whose workers end with each epoch.
+
+    Random numbers of workers that live on over epochs are in no checkpoint.
+    """
+    if type(loader) is not DataLoader or not loader.persistent_workers:
+        return loader
+    logger.warning("train_loader's workers are started anew each epoch, as by persistent_workers=False, to resume")
+    loader = copy.copy(loader)
+    object.__setattr__(loader, "persistent_workers", False)  # a DataLoader's own refuses it
+    loader._iterator = None
+    return loader
 
 
 def generators_of(loader: Any) -> list[Generator]:

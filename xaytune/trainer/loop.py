@@ -13,7 +13,7 @@ from xaytune.trainer import arguments
 from xaytune.trainer.batches import BatchSize
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.context import EvalEvery, EvaluationTimes, RunContext
-from xaytune.trainer.data import ResumableLoader
+from xaytune.trainer.data import ResumableLoader, with_workers_of_each_epoch
 from xaytune.trainer.evaluation import EvalFn, EvalMetric, Evaluator
 from xaytune.trainer.folder import CheckpointFolder
 from xaytune.trainer.kept import Kept
@@ -46,8 +46,8 @@ class Trainer(Run):
         optimizer: Over parameters of `model`, or of modules in `keep`. Refused: one that needs a closure (LBFGS),
             several of them, and, where checkpoints are kept, parameters that would not be saved.
         train_loader: Yields batches, anew each time it is iterated. A DataLoader that was interrupted within an
-            epoch comes back with the same order and bits. Refused, where checkpoints are kept: one with
-            ``persistent_workers``.
+            epoch comes back with the same order and bits; so that it does, ``persistent_workers`` are started
+            anew each epoch where checkpoints are kept.
         loss_fn: Takes the model's outputs and the targets, and returns a 0-d tensor, a mean. What it averages
             over is known of torch's losses alone: of others, also of a function around one of torch's, it is
             taken to be the examples, unless `batch_size` says otherwise. One with a state of its own belongs
@@ -133,6 +133,8 @@ class Trainer(Run):
         kept, saves, evaluates = Kept(keep or {}), checkpoint_dir is not None, eval_loader is not None
         arguments.check_optimizer(optimizer, model, kept.parameters(), saves=saves)
         arguments.check_scheduler(lr_scheduler, optimizer)
+        if saves:
+            train_loader = with_workers_of_each_epoch(train_loader)
         arguments.check_loader(train_loader, saves=saves)
         arguments.check_folder(checkpoint_dir)
         self.device = torch.device(device) if device is not None else _default_device()
