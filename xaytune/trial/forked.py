@@ -70,11 +70,11 @@ class ActorLink(ChannelLink):
 
     Args:
         channel: To the actor.
-        known: Modules that were there when the trial began.
+        known: How many modules there were when the trial began.
         watch: Watches it until its first step.
     """
 
-    def __init__(self, channel: Channel, known: frozenset[str], watch: StartWatch) -> None:
+    def __init__(self, channel: Channel, known: int, watch: StartWatch) -> None:
         super().__init__(channel)
         self._known, self._watch = known, watch
 
@@ -147,7 +147,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
     from xaytune.trial.program import ProgramLostError
     from xaytune.trial.runner import RecipeRun
 
-    link = ActorLink(channel, frozenset(sys.modules), watch)
+    link = ActorLink(channel, len(sys.modules), watch)
     if not isinstance(task.recipe, Command):
         RecipeRun(task, assignment, link, imports.shared).run()
         return

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import itertools
 import os
 import sys
 import sysconfig
@@ -46,6 +47,7 @@ class Imports:
         named = named_references(task.recipe, task.callbacks, task.setup)
         self._left: dict[str, Callable[[], None]] = {
             "torch": self._import_torch,
+            "trial": self._import_trial,
             "trackers": self._import_trackers,
         }
         if isinstance(task.recipe, Command):
@@ -85,6 +87,10 @@ class Imports:
         torch.set_num_threads(1)
         # A module may draw its data when it is imported: it is to be the same for all trials.
         seed_everything(self.task.seed)
+
+    def _import_trial(self) -> None:
+        import xaytune.trial.command
+        import xaytune.trial.runner  # noqa: F401
 
     def _import_trackers(self) -> None:
         from xaytune.trial.trackers.tracking import problems_of
@@ -130,17 +136,20 @@ def unforkable() -> str | None:
     return f"starts {threads} thread{'s' * (threads > 1)}" if threads else None
 
 
-def installed_since(known: Collection[str]) -> list[str]:
+def installed_since(known: int) -> list[str]:
     """Returns the modules of installed packages that were imported since, in their order.
 
     Torch's own, whose parts start processes and threads when they are imported, are left out, and so is Ray, which
     reads its settings from the environment when it is imported.
+
+    Args:
+        known: How many modules there were. Only later ones are looked at: in a fork, each look copies a page.
     """
+    later = itertools.islice(reversed(sys.modules.items()), max(0, len(sys.modules) - known))
     return [
         name
-        for name, module in list(sys.modules.items())
-        if name not in known
-        and name.partition(".")[0] not in ("ray", "torch", "triton")
+        for name, module in reversed(list(later))
+        if name.partition(".")[0] not in ("ray", "torch", "triton")
         and str(getattr(module, "__file__", None)).startswith(_INSTALLED)
         and getattr(module, "__spec__", None) is not None
     ]

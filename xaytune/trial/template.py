@@ -8,6 +8,7 @@ which imports ahead of its turn.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import selectors
@@ -128,6 +129,7 @@ class _Template:
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, lambda: self._wakeup[0].recv(4096))
         self._connect(lifeline)
+        gc.freeze()  # forks are not to look at, and so copy, what there is already
         if not _forks():
             self._make_ready()
         while True:
