@@ -233,7 +233,8 @@ def _timed(name: str, trials: int, scratch: Path) -> tuple[float, float]:
     if name == "xaytune":
         space = {"number": {"grid": list(range(trials))}, "compute_log": str(folder / "compute")}
         scheduler = {"algorithm": "asha", "max_t": workload.MAX_EPOCHS, "reduction_factor": 3}
-        command = _run_command("digits", space, folder, scheduler=scheduler)
+        setup = "tests.benchmarks.workload:digits"  # the data is loaded once a node
+        command = _run_command("digits", space, folder, scheduler=scheduler, setup=setup)
     else:
         command = [sys.executable, "-m", "tests.benchmarks.peers", name, str(trials), str(folder)]
     began = time.perf_counter()
