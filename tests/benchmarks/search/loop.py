@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.search.curves import Curve, Task, Trouble, seed_of, troubled
-from xaytune.search.method import Continue, End, NewTrial, Result, SearchMethod, Stop
+from xaytune.search.method import (
+    Continue,
+    End,
+    KeepCheckpoint,
+    NewTrial,
+    Pause,
+    Result,
+    Resume,
+    SearchMethod,
+    Stop,
+)
 
 __all__ = ["Outcome", "play"]
 
@@ -68,8 +78,12 @@ class _Sweep:
         self._full: list[tuple[float, float]] = []
 
     def start(self, now: float) -> bool:
-        """Begins a trial, where the method has one."""
+        """Begins a trial, where the method has one, or resumes one that was paused."""
         action = self._timed(self.method.next)
+        if isinstance(action, Resume):
+            self._timed(self.method.on_resume, action.trial)
+            self._schedule(action.trial, now)
+            return True
         if not isinstance(action, NewTrial):
             return False
         seed = seed_of(self.task.name, self.seed, action.config)
@@ -88,11 +102,17 @@ class _Sweep:
         finite, last = np.isfinite(value), trial.epoch == self.task.max_t
         is_due = points.at_every_evaluation or points.after(trial.epoch - 1) == trial.epoch
         result = Result(trial.epoch, value if finite else None, due=is_due)
-        stopped = False
+        stopped = paused = False
         if is_due or not finite:
-            actions = self._timed(self.method.on_result, number, result)
-            assert all(isinstance(action, (Continue, Stop)) for action in actions)
-            stopped = any(isinstance(action, Stop) for action in actions)
+            for action in self._timed(self.method.on_result, number, result):
+                assert isinstance(action, (Continue, Stop, Pause, KeepCheckpoint))
+                if isinstance(action, Stop) and action.trial != number:  # it is paused
+                    self._timed(self.method.on_end, action.trial, End("stopped"))
+                else:
+                    stopped = stopped or isinstance(action, Stop)
+                    paused = paused or isinstance(action, Pause)
+        if paused:
+            return now, True
         if not (stopped or last):
             self._schedule(number, now)
             return now, False

@@ -13,7 +13,17 @@ from optuna.study import StudyDirection
 from tests.benchmarks.search.curves import Task
 from xaytune.search.curves.method import CurvesMethod
 from xaytune.search.distributions import Choices, distribution_of
+from xaytune.search.extension import Setting
 from xaytune.search.method import Action, Continue, End, NewTrial, Next, Result, SearchMethod, Stop
+from xaytune.search.sampled import SampledMethod
+from xaytune.search.samplers.model_based import CmaesSampler, GpSampler, QmcSampler, TpeSampler
+from xaytune.search.samplers.plain import RandomSampler
+from xaytune.search.samplers.sampler import Sampler
+from xaytune.search.schedulers.asha import AshaScheduler
+from xaytune.search.schedulers.fifo import FifoScheduler
+from xaytune.search.schedulers.hyperband import HyperbandScheduler
+from xaytune.search.schedulers.median import MedianScheduler
+from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.domains import Categorical
 from xaytune.sweep.objective import Objective
@@ -128,8 +138,37 @@ def _curves(task: Task, seed: int, grace_period: int) -> SearchMethod:
     return CurvesMethod(task.space, Objective("value", task.mode), options, seed=seed)
 
 
+def _sampled(
+    sampler: type[Sampler] = RandomSampler, scheduler: type[Scheduler] = AshaScheduler
+) -> Callable[[Task, int, int], SearchMethod]:
+    """Returns what makes one of our searches with one of our schedulers."""
+
+    def make(task: Task, seed: int, grace_period: int) -> SearchMethod:
+        options = {"grace_period": grace_period} if scheduler in (AshaScheduler, MedianScheduler) else {}
+        limit = {"max_t": task.max_t} if scheduler in (AshaScheduler, HyperbandScheduler) else {}
+        setting = Setting(
+            objective=Objective("value", task.mode),
+            space=task.space,
+            seed=seed,
+            num_trials=None,
+            early_stopping=scheduler is not FifoScheduler,
+            points_to_evaluate=(),
+        )
+        return SampledMethod(setting, sampler(), scheduler(**options, **limit))
+
+    return make
+
+
 METHODS: dict[str, Callable[[Task, int, int], SearchMethod]] = {
     "curves": _curves,
+    "fifo": _sampled(scheduler=FifoScheduler),
+    "median": _sampled(scheduler=MedianScheduler),
+    "hyperband": _sampled(scheduler=HyperbandScheduler),
+    "asha": _sampled(),
+    "asha, qmc": _sampled(QmcSampler),
+    "asha, tpe": _sampled(TpeSampler),
+    "asha, gp": _sampled(GpSampler),
+    "asha, cmaes": _sampled(CmaesSampler),
     "ray asha": _RayAsha,
     "random": lambda task, seed, grace_period: _Optuna(task, optuna.samplers.RandomSampler(seed=seed)),
     "optuna tpe, pruner": lambda task, seed, grace_period: _Optuna(
