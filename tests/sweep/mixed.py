@@ -6,12 +6,14 @@ import math
 import pickle
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.sweep.values_to_import import Model, Optimizer, scale
-from xaytune.trial.trial import Trial
+
+if TYPE_CHECKING:  # it imports torch, for which the tests of decisions do not wait
+    from xaytune.trial.trial import Trial
 
 __all__ = ["KILLED", "SPACE", "VALUES", "note", "waits_once_to_be_killed"]
 

@@ -6,8 +6,6 @@ import sys
 from random import Random
 from typing import Any
 
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.experiment import Trial as TuneTrial
@@ -16,23 +14,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, HyperBandScheduler, Med
 from tests.search.runs import spec_of
 from xaytune.search.build import method_for
 from xaytune.search.method import Continue, Done, End, Pause, Result, Resume, Stop, Wait
-from xaytune.search.schedulers.asha import _Rung
-
-pytestmark = pytest.mark.ray
 
 Curves = list[list[float | None]]
 SCORES = st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float)
 CURVES = st.lists(st.lists(st.none() | SCORES, min_size=12, max_size=12), min_size=1, max_size=9)
 MODES = st.sampled_from(["max", "min"])
 ORDERS = st.randoms(use_true_random=False)
-
-
-@given(st.lists(SCORES, min_size=1, max_size=30), st.sampled_from([1.5, 2, 2.5, 3, 4, 7]))
-def test_a_rungs_cutoff_is_numpys_percentile_to_the_bit(scores: list[float], factor: float) -> None:
-    rung = _Rung(1, 1 - 1 / factor)
-    for trial, score in enumerate(scores):
-        rung.add(trial, score)
-    assert rung.cutoff() == np.nanpercentile(scores, (1 - 1 / factor) * 100)
 
 
 class Controller:
