@@ -115,6 +115,14 @@ def test_every_trial_of_a_simulated_sweep_ends(
     assert simulated.results.sweep.state == "completed"
 
 
+def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tmp_path: Path) -> None:
+    ran = simulate(spec(ASHA, num_samples=30), POWER_LAW, Place(tmp_path / "sweep"), workers=4).results
+    read = Results(tmp_path / "sweep")
+    assert ran.trials == read.trials
+    assert ran.sweep.to_dict() == read.sweep.to_dict()
+    assert list(ran.events()) == list(read.events())
+
+
 def test_more_workers_take_less_time(tmp_path: Path) -> None:
     seconds = [
         simulate(spec({"algorithm": "fifo"}), POWER_LAW, Place(tmp_path / str(workers)), workers).seconds

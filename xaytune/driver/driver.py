@@ -175,7 +175,8 @@ class Driver:
         if isinstance(message, Progress):
             self._recorder.reported(message)
             # Kept for what may be left of the trial: what was written down need not stay in memory.
-            self._attempts.progress(message.trial, dataclasses.replace(message, history=None))
+            written = message if message.history is None else dataclasses.replace(message, history=None)
+            self._attempts.progress(message.trial, written)
         if isinstance(message, DecisionDue) and self._attempts[message.trial].killed is None:
             return self._decide(message)
         return []

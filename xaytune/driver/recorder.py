@@ -307,7 +307,7 @@ class Recorder:
             "epoch": message.epoch,
             "global_step": message.global_step,
             "metrics": message.metrics,
-            "best": dataclasses.asdict(best) if best is not None else None,
+            "best": best.fields() if best is not None else None,
             "seconds": round(message.seconds, 3),
         }
 

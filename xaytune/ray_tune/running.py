@@ -179,7 +179,7 @@ def _drive(
         raise driver.fatal
     if mirror.error is not None:
         raise StorageError(place, mirror.error)
-    return Results(place)
+    return Results(place, driver.state)
 
 
 def _run(

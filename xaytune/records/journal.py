@@ -87,6 +87,7 @@ Event = dict[str, Any]
 # How version 1 called these kinds of failures.
 _OLD_KINDS = {"node lost": "node_lost", "not begun": "not_started"}
 _BLOCK = 1 << 16
+_PLAIN = frozenset((str, int, bool, type(None)))  # what JSON holds as it is
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -132,7 +133,7 @@ class _Writer:
             **stamp,
             **subject,
             **format_,
-            **{name: _kept(name, value) for name, value in fields.items()},
+            **{name: value if type(value) in _PLAIN else _kept(name, value) for name, value in fields.items()},
         }
 
 
@@ -332,7 +333,7 @@ def _kept(field: str, value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    if value is None or type(value) in (str, int, bool):
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None

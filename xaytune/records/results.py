@@ -33,21 +33,25 @@ class Results:
 
     Args:
         sweep: The sweep's folder; a path, or the URI of one in a remote storage.
+        state: What its journal tells, where that is known: to who has run the sweep. By default it is read.
 
     Raises:
         JournalError: It holds no journal, or a damaged one.
         OSError: The remote storage cannot be reached.
     """
 
-    def __init__(self, sweep: Path | str | Place) -> None:
+    def __init__(self, sweep: Path | str | Place, state: SweepState | None = None) -> None:
         self._place = sweep if isinstance(sweep, Place) else place_of(str(sweep))
-        self._place.fetch_journal()
         self._fetched = False  # the histories
         self.path = self._place.folder
+        if state is not None:
+            self.sweep, self._read = state, (self.path / FILE_NAME).stat().st_size  # bytes
+            return
+        self._place.fetch_journal()
         self.sweep = SweepState(str(self._place))
         tail = JournalTail(self.path / FILE_NAME)
         feed(tail.new(), self.sweep)
-        self._read = tail.read  # bytes
+        self._read = tail.read
         self.sweep.notice_loss()
         if not self.sweep.spec:
             raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")

@@ -170,7 +170,7 @@ class SweepState:
         """Takes in how far a running trial is: for who watches, not part of the record."""
         record = self.trials[trial]
         self.epochs += epoch - record.epoch
-        record.epoch, record.global_step, record.metrics = epoch, global_step, _interned(metrics)
+        record.epoch, record.global_step, record.metrics = epoch, global_step, metrics
         record.best = best or record.best
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,8 +224,12 @@ class SweepState:
 
     def _update_position(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        best = Best(**{**event["best"], "metrics": _interned(event["best"]["metrics"])}) if event["best"] else None
-        self.progress(trial.number, event["epoch"], event["global_step"], event["metrics"], best)
+        metrics, best = _interned(event["metrics"]), None
+        if event["best"]:
+            there = event["best"]["metrics"]
+            # Where the newest step is the best one, its metrics are kept once.
+            best = Best(**{**event["best"], "metrics": metrics if there == metrics else _interned(there)})
+        self.progress(trial.number, event["epoch"], event["global_step"], metrics, best)
         for step, path in event.get("checkpoints", {}).items():
             trial.checkpoints[int(step)] = f"{self.root}/{path}"
 

@@ -23,6 +23,15 @@ class Best:
     global_step: int
     metrics: dict[str, float]
 
+    def fields(self) -> dict[str, Any]:
+        """Returns what the journal holds of it."""
+        return {
+            "value": self.value,
+            "epoch": self.epoch,
+            "global_step": self.global_step,
+            "metrics": self.metrics,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class ResultRecord:

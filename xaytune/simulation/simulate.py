@@ -73,4 +73,5 @@ def simulate(
     if driver.fatal is not None:
         raise driver.fatal
     matched = len(curves.matched) if isinstance(curves, RecordedCurves) else 0
-    return Simulated(Results(place), executor.decisions, executor.censored, matched, clock.monotonic())
+    results = Results(place, driver.state)
+    return Simulated(results, executor.decisions, executor.censored, matched, clock.monotonic())
