@@ -40,7 +40,7 @@ class Objective:
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Tells whether a value is better than another; any is better than None."""
-        return than is None or self.score(value) > self.score(than)
+        return than is None or (value > than if self.mode == "max" else value < than)
 
     def best(self, values: Iterable[float]) -> float | None:
         """Returns the best of some values; None of none."""

@@ -184,8 +184,10 @@ class OwnLoop:
             RuntimeError: It is called twice in the body of a loop of steps, or outside of all loops.
             TypeError: A metric is no number, or has no name.
         """
-        _require_names("log", unnamed)
-        run, loop, steps = self._run, self._run.place.loop, self._run.place.step_body
+        if unnamed:
+            raise _nameless("log", unnamed)
+        run = self._run
+        loop, steps = run.place.loop, run.place.step_body
         if loop is None or not loop.in_body:
             raise RuntimeError(
                 "trial.log() outside of a loop: it counts a step of a body of trial.epochs() or trial.steps()"
@@ -201,7 +203,7 @@ class OwnLoop:
             )
         else:
             run.count(metrics)
-        return self.stopped
+        return run.state.should_stop
 
     def report(self, *unnamed: Any, **metrics: Any) -> bool:
         """Says what an evaluation has measured, of the steps that were counted so far.
@@ -223,7 +225,8 @@ class OwnLoop:
             TypeError: A metric is no number, or has no name.
             ValueError: The sweep's metric is not among them, and was never logged.
         """
-        _require_names("report", unnamed)
+        if unnamed:
+            raise _nameless("report", unnamed)
         self._check_open("report")
         run, steps = self._run, self._run.place.step_body
         values = {name: measured(name, value) for name, value in metrics.items()}
@@ -343,7 +346,6 @@ def _finish_alone(trial: OwnLoop) -> None:
     trial.finish(getattr(sys, "last_value", None))
 
 
-def _require_names(call: str, unnamed: tuple[Any, ...]) -> None:
-    if unnamed:
-        form = f"trial.{call}(val_loss=value) or trial.{call}(**metrics)"
-        raise TypeError(f"trial.{call}() takes metrics by name, {form} (got {unnamed[0]!r:.100} without a name)")
+def _nameless(call: str, unnamed: tuple[Any, ...]) -> TypeError:
+    form = f"trial.{call}(val_loss=value) or trial.{call}(**metrics)"
+    return TypeError(f"trial.{call}() takes metrics by name, {form} (got {unnamed[0]!r:.100} without a name)")

@@ -23,14 +23,12 @@ class StepLoop:
         source: Its batches, or how many steps it has.
         data: The batches, with their place; None for a number of steps.
         done: Bodies that were finished.
-        in_body: Whether a body is running.
         logged: Whether its step was counted.
     """
 
     source: int | Iterable[Any]
     data: ResumableLoader | None
     done: int = 0
-    in_body: bool = False
     logged: bool = False
 
     def items(self) -> Iterator[Any]:
@@ -101,11 +99,13 @@ class Place:
 
     Attributes:
         loop: The newest loop of epochs.
+        step_body: The loop of steps whose body is running.
         resumed: The checkpoint that the run goes on from, until its place is reached.
         evaluated: Whether the model was evaluated in this body before the step.
     """
 
     loop: EpochLoop | None = None
+    step_body: StepLoop | None = None
     resumed: Mapping[str, Any] | None = None
     evaluated: bool = False
     _body: Mapping[str, Any] | None = (
@@ -120,12 +120,6 @@ class Place:
     def in_body(self) -> bool:
         """Whether the body of an epoch is running."""
         return self.loop is not None and self.loop.in_body
-
-    @property
-    def step_body(self) -> StepLoop | None:
-        """The loop of steps whose body is running."""
-        steps = self.loop.steps if self.loop is not None else None
-        return steps if steps is not None and steps.in_body else None
 
     def enter(self, total: int) -> tuple[EpochLoop, Mapping[str, Any] | None]:
         """Begins a loop of epochs, and returns it with the checkpoint whose place is in it, if there is one."""
@@ -192,12 +186,13 @@ class Place:
         self._body = None
         return steps, random
 
-    def count_step(self, *, plain: bool) -> None:
-        """Notes that a step was counted; a `plain` one outside of a loop of steps."""
+    def count_step(self) -> None:
+        """Notes that a step was counted."""
         assert self.loop is not None
         self.loop.stepped = True
-        self.loop.plain |= plain
         self.evaluated, self._drawn = False, None
+        if self.step_body is not None:
+            self.step_body.logged = True
 
     def drawn(self) -> dict[str, Any] | None:
         """Returns the random states after an evaluation that was made before the run was resumed, once."""

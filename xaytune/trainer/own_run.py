@@ -79,33 +79,40 @@ class OwnRun:
         steps, random = begun
         if random is not None:
             random_state.restore(random)
-        items = steps.items()
+        place, state, fire = self.place, self.state, self._callbacks.fire
+        items = steps.items()  # held until the run is saved at its end
         try:
-            while not self.state.should_stop:
-                try:
-                    item = next(items)
-                except StopIteration:
+            if not state.should_stop:
+                for item in items:
+                    fire("step_start", state)
+                    place.step_body, steps.logged = steps, False
+                    yield item
+                    place.step_body = None
+                    if not loop.cut:  # at its top: what it has trained does not count
+                        self._end_step(steps)
+                    if state.should_stop:
+                        break
+                else:
                     loop.finish_steps()
                     return
-                self._fire("step_start")
-                steps.in_body, steps.logged = True, False
-                yield item
-                self._end_step(loop, steps)
         except GeneratorExit:  # by break, or by an exception
-            steps.in_body = False
+            place.step_body = None
             if steps.logged:
                 steps.finish_body()
-            if not self.state.should_stop:
+            if not state.should_stop:
                 loop.finish_steps()
             raise
         self._cut(loop)
 
     def count(self, metrics: Mapping[str, Any]) -> None:
-        """Counts a step of the running body of a loop of steps."""
-        steps = self.place.step_body
-        assert steps is not None
-        self._count(metrics, plain=False)
-        steps.logged = True
+        """Counts a step; its event is fired by :meth:`settle`."""
+        state = self.state
+        for name, value in metrics.items():
+            state.metrics[name] = value if type(value) is float else measured(name, value)
+        state.step += 1
+        state.global_step += 1
+        self._step_counted = True
+        self.place.count_step()
 
     def count_plainly(self, metrics: Mapping[str, Any]) -> None:
         """Counts a step within the body of an epoch, outside of a loop of steps."""
@@ -113,7 +120,8 @@ class OwnRun:
         assert loop is not None
         self.settle()
         self._fire("step_start")
-        self._count(metrics, plain=True)
+        self.count(metrics)
+        loop.plain = True
         self.settle()
         if self.state.should_stop:
             self._cut(loop)
@@ -228,11 +236,11 @@ class OwnRun:
         if loop.steps is not None and self.state.should_stop:  # left by break, for the stop that it was told of
             self.settle()
             self._cut(loop)
-        loop.in_body = False
+        loop.in_body, self.place.step_body = False, None
         if finished and not loop.cut:
             if not loop.stepped:
                 self._fire("step_start")
-                self._count({}, plain=False)
+                self.count({})
             loop.finish_body()
         self.settle()
         if not loop.cut and (loop.over or self.state.should_stop):
@@ -250,12 +258,9 @@ class OwnRun:
         elif loop is not None and loop.in_body:
             self._end_body(loop, finished=bool(self._reported))
 
-    def _end_step(self, loop: EpochLoop, steps: StepLoop) -> None:
-        steps.in_body = False
-        if loop.cut:  # at its top: what it has trained does not count
-            return
+    def _end_step(self, steps: StepLoop) -> None:
         if not steps.logged:
-            self._count({}, plain=False)
+            self.count({})
         steps.finish_body()
         self.settle()
         if not self.state.should_stop and self.saves.due():
@@ -266,15 +271,6 @@ class OwnRun:
         if not loop.cut:
             self._save()
             loop.cut = True
-
-    def _count(self, metrics: Mapping[str, Any], *, plain: bool) -> None:
-        state = self.state
-        for name, value in metrics.items():
-            state.metrics[name] = value if type(value) is float else measured(name, value)
-        state.step += 1
-        state.global_step += 1
-        self._step_counted = True
-        self.place.count_step(plain=plain)
 
     def _evaluate(self, metrics: Mapping[str, Any]) -> None:
         self._fire("eval_start")
@@ -324,17 +320,20 @@ def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException
 
 
 def measured(name: str, value: Any) -> Any:
-    """Returns a metric as handlers are given it: a number, or a 0-d tensor that nobody has waited for.
+    """Returns a metric as handlers are given it: a number, or a 0-d tensor where that would wait for a device.
 
     Raises:
         TypeError: It is no number.
     """
+    number = value
     if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.detach().reshape(()) if value.dim() else value.detach()
-    if isinstance(value, (bool, int, float)):
-        return value
-    if getattr(value, "size", None) == 1 and hasattr(value, "item"):  # numpy's
-        return value.item()
+        if not value.is_cpu:
+            return value.detach().reshape(()) if value.dim() else value.detach()
+        number = value.item()
+    elif getattr(value, "size", None) == 1 and hasattr(value, "item"):  # numpy's
+        number = value.item()
+    if isinstance(number, (bool, int, float)):
+        return number
     shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
     raise TypeError(
         f"the metric {name!r} must be a number, or a tensor with one element (got a {type(value).__name__}{shape})"

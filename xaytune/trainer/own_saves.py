@@ -50,7 +50,7 @@ class Saves:
     @property
     def wanted(self) -> bool:
         """Whether the run is saved at all: without what is trained, a checkpoint would be worth nothing."""
-        return self._things is not None and self._folder is not None
+        return self._things is not None and self._trial.checkpoint_dir is not None
 
     def due(self) -> bool:
         """Whether it is time to save."""

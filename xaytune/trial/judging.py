@@ -22,9 +22,9 @@ class Judging:
     """
 
     def __init__(self, metric: str, points: DecisionPoints, last_judged: int) -> None:
-        self._metric, self._points = metric, points
+        self._metric = metric
         self._last_judged = last_judged
-        self._next = points.after(0)
+        self.judge_at(points)
         self._judged_at = 0
         self._measured_by_evaluation = False
         self._fresh = False  # whether an evaluation has measured the metric since the last step
@@ -32,20 +32,20 @@ class Judging:
         self._restored: Any = None  # the metric as a resumed run found it
 
     def judge_at(self, points: DecisionPoints) -> None:
-        """Learns when the trial is judged, where that was not known before it started."""
+        """Learns when the trial is judged, which may not be known before it starts."""
         self._points, self._next = points, points.after(0)
+        self._by_step = points.axis.by_step
 
     def resume(self, state: TrainState, reached: int) -> None:
         """Takes what was reached before the resume as judged, and what was measured before it as old."""
         self._restored = state.metrics.get(self._metric)
         # Where it was not judged yet, the evaluation of this very step may still be to come.
-        by_step = self._points.axis.by_step
-        self.take_due(reached if not by_step or reached == self._last_judged else reached - 1)
+        self.take_due(reached if not self._by_step or reached == self._last_judged else reached - 1)
 
     def step_reached(self, global_step: int) -> bool:
         """Takes in that a step was trained, and tells whether it may be judged, if steps are."""
         self._fresh = False
-        return self._points.axis.by_step and global_step >= self._next
+        return self._by_step and global_step >= self._next
 
     def evaluation_starts(self, state: TrainState) -> None:
         """Takes in that an evaluation begins."""
