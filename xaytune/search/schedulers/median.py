@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -25,6 +26,9 @@ class MedianScheduler(Scheduler):
     def setup(self) -> None:
         """Begins without any curve."""
         self._curves: dict[int, _Curve] = {}
+        # By the times at which trials were compared, those of all that have come so far.
+        self._averages: dict[int, _Averages] = {}
+        self._times: list[int] = []  # these times, ascending
 
     @property
     def points(self) -> DecisionPoints:
@@ -38,20 +42,19 @@ class MedianScheduler(Scheduler):
         place = f"{self.axis.at(result.time)}: {result.value:.4g}"
         if result.time < self.options.grace_period:
             return self.keep_training(trial, f"{place}, before grace_period: it is not compared")
-        others = [other.average(result.time) for number, other in self._curves.items() if number != trial]
-        averages = [average for average in others if average is not None]
-        required = self.options.min_samples_required
-        if len(averages) < required:
-            have = f"{len(averages)} of the {required} other trials"
+        averages, own = self._averages_at(result.time), curve.average(result.time)
+        others, required = averages.others(own), self.options.min_samples_required
+        if others < required:
+            have = f"{others} of the {required} other trials"
             return self.keep_training(trial, f"{place}, not compared: {have} that it takes have come as far")
-        median = float(np.median(averages))
+        median = averages.median_of_others(own)
         cutoff, worse = self.objective.score(median), median > curve.best
-        compared = f"the median {cutoff:.4g} of the running averages of {trials(len(averages))}"
+        compared = f"the median {cutoff:.4g} of the running averages of {trials(others)}"
         best, side = self.objective.score(curve.best), self.objective.describe_worse(worse=worse)
         reason = f"{self.axis.at(result.time)}: its best value {best:.4g} {side} {compared}"
         if worse:
-            return [Stop(trial=trial, reason=reason, cutoff=cutoff, compared=len(averages))]
-        return self.keep_training(trial, reason, cutoff=cutoff, compared=len(averages))
+            return [Stop(trial=trial, reason=reason, cutoff=cutoff, compared=others)]
+        return self.keep_training(trial, reason, cutoff=cutoff, compared=others)
 
     def on_diverged(self, trial: int, result: Result) -> Sequence[Action]:
         """Files a value that is not finite as the worst there is."""
@@ -67,8 +70,49 @@ class MedianScheduler(Scheduler):
 
     def _add(self, trial: int, time: int, score: float) -> _Curve:
         curve = self._curves.setdefault(trial, _Curve(self.options.grace_period))
+        times = self._times
+        passed = times[bisect.bisect_left(times, curve.reached) : bisect.bisect_right(times, time)]
+        before = [curve.average(then) for then in passed]
         curve.add(time, score)
+        for then, average in zip(passed, before, strict=True):
+            self._averages[then].replace(average, curve.average(then))
         return curve
+
+    def _averages_at(self, time: int) -> _Averages:
+        if time not in self._averages:
+            averages = (curve.average(time) for curve in self._curves.values())
+            self._averages[time] = _Averages(average for average in averages if average is not None)
+            bisect.insort(self._times, time)
+        return self._averages[time]
+
+
+class _Averages:
+    """The running averages of trials at one time.
+
+    Args:
+        averages: In any order.
+    """
+
+    def __init__(self, averages: Iterable[float]) -> None:
+        self._sorted = sorted(averages)
+
+    def replace(self, before: float | None, after: float | None) -> None:
+        """Takes in what the average of a trial is now; None: it has none."""
+        if before is not None:
+            del self._sorted[bisect.bisect_left(self._sorted, before)]
+        if after is not None:
+            bisect.insort(self._sorted, after)
+
+    def others(self, own: float | None) -> int:
+        """Returns how many there are beside one's own."""
+        return len(self._sorted) - (own is not None)
+
+    def median_of_others(self, own: float | None) -> float:
+        """Returns the median of all but one's own, to the bit what numpy.median is."""
+        count = self.others(own)
+        skipped = count if own is None else bisect.bisect_left(self._sorted, own)
+        low, high = (self._sorted[k + (k >= skipped)] for k in ((count - 1) // 2, count // 2))
+        return (low + high) / 2 if count % 2 == 0 else low
 
 
 class _Curve:
@@ -81,9 +125,12 @@ class _Curve:
     def __init__(self, begin: int) -> None:
         self._begin = begin
         self.best = -math.inf
-        self._times: list[int] = []
-        self._scores: list[float] = []
-        self._averages: list[float] = []
+        self._times, self._scores, self._averages = array("q"), array("d"), array("d")
+
+    @property
+    def reached(self) -> float:
+        """The time of the newest score that counts."""
+        return self._times[-1] if self._times else -math.inf
 
     def add(self, time: int, score: float) -> None:
         self.best = max(self.best, score)
@@ -94,7 +141,7 @@ class _Curve:
 
     def average(self, time: int) -> float | None:
         """Returns the average up to a time; None where the trial has not come so far, or it is not finite."""
-        if not self._times or self._times[-1] < time:
+        if self.reached < time:
             return None
         count = bisect.bisect_right(self._times, time)
         average = self._averages[count - 1] if count else math.nan
