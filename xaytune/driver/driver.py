@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Iterable
 
 from xaytune.driver.attempts import Attempts
-from xaytune.driver.budget import Budget
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
-from xaytune.driver.endings import Ending, outcome_of
+from xaytune.driver.endings import EarlyEnd, Ending, outcome_of
 from xaytune.driver.ends import last_words, settled
-from xaytune.driver.failures import LOSSES, EarlyFailures, RestartPolicy
+from xaytune.driver.failures import LOSSES, RestartPolicy
 from xaytune.driver.lengths import take_length
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
@@ -72,7 +71,6 @@ class Driver:
 
     Attributes:
         ending: Why the sweep ends before its time; None while it does not.
-        fatal: What it ends for, if that is to be raised.
         refused: Whether that is that no trial of it can run, and none has.
     """
 
@@ -86,13 +84,11 @@ class Driver:
         delay_s: float = 0.0,
     ) -> None:
         self.ending: Ending | None = None
-        self.fatal: SpecError | StorageError | None = None
         self.refused = False
         self._spec, self._method, self._recorder = spec, method, recorder
         self._attempts = Attempts(clock, spec.stop_grace_s, delay_s, spec.stall_timeout_s)
-        self._budget = Budget(spec.budget, clock, recorder.state.ran_s)
+        self._early_end = EarlyEnd(spec, clock, recorder.state.ran_s)
         self._restarts = RestartPolicy(spec.failures.retries)
-        self._early_failures = EarlyFailures(spec)
         self._thinking = Thinking(clock)
         self._slow_starts = SlowStarts()
         self._exhausted = False  # the method has nothing to begin any more
@@ -113,6 +109,11 @@ class Driver:
     def state(self) -> SweepState:
         """What is known of the sweep."""
         return self._recorder.state
+
+    @property
+    def fatal(self) -> SpecError | StorageError | None:
+        """What the sweep ends for, if that is to be raised."""
+        return self._early_end.error
 
     @property
     def finished(self) -> bool:
@@ -165,8 +166,8 @@ class Driver:
             self._attempts.start(message.trial, message.node_id)
             self._recorder.started(message)
             return []
-        if isinstance(message, Length):
-            self.fatal = self.fatal or take_length(message, self._method, self._recorder)
+        if isinstance(message, Length) and self.fatal is None:
+            self._early_end.fail(take_length(message, self._method, self._recorder))
         if isinstance(message, Ended):
             failure = message.failure
             if failure is not None and failure.kind in ("lost", "lost_with_others"):
@@ -203,14 +204,8 @@ class Driver:
         if (reason := self._thinking.too_long()) is not None:
             self._recorder.fell_back(reason)
             self._method.fall_back(reason)
-        if self.ending is None:
-            spent = self._budget.spent(self.state.epochs)
-            if self.fatal is not None:
-                commands += self._wind_down(Ending.failed(str(self.fatal)))
-            elif (reason := self._early_failures.verdict()) is not None:
-                commands += self._wind_down(Ending.failed(reason))
-            elif spent is not None:
-                commands += self._wind_down(Ending.budget_spent(spent))
+        if self.ending is None and (ending := self._early_end.due(self.state.epochs)) is not None:
+            commands += self._wind_down(ending)
         return commands
 
     def interrupt(self) -> list[Command]:
@@ -251,7 +246,7 @@ class Driver:
 
     def _refused(self, message: Refused) -> list[Command]:
         self._attempts.remove(message.trial)
-        self.fatal = SpecError(message.problems)
+        self._early_end.fail(SpecError(message.problems))
         untouched = (t.attempts <= 1 and not t.finished and not t.global_step for t in self.state.trials.values())
         self.refused = all(untouched)
         return []
@@ -320,7 +315,7 @@ class Driver:
     def _ended(self, message: Ended) -> list[Command]:
         attempt = self._attempts.remove(message.trial)
         if message.failure is not None and message.failure.kind == "storage":
-            self.fatal = StorageError(self._recorder.place, message.failure.error)
+            self._early_end.fail(StorageError(self._recorder.place, message.failure.error))
         message = settled(message, self.state.trials[message.trial], self._spec)
         self._recorder.reported(message)
         self._recorder.noted(*message.notes)
@@ -330,9 +325,7 @@ class Driver:
         if message.status == "paused":
             return []
         self._stops.pop(attempt.assignment.trial, None)
-        self._early_failures.add(self.state.trials[message.trial], self.state)
-        if self._early_failures.no_metric is not None:
-            self.fatal = SpecError([self._early_failures.no_metric])
+        self._early_end.add(self.state.trials[message.trial], self.state)
         return self._follow(self._method.on_end(message.trial, self._end(message)))
 
     def _end(self, message: Ended) -> End:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from xaytune.records.state import SweepState
+from xaytune.driver.budget import Budget
+from xaytune.driver.failures import EarlyFailures
+from xaytune.errors import SpecError, StorageError
+from xaytune.records.clock import Clock
+from xaytune.records.state import SweepState, TrialRecord
+from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import StopRequest
 
-__all__ = ["Ending", "outcome_of"]
+__all__ = ["EarlyEnd", "Ending", "outcome_of"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,47 @@ class Ending:
     def budget_spent(cls, reason: str) -> Ending:
         """It has had what it was given."""
         return cls("completed", reason, StopRequest(reason))
+
+
+class EarlyEnd:
+    """Notices what ends a sweep before its time: an error, trials that fail alike, or a budget that is spent.
+
+    Args:
+        spec: The sweep.
+        clock: Tells the time.
+        spent_s: Seconds that it ran before it was resumed.
+
+    Attributes:
+        error: What is to be raised, where it is that.
+    """
+
+    def __init__(self, spec: SweepSpec, clock: Clock, spent_s: float) -> None:
+        self.error: SpecError | StorageError | None = None
+        self._budget = Budget(spec.budget, clock, spent_s)
+        self._failures = EarlyFailures(spec)
+
+    def fail(self, error: SpecError | StorageError | None) -> None:
+        """Takes in an error that the sweep ends for, if there is one; the first counts."""
+        self.error = self.error or error
+
+    def add(self, record: TrialRecord, sweep: SweepState) -> None:
+        """Learns how a trial ended."""
+        self._failures.add(record, sweep)
+        if self._failures.no_metric is not None:
+            self.fail(SpecError([self._failures.no_metric]))
+
+    def due(self, epochs: int) -> Ending | None:
+        """Returns how the sweep is to end now; None while it is not.
+
+        Args:
+            epochs: Epochs that all trials have finished together.
+        """
+        if self.error is not None:
+            return Ending.failed(str(self.error))
+        if (reason := self._failures.verdict()) is not None:
+            return Ending.failed(reason)
+        spent = self._budget.spent(epochs)
+        return Ending.budget_spent(spent) if spent is not None else None
 
 
 def outcome_of(sweep: SweepState, metric: str) -> tuple[str, str | None]:
