@@ -145,3 +145,16 @@ def test_best_config_is_the_one_to_train_again(tmp_path: Path) -> None:
     results = simulated(tmp_path / "sweep", scheduler={"algorithm": "fifo"})
     assert json.loads(xaytune("best", tmp_path / "sweep", "--config").output) == results.best_config
     assert xaytune("best", tmp_path / "sweep", "--config", "--json").exit_code == 2
+
+
+def test_check_tells_which_parameters_a_command_does_not_name(tmp_path: Path) -> None:
+    def told(command: str) -> str:
+        space = "{lr: {uniform: [0, 1]}, model: {width: {choice: [1, 2]}, depth: 3}}"
+        (tmp_path / "s.yaml").write_text(
+            f"{{command: '{command}', metric: score, mode: max, space: {space}, num_samples: 2}}"
+        )
+        return xaytune("check", tmp_path / "s.yaml").output
+
+    assert "the command does not name model.width, model.depth: write {model.width}" in told("python t.py {lr}")
+    for whole in ("{lr} {model}", "{args}", "{overrides}", "--config {config_file}"):
+        assert "does not name" not in told(f"python t.py {whole}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+import torch
 
 from tests.campaigns import recipes
 from xaytune.errors import SkipTrial
@@ -136,3 +137,16 @@ def test_a_state_that_is_returned_is_reported_where_no_event_was_fired() -> None
 
 def test_random_recipes_end_and_are_shown_with_values_that_their_histories_hold() -> None:
     recipes.run(10, seed=4)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_loop_that_keeps_nothing_is_told_that_no_checkpoint_is_written(keeps: bool) -> None:
+    def recipe(config: Mapping[str, float], trial: Trial) -> None:
+        model = torch.nn.Linear(1, 1)
+        if keeps:
+            trial.keep(model=model)
+        for epoch in trial.epochs(3):
+            trial.report(score=epoch)
+
+    told = [note for note in attempt(recipe).notes if "call trial.keep(model=model, optimizer=optimizer)" in note]
+    assert len(told) == (not keeps)

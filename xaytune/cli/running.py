@@ -252,6 +252,11 @@ def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
     say(samples(loaded, configs))
     if (unused := unused_gpus(loaded, count_gpus())) is not None:
         say(f"note: {unused}")
+    if loaded.command is not None and (unnamed := loaded.command.unnamed(loaded.space)):
+        say(
+            f"note: the command does not name {', '.join(unnamed)}: write {{{unnamed[0]}}} or {{args}} into it, "
+            "unless the program reads xaytune.current_trial().config"
+        )
     if timed:
         _time(spec, loaded)
 

@@ -81,6 +81,13 @@ class Command:
         """Tells whether a name stands in it."""
         return name in self._names()
 
+    def unnamed(self, space: Space) -> list[str]:
+        """Returns the parameters of a space that stand nowhere in it."""
+        used = self._names()
+        if {*_WHOLE_WORDS, "config_file"} & {*used}:
+            return []
+        return [name for name in space.names if not any(f"{name}.".startswith(f"{place}.") for place in used)]
+
     def words_for(self, config: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
         """Returns the words that start the program for a configuration.
 

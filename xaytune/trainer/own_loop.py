@@ -262,6 +262,11 @@ class OwnLoop:
             fire_end(self.callbacks, self._open, None if self._error_fired else error)
 
     @property
+    def keeps_nothing(self) -> bool:
+        """Whether a loop has begun of which nothing is kept: no checkpoint is written, and none is restored."""
+        return self._run.begun and not self._saves.wanted
+
+    @property
     def state(self) -> TrainState:
         """What handlers are given."""
         return self._run.state

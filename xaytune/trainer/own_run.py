@@ -32,6 +32,7 @@ class OwnRun:
     Attributes:
         state: What handlers are given.
         place: Where it is.
+        begun: Whether its loop has.
         memory: The user's own, saved with it.
     """
 
@@ -43,7 +44,7 @@ class OwnRun:
         self._memory: dict[str, Any] | None = None
         self._reported: dict[str, Any] = {}  # and not evaluated yet
         self._step_counted = False  # and its step_end not fired yet
-        self._begun = self._ended = False
+        self.begun = self._ended = False
         self._saved_at: tuple[Any, ...] | None = None
         self._told_of_training_on = False
 
@@ -148,15 +149,15 @@ class OwnRun:
 
     def evaluate(self, metrics: Mapping[str, Any]) -> None:
         """Takes what was measured; it is judged where the body ends, or the next step begins."""
-        if self.place.resumed is not None and self._begun:
+        if self.place.resumed is not None and self.begun:
             return  # after a loop that was over before the run was resumed: it was judged then
-        if not self._begun and (again := sorted(self._reported.keys() & metrics.keys())):
+        if not self.begun and (again := sorted(self._reported.keys() & metrics.keys())):
             raise RuntimeError(
                 f"trial.report() of {', '.join(again)} again, outside of a loop: together they would count as one "
                 "epoch, and nothing could be stopped in between; report within `for epoch in trial.epochs(N)`"
             )
         self._reported |= metrics
-        if self._begun and not self.place.in_body:
+        if self.begun and not self.place.in_body:
             self.settle()
 
     def save_checkpoint(self) -> Path:
@@ -165,7 +166,7 @@ class OwnRun:
 
     def finish(self, error: BaseException | None) -> None:
         """Ends the run, if it was begun: ``error``, where there was one, and ``train_end``."""
-        if self._ended or isinstance(error, Pause) or not (self._begun or self._reported):
+        if self._ended or isinstance(error, Pause) or not (self.begun or self._reported):
             return
         try:
             if error is None:
@@ -189,7 +190,7 @@ class OwnRun:
 
     def _enter(self, total: int, steps: int | None) -> EpochLoop:
         place, state = self.place, self.state
-        if not self._begun:
+        if not self.begun:
             place.resumed = self.saves.newest
         else:
             self._finish_loop()
@@ -197,15 +198,15 @@ class OwnRun:
         loop, saved = place.enter(total)
         if saved is not None:
             self.saves.restore(saved)
-        if found is not None and not self._begun:
+        if found is not None and not self.begun:
             self._restore_state(found)
             if saved is not None and loop.over:
                 state.epoch, state.step = found["state"]["epoch"], found["state"]["step"]
         done = state.step if saved is not None else 0
         state.num_epochs = loop.first + total
         state.max_steps = -1 if steps is None else state.global_step - done + steps
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             self._fire("train_start")
         if saved is not None:
             self._saved_at = place.position()
@@ -252,7 +253,7 @@ class OwnRun:
     def _finish_loop(self) -> None:
         """Ends a loop that was left by ``break`` or ``return``."""
         loop = self.place.loop
-        if not self._begun:  # there was a report without any loop: it is one epoch of one step
+        if not self.begun:  # there was a report without any loop: it is one epoch of one step
             for _ in self.epochs(1):
                 pass
         elif loop is not None and loop.in_body:

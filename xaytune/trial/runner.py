@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RecipeRun"]
 
+_KEEPS_NOTHING = (
+    "no checkpoint is written, because the recipe does not say what to keep: a trial that is restarted begins from "
+    "its first step, and the best one cannot be loaded; call trial.keep(model=model, optimizer=optimizer) before "
+    "the loop"
+)
+
 
 class RecipeRun:
     """Runs the recipe of one trial, all of it on the calling thread.
@@ -214,6 +220,9 @@ class RecipeRun:
         return self._end("stopped", reason, Failure("skipped", reason))
 
     def _end(self, status: str, reason: str | None, failure: Failure | None = None) -> Ended:
+        untold = self.reporter.untold
+        if self.trial.keeps_nothing and untold.newest_row().global_step > 1 and not untold.saved():
+            untold.note(_KEEPS_NOTHING)
         try:
             ended, rows = self.reporter.end(status, reason, failure)
         except Exception as error:  # metrics that cannot be read, of a run that has finished
