@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from xaytune.records import journal
 from xaytune.records.journal import Event
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.algorithms import ALGORITHMS
@@ -149,8 +149,8 @@ def _written() -> list[Event]:
     with tempfile.TemporaryDirectory() as folder:
         for scheduler in schedulers:
             sweep = SweepSpec.parse({**spec, "scheduler": scheduler, "num_samples": 8})
-            place = Place(Path(folder, scheduler["algorithm"]))
-            events += simulate(sweep, Surrogate(_curve), place, 4).results.events()
+            sweep_folder = SweepFolder(Path(folder, scheduler["algorithm"]))
+            events += simulate(sweep, Surrogate(_curve), sweep_folder, 4).results.events()
     return events
 
 

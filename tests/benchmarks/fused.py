@@ -17,7 +17,7 @@ import torch
 
 from tests.benchmarks import workload
 from tests.benchmarks.recipes import trainer_of
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.spec import SweepSpec
@@ -107,8 +107,8 @@ def ahead(seeds: int, scratch: Path) -> None:
                         "num_samples": 96,
                     }
                 )
-                place = Place(scratch / f"ahead-{algorithm}-{workers}-{seed}")
-                found = simulate(spec, Surrogate(_curve), place, workers).results.best
+                sweep_folder = SweepFolder(scratch / f"ahead-{algorithm}-{workers}-{seed}")
+                found = simulate(spec, Surrogate(_curve), sweep_folder, workers).results.best
                 assert found is not None
                 assert found.value is not None
                 best.append(found.value)

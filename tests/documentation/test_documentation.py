@@ -15,7 +15,7 @@ import torch._dynamo  # noqa: F401  (else every fork that trains imports it anew
 
 from tests.documentation.snippets import PAGES, run, snippets
 from xaytune.cli.main import main
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.loader import load_spec
@@ -62,7 +62,7 @@ def give_the_sweep_of_the_readme(folder: Path) -> None:
     for snippet in snippets(Path(__file__).parents[2] / README):
         if snippet.title in ("my_sweep.py", "my_sweep.yaml"):
             run(snippet, {})
-    simulate(load_spec("my_sweep.yaml"), Surrogate(curve), Place(folder / "runs" / "my_sweep"), 4)
+    simulate(load_spec("my_sweep.yaml"), Surrogate(curve), SweepFolder(folder / "runs" / "my_sweep"), 4)
 
 
 def test_at_most_five_snippets_are_not_run() -> None:

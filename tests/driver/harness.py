@@ -9,8 +9,8 @@ from xaytune.driver.commands import Command
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.resuming import resume
-from xaytune.records.place import Place
 from xaytune.records.state import TrialRecord
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
 from xaytune.simulation.clock import VirtualClock
 from xaytune.sweep.spec import SweepSpec
@@ -34,7 +34,7 @@ class Played:
         )
         self.clock = VirtualClock()
         method = method_for(self.spec)
-        self.recorder = Recorder(Place(folder), self.spec, self.clock)
+        self.recorder = Recorder(SweepFolder(folder), self.spec, self.clock)
         remaining = resume(self.spec, self.recorder, method)
         self.recorder.begun()
         self.driver = Driver(self.spec, method, self.recorder, self.clock, remaining, delay_s=1.0)

@@ -14,7 +14,7 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Recorder
 from xaytune.in_process.executor import InProcessExecutor
 from xaytune.records.clock import SystemClock
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
 from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
@@ -30,7 +30,7 @@ class TestSimulated(ExecutorContract):
         def curve(config: Mapping[str, Any]) -> tuple[list[float], list[float]]:
             return [1.0, 2.0, 3.0, 4.0], [value(config["number"], epoch) for epoch in range(1, EPOCHS + 1)]
 
-        simulate(spec, Surrogate(curve), Place(folder), WORKERS)
+        simulate(spec, Surrogate(curve), SweepFolder(folder), WORKERS)
 
 
 class TestInProcess(ExecutorContract):
@@ -53,7 +53,7 @@ class TestInProcess(ExecutorContract):
             seed=0,
             points=method.points,
         )
-        with contextlib.closing(Recorder(Place(folder), spec, clock)) as recorder:
+        with contextlib.closing(Recorder(SweepFolder(folder), spec, clock)) as recorder:
             recorder.begun()
             driver = Driver(spec, method, recorder, clock)
             InProcessExecutor(driver, lambda assignment, link: RecipeRun(task, assignment, link).run()).run()

@@ -14,9 +14,9 @@ from moto.server import ThreadedMotoServer
 from tests.ray_tune.sweeps import SAVED, assert_same_sweep, saved_spec, start, wait_for
 from xaytune.ray_tune.sweep import Sweep
 from xaytune.records.journal import FILE_NAME, JournalError
-from xaytune.records.place import find_sweep
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import find_sweep
 
 
 @pytest.fixture(scope="module")

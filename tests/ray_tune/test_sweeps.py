@@ -20,8 +20,8 @@ from tests.recipes import STEPS_PER_EPOCH, note_events, score
 from xaytune.errors import SpecError
 from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import FILE_NAME, Event
-from xaytune.records.place import Place
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import RecordedCurves
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.spec import SweepSpec
@@ -106,7 +106,7 @@ def test_the_simulation_of_a_sweep_on_its_own_curves_takes_the_decisions_that_it
 ) -> None:
     spec = SweepSpec.parse(swept.sweep.spec)
     curves = RecordedCurves(swept, spec.space, TimeAxis(), nearest=False, timed=True)
-    simulated = simulate(spec, curves, Place(tmp_path / "simulated"), curves.workers)
+    simulated = simulate(spec, curves, SweepFolder(tmp_path / "simulated"), curves.workers)
 
     def decided(results: Results) -> list[tuple[Any, ...]]:
         events = [event for event in events_of(results) if event["event"] == "verdict"]

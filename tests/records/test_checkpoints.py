@@ -13,8 +13,8 @@ from moto.server import ThreadedMotoServer
 
 from xaytune.errors import CheckpointError
 from xaytune.records.checkpoints import CheckpointStore
-from xaytune.records.place import Place
 from xaytune.records.remote import RemoteFolder
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
 
 
@@ -31,13 +31,13 @@ def bucket() -> Iterator[str]:
 
 
 @pytest.fixture(params=["here", "memory", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def sweep_folder(request: pytest.FixtureRequest, tmp_path: Path) -> SweepFolder:
     if request.param == "here":
-        return Place(tmp_path / "sweep")
+        return SweepFolder(tmp_path / "sweep")
     if request.param == "memory":
-        return Place(tmp_path / "sweep", RemoteFolder(f"memory://{tmp_path.name}/sweep"))
+        return SweepFolder(tmp_path / "sweep", RemoteFolder(f"memory://{tmp_path.name}/sweep"))
     storage = RemoteFolder(request.getfixturevalue("bucket"))
-    return Place(tmp_path / "sweep", storage.child(tmp_path.name))
+    return SweepFolder(tmp_path / "sweep", storage.child(tmp_path.name))
 
 
 def make(folder: Path, step: int, kind: str) -> Path:
@@ -56,22 +56,22 @@ def make(folder: Path, step: int, kind: str) -> Path:
     return path
 
 
-def put(place: Place, trial: int, step: int, kind: str) -> str:
+def put(sweep_folder: SweepFolder, trial: int, step: int, kind: str) -> str:
     """Saves a checkpoint of a trial, and returns its path within the sweep."""
-    made = make(place.folder / f"checkpoints/{trial:05d}", step, kind)
-    path = made.relative_to(place.folder).as_posix()
-    if place.remote is not None:
-        place.remote.upload(made, path)
+    made = make(sweep_folder.local / f"checkpoints/{trial:05d}", step, kind)
+    path = made.relative_to(sweep_folder.local).as_posix()
+    if sweep_folder.remote is not None:
+        sweep_folder.remote.upload(made, path)
         checkpoint_files.delete(made)
     return path
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_donor_checkpoint_is_a_copy_that_outlives_its_trials_and_goes_on_to_another(
-    place: Place, kind: str
+    sweep_folder: SweepFolder, kind: str
 ) -> None:
-    store = CheckpointStore(place)
-    path = put(place, 3, 20, kind)
+    store = CheckpointStore(sweep_folder)
+    path = put(sweep_folder, 3, 20, kind)
     donor = store.keep(path, 3)
     store.delete(path)
     assert store.list(3) == {}
@@ -82,18 +82,24 @@ def test_a_donor_checkpoint_is_a_copy_that_outlives_its_trials_and_goes_on_to_an
     store.verify(copied)
 
 
-def test_checkpoints_of_a_trial_are_listed_by_step_whatever_they_are(place: Place) -> None:
-    store = CheckpointStore(place)
-    paths = {30: put(place, 0, 30, "folder"), 7: put(place, 0, 7, "file"), 9: put(place, 0, 9, "file")}
-    put(place, 1, 8, "file")
+def test_checkpoints_of_a_trial_are_listed_by_step_whatever_they_are(sweep_folder: SweepFolder) -> None:
+    store = CheckpointStore(sweep_folder)
+    paths = {
+        30: put(sweep_folder, 0, 30, "folder"),
+        7: put(sweep_folder, 0, 7, "file"),
+        9: put(sweep_folder, 0, 9, "file"),
+    }
+    put(sweep_folder, 1, 8, "file")
     assert store.list(0) == {step: paths[step] for step in (7, 9, 30)}
     assert list(store.list(0)) == [7, 9, 30]
     assert store.list(4) == {}
 
 
 @pytest.mark.parametrize("name", ["step-00000001.pt", "step-00000001"])
-def test_a_copy_of_a_checkpoint_that_is_missing_raises_and_writes_nothing(place: Place, name: str) -> None:
-    store = CheckpointStore(place)
+def test_a_copy_of_a_checkpoint_that_is_missing_raises_and_writes_nothing(
+    sweep_folder: SweepFolder, name: str
+) -> None:
+    store = CheckpointStore(sweep_folder)
     for copy in (store.keep, store.hand_over):
         with pytest.raises(CheckpointError, match=f"checkpoints/00000/{name}: there is no such checkpoint"):
             copy(f"checkpoints/00000/{name}", 2)

@@ -11,8 +11,8 @@ from xaytune.records.history import Row
 from xaytune.records.journal import FILE_NAME, Journal
 from xaytune.records.mirror import Mirror
 from xaytune.records.parts import GrowingFile, fetch_parts
-from xaytune.records.place import Place
 from xaytune.records.remote import RemoteFolder
+from xaytune.records.sweep_folder import SweepFolder
 
 NAME = "history/00003.arrows"
 
@@ -99,17 +99,17 @@ def test_files_that_an_earlier_version_kept_whole_are_read(remote: Counting, tmp
 def test_a_mirror_leaves_journal_and_histories_where_another_machine_finds_them(
     remote: Counting, tmp_path: Path
 ) -> None:
-    here, there = Place(tmp_path / "here", remote), Place(tmp_path / "there", remote)
-    here.folder.mkdir()
-    journal = Journal(here.folder / FILE_NAME)
+    here, there = SweepFolder(tmp_path / "here", remote), SweepFolder(tmp_path / "there", remote)
+    here.local.mkdir()
+    journal = Journal(here.local / FILE_NAME)
     with Mirror(here) as mirror:
         for step in range(3):
             chunk = history.pack([Row(0, step, step, {"loss": step / 2})])
-            history.append(history.path_for(here.folder, 0), chunk)
+            history.append(history.path_for(here.local, 0), chunk)
             journal.write("trial", step, config={}, seed=0)
     assert mirror.error is None
     journal.close()
     there.fetch_journal()
     there.fetch_histories()
-    assert (there.folder / FILE_NAME).read_bytes() == (here.folder / FILE_NAME).read_bytes()
-    assert history.read(history.path_for(there.folder, 0))["metrics.loss"].tolist() == [0.0, 0.5, 1.0]
+    assert (there.local / FILE_NAME).read_bytes() == (here.local / FILE_NAME).read_bytes()
+    assert history.read(history.path_for(there.local, 0))["metrics.loss"].tolist() == [0.0, 0.5, 1.0]

@@ -12,8 +12,8 @@ import pytest
 from xaytune.records import history
 from xaytune.records.history import Row
 from xaytune.records.journal import FILE_NAME, Journal, JournalError
-from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import find_sweep
 
 SPEC = {"metric": "acc", "mode": "max"}
 
@@ -126,8 +126,8 @@ def test_a_sweep_is_found_by_its_name_or_its_folder_and_else_those_that_there_ar
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "digits")
-    assert find_sweep("digits", str(tmp_path)).folder == tmp_path / "digits"
-    assert find_sweep(str(tmp_path / "digits"), "elsewhere").folder == tmp_path / "digits"
+    assert find_sweep("digits", str(tmp_path)).local == tmp_path / "digits"
+    assert find_sweep(str(tmp_path / "digits"), "elsewhere").local == tmp_path / "digits"
     with pytest.raises(JournalError, match=r"no sweep 'digit'.*there are: digits"):
         find_sweep("digit", str(tmp_path))
 

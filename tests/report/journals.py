@@ -8,8 +8,8 @@ from typing import Any
 
 from xaytune.driver.recorder import Listener
 from xaytune.records.journal import FILE_NAME, Journal
-from xaytune.records.place import Place
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.spec import SweepSpec
@@ -40,7 +40,7 @@ def simulated(
     folder: Path, space: Mapping[str, Any] | None = None, listener: Listener | None = None, **options: Any
 ) -> Results:
     """A sweep of nine trials in virtual time."""
-    return simulate(spec(space, **options), Surrogate(power_law), Place(folder), 4, listener).results
+    return simulate(spec(space, **options), Surrogate(power_law), SweepFolder(folder), 4, listener).results
 
 
 class Written:

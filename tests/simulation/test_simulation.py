@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME
-from xaytune.records.place import Place
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import RecordedCurves, Surrogate, surrogate
 from xaytune.simulation.simulate import Simulated, simulate
 from xaytune.sweep.spec import SweepSpec
@@ -62,19 +62,23 @@ def test_a_sweep_that_is_cut_off_anywhere_ends_with_the_same_decisions(
 def check_cuts(folder: Path, scheduler: dict[str, Any], search: str, seed: int, cuts: int) -> None:
     """Cuts the journal of a sweep off, at its beginning and at random, and resumes the sweep from there."""
     whole = spec(scheduler, search={"algorithm": search, "seed": seed})
-    undisturbed = story(simulate(whole, POWER_LAW, Place(folder / "whole"), workers=1).results)
+    undisturbed = story(simulate(whole, POWER_LAW, SweepFolder(folder / "whole"), workers=1).results)
     lines = (folder / "whole" / FILE_NAME).read_bytes().splitlines(keepends=True)
     for cut in [1, *random.Random(seed).sample(range(2, len(lines)), cuts)]:
-        place = _cut(folder, lines, cut)
-        assert story(simulate(whole, POWER_LAW, place, workers=1).results) == undisturbed, (scheduler, search, cut)
+        sweep_folder = _cut(folder, lines, cut)
+        assert story(simulate(whole, POWER_LAW, sweep_folder, workers=1).results) == undisturbed, (
+            scheduler,
+            search,
+            cut,
+        )
 
 
-def _cut(folder: Path, lines: list[bytes], cut: int) -> Place:
-    """The place of a sweep of which so many lines of a journal are left."""
-    place = Place(folder / f"cut-{cut}")
-    place.folder.mkdir()
-    (place.folder / FILE_NAME).write_bytes(b"".join(lines[:cut]))
-    return place
+def _cut(folder: Path, lines: list[bytes], cut: int) -> SweepFolder:
+    """The folder of a sweep of which so many lines of a journal are left."""
+    sweep_folder = SweepFolder(folder / f"cut-{cut}")
+    sweep_folder.local.mkdir()
+    (sweep_folder.local / FILE_NAME).write_bytes(b"".join(lines[:cut]))
+    return sweep_folder
 
 
 def campaign(runs: int, first: int) -> None:
@@ -89,12 +93,12 @@ def test_a_hyperband_sweep_that_is_resumed_with_more_trials_ends_them_all_and_ch
     tmp_path: Path,
 ) -> None:
     hyperband = {"algorithm": "hyperband", "max_t": 27}
-    simulate(spec(hyperband, num_samples=9), POWER_LAW, Place(tmp_path / "whole"), workers=3)
+    simulate(spec(hyperband, num_samples=9), POWER_LAW, SweepFolder(tmp_path / "whole"), workers=3)
     lines = (tmp_path / "whole" / FILE_NAME).read_bytes().splitlines(keepends=True)
     for cut in (len(lines) // 3, 2 * len(lines) // 3, len(lines)):
-        place = _cut(tmp_path, lines, cut)
-        ended = [one for one in story(Results(place)) if one[2] in ("completed", "stopped")]
-        resumed = simulate(spec(hyperband, num_samples=40), POWER_LAW, place, workers=3)
+        sweep_folder = _cut(tmp_path, lines, cut)
+        ended = [one for one in story(Results(sweep_folder)) if one[2] in ("completed", "stopped")]
+        resumed = simulate(spec(hyperband, num_samples=40), POWER_LAW, sweep_folder, workers=3)
         now = story(resumed.results)
         assert len(now) == 40
         assert {one[2] for one in now} == {"completed", "stopped"}
@@ -108,15 +112,15 @@ def test_a_hyperband_sweep_that_is_resumed_with_more_trials_ends_them_all_and_ch
 def test_every_trial_of_a_simulated_sweep_ends(
     tmp_path_factory: pytest.TempPathFactory, workers: int, num_samples: int, scheduler: dict[str, Any]
 ) -> None:
-    place = Place(tmp_path_factory.mktemp("simulated") / "sweep")
-    simulated = simulate(spec(scheduler, num_samples=num_samples), POWER_LAW, place, workers)
+    sweep_folder = SweepFolder(tmp_path_factory.mktemp("simulated") / "sweep")
+    simulated = simulate(spec(scheduler, num_samples=num_samples), POWER_LAW, sweep_folder, workers)
     counts = simulated.results.sweep.counts()
     assert counts["completed"] + counts["stopped"] == num_samples
     assert simulated.results.sweep.state == "completed"
 
 
 def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tmp_path: Path) -> None:
-    ran = simulate(spec(ASHA, num_samples=30), POWER_LAW, Place(tmp_path / "sweep"), workers=4).results
+    ran = simulate(spec(ASHA, num_samples=30), POWER_LAW, SweepFolder(tmp_path / "sweep"), workers=4).results
     read = Results(tmp_path / "sweep")
     assert ran.trials == read.trials
     assert ran.sweep.to_dict() == read.sweep.to_dict()
@@ -125,20 +129,20 @@ def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tm
 
 def test_more_workers_take_less_time(tmp_path: Path) -> None:
     seconds = [
-        simulate(spec({"algorithm": "fifo"}), POWER_LAW, Place(tmp_path / str(workers)), workers).seconds
+        simulate(spec({"algorithm": "fifo"}), POWER_LAW, SweepFolder(tmp_path / str(workers)), workers).seconds
         for workers in (1, 4)
     ]
     assert seconds[1] < seconds[0] / 2
 
 
-def _again(earlier: Simulated, scheduler: dict[str, Any], place: Path) -> Simulated:
+def _again(earlier: Simulated, scheduler: dict[str, Any], folder: Path) -> Simulated:
     sweep = spec(scheduler)
     curves = RecordedCurves(earlier.results, sweep.space, TimeAxis(), nearest=False, timed=True)
-    return simulate(sweep, curves, Place(place), curves.workers)
+    return simulate(sweep, curves, SweepFolder(folder), curves.workers)
 
 
 def test_the_curves_of_a_sweep_give_its_own_decisions_again(tmp_path: Path) -> None:
-    earlier = simulate(spec(ASHA), POWER_LAW, Place(tmp_path / "earlier"), workers=4)
+    earlier = simulate(spec(ASHA), POWER_LAW, SweepFolder(tmp_path / "earlier"), workers=4)
     again = _again(earlier, ASHA, tmp_path / "again")
     assert story(again.results) == story(earlier.results)
     assert again.censored == 0
@@ -151,11 +155,11 @@ def test_the_curves_of_a_sweep_under_fifo_tell_what_asha_would_have_decided(tmp_
         def _curve(self, number: int) -> Any:
             return POWER_LAW.of(number, self._results.sweep.trials[number].config)
 
-    earlier = simulate(spec({"algorithm": "fifo"}), POWER_LAW, Place(tmp_path / "earlier"), workers=4)
+    earlier = simulate(spec({"algorithm": "fifo"}), POWER_LAW, SweepFolder(tmp_path / "earlier"), workers=4)
     sweep = spec(ASHA)
     curves = Recorded(earlier.results, sweep.space, TimeAxis(), nearest=False, timed=True)
-    told = simulate(sweep, curves, Place(tmp_path / "told"), workers=4)
-    really = simulate(sweep, POWER_LAW, Place(tmp_path / "really"), workers=4)
+    told = simulate(sweep, curves, SweepFolder(tmp_path / "told"), workers=4)
+    really = simulate(sweep, POWER_LAW, SweepFolder(tmp_path / "really"), workers=4)
     assert story(told.results) == story(really.results)
     assert told.censored == 0
 
@@ -174,18 +178,18 @@ def test_ten_histories_under_fifo_tell_what_asha_would_have_decided_as_worked_ou
     tenths = [5, 3, 8, 1, 9, 2, 7, 6, 4, 10]
     trials: dict[str, Any] = {"space": {"x": {"grid": tenths}}, "num_samples": 1}
     flat = Surrogate(lambda config: (range(1, 10), [config["x"] / 10] * 9))
-    earlier = simulate(spec({"algorithm": "fifo"}, **trials), flat, Place(tmp_path / "earlier"), workers=1)
+    earlier = simulate(spec({"algorithm": "fifo"}, **trials), flat, SweepFolder(tmp_path / "earlier"), workers=1)
     for trial in earlier.results.trials:
         rows = [history.Row(epoch, 0, epoch + 1, {"m": trial.config["x"] / 10}) for epoch in range(9)]
         history.append(history.path_for(earlier.results.path, trial.number), history.pack(rows))
     asked = spec({**ASHA, "max_t": 9, "grace_period": grace_period}, **trials)
     curves = RecordedCurves(Results(tmp_path / "earlier"), asked.space, TimeAxis(), nearest=False, timed=False)
-    told = simulate(asked, curves, Place(tmp_path / "told"), workers=1)
+    told = simulate(asked, curves, SweepFolder(tmp_path / "told"), workers=1)
     assert [trial.epoch for trial in told.results.trials] == ends
     assert told.censored == 0
 
 
 def test_what_a_stricter_sweep_never_saw_is_counted_as_censored(tmp_path: Path) -> None:
-    earlier = simulate(spec(ASHA), POWER_LAW, Place(tmp_path / "earlier"), workers=4)
+    earlier = simulate(spec(ASHA), POWER_LAW, SweepFolder(tmp_path / "earlier"), workers=4)
     again = _again(earlier, {**ASHA, "grace_period": 9}, tmp_path / "again")
     assert again.censored > 0

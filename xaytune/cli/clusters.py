@@ -22,10 +22,10 @@ from xaytune.cli.options import (
     spec_argument,
     sweep_argument,
 )
-from xaytune.records.place import find_sweep
 from xaytune.records.remote import is_remote
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
+from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec

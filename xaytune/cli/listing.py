@@ -8,9 +8,9 @@ import click
 
 from xaytune.cli.options import as_json_option, print_json, say, storage_option
 from xaytune.errors import JournalError
-from xaytune.records.place import child_of, sweeps_in
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
+from xaytune.records.sweep_folder import child_of, sweeps_in
 from xaytune.report.terms import Terms
 from xaytune.report.text import age
 

@@ -23,9 +23,9 @@ from xaytune.cli.options import (
 from xaytune.errors import DashboardError, JournalError, PicturesError
 from xaytune.records.export import FORMATS, Format, export
 from xaytune.records.journal import FILE_NAME, JournalTail, feed
-from xaytune.records.place import Place, find_sweep
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
+from xaytune.records.sweep_folder import SweepFolder, find_sweep
 from xaytune.report import text
 from xaytune.report.incidents import Incidents
 from xaytune.report.loading import lines_to_load
@@ -63,11 +63,11 @@ def status(
     if address is not None or cluster is not None:
         (follow_on_cluster if follow else print_status_on_cluster)(sweep, as_json, address, cluster)
         return
-    place = find_sweep(sweep, storage)
+    sweep_folder = find_sweep(sweep, storage)
     if follow:
-        _follow(place)
+        _follow(sweep_folder)
         return
-    results = Results(place)
+    results = Results(sweep_folder)
     if as_json:
         print_json(results.sweep.to_dict())
     else:
@@ -76,19 +76,19 @@ def status(
         say(text.summary(results.sweep, incidents=incidents))
 
 
-def _follow(place: Place) -> None:
+def _follow(sweep_folder: SweepFolder) -> None:
     """Shows a sweep from its journal until it has ended, or its driver is gone."""
     from xaytune.report.live import LiveView
 
-    Results(place)  # tells what is wrong with it
-    tail = JournalTail(place.folder / FILE_NAME)
-    state = SweepState(str(place), tail.new())
+    Results(sweep_folder)  # tells what is wrong with it
+    tail = JournalTail(sweep_folder.local / FILE_NAME)
+    state = SweepState(str(sweep_folder), tail.new())
     with LiveView() as view:
         view(state, {"event": "sweep", "state": "running"})
         while state.state == "running":
             time.sleep(_FOLLOW_S)
             with contextlib.suppress(OSError):  # a storage that does not answer now
-                place.fetch_journal()
+                sweep_folder.fetch_journal()
             for event in tail.new():
                 state.apply(event)
                 view(state, event)
@@ -242,9 +242,9 @@ def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
     """Serves a SWEEP in optuna-dashboard until Ctrl-C."""
     from xaytune.report.dashboard import serve
 
-    place = find_sweep(sweep, storage)
+    sweep_folder = find_sweep(sweep, storage)
     try:
-        serve(place, host, port, lambda url: click.echo(f"{url} (Ctrl-C ends it)"))
+        serve(sweep_folder, host, port, lambda url: click.echo(f"{url} (Ctrl-C ends it)"))
     except DashboardError as error:
         raise click.ClickException(str(error)) from None
 

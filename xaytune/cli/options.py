@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from xaytune.records.place import DEFAULT_STORAGE, sweeps_in
+from xaytune.records.sweep_folder import DEFAULT_STORAGE, sweeps_in
 from xaytune.report.printing import printable
 from xaytune.sweep.loader import parse_assignments
 

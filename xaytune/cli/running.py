@@ -28,10 +28,10 @@ from xaytune.cli.options import (
 )
 from xaytune.errors import Problem, SessionError, SpecError, StorageError
 from xaytune.records.journal import Event
-from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.stream import as_line
+from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
 from xaytune.report.printing import Lenient
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
@@ -116,8 +116,8 @@ def resume(
         resume_on_cluster(sweep, storage, num_samples, assignments, as_json, address, cluster)
         return
     overrides = overrides_of(assignments, num_samples)
-    place = find_sweep(sweep, storage)
-    results = Results(place)  # a journal that cannot be read is reported before Ray is started
+    sweep_folder = find_sweep(sweep, storage)
+    results = Results(sweep_folder)  # a journal that cannot be read is reported before Ray is started
     if results.sweep.done and not overrides:
         if as_json:
             print_json(results.sweep.to_dict())
@@ -128,9 +128,9 @@ def resume(
     def drive(session: RaySession, listener: Listener) -> Results:
         from xaytune.ray_tune.running import resume_sweep
 
-        return resume_sweep(place, session, listener, overrides)
+        return resume_sweep(sweep_folder, session, listener, overrides)
 
-    _run(drive, as_json, as_events, journal=lambda: Results(place).events())
+    _run(drive, as_json, as_events, journal=lambda: Results(sweep_folder).events())
 
 
 def _run(

@@ -17,9 +17,9 @@ from xaytune.cli.options import (
     spec_argument,
     storage_option,
 )
-from xaytune.records.naming import new_place
-from xaytune.records.place import find_sweep
+from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
 from xaytune.search.build import method_for
 from xaytune.simulation.curves import Curves, RecordedCurves, surrogate
@@ -71,11 +71,11 @@ def simulate(
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     with locating(spec):
         curves, at_once = _curves(loaded, what, storage, workers, nearest)
-        place = new_place(storage, name, f"{spec.stem}-simulated")
+        sweep_folder = new_sweep_folder(storage, name, f"{spec.stem}-simulated")
         try:
-            simulated = play(loaded, curves, place, at_once)
+            simulated = play(loaded, curves, sweep_folder, at_once)
         except BaseException:
-            place.remove()
+            sweep_folder.remove()
             raise
     if as_json:
         told = {name: getattr(simulated, name) for name in ("decisions", "censored", "matched", "seconds")}

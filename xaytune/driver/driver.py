@@ -315,7 +315,7 @@ class Driver:
     def _ended(self, message: Ended) -> list[Command]:
         attempt = self._attempts.remove(message.trial)
         if message.failure is not None and message.failure.kind == "storage":
-            self._early_end.fail(StorageError(self._recorder.place, message.failure.error))
+            self._early_end.fail(StorageError(self._recorder.sweep_folder, message.failure.error))
         message = settled(message, self.state.trials[message.trial], self._spec)
         self._recorder.reported(message)
         self._recorder.noted(*message.notes)

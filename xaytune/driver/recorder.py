@@ -18,9 +18,9 @@ from xaytune.records import history
 from xaytune.records.checkpoints import CheckpointStore
 from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, KnownEvents
-from xaytune.records.place import Place
 from xaytune.records.retention import Retention
 from xaytune.records.state import Best, SweepState
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.method import Decision, Exploit
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
@@ -48,7 +48,7 @@ class Recorder:
     """Records a sweep, a new one or one that is resumed.
 
     Args:
-        place: The sweep's.
+        sweep_folder: The sweep's.
         spec: The sweep.
         clock: Tells the time.
         listener: Called with the state and each event that was written.
@@ -67,18 +67,18 @@ class Recorder:
 
     def __init__(
         self,
-        place: Place,
+        sweep_folder: SweepFolder,
         spec: SweepSpec,
         clock: Clock,
         listener: Listener | None = None,
         known: KnownEvents | None = None,
     ) -> None:
-        self.place, self._folder, self._spec, self._clock = place, place.folder, spec, clock
+        self.sweep_folder, self._folder, self._spec, self._clock = sweep_folder, sweep_folder.local, spec, clock
         self._objective = Objective(spec.metric, spec.mode)
-        self._checkpoints = CheckpointStore(place)
-        self._journal = Journal(place.folder / FILE_NAME, clock)
-        self._known = known or KnownEvents(place.folder / FILE_NAME)
-        self.state = SweepState(str(place), self.events())
+        self._checkpoints = CheckpointStore(sweep_folder)
+        self._journal = Journal(sweep_folder.local / FILE_NAME, clock)
+        self._known = known or KnownEvents(sweep_folder.local / FILE_NAME)
+        self.state = SweepState(str(sweep_folder), self.events())
         self.sweep_id = self.state.id or secrets.token_hex(4)
         self.saves = True
         self._listener = listener
@@ -260,8 +260,8 @@ class Recorder:
 
     def failed(self, number: int, failure: Failure, latest: Progress | None, *, retried: bool) -> None:
         """Records that an attempt failed, and how far it was, if it said so."""
-        place = {} if latest is None else {"epoch": latest.epoch, "global_step": latest.global_step}
-        self._write("failure", number, **dataclasses.asdict(failure), retried=retried, **place)
+        reached = {} if latest is None else {"epoch": latest.epoch, "global_step": latest.global_step}
+        self._write("failure", number, **dataclasses.asdict(failure), retried=retried, **reached)
 
     def ended(self, message: Ended) -> None:
         """Records how a trial ended; one that pauses has not."""
@@ -323,7 +323,7 @@ class Recorder:
             self._delete(trial.number, step, self._within(trial.checkpoints[step]))
 
     def _within(self, checkpoint: str) -> str:
-        return checkpoint.removeprefix(f"{self.place}/")
+        return checkpoint.removeprefix(f"{self.sweep_folder}/")
 
     def _delete(self, number: int, global_step: int, file: str) -> None:
         self._write("deleted", number, path=file, global_step=global_step)
@@ -347,4 +347,4 @@ class Recorder:
         try:
             yield
         except OSError as error:
-            raise StorageError(self.place, error) from error
+            raise StorageError(self.sweep_folder, error) from error

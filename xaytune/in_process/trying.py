@@ -16,7 +16,7 @@ from xaytune.errors import SpecError
 from xaytune.in_process.executor import InProcessExecutor
 from xaytune.records.clock import SystemClock
 from xaytune.records.history import Row
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
 from xaytune.search.method import Action, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.sweep.command import Command
@@ -73,18 +73,18 @@ def try_configuration(
         method = _OneConfiguration(spec, values)
         on_start(method.config)
         training = _Training(task, imports.shared, on_epoch_end, on_command)
-        _drive(spec, method, Place(Path(scratch)), training)
+        _drive(spec, method, SweepFolder(Path(scratch)), training)
     if isinstance(training.raised, KeyboardInterrupt):
         raise training.raised
     assert training.ended is not None
     return training.ended
 
 
-def _drive(spec: SweepSpec, method: SearchMethod, place: Place, training: _Training) -> None:
+def _drive(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, training: _Training) -> None:
     """Runs a sweep of one trial, which is not restarted, and has the time that it takes."""
     alone: dict[str, Any] = {"failures": FailuresSpec(retries=0), "budget": BudgetSpec(), "stall_timeout_s": None}
     spec, clock = spec.model_copy(update=alone), SystemClock()
-    with contextlib.closing(Recorder(place, spec, clock)) as recorder:
+    with contextlib.closing(Recorder(sweep_folder, spec, clock)) as recorder:
         recorder.begun()
         driver = Driver(spec, method, recorder, clock)
         InProcessExecutor(driver, training.train).run()

@@ -25,10 +25,10 @@ from xaytune.ray_tune.shared_storage import check_shared
 from xaytune.records.clock import SystemClock
 from xaytune.records.journal import FILE_NAME, KnownEvents
 from xaytune.records.mirror import Mirror
-from xaytune.records.naming import new_place
-from xaytune.records.place import Place
+from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.warm_start import best_of_earlier
 from xaytune.search.build import method_for
 from xaytune.search.method import SearchMethod
@@ -82,24 +82,29 @@ def run_sweep(
         spec = spec.model_copy(update={"points_to_evaluate": [*spec.points_to_evaluate, *earlier]})
     method = method_for(spec)
     check_shippable(dict(_references(spec)), cloudpickle.dumps)
-    place = new_place(storage, name, default_name)
+    sweep_folder = new_sweep_folder(storage, name, default_name)
     try:
-        return _drive(spec, method, place, session, listener)
+        return _drive(spec, method, sweep_folder, session, listener)
     except (SpecError, SessionError):
-        if place.folder.exists() and not place.exists:  # nothing was recorded: the sweep has not begun
-            place.remove()
+        if (
+            sweep_folder.local.exists() and not sweep_folder.exists
+        ):  # nothing was recorded: the sweep has not begun
+            sweep_folder.remove()
         raise
 
 
 def resume_sweep(
-    place: Place, session: RaySession, listener: Listener | None = None, overrides: Mapping[str, Any] | None = None
+    sweep_folder: SweepFolder,
+    session: RaySession,
+    listener: Listener | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Results:
     """Resumes a sweep, whatever ended it: what was finished stays, and nothing is decided anew.
 
     Unfinished trials resume from their newest sound checkpoint, with their own numbers and configurations.
 
     Args:
-        place: The sweep's.
+        sweep_folder: The sweep's.
         session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event, as it is recorded.
         overrides: Options by dotted name, instead of the spec's. What decides on trials cannot change any more.
@@ -109,19 +114,19 @@ def resume_sweep(
         SpecError: The sweep cannot run as specified.
         StorageError: The sweep's folder cannot be written any more.
     """
-    place.fetch_journal()
-    known = KnownEvents(place.folder / FILE_NAME)
-    sweep = SweepState(str(place), known.all())
+    sweep_folder.fetch_journal()
+    known = KnownEvents(sweep_folder.local / FILE_NAME)
+    sweep = SweepState(str(sweep_folder), known.all())
     spec = resumed_spec(sweep, overrides or {})
     if sweep.done and spec.num_trials == sweep.num_trials:
-        return Results(place)
+        return Results(sweep_folder)
     spec = _with_own_functions(spec)
     check_shippable(dict(_references(spec)), cloudpickle.dumps)
     try:
-        place.fetch_histories()
+        sweep_folder.fetch_histories()
     except OSError as error:
-        raise StorageError(place, error) from error
-    return _drive(spec, method_for(spec), place, session, listener, known, sweep.folder)
+        raise StorageError(sweep_folder, error) from error
+    return _drive(spec, method_for(spec), sweep_folder, session, listener, known, sweep.folder)
 
 
 def _with_own_functions(spec: SweepSpec) -> SweepSpec:
@@ -144,7 +149,7 @@ def _with_own_functions(spec: SweepSpec) -> SweepSpec:
 def _drive(
     spec: SweepSpec,
     method: SearchMethod,
-    place: Place,
+    sweep_folder: SweepFolder,
     session: RaySession,
     listener: Listener | None,
     known: KnownEvents | None = None,
@@ -155,37 +160,37 @@ def _drive(
     Args:
         spec: The sweep.
         method: A new search method of it.
-        place: Its folder.
+        sweep_folder: Its folder.
         session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event.
         known: The events of its journal, if it was begun before.
         folder: Where it was begun, if that was before.
     """
-    if spec.fuses and place.remote is not None:
+    if spec.fuses and sweep_folder.remote is not None:
         raise SpecError([Problem(("fused",), "needs a storage folder that all nodes share, not a remote storage")])
-    task = _task(spec, method, place, [folder] if folder else [])
+    task = _task(spec, method, sweep_folder, [folder] if folder else [])
     with contextlib.ExitStack() as stack:
         # While Ray starts, the template of this node imports what the trials need.
         stack.callback(start_template(task).end)
         session.wait()
         resources.check_feasible(spec)
-        check_shared(place)
-        trackers.begin(spec.trackers, place.folder.name)
-        mirror = stack.enter_context(Mirror(place))
-        driver = _run(spec, method, place, task, session, listener, known)
+        check_shared(sweep_folder)
+        trackers.begin(spec.trackers, sweep_folder.local.name)
+        mirror = stack.enter_context(Mirror(sweep_folder))
+        driver = _run(spec, method, sweep_folder, task, session, listener, known)
     if driver.refused:
-        place.remove()  # nothing was trained: it is as if the sweep had not begun
+        sweep_folder.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
         raise driver.fatal
     if mirror.error is not None:
-        raise StorageError(place, mirror.error)
-    return Results(place, driver.state)
+        raise StorageError(sweep_folder, mirror.error)
+    return Results(sweep_folder, driver.state)
 
 
 def _run(
     spec: SweepSpec,
     method: SearchMethod,
-    place: Place,
+    sweep_folder: SweepFolder,
     task: Task,
     session: RaySession,
     listener: Listener | None,
@@ -195,7 +200,7 @@ def _run(
     capacity, clock = resources.Capacity(spec), SystemClock()
     width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * width)
-    with contextlib.closing(Recorder(place, spec, clock, listener, known)) as recorder:
+    with contextlib.closing(Recorder(sweep_folder, spec, clock, listener, known)) as recorder:
         remaining = resume(spec, recorder, method)
         recorder.begun()
         if spec.without_scheduler is not None:
@@ -243,13 +248,13 @@ def _references(spec: SweepSpec) -> Iterator[tuple[Path, Reference]]:
         yield ("callbacks", index), callback
 
 
-def _task(spec: SweepSpec, method: SearchMethod, place: Place, folders: list[str]) -> Task:
+def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, folders: list[str]) -> Task:
     """Returns what all trials share: modules are found in the current folder first, then in `folders`."""
     return Task(
-        sweep=place.folder.name,
+        sweep=sweep_folder.local.name,
         sweep_id="",
-        sweep_dir=str(place.folder.absolute()),
-        remote=place.remote.uri if place.remote is not None else None,
+        sweep_dir=str(sweep_folder.local.absolute()),
+        remote=sweep_folder.remote.uri if sweep_folder.remote is not None else None,
         recipe=spec.trains,
         setup=spec.setup,
         callbacks=tuple(spec.callbacks),

@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from xaytune.errors import Problem, SpecError
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 
 __all__ = ["check_shared", "not_shared"]
 
@@ -19,7 +19,7 @@ __all__ = ["check_shared", "not_shared"]
 _ANSWER_S = 30.0
 
 
-def check_shared(place: Place) -> None:
+def check_shared(sweep_folder: SweepFolder) -> None:
     """Checks that all nodes of the cluster see the folder of a sweep.
 
     Raises:
@@ -27,14 +27,14 @@ def check_shared(place: Place) -> None:
     """
     here = ray.get_runtime_context().get_node_id()
     others = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here}
-    if place.remote is not None or not others:
+    if sweep_folder.remote is not None or not others:
         return
-    with tempfile.NamedTemporaryFile(dir=place.folder, prefix=".shared-") as file:
+    with tempfile.NamedTemporaryFile(dir=sweep_folder.local, prefix=".shared-") as file:
         asked = {_sees_on(node).remote(file.name): address for node, address in others.items()}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
         blind = sorted(asked[answer] for answer in answered if not _seen(answer))
     if blind:
-        raise SpecError([not_shared(str(place.folder.absolute()), ", ".join(blind))])
+        raise SpecError([not_shared(str(sweep_folder.local.absolute()), ", ".join(blind))])
 
 
 def not_shared(folder: str, nodes: str) -> Problem:

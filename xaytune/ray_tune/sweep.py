@@ -10,8 +10,8 @@ from xaytune.driver.recorder import Listener
 from xaytune.ray_tune.from_ray import scheduler_from_ray, space_from_ray
 from xaytune.ray_tune.running import resume_sweep, run_sweep
 from xaytune.ray_tune.session import RaySession
-from xaytune.records.place import DEFAULT_STORAGE, find_sweep
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import DEFAULT_STORAGE, find_sweep
 from xaytune.sweep.command import Command
 from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec, reference_name
@@ -143,6 +143,6 @@ def resume(
         SpecError: The sweep cannot run as specified.
         StorageError: The sweep's folder cannot be written any more.
     """
-    place = find_sweep(str(sweep), str(storage))
+    sweep_folder = find_sweep(str(sweep), str(storage))
     with RaySession() as session:
-        return resume_sweep(place, session, listener, overrides)
+        return resume_sweep(sweep_folder, session, listener, overrides)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from xaytune.errors import CheckpointError
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
 
 __all__ = ["CheckpointStore"]
@@ -23,19 +23,19 @@ class CheckpointStore:
     """The checkpoints of a sweep, wherever they are kept.
 
     Args:
-        place: The sweep's.
+        sweep_folder: The sweep's.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, sweep_folder: SweepFolder) -> None:
+        self._sweep_folder = sweep_folder
 
     def list(self, trial: int) -> dict[int, str]:
         """Returns the checkpoints of a trial, whole or not: paths by step, oldest first."""
         folder = f"{_FOLDER}/{trial:05d}"
-        if self._place.remote is not None:
-            names = self._place.remote.names(folder)
+        if self._sweep_folder.remote is not None:
+            names = self._sweep_folder.remote.names(folder)
         else:
-            names = [path.name for path in checkpoint_files.list_checkpoints(self._place.folder / folder)]
+            names = [path.name for path in checkpoint_files.list_checkpoints(self._sweep_folder.local / folder)]
         steps = {}
         for name in names:
             try:
@@ -50,8 +50,8 @@ class CheckpointStore:
         Raises:
             CheckpointError: It is missing or damaged.
         """
-        if self._place.remote is None:
-            checkpoint_files.verify(self._place.folder / path)
+        if self._sweep_folder.remote is None:
+            checkpoint_files.verify(self._sweep_folder.local / path)
             return
         with TemporaryDirectory() as folder:
             self.fetch(path, Path(folder) / PurePosixPath(path).name)
@@ -63,10 +63,10 @@ class CheckpointStore:
         Raises:
             CheckpointError: There is no such checkpoint.
         """
-        if self._place.remote is None:
-            checkpoint_files.copy(self._place.folder / path, target)
-        elif not self._place.remote.fetch(path, target):
-            raise CheckpointError(f"{self._place}/{path}: there is no such checkpoint")
+        if self._sweep_folder.remote is None:
+            checkpoint_files.copy(self._sweep_folder.local / path, target)
+        elif not self._sweep_folder.remote.fetch(path, target):
+            raise CheckpointError(f"{self._sweep_folder}/{path}: there is no such checkpoint")
 
     def keep(self, path: str, trial: int) -> str:
         """Keeps a copy of a trial's checkpoint for others to resume from: its donor checkpoint.
@@ -92,9 +92,9 @@ class CheckpointStore:
 
     def delete(self, path: str) -> None:
         """Deletes a checkpoint, wherever it is, if there is one."""
-        self._place.delete(path)
+        self._sweep_folder.delete(path)
 
     def _copied(self, path: str, folder: str) -> str:
         target = f"{folder}/{PurePosixPath(path).name}"
-        self._place.copy(path, target)
+        self._sweep_folder.copy(path, target)
         return target

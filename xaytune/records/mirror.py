@@ -10,7 +10,7 @@ from types import TracebackType
 from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.parts import GrowingFile
-from xaytune.records.place import Place
+from xaytune.records.sweep_folder import SweepFolder
 
 __all__ = ["Mirror"]
 
@@ -26,12 +26,12 @@ class Mirror:
         error: Why the newest copy failed, if it did; it is tried again.
 
     Args:
-        place: The sweep's; without a remote storage there is nothing to copy.
+        sweep_folder: The sweep's; without a remote storage there is nothing to copy.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, sweep_folder: SweepFolder) -> None:
         self.error: OSError | None = None
-        self._place = place
+        self._sweep_folder = sweep_folder
         self._copied: dict[str, tuple[int, int]] = {}  # the stamps of what was copied
         self._histories: dict[str, GrowingFile] = {}
         self._closing = threading.Event()
@@ -39,7 +39,7 @@ class Mirror:
 
     def __enter__(self) -> Mirror:
         """Begins to copy."""
-        if self._place.remote is not None:
+        if self._sweep_folder.remote is not None:
             self._thread = threading.Thread(target=self._keep, name="mirror", daemon=True)
             self._thread.start()
         return self
@@ -67,7 +67,7 @@ class Mirror:
 
     def _copy(self) -> None:
         """Copies what has changed: the journal last, for it must not speak of what is not there."""
-        folder, remote = self._place.folder, self._place.remote
+        folder, remote = self._sweep_folder.local, self._sweep_folder.remote
         assert remote is not None
         as_it_is, journal = _stamp(folder / FILE_NAME), (folder / FILE_NAME).read_bytes()
         for path in (folder / HISTORY).glob("*.arrows"):

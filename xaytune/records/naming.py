@@ -6,9 +6,9 @@ import itertools
 import re
 
 from xaytune.errors import Problem, SpecError
-from xaytune.records.place import Place, child_of
+from xaytune.records.sweep_folder import SweepFolder, child_of
 
-__all__ = ["check_name", "new_place"]
+__all__ = ["check_name", "new_sweep_folder"]
 
 
 def check_name(name: str) -> None:
@@ -22,8 +22,8 @@ def check_name(name: str) -> None:
         raise SpecError([Problem(("name",), message)])
 
 
-def new_place(storage: str, name: str | None, default: str) -> Place:
-    """Returns the place of a new sweep, and makes its folder.
+def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolder:
+    """Makes the folder of a new sweep, and returns it.
 
     Args:
         storage: Folder of all sweeps, a path or a URI.
@@ -38,11 +38,13 @@ def new_place(storage: str, name: str | None, default: str) -> Place:
     names = [name] if name is not None else (default if n == 1 else f"{default}-{n}" for n in itertools.count(1))
     try:
         for candidate in names:
-            place = child_of(storage, candidate)
-            if place.exists or (name is None and place.remote is None and place.folder.exists()):
+            sweep_folder = child_of(storage, candidate)
+            if sweep_folder.exists or (
+                name is None and sweep_folder.remote is None and sweep_folder.local.exists()
+            ):
                 continue
-            place.folder.mkdir(parents=True, exist_ok=True)
-            return place
+            sweep_folder.local.mkdir(parents=True, exist_ok=True)
+            return sweep_folder
     except OSError as error:
         said = error.strerror or str(error)
         raise SpecError([Problem(("storage",), f"{storage} cannot be used: {said}")]) from None

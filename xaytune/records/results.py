@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from xaytune.errors import JournalError, nearest
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, JournalTail, feed, read_events
-from xaytune.records.place import Place, place_of
 from xaytune.records.recommendation import Recommendation, recommend
 from xaytune.records.state import SweepState
+from xaytune.records.sweep_folder import SweepFolder, sweep_folder_of
 from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.space import dotted
 
@@ -40,15 +40,15 @@ class Results:
         OSError: The remote storage cannot be reached.
     """
 
-    def __init__(self, sweep: Path | str | Place, state: SweepState | None = None) -> None:
-        self._place = sweep if isinstance(sweep, Place) else place_of(str(sweep))
+    def __init__(self, sweep: Path | str | SweepFolder, state: SweepState | None = None) -> None:
+        self._sweep_folder = sweep if isinstance(sweep, SweepFolder) else sweep_folder_of(str(sweep))
         self._fetched = False  # the histories
-        self.path = self._place.folder
+        self.path = self._sweep_folder.local
         if state is not None:
             self.sweep, self._read = state, (self.path / FILE_NAME).stat().st_size  # bytes
             return
-        self._place.fetch_journal()
-        self.sweep = SweepState(str(self._place))
+        self._sweep_folder.fetch_journal()
+        self.sweep = SweepState(str(self._sweep_folder))
         tail = JournalTail(self.path / FILE_NAME)
         feed(tail.new(), self.sweep)
         self._read = tail.read
@@ -100,7 +100,7 @@ class Results:
         if trial not in self.sweep.trials:
             raise KeyError(f"{self.sweep.name} has no trial {trial}; it has {len(self.sweep.trials)}, from 0")
         if not self._fetched:
-            self._place.fetch_histories()
+            self._sweep_folder.fetch_histories()
             self._fetched = True
         return history.read(history.path_for(self.path, trial))
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from xaytune.errors import SpecError
-from xaytune.records.place import find_sweep
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import find_sweep
 from xaytune.sweep import values
 from xaytune.sweep.space import Space
 

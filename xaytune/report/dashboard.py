@@ -11,9 +11,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from xaytune.errors import DashboardError, JournalError
-from xaytune.records.place import Place
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.report.curves import measured
 from xaytune.report.study import direction_of, frozen, space_of, state_of
 
@@ -30,12 +30,12 @@ class StudyMirror:
         storage: Holds one study, of the sweep's name.
 
     Args:
-        place: The sweep's.
+        sweep_folder: The sweep's.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        results = Results(place)
+    def __init__(self, sweep_folder: SweepFolder) -> None:
+        self._sweep_folder = sweep_folder
+        results = Results(sweep_folder)
         self.storage = InMemoryStorage()
         self._study = self.storage.create_new_study([direction_of(results.sweep)], results.sweep.name)
         self._space = space_of(results.sweep)
@@ -51,7 +51,7 @@ class StudyMirror:
         """
         while not until.wait(every_s):
             with contextlib.suppress(OSError, JournalError):  # of a storage that does not answer now
-                self._take(Results(self._place))
+                self._take(Results(self._sweep_folder))
 
     def _take(self, results: Results) -> None:
         for trial in results.trials:
@@ -84,11 +84,11 @@ class _Quiet(WSGIRequestHandler):
         """Says nothing."""
 
 
-def serve(place: Place, host: str, port: int, ready: Callable[[str], object]) -> None:
+def serve(sweep_folder: SweepFolder, host: str, port: int, ready: Callable[[str], object]) -> None:
     """Serves a sweep in Optuna's dashboard until it is interrupted.
 
     Args:
-        place: The sweep's.
+        sweep_folder: The sweep's.
         host: Address to listen at.
         port: Port to listen at; 0 takes any that is free.
         ready: Called with the study's URL once it is served.
@@ -100,7 +100,7 @@ def serve(place: Place, host: str, port: int, ready: Callable[[str], object]) ->
         from optuna_dashboard import wsgi
     except ImportError:
         raise DashboardError("the dashboard needs optuna-dashboard: pip install 'xaytune[dashboard]'") from None
-    mirror, over = StudyMirror(place), threading.Event()
+    mirror, over = StudyMirror(sweep_folder), threading.Event()
     try:
         server = make_server(host, port, wsgi(mirror.storage), handler_class=_Quiet)
     except OSError as error:

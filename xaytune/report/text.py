@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from xaytune.records.place import DEFAULT_STORAGE
 from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.sweep_folder import DEFAULT_STORAGE
 from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable, shortened
 from xaytune.report.terms import Terms, configuration, number, value_text

@@ -9,8 +9,8 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
 from xaytune.driver.resuming import resume
 from xaytune.errors import Problem, SpecError
-from xaytune.records.place import Place
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
 from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curves, RecordedCurves
@@ -41,14 +41,14 @@ class Simulated:
 
 
 def simulate(
-    spec: SweepSpec, curves: Curves, place: Place, workers: int, listener: Listener | None = None
+    spec: SweepSpec, curves: Curves, sweep_folder: SweepFolder, workers: int, listener: Listener | None = None
 ) -> Simulated:
     """Runs a sweep in virtual time, with its own search method and the driver of all sweeps.
 
     Args:
         spec: The sweep.
         curves: What its configurations are worth as they train.
-        place: Where its journal is written; a simulation that was cut off is resumed.
+        sweep_folder: Where its journal is written; a simulation that was cut off is resumed.
         workers: Trials that train at once.
         listener: Called with the state and each event, as it is recorded.
 
@@ -62,7 +62,7 @@ def simulate(
         raise SpecError([Problem(("scheduler", "algorithm"), message)])
     method, clock = method_for(spec), VirtualClock()
     objective = Objective(spec.metric, spec.mode)
-    with contextlib.closing(Recorder(place, spec, clock, listener)) as recorder:
+    with contextlib.closing(Recorder(sweep_folder, spec, clock, listener)) as recorder:
         recorder.saves = False
         remaining = resume(spec, recorder, method)
         recorder.begun()
@@ -73,5 +73,5 @@ def simulate(
     if driver.fatal is not None:
         raise driver.fatal
     matched = len(curves.matched) if isinstance(curves, RecordedCurves) else 0
-    results = Results(place, driver.state)
+    results = Results(sweep_folder, driver.state)
     return Simulated(results, executor.decisions, executor.censored, matched, clock.monotonic())

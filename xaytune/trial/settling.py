@@ -7,8 +7,8 @@ from pathlib import Path
 
 from xaytune.errors import CheckpointError
 from xaytune.records.checkpoints import CheckpointStore
-from xaytune.records.place import Place
 from xaytune.records.remote import RemoteFolder
+from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
 from xaytune.trial.messages import Assignment, Task
 
@@ -34,7 +34,7 @@ def settle_checkpoints(task: Task, assignment: Assignment) -> dict[int, str]:
         if checkpoint_files.step_of(path) not in assignment.checkpoints:
             checkpoint_files.delete(path)
     damaged: dict[int, str] = {}
-    store = CheckpointStore(Place(folder, remote))
+    store = CheckpointStore(SweepFolder(folder, remote))
     for step, file in sorted(store.list(assignment.trial).items(), reverse=True):
         path = folder / file
         if step not in assignment.checkpoints:
