@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 # In a process that has no Ray: starts one in each of several environments, and prints why it cannot.
@@ -44,3 +48,42 @@ def test_an_environment_that_ray_cannot_live_with_is_told_in_one_line_with_the_r
     assert long.startswith("the path of the temporary folder is too long for Ray's sockets")
     assert long.endswith(": set RAY_TMPDIR to a short one, such as /tmp")
     assert warnings.startswith("PYTHONWARNINGS makes warnings errors, which ends Ray's own processes")
+
+
+_ALIVE = """
+import sys, time
+from xaytune.ray_tune.session import RaySession
+with RaySession() as session:
+    session.wait()
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_ray_kills_no_trial_for_want_of_memory_and_nothing_of_it_outlives_a_driver_that_is_killed(
+    ray_folder: Path,
+) -> None:
+    with tempfile.TemporaryDirectory(dir=ray_folder) as folder:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment["RAY_TMPDIR"] = folder
+        driver = subprocess.Popen([sys.executable, "-c", _ALIVE], env=environment, stdout=subprocess.PIPE)
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"there\n"
+        (log,) = Path(folder).glob("ray/session_2*/logs/raylet.out")
+        assert "MemoryMonitor disabled" in log.read_text()
+        driver.kill()
+        driver.wait()
+        started, deadline = f"RAY_TMPDIR={folder}".encode(), time.monotonic() + 45  # else it is a minute, and more
+        while left := _processes(started):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+
+def _processes(variable: bytes) -> list[str]:
+    """Returns the command lines of the processes that have a variable in their environment."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if path.name.isdigit() and variable in (path / "environ").read_bytes().split(b"\0"):
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
+import shutil
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -33,6 +35,11 @@ __all__ = ["RaySession"]
 
 _PORT = 6379
 _ANSWER_S = 5.0
+# What the processes of a Ray that is started here find in their environment, unless it is set there already.
+_SETTINGS = {
+    # Its memory monitor kills the actors of trials; the kernel kills a trial, and the sweep tells that as it is.
+    "RAY_memory_monitor_refresh_ms": "0",
+}
 # The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
 _LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
@@ -210,7 +217,9 @@ def _started() -> _LocalNode:
     this process is for this process alone, which ends them itself.
     """
     popen = services.ConsolePopen
-    services.ConsolePopen = functools.partial(popen, start_new_session=True)  # type: ignore[misc,assignment]
+    services.ConsolePopen = functools.partial(_start_process, popen)  # type: ignore[misc,assignment]
+    settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    os.environ.update(settings)
     try:
         return _LocalNode()
     except Exception as error:
@@ -221,6 +230,17 @@ def _started() -> _LocalNode:
         ) from error
     finally:
         services.ConsolePopen = popen  # type: ignore[misc]
+        for name in settings:
+            del os.environ[name]
+
+
+def _start_process(popen: Callable[..., Any], command: list[str], **options: Any) -> Any:
+    """Starts a process of Ray's. A raylet's agents end with it: they would try for a minute to tell the GCS."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is not None:
+        begin = rf"\1{setpriv} --pdeathsig KILL "
+        command = [re.sub(r"^(--\w+_agent_command=)(?=.)", begin, argument) for argument in command]
+    return popen(command, **options, start_new_session=True)
 
 
 def _is_there() -> bool:
