@@ -32,8 +32,8 @@ __all__ = ["RecipeRun"]
 
 _KEEPS_NOTHING = (
     "no checkpoint is written, because the recipe does not say what to keep: a trial that is restarted begins "
-    "from its first step, and the best one cannot be loaded; call trial.keep(model=model, optimizer=optimizer) before "
-    "the loop"
+    "from its first step, and the best one cannot be loaded; call trial.keep(model=model, optimizer=optimizer) "
+    "before the loop"
 )
 
 
