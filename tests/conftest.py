@@ -3,8 +3,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +20,6 @@ settings.load_profile("untimed")
 # What a test is marked by: the fixtures that it uses.
 _MARKERS = {"ray": "ray_folder", "browser": "chromium", "cluster": "hosts"}
 Run = Callable[..., Results]
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,24 +74,3 @@ def run_in(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def run(run_in: Run, tmp_path: Path) -> Run:
     """The same, with the sweeps of a test in its own folder."""
     return functools.partial(run_in, storage=tmp_path)
-
-
-@pytest.fixture
-def cli(ray_here: None, ray_folder: Path, tmp_path: Path) -> Cli:
-    """Runs the command line in a process of its own, with its sweeps in a folder of the test's."""
-    import ray
-
-    def run_command(
-        *arguments: str, timeout: float = 240, own_ray: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        storage = ["--storage", str(tmp_path)] if arguments[0] in ("run", "resume", "status", "best") else []
-        shared = {} if own_ray else {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-        return subprocess.run(
-            [sys.executable, "-m", "xaytune", *arguments, *storage],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, "RAY_TMPDIR": str(ray_folder), **shared},
-        )
-
-    return run_command

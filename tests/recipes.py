@@ -140,7 +140,8 @@ def documented(config: dict[str, Any], trial: Trial) -> TrainState:
     """The handlers of the callbacks' documentation, pasted unchanged."""
     trainer = make_trainer(lr=0.1, num_epochs=100, trial=trial)
     callbacks = trainer.callbacks
-    seen = trial.checkpoint_dir.parents[1] / "seen.txt"
+    callbacks.on("step_end")(lambda state: state.metrics.update(score=0.5))
+    seen = trial.checkpoint_dir.parents[1] / f"seen-{trial.number}.txt"
 
     def print(*words: object) -> None:
         with seen.open("a") as file:
@@ -165,6 +166,12 @@ def documented(config: dict[str, Any], trial: Trial) -> TrainState:
         print(f"failed at step {state.global_step}: {state.metrics.get('error')}")
 
     return trainer.fit()
+
+
+def documented_and_broken(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The same, where the fifth step raises."""
+    break_at_step_5(trial, config)
+    return documented(config, trial)
 
 
 def draws(config: dict[str, Any], trial: Trial) -> TrainState:

@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import ray
 from click.testing import CliRunner, Result
 
-from tests.conftest import Cli
 from xaytune.cli.main import main
 from xaytune.records.journal import FILE_NAME, Journal, read_events
 from xaytune.records.results import Results
@@ -43,29 +42,47 @@ def here(*arguments: str) -> Result:
     return result
 
 
+def alone(ray_folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process, and in a Ray, of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, "-m", "xaytune", *arguments],
+        capture_output=True,
+        text=True,
+        env={**environment, "RAY_TMPDIR": str(ray_folder)},
+    )
+
+
 @pytest.fixture(scope="module")
 def digits(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The digits sweep as the README runs it: its folder, and what it printed."""
     storage = tmp_path_factory.mktemp("runs")
-    done = subprocess.run(
-        [sys.executable, "-m", "xaytune", "run", "sweeps/digits.yaml", "--storage", str(storage)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
-    )
+    done = alone(ray_folder, "run", "sweeps/digits.yaml", "--storage", str(storage))
+    assert done.returncode == 0, done.stderr
     return storage / "digits", done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def curved(ray_here: None, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small sweep that is done."""
-    folder = tmp_path_factory.mktemp("curved")
-    command = [sys.executable, "-m", "xaytune", "run", spec_file(folder, "curve"), "--storage", str(folder)]
-    address = ray.get_runtime_context().gcs_address
-    environment = {**os.environ, "RAY_TMPDIR": str(ray_folder), "RAY_ADDRESS": address}
-    subprocess.run(command, check=True, capture_output=True, env=environment)
-    return folder / "curve"
+def ran(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path, Result]:
+    """A small sweep that is done: its command, its folder, and what was printed of it."""
+    folder = tmp_path_factory.mktemp("ran")
+    command = ["run", spec_file(folder, "curve", num_samples=50), "--storage", str(folder), "--name", "mine"]
+    done = here(*command, "--num-samples", "2", "--set", "space.x={uniform: [2, 3]}", "--json")
+    return command, folder / "mine", done
+
+
+@pytest.fixture
+def curved(ran: tuple[list[str], Path, Result]) -> Path:
+    """The folder of that sweep."""
+    return ran[1]
+
+
+@pytest.fixture(scope="module")
+def mistyped(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A sweep whose recipe has a typo, and what was printed of it."""
+    folder = tmp_path_factory.mktemp("mistyped")
+    done = here("run", spec_file(folder, "has_a_typo", num_samples=8), "--storage", str(folder))
+    return folder / "has_a_typo", done
 
 
 def test_the_digits_sweep_reaches_97_percent_and_stops_half_of_its_trials_early(digits: tuple[Path, str]) -> None:
@@ -111,26 +128,27 @@ def test_status_and_best_tell_of_a_sweep(digits: tuple[Path, str]) -> None:
     assert "digits: completed" in here("status", str(digits[0])).stdout
 
 
-def test_run_takes_a_name_a_number_of_samples_and_settings_and_prints_json(tmp_path: Path, cli: Cli) -> None:
-    spec = spec_file(tmp_path, "curve", num_samples=50)
-    done = cli(
-        "run", spec, "--name", "mine", "--num-samples", "2", "--set", "space.x={choice: [0.5, 1]}", "--json"
-    )
-    assert done.returncode == 0
+def test_run_takes_a_name_a_number_of_samples_and_settings_and_prints_json(
+    ran: tuple[list[str], Path, Result],
+) -> None:
+    command, _, done = ran
+    assert done.exit_code == 0
     told = json.loads(done.stdout)
     assert (told["sweep"], told["trials"]["completed"]) == ("mine", 2)
-    assert told["best"]["config"]["x"] == 1
+    assert told["best"]["config"]["x"] >= 2
     assert "mine: completed" in done.stderr
-    again = cli("run", spec, "--name", "mine")
-    assert again.returncode == 2
+    again = here(*command)
+    assert again.exit_code == 2
     assert "mine holds a sweep already" in again.stderr
 
 
-def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path, cli: Cli) -> None:
+def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path, ray_here: None) -> None:
     spec = spec_file(tmp_path, "fails_for_some", more="callbacks: [tests.recipes:break_at_step_5]\n")
-    done = cli("run", spec, "--set", "space.x={uniform: [0, 0.1]}")
-    assert done.returncode == 1
+    done = here("run", spec, "--storage", str(tmp_path), "--set", "space.x={uniform: [0, 0.1]}")
+    assert done.exit_code == 1
     assert "RuntimeError: broken for " in done.stdout
+    sweep = Results(tmp_path / "fails_for_some").sweep
+    assert (sweep.state, sweep.reason) == ("failed", "every trial failed")
 
 
 def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_exits_with_130(
@@ -146,10 +164,8 @@ def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_e
         start_new_session=True,
     )
     journal = tmp_path / "waits" / FILE_NAME
-    while process.poll() is None:
-        started = journal.exists() and sum(e["event"] == "start" for e in read_events(journal))
-        if started == 2:
-            break
+    while process.poll() is None and not (journal.exists() and journal.read_text().count('"event":"start"') == 2):
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -164,15 +180,13 @@ def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_e
         assert len(results.history(trial.number)) == noted.count("step_end")
 
 
-def test_resume_adds_trials_to_a_sweep_and_leaves_what_was_finished(
-    tmp_path: Path, cli: Cli, curved: Path
-) -> None:
-    shutil.copytree(curved, tmp_path / "curve")
-    before = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "curve").trials]
-    done = cli("resume", "curve", "--num-samples", "3", "--json")
-    assert done.returncode == 0
+def test_resume_adds_trials_to_a_sweep_and_leaves_what_was_finished(tmp_path: Path, curved: Path) -> None:
+    shutil.copytree(curved, tmp_path / "mine")
+    before = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "mine").trials]
+    done = here("resume", "mine", "--storage", str(tmp_path), "--num-samples", "3", "--json")
+    assert done.exit_code == 0
     assert json.loads(done.stdout)["trials"]["completed"] == 3
-    after = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "curve").trials]
+    after = [(trial.config, trial.value, trial.ended) for trial in Results(tmp_path / "mine").trials]
     assert after[:2] == before
 
 
@@ -198,16 +212,22 @@ def test_resuming_a_sweep_that_is_done_says_so_and_changes_nothing(curved: Path)
     before = (curved / FILE_NAME).read_bytes()
     done = here("resume", str(curved))
     assert done.exit_code == 0
-    assert "curve: completed" in done.stdout
+    assert "mine: completed" in done.stdout
     assert (curved / FILE_NAME).read_bytes() == before
 
 
-def test_trials_that_a_typo_failed_are_begun_again_once_it_is_mended(tmp_path: Path, cli: Cli) -> None:
-    spec = spec_file(tmp_path, "has_a_typo", num_samples=3)
-    assert cli("run", spec).returncode == 1
-    done = cli("resume", "has_a_typo", "--set", "recipe=tests.recipes:curve", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["trials"]["completed"] == 3
+def test_a_typo_ends_the_sweep_at_once_with_its_traceback(mistyped: tuple[Path, Result]) -> None:
+    folder, done = mistyped
+    assert done.exit_code == 1
+    assert "NameError: name 'curv' is not defined" in done.output
+    assert "return curv(config, trial)" in done.output
+    assert len(Results(folder).trials) <= 4
+
+
+def test_trials_that_a_typo_failed_are_begun_again_once_it_is_mended(mistyped: tuple[Path, Result]) -> None:
+    done = here("resume", str(mistyped[0]), "--set", "recipe=tests.recipes:curve", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["trials"]["completed"] == 8
 
 
 @pytest.mark.ray
@@ -238,9 +258,9 @@ def test_try_trains_one_configuration_without_ray(tmp_path: Path) -> None:
     assert lines[-1] == "completed: best score 0.499"
 
 
-def test_try_shows_the_traceback_of_a_recipe_that_raises(tmp_path: Path, cli: Cli) -> None:
-    done = cli("try", spec_file(tmp_path, "fails_for_some"), "--set", "x=0.1")
-    assert done.returncode == 1
+def test_try_shows_the_traceback_of_a_recipe_that_raises(tmp_path: Path) -> None:
+    done = here("try", spec_file(tmp_path, "fails_for_some"), "--set", "x=0.1")
+    assert done.exit_code == 1
     assert "RuntimeError: broken for 0" in done.stderr
     assert "in fail" in done.stderr
 
@@ -253,33 +273,38 @@ def test_check_says_what_a_sweep_will_do_without_running_it() -> None:
     assert "cpu 1" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "check", "try"])
+BAD_OPTIONS = [
+    ("space={}", "space: holds no parameter to search"),
+    ("num_samples=none", "num_samples: must be a valid integer (got 'none')"),
+    ("schedule=asha", "schedule: unknown option 'schedule'; did you mean 'scheduler'"),
+]
+BAD_NAMES = [
+    ("recipe=tests.nowhere:train", "recipe: tests.nowhere cannot be imported: ModuleNotFoundError"),
+    ("recipe=tests.recipes:two_arguments_short", "must take (config, trial) (got ()"),
+    ("recipe=tests.recipes:trains", "recipe: tests.recipes has no 'trains'; did you mean 'trained'"),
+    ("callbacks=[tests.recipes:curves]", "did you mean 'curve'"),
+]
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("command", "setting", "message"),
     [
-        (["recipe=tests.nowhere:train"], "recipe: tests.nowhere cannot be imported: ModuleNotFoundError"),
-        (["recipe=tests.recipes:two_arguments_short"], "must take (config, trial) (got ()"),
-        (["callbacks=[tests.recipes:curves]"], "did you mean 'curve'"),
-        (["space={}"], "space: holds no parameter to search"),
-        (["num_samples=none"], "num_samples: must be a valid integer (got 'none')"),
-        (["schedule=asha"], "schedule: unknown option 'schedule'; did you mean 'scheduler'"),
+        *(("run", *case) for case in [*BAD_OPTIONS, BAD_NAMES[1]]),  # names are looked up where trials run
+        *((command, *case) for command in ("check", "try") for case in [*BAD_OPTIONS, *BAD_NAMES]),
     ],
 )
 def test_bad_input_gets_a_message_and_exit_code_2(
-    tmp_path: Path, ray_here: None, command: str, settings: list[str], message: str
+    tmp_path: Path, ray_here: None, command: str, setting: str, message: str
 ) -> None:
     if command == "try":  # whose --set sets parameters: the spec itself is at fault
-        lines = "".join(f"{name}: {value}\n" for name, _, value in (s.partition("=") for s in settings))
-        base = "".join(
-            line for line in SPEC.format(recipe="curve", num_samples=2).splitlines(keepends=True)
-            if not any(line.startswith(s.partition("=")[0] + ":") for s in settings)
-        )  # fmt: skip
-        (tmp_path / "bad.yaml").write_text(base + lines)
+        option, _, value = setting.partition("=")
+        spec = SPEC.format(recipe="curve", num_samples=2).splitlines()
+        lines = [line for line in spec if not line.startswith(f"{option}:")]
+        (tmp_path / "bad.yaml").write_text("\n".join([*lines, f"{option}: {value}"]))
         done = here(command, str(tmp_path / "bad.yaml"))
     else:
         storage = ["--storage", str(tmp_path)] if command == "run" else []
-        words = (word for setting in settings for word in ("--set", setting))
-        done = here(command, spec_file(tmp_path, "curve"), *storage, *words)
+        done = here(command, spec_file(tmp_path, "curve"), *storage, "--set", setting)
     assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -310,29 +335,26 @@ def test_arguments_that_make_no_sense_get_a_message_and_exit_code_2(
     assert "Traceback" not in done.stderr
 
 
-def test_resources_that_no_node_has_and_a_metric_never_reported_exit_with_2(tmp_path: Path, cli: Cli) -> None:
-    done = cli("run", spec_file(tmp_path, "curve"), "--set", "resources_per_trial.cpu=999")
-    assert done.returncode == 2
+def test_resources_that_no_node_has_and_a_metric_never_reported_exit_with_2(
+    tmp_path: Path, ray_here: None
+) -> None:
+    storage = ("--storage", str(tmp_path))
+    done = here("run", spec_file(tmp_path, "curve"), *storage, "--set", "resources_per_trial.cpu=999")
+    assert done.exit_code == 2
     assert "no node can ever run a trial (got cpu 999;" in done.stderr
-    done = cli("run", spec_file(tmp_path, "reports_another_metric"))
-    assert done.returncode == 2
+    done = here("run", spec_file(tmp_path, "reports_another_metric", num_samples=50), *storage)
+    assert done.exit_code == 2
     assert "never reported 'score'; did you mean 'scores'" in done.stderr
     assert "Traceback" not in done.stderr
+    found = Results(tmp_path / "reports_another_metric")
+    assert found.sweep.state == "failed"
+    assert len(found.trials) <= 6
 
 
-def test_a_lost_process_is_told_in_a_line_without_output_of_ray(tmp_path: Path, cli: Cli) -> None:
-    spec = spec_file(tmp_path, "kills_itself_for_some")
-    done = cli(
-        "run",
-        spec,
-        "--set",
-        "space.x={grid: [0.1, 0.9]}",
-        "--num-samples",
-        "1",
-        "--set",
-        "failures.retries=1",
-        own_ray=True,
-    )
+def test_a_lost_process_is_told_in_a_line_without_output_of_ray(tmp_path: Path, ray_folder: Path) -> None:
+    spec = spec_file(tmp_path, "kills_itself_for_some", num_samples=1, more="failures: {retries: 1}\n")
+    given = ("--storage", str(tmp_path), "--set", "space.x={grid: [0.1, 0.9]}")
+    done = alone(ray_folder, "run", spec, *given)
     assert done.returncode == 0
     assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 2 times\n" in done.stdout
     assert "raylet" not in done.stdout + done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from collections import Counter
@@ -15,11 +14,11 @@ import torch
 from ray import tune
 
 from tests.conftest import Run
-from tests.ray_tune.sweeps import ASHA, events_of, fired
+from tests.ray_tune.sweeps import ASHA, SAVED, events_of, fired
 from tests.recipes import STEPS_PER_EPOCH, note_events, score
 from xaytune.errors import SpecError
 from xaytune.ray_tune.sweep import Sweep, resume
-from xaytune.records.journal import FILE_NAME, Event
+from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import RecordedCurves
@@ -123,23 +122,16 @@ def test_each_trial_has_a_process_of_its_own(swept: Results) -> None:
     assert len({trial.pid for trial in swept.trials}) == len(swept.trials)
 
 
-def test_one_trial_at_a_time_with_a_seed_makes_the_same_sweep_again(run: Run, tmp_path: Path) -> None:
+def test_one_trial_at_a_time_with_a_seed_makes_the_same_sweep_again(run: Run, undisturbed: Results) -> None:
     def story(results: Results) -> list[Event]:
-        fleeting = ("t", "s", "seconds", "pid", "path", "name", "host", "id")
-        return [{k: v for k, v in event.items() if k not in fleeting} for event in events_of(results)]
+        fleeting = ("t", "s", "seconds", "pid", "path", "checkpoints", "name", "host", "id")
+        events = [event for event in events_of(results) if event["event"] not in ("checkpoint", "progress")]
+        return [{k: v for k, v in event.items() if k not in fleeting} for event in events]
 
-    options: dict[str, Any] = {
-        "metric": "eval_accuracy",
-        "space": {"x": {"loguniform": [1e-3, 1]}},
-        "search": {"algorithm": "tpe", "seed": 3, "n_startup_trials": 3},
-        "scheduler": ASHA,
-        "num_samples": 6,
-        "max_concurrent_trials": 1,
-    }
-    first, again = run("trained", **options), run("trained", **options)
-    assert story(first) == story(again)
-    for trial in range(6):
-        assert first.history(trial).equals(again.history(trial))
+    again = run("saved", num_samples=12, **{**SAVED, "callbacks": []})
+    assert story(again) == story(undisturbed)
+    for trial in again.trials:
+        assert again.history(trial.number).equals(undisturbed.history(trial.number))
 
 
 def test_trainers_are_evaluated_and_judged_at_the_rungs_exactly(run: Run) -> None:
@@ -157,165 +149,6 @@ def test_trainers_are_evaluated_and_judged_at_the_rungs_exactly(run: Run) -> Non
         history = results.history(trial.number).set_index("global_step")
         for result in trial.results:
             assert history.loc[result.global_step, "metrics.eval_loss"] == result.value
-
-
-def test_median_stops_what_is_worse_than_the_others(run: Run) -> None:
-    results = run("curve", scheduler={"algorithm": "median", "grace_period": 2}, num_samples=10)
-    stopped = [trial for trial in results.trials if trial.status == "stopped"]
-    assert stopped
-    assert all("the median" in str(trial.stop_reason) and trial.epoch >= 2 for trial in stopped)
-    assert results.best is not None
-    assert results.best.status == "completed"
-
-
-def test_fifo_trains_every_trial_to_its_end(run: Run) -> None:
-    results = run("curve", num_samples=4)
-    assert [trial.status for trial in results.trials] == ["completed"] * 4
-    assert all(trial.stop_reason is None and trial.value == score(trial.config, 8) for trial in results.trials)
-
-
-def test_a_recipe_that_raises_fails_its_trial_alone_and_its_traceback_is_kept(run: Run) -> None:
-    results = run("fails_for_some", num_samples=8)
-    assert results.sweep.state == "completed"
-    for trial in results.trials:
-        if trial.config["x"] < 0.5:
-            assert trial.status == "failed"
-            assert f"RuntimeError: broken for {trial.number}" in str(trial.error)
-            assert "in fail" in str(trial.error)
-            assert fired(results, trial.number)[-2:] == ["error", "train_end"]
-            assert len(results.history(trial.number)) == 3  # the third step was trained: its handler raised
-        else:
-            assert trial.status == "completed"
-    assert {trial.status for trial in results.trials} == {"failed", "completed"}
-
-
-def test_a_sweep_all_of_whose_trials_fail_has_failed(run: Run) -> None:
-    results = run("fails_for_some", space={"x": {"uniform": [0, 0.4]}}, num_samples=2)
-    assert (results.sweep.state, results.sweep.reason) == ("failed", "every trial failed")
-
-
-@pytest.mark.parametrize("scheduler", [{"algorithm": "fifo"}, ASHA])
-def test_a_metric_that_is_not_finite_stops_its_trial_as_diverged_and_is_never_best(
-    run: Run, scheduler: dict[str, Any]
-) -> None:
-    results = run("diverges_for_some", scheduler=scheduler, space={"x": {"grid": [0.1, 0.8, 0.2, 0.9]}})
-    diverged = [trial for trial in results.trials if "diverged" in str(trial.stop_reason)]
-    assert diverged or scheduler is ASHA
-    for trial in diverged:
-        assert trial.config["x"] < 0.5
-        assert trial.status == "stopped"
-        assert trial.stop_reason == "diverged: score is not finite at epoch 2"
-        assert fired(results, trial.number)[-1] == "train_end"
-    assert results.best is not None
-    assert math.isfinite(results.best.value or math.nan)
-
-
-def test_a_trial_that_ignores_its_stop_is_killed_after_the_grace_period_and_the_sweep_goes_on(run: Run) -> None:
-    results = run(
-        "ignores_stops",
-        scheduler=ASHA,
-        space={"x": {"grid": [0.9, 0.1, 0.8]}},
-        max_concurrent_trials=1,
-        stop_grace_s=1,
-    )
-    weak = results.trials[1]
-    assert weak.status == "stopped"
-    assert weak.reason == "killed: it did not end within 1 s of being asked to stop"
-    assert str(weak.stop_reason).startswith("rung 1: 0.05 is below")
-    assert results.trials[2].finished
-    assert results.trials[2].pid != weak.pid
-    assert results.sweep.state == "completed"
-
-
-def test_each_trial_draws_from_a_seed_of_its_own(run: Run) -> None:
-    options: dict[str, Any] = {"space": {"x": {"grid": [1, 2, 3]}}, "search": {"algorithm": "random", "seed": 5}}
-    first, again = run("draws", **options), run("draws", **options)
-    values = [trial.metrics for trial in first.trials]
-    assert values == [trial.metrics for trial in again.trials]
-    assert len({metrics["score"] for metrics in values}) == 3
-    assert len({trial.seed for trial in first.trials}) == 3
-
-
-def test_handlers_of_the_documentation_work_in_a_recipe_unchanged(run: Run) -> None:
-    results = run("documented", metric="loss", mode="min")
-    (trial,) = results.trials
-    assert trial.status == "completed"
-    assert trial.reason == f"a callback stopped it at step {trial.global_step}"
-    seen = (results.path / "seen.txt").read_text().splitlines()
-    assert seen[0].startswith("step 50: grad_norm ")
-    assert seen[-1] == f"checkpoint saved at step {trial.global_step}"
-    assert results.history(0)["metrics.loss"].iloc[-1] < 0.02
-    assert (results.history(0)["metrics.loss"].iloc[:-1] >= 0.02).all()
-
-
-def test_a_handler_of_the_documentation_hears_of_an_error(run: Run) -> None:
-    results = run("documented", metric="loss", mode="min", callbacks=["tests.recipes:break_at_step_5"])
-    assert results.trials[0].status == "failed"
-    assert "failed at step 5: RuntimeError: step 5" in (results.path / "seen.txt").read_text()
-
-
-def test_a_metric_that_is_never_reported_ends_the_sweep_with_what_was_reported(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="never reported 'score'; did you mean 'scores'"):
-        run("reports_another_metric", num_samples=50)
-    found = Results(tmp_path / "reports_another_metric")
-    assert found.sweep.state == "failed"
-    assert len(found.trials) <= 6
-
-
-@pytest.mark.parametrize(
-    ("recipe", "message"),
-    [
-        (
-            "two_arguments_short",
-            r"recipe: tests\.recipes:two_arguments_short must take \(config, trial\) \(got \(\)",
-        ),
-        ("trains", r"recipe: tests\.recipes has no 'trains'; did you mean 'trained'"),
-    ],
-)
-def test_a_recipe_that_cannot_be_called_is_refused_before_anything_runs(
-    run: Run, tmp_path: Path, recipe: str, message: str
-) -> None:
-    with pytest.raises(SpecError, match=message):
-        run(recipe)
-    assert not list(tmp_path.glob(f"*/{FILE_NAME}"))
-
-
-@pytest.mark.parametrize("resources", [{"cpu": 64}, {"cpu": 1, "gpu": 1}, {"tpu": 1}])
-def test_resources_that_no_node_has_are_refused_at_once(run: Run, resources: dict[str, float]) -> None:
-    with pytest.raises(
-        SpecError, match=r"resources_per_trial: no node can ever run a trial \(got .*nodes have at most"
-    ):
-        run("curve", resources_per_trial=resources)
-
-
-def test_a_name_that_is_taken_is_refused_and_a_default_one_is_numbered(run: Run, tmp_path: Path) -> None:
-    assert [run("draws").path.name for _ in range(2)] == ["draws", "draws-2"]
-    with pytest.raises(SpecError, match="holds a sweep already"):
-        Sweep("tests.recipes:draws", metric="m", mode="max", space={"x": {"choice": [1]}}).run(
-            name="draws", storage=tmp_path
-        )
-
-
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x"])
-def test_a_name_that_is_no_folder_of_its_own_is_refused(run: Run, tmp_path: Path, name: str) -> None:
-    with pytest.raises(SpecError, match="name: must be letters"):
-        Sweep("tests.recipes:draws", metric="score", mode="max", space={"x": {"choice": [1]}}).run(
-            name=name, storage=tmp_path
-        )
-    assert not list(tmp_path.rglob(FILE_NAME))
-
-
-def test_what_a_module_draws_when_it_is_imported_is_the_same_for_all_trials(run: Run) -> None:
-    results = run("drawn_at_import", space={"x": {"grid": [1, 2]}}, module="tests.drawing_recipe")
-    assert len({trial.value for trial in results.trials}) == 1
-    assert len({trial.pid for trial in results.trials}) == 2
-
-
-def test_what_a_trial_prints_is_kept_with_its_sweep(run: Run) -> None:
-    results = run("prints", space={"x": {"grid": [1, 2, 3]}})
-    for trial in results.trials:
-        printed = (results.path / "output" / f"{trial.number:05d}.txt").read_text()
-        assert printed == f"trial {trial.number}\nto stderr\n"
 
 
 def test_ray_domains_mean_what_they_mean_to_ray() -> None:
@@ -347,49 +180,6 @@ def test_a_domain_of_rays_within_a_choice_is_refused_with_its_place(choices: Any
     space = {"opt": choices([{"name": "sgd", "momentum": tune.uniform(0, 1)}, {"name": "adam"}])}
     with pytest.raises(SpecError, match=r"^space\.opt\.\w+\.0\.momentum: takes values, not domains: give each"):
         Sweep("a:b", metric="m", mode="max", space=space)
-
-
-def test_a_callback_that_stops_a_trial_before_its_first_evaluation_does_not_end_the_sweep(run: Run) -> None:
-    results = run("stopped_early_for_some", space={"x": {"grid": [0.1, 0.9]}})
-    assert results.sweep.state == "completed"
-    early, late = results.trials
-    assert (early.status, early.value, early.reason) == ("completed", None, "a callback stopped it at step 2")
-    assert late.value == score(late.config, 8)
-
-
-def test_a_sweep_without_any_finite_value_has_failed(run: Run) -> None:
-    results = run("stopped_early_for_some", space={"x": {"grid": [0.1, 0.2]}})
-    assert (results.sweep.state, results.sweep.reason) == ("failed", "no trial reported a finite 'score'")
-
-
-def test_a_metric_that_is_no_number_fails_its_trial_with_what_it_was(run: Run) -> None:
-    results = run("reports_words", scheduler=ASHA)
-    (trial,) = results.trials
-    assert trial.status == "failed"
-    assert trial.reason == "TypeError: the metric of the sweep must be a number: 'score' is 'good'"
-    assert len(results.history(0)) == STEPS_PER_EPOCH
-
-
-def test_a_trial_whose_process_is_lost_is_failed_and_says_so(run: Run) -> None:
-    results = run("kills_itself_for_some", space={"x": {"grid": [0.1, 0.9]}}, failures={"retries": 1})
-    lost, other = results.trials
-    assert (lost.status, lost.reason, lost.lost) == ("failed", "its process was lost, 2 times", 2)
-    assert "SIGKILL" in str(lost.error)
-    assert other.status == "completed"
-
-
-def test_a_handler_of_train_end_that_raises_fails_the_trial_and_fires_nothing_twice(run: Run) -> None:
-    results = run("breaks_at_its_end")
-    assert results.trials[0].status == "failed"
-    events = fired(results, 0)
-    assert events.count("train_end") == 1
-    assert "error" not in events
-
-
-def test_a_second_run_in_one_trial_is_refused_with_the_mend(run: Run) -> None:
-    results = run("trains_twice", metric="eval_accuracy")
-    assert results.trials[0].status == "failed"
-    assert "a trial is one run" in str(results.trials[0].reason)
 
 
 def test_a_diverged_trial_counts_as_worst_at_its_rung(run: Run) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from tests.conftest import Cli
+from xaytune.cli.main import main
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
 from xaytune.report.figures import plots
@@ -201,10 +202,11 @@ def _column(tab: Page, index: int) -> list[str]:
 
 
 def test_the_command_writes_the_report_and_its_plots_as_pictures(
-    swept: Results, cli: Cli, chromium: Browser, in_folder: Path
+    swept: Results, chromium: Browser, in_folder: Path
 ) -> None:
-    done = cli("report", str(swept.path), "--output", str(in_folder / "out" / "sweep.html"), "--png")
-    assert done.returncode == 0, done.stderr
+    arguments = ["report", str(swept.path), "--output", str(in_folder / "out" / "sweep.html"), "--png"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.stderr
     written, *pictures = done.stdout.split()
     assert Path(written).read_text().startswith("<!doctype html>")
     assert {Path(picture).stem for picture in pictures} >= {"learning-curves", "timeline", "parallel-coordinates"}

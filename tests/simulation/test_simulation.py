@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 from pathlib import Path
@@ -125,6 +126,14 @@ def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tm
     assert ran.trials == read.trials
     assert ran.sweep.to_dict() == read.sweep.to_dict()
     assert list(ran.events()) == list(read.events())
+
+
+def test_a_sweep_without_any_finite_value_has_failed(tmp_path: Path) -> None:
+    diverging = Surrogate(lambda config: ([1.0, 2.0], [math.nan, math.nan]))
+    sweep = simulate(
+        spec({"algorithm": "fifo"}, num_samples=3), diverging, SweepFolder(tmp_path / "sweep"), 2
+    ).results.sweep
+    assert (sweep.state, sweep.reason) == ("failed", "no trial reported a finite 'm'")
 
 
 def test_more_workers_take_less_time(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import ctypes
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
@@ -170,6 +171,8 @@ def killed_when_alone(fd: int) -> Iterator[None]:
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(fd, fcntl.F_SETFL, before | os.O_ASYNC)
+    if select.select([fd], [], [], 0)[0]:  # it was closed before, of which no signal comes
+        os.kill(os.getpid(), signal.SIGKILL)
     try:
         yield
     finally:
