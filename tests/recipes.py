@@ -249,11 +249,17 @@ def _once(trial: Trial, what: str) -> bool:
     return True
 
 
-def _kill_once(trial: Trial, step: int) -> None:
+def _kill_once(trial: Trial, step: int, damage: bool = False) -> None:
     @trial.callbacks.on("step_end")
     def kill(state: TrainState) -> None:
-        if state.global_step == step and _once(trial, "killed"):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if state.global_step != step or not _once(trial, "killed"):
+            return
+        others = trial.checkpoint_dir.parents[1].glob("killed-*")
+        if damage and len(list(others)) > 1:
+            _, *newer = sorted(trial.checkpoint_dir.glob("*.pt"))
+            for path in newer:
+                os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kill_once_at_step_40(trial: Trial, config: dict[str, Any]) -> None:
@@ -261,20 +267,9 @@ def kill_once_at_step_40(trial: Trial, config: dict[str, Any]) -> None:
     _kill_once(trial, 40)
 
 
-def kill_once_at_step_400(trial: Trial, config: dict[str, Any]) -> None:
-    """The same, at the four hundredth."""
-    _kill_once(trial, 400)
-
-
-def kill_once_with_a_damaged_checkpoint(trial: Trial, config: dict[str, Any]) -> None:
-    """Cuts the newest checkpoint that is recorded short, and kills the process, once a trial."""
-
-    @trial.callbacks.on("step_end")
-    def kill(state: TrainState) -> None:
-        if state.global_step == 40 and _once(trial, "killed"):
-            path = checkpoint.path_for(trial.checkpoint_dir, 12)
-            os.truncate(path, path.stat().st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
+def kill_once_and_damage(trial: Trial, config: dict[str, Any]) -> None:
+    """The same; of all trials but the first it cuts the checkpoints short, except the oldest."""
+    _kill_once(trial, 40, damage=True)
 
 
 def hangs_for_some(config: dict[str, Any], trial: Trial) -> TrainState:
@@ -370,7 +365,8 @@ def note_resume(trial: Trial, config: dict[str, Any]) -> None:
     @trial.callbacks.on("train_start")
     def note(state: TrainState) -> None:
         if not _once(trial, "begun"):
-            (trial.checkpoint_dir.parents[1] / "resumed.txt").write_text(str(state.global_step))
+            with (trial.checkpoint_dir.parents[1] / "resumed.txt").open("a") as file:
+                file.write(f"{state.global_step}\n")
 
 
 def sleep_a_little(trial: Trial, config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Runs a sweep on a cluster of its own, one of whose nodes is lost while it trains."""
+"""Runs a sweep on a cluster of its own whose nodes are lost while it trains: one is preempted, another dies."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 
 
-def main(storage: str, how: str) -> None:
+def main(storage: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def lose_node(sweep: SweepState, event: Event) -> None:
+        """Loses the node of each trial, when both have checkpoints, and the trial of the one before is resumed."""
         saved = [trial for trial in sweep.trials.values() if trial.checkpoints]
-        if event["event"] != "checkpoint" or len(nodes) < 2 or len(saved) < 2:
+        resumed = sum(trial.attempts == 2 for trial in sweep.trials.values())
+        if event["event"] != "checkpoint" or not nodes or len(saved) < 2 or resumed != 2 - len(nodes):
             return
         node = nodes.pop()
-        if how == "preempted":
+        if nodes:
             deadline = int((time.time() + 5) * 1000)
             GcsClient(address=cluster.gcs_address).drain_node(
                 node.node_id, DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), "taken away", deadline
@@ -42,11 +44,11 @@ def main(storage: str, how: str) -> None:
         space={"x": {"loguniform": [1e-3, 1]}},
         num_samples=2,
         failures={"retries": 0},
-        callbacks=["tests.recipes:sleep_a_little", "tests.recipes:note_resume"],
+        callbacks=["tests.recipes:trains_slowly_until_it_is_resumed", "tests.recipes:note_resume"],
     ).run(storage=Path(storage), listener=lose_node)
     ray.shutdown()
     cluster.shutdown()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])
