@@ -210,7 +210,7 @@ def trains_in_its_second_bundle(config: dict[str, Any], trial: Trial) -> TrainSt
     second = PlacementGroupSchedulingStrategy(trial_placement_group(), placement_group_bundle_index=1)
     elsewhere = Elsewhere.options(scheduling_strategy=second).remote()  # type: ignore[attr-defined]
     state = TrainState(global_step=1)
-    state.metrics["score"] = ray.get(elsewhere.score.remote())
+    state.metrics.update(score=ray.get(elsewhere.score.remote()), threads=torch.get_num_threads())
     trial.callbacks.fire("step_end", state)
     ray.kill(elsewhere)
     return state

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Run
 from tests.ray_tune.fused_recipes import STEPS_PER_EPOCH
 from tests.ray_tune.sweeps import ASHA, events_of, fired, start, wait_for
-from xaytune.ray_tune.sweep import Sweep
+from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
 from xaytune.report.text import summary
@@ -157,7 +157,6 @@ def test_a_fused_sweep_that_was_interrupted_continues_as_if_it_had_not_been(
     interrupted = Results(tmp_path / "fused").sweep
     assert interrupted.state == "interrupted"
     assert interrupted.counts()["paused"] >= 2
-    assert start(["resume", "fused"], tmp_path).wait() == 0
-    results = Results(tmp_path / "fused")
+    results = resume("fused", storage=tmp_path)
     assert [trial.status for trial in results.trials] == ["completed"] * 12
     assert_as_alone(results, alone)

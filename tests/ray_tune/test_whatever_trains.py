@@ -1,4 +1,4 @@
-"""Loops of one's own, Lightning and Hugging Face in sweeps on a real Ray."""
+"""Lightning and Hugging Face in sweeps on a real Ray; loops of one's own are those of tests/executors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ HYPERBAND: dict[str, Any] = {"algorithm": "hyperband", "max_t": 9, "reduction_fa
 @pytest.mark.parametrize(
     ("recipe", "metric", "scheduler", "steps_an_epoch"),
     [
-        ("loop", "score", ASHA, 3),
         ("with_lightning", "score", HYPERBAND, 6),
         ("with_transformers", "eval_score", ASHA, 3),
     ],
@@ -26,8 +25,7 @@ HYPERBAND: dict[str, Any] = {"algorithm": "hyperband", "max_t": 9, "reduction_fa
 def test_weak_trials_end_at_their_rungs_and_paused_ones_go_on(
     run: Run, recipe: str, metric: str, scheduler: dict[str, Any], steps_an_epoch: int
 ) -> None:
-    if recipe != "loop":
-        pytest.importorskip(recipe.removeprefix("with_"))
+    pytest.importorskip(recipe.removeprefix("with_"))
     results = run(
         recipe,
         "tests.ray_tune.whatever_trains",

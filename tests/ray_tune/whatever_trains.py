@@ -1,4 +1,4 @@
-"""Recipes whose training is a loop of one's own, Lightning's or Hugging Face's."""
+"""Recipes whose training is Lightning's or Hugging Face's."""
 
 from __future__ import annotations
 
@@ -6,18 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.trainer.own_loops import INPUTS, TARGETS, measure, network, step
 from xaytune.trial.trial import Trial
-
-
-def loop(config: dict[str, Any], trial: Trial) -> None:
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), config["lr"], momentum=0.9)
-    trial.keep(model=model, optimizer=optimizer)
-    for _ in trial.epochs(9):
-        for _ in trial.steps(3):
-            trial.log(loss=step(model, optimizer, INPUTS, TARGETS))
-        trial.report(score=measure(model))
 
 
 def with_lightning(config: dict[str, Any], trial: Trial) -> None:
