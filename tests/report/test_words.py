@@ -244,3 +244,24 @@ def test_a_closed_pipe_neither_ends_a_sweep_nor_changes_the_exit_code(tmp_path: 
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
     assert Results(tmp_path / "sweep").sweep.state == "completed"
+
+
+def test_best_tells_where_no_checkpoint_was_saved_at_the_best_value_and_how_to_keep_it(tmp_path: Path) -> None:
+    def told(name: str, saved: int) -> str:
+        written = Written(tmp_path / name)
+        written("trial", 0, config={"x": 0.5}, seed=1)
+        written("start", 0, attempt=0, node="n", pid=1)
+        written("checkpoint", 0, global_step=saved, path=f"checkpoints/00000/step-{saved:08d}.pt")
+        written.at("end", 0, epoch=1, step=3, status="completed", reason=None)
+        return said("best", tmp_path / name)
+
+    last = told("last", 9)
+    assert "step-00000009.pt (the newest, of step 9)" in last
+    assert "the best value was at step 3, where no checkpoint was saved" in last
+    assert "SaveBest in a Trainer" in last
+    assert "the newest" not in told("best", 3)
+
+
+def test_a_sweep_that_has_run_says_where_its_files_and_the_output_of_trials_are(tmp_path: Path) -> None:
+    text = watched(tmp_path / "sweep")[1]
+    assert f"files: {tmp_path}/sweep (what trials printed is in output, checkpoints are in checkpoints)" in text

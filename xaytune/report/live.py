@@ -21,7 +21,7 @@ from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.report.incidents import Incidents
 from xaytune.report.picture import best_so_far, picture, progress_text
-from xaytune.report.printing import Lenient, one_line
+from xaytune.report.printing import Lenient, one_line, printable
 from xaytune.report.terms import Terms, configuration
 from xaytune.report.text import ending, planned, restarted, summary
 
@@ -71,8 +71,8 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leaves the summary behind."""
-        ended = error is None and self._sweep is not None and self._sweep.spec
-        self._shown.end(summary(self._sweep, self._resume, self._incidents) if ended and self._sweep else None)
+        sweep = self._sweep if error is None and self._sweep is not None and self._sweep.spec else None
+        self._shown.end(self._ending(sweep) if sweep is not None else None)
 
     def __call__(self, sweep: SweepState, event: Event) -> None:
         """Takes in an event of the sweep."""
@@ -81,6 +81,11 @@ class LiveView:
         if event["event"] == "sweep" or self._terms is None:
             self._terms = Terms(sweep)
         self._shown.take(sweep, self._terms, event, _line_on(sweep, self._terms, event, self._incidents))
+
+    def _ending(self, sweep: SweepState) -> str:
+        """The summary, and where to find what trials printed and saved."""
+        files = printable(f"files: {sweep.root} (what trials printed is in output, checkpoints are in checkpoints)")
+        return f"{summary(sweep, self._resume, self._incidents)}\n{files}"
 
     def _draw(self, console: Console) -> RenderableType:
         if self._sweep is None or self._terms is None:

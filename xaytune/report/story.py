@@ -179,7 +179,7 @@ class _Teller:
     def _end(self, event: Event) -> str:
         best, worth = event["best"], ""
         if best is not None:
-            worth = f"; best {self._terms.worth(best['value'])} at {self._at(best)}"
+            worth = f"; best {self._terms.worth(best['value'])} at {self._place(best)}"
         reason = f": {event['reason']}" if event["reason"] else ""
         after = self._terms.after(epoch=event["epoch"], global_step=event["global_step"])
         fused = f"; trained with {event['fused'] - 1} others at once" if event.get("fused") else ""

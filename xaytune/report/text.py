@@ -110,16 +110,21 @@ def best(sweep: SweepState) -> str:
     lines = [
         f"best: trial {trial.number}, {terms.worth(trial.value)} at {where}",
         *terms.lines(trial.config),
-        f"  checkpoint  {_checkpoint(trial)}",
+        *_checkpoint(trial),
     ]
     return "\n".join(lines)
 
 
-def _checkpoint(trial: TrialRecord) -> str:
-    """The path of the checkpoint, and its step where that is not the best one."""
+def _checkpoint(trial: TrialRecord) -> list[str]:
+    """The path of the checkpoint; and what to do, where it is not that of the best value."""
     if trial.best is None or trial.checkpoint_step in (None, trial.best.global_step):
-        return trial.checkpoint or "-"
-    return f"{trial.checkpoint} (the newest; the best value was at step {trial.best.global_step})"
+        return [f"  checkpoint  {trial.checkpoint or 'none was written'}"]
+    return [
+        f"  checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
+        f"  the best value was at step {trial.best.global_step}, where no checkpoint was saved. To keep the best: "
+        "SaveBest in a Trainer;",
+        "  in any other loop, write the model itself to trial.checkpoint_dir where its value is the best so far",
+    ]
 
 
 def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents | None = None) -> str:
