@@ -84,8 +84,8 @@ class LiveView:
 
     def _ending(self, sweep: SweepState) -> str:
         """The summary, and where to find what trials printed and saved."""
-        files = printable(f"files: {sweep.root} (what trials printed is in output, checkpoints are in checkpoints)")
-        return f"{summary(sweep, self._resume, self._incidents)}\n{files}"
+        files = f"files: {sweep.root} (what trials printed is in output, checkpoints are in checkpoints)"
+        return f"{summary(sweep, self._resume, self._incidents)}\n{printable(files)}"
 
     def _draw(self, console: Console) -> RenderableType:
         if self._sweep is None or self._terms is None:
