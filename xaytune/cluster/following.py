@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from ray.job_submission import JobDetails
 
-from xaytune.cluster.sweeps import ClusterSweep, is_said
+from xaytune.cluster.sweeps import ClusterSweep, is_printed
 from xaytune.errors import ClusterError
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
@@ -90,7 +90,7 @@ class _Follower:
                 if lost is None:
                     lost = time.monotonic()
                     self._say(
-                        f"the cluster cannot be reached: the sweep goes on there, this tries again ({error})"
+                        f"the cluster cannot be reached: the sweep continues there, this tries again ({error})"
                     )
                 elif time.monotonic() > lost + _PATIENCE_S:
                     raise
@@ -134,5 +134,5 @@ class _Follower:
                 self._state = self._sweep.apply(event, self._state)
                 if event["t"] >= self._begun:
                     self._show(self._state, event)
-            elif is_said(line):
+            elif is_printed(line):
                 self._say(line)

@@ -22,7 +22,7 @@ from xaytune.records.stream import event_in
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.trackers.tracking import settings
 
-__all__ = ["ClusterSweep", "find", "is_said", "submit"]
+__all__ = ["ClusterSweep", "find", "is_printed", "submit"]
 
 # What the jobs of sweeps are told from others by, and what is noted of them.
 _NAME, _STORAGE = "xaytune.sweep", "xaytune.storage"
@@ -69,9 +69,9 @@ class ClusterSweep:
         with _asking(self.connection):
             return self.connection.jobs.get_job_logs(self.job)
 
-    def said(self) -> list[str]:
+    def printed(self) -> list[str]:
         """Returns what the job printed beside its events."""
-        return [line for line in self.output().split("\n") if line and is_said(line)]
+        return [line for line in self.output().split("\n") if line and is_printed(line)]
 
     def why_not_begun(self, details: JobDetails) -> str:
         """Says why the sweep has not begun."""
@@ -82,7 +82,7 @@ class ClusterSweep:
         if details.error_type == JobErrorType.RUNTIME_ENV_SETUP_FAILURE:
             told = [line.strip() for line in (details.message or "").splitlines() if "ERROR: " in line]
             return f"{self.asked}: its requirements cannot be installed: {'; '.join(told) or details.message}"
-        return f"{self.asked} did not begin: {' '.join(self.said()[-1:]) or details.message}"
+        return f"{self.asked} did not begin: {' '.join(self.printed()[-1:]) or details.message}"
 
     def state(self) -> SweepState | None:
         """Returns the state of the sweep, as far as the job's output tells it; None if it has not begun."""
@@ -107,7 +107,7 @@ class ClusterSweep:
             self.connection.jobs.stop_job(self.job)
 
 
-def is_said(line: str) -> bool:
+def is_printed(line: str) -> bool:
     """Whether a line of a job's output is neither an event nor Ray's own."""
     return event_in(line) is None and not any(words in line for words in _RAYS_OWN)
 

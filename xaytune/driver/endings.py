@@ -37,7 +37,7 @@ class Ending:
 
     @classmethod
     def failed(cls, reason: str) -> Ending:
-        """Nothing good can come of it: what is to be mended is in the reason."""
+        """Nothing good can come of it: the reason tells what is to be fixed."""
         return cls("failed", reason, StopRequest("the sweep was ended", "paused"))
 
     @classmethod

@@ -73,7 +73,7 @@ class Recorder:
         listener: Listener | None = None,
         known: KnownEvents | None = None,
     ) -> None:
-        self.sweep_folder, self._folder, self._spec, self._clock = sweep_folder, sweep_folder.local, spec, clock
+        self.sweep_folder, self._spec, self._clock = sweep_folder, spec, clock
         self._objective = Objective(spec.metric, spec.mode)
         self._checkpoints = CheckpointStore(sweep_folder)
         self._journal = Journal(sweep_folder.local / FILE_NAME, clock)
@@ -96,7 +96,7 @@ class Recorder:
         self._known.forget()
         spec: dict[str, Any] = {"spec": self._spec.plain(), "num_trials": self._spec.num_trials}
         where: dict[str, Any] = {"folder": os.getcwd(), "host": socket.gethostname(), "pid": os.getpid()}
-        self._write("sweep", state="running", id=self.sweep_id, name=self._folder.name, **spec, **where)
+        self._write("sweep", state="running", id=self.sweep_id, name=self.sweep_folder.local.name, **spec, **where)
         for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
             self._retain(trial.number)
 
@@ -128,7 +128,7 @@ class Recorder:
         self._write("fall_back", reason=reason)
 
     def set_max_t(self, max_t: int) -> None:
-        """Records how many epochs or steps trials train, where the first one has said it."""
+        """Records how many epochs or steps trials train, as the first one reported it."""
         self._write("max_t", max_t=max_t)
 
     def noted(self, *texts: str) -> None:
@@ -159,7 +159,7 @@ class Recorder:
                 self._progressed(message)
 
     def _keep_history(self, message: Progress) -> None:
-        path = history.path_for(self._folder, message.trial)
+        path = history.path_for(self.sweep_folder.local, message.trial)
         if message.resumed_at is not None and path.exists():
             history.cut(path, after=message.resumed_at)
             self._best_before[message.trial] = history.best(path, self._objective)
@@ -259,7 +259,7 @@ class Recorder:
             self._write("stop", number, reason=request.reason, status=request.status)
 
     def failed(self, number: int, failure: Failure, latest: Progress | None, *, retried: bool) -> None:
-        """Records that an attempt failed, and how far it was, if it said so."""
+        """Records that an attempt failed, and how far it was, if it reported that."""
         reached = {} if latest is None else {"epoch": latest.epoch, "global_step": latest.global_step}
         self._write("failure", number, **dataclasses.asdict(failure), retried=retried, **reached)
 

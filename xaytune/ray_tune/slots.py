@@ -30,22 +30,22 @@ class SlotActor(TrialActor):
         self.config = {}
         self._process = None
         self._trials: FusedTrials | None = None
-        self._said: list[Message] = []
+        self._unsent: list[Message] = []
 
     def assign(self, assignment: Assignment) -> None:
         """Gives the slot a trial."""
         sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         if not Path(self.task.sweep_dir).is_dir():
-            self._said.append(Refused(**sender, problems=(not_shared(self.task.sweep_dir, self._node["node"]),)))
+            self._unsent.append(Refused(**sender, problems=(not_shared(self.task.sweep_dir, self._node["node"]),)))
             return
         if self._trials is None or not self._trials.running:
             try:
                 template = self._ready_template()
                 self._trials = FusedTrials(template, self.task, self._environment)
             except TemplateError as error:
-                self._said.append(Refused(**sender, problems=(Problem(("recipe",), str(error)),)))
+                self._unsent.append(Refused(**sender, problems=(Problem(("recipe",), str(error)),)))
                 return
-        self._said.append(Started(**sender, **self._node, pid=self._trials.pid, notes=self._trials.notes))
+        self._unsent.append(Started(**sender, **self._node, pid=self._trials.pid, notes=self._trials.notes))
         self._trials.assign(assignment)
 
     def stop_trial(self, trial: int, request: StopRequest) -> None:
@@ -60,7 +60,7 @@ class SlotActor(TrialActor):
 
     def step(self) -> dict[str, Any]:
         """Waits for the trials' next messages."""
-        messages, self._said = self._said, []
+        messages, self._unsent = self._unsent, []
         if not messages and self._trials is not None:
             messages = self._trials.next_messages(self.task.heartbeat_s)
         wanted = self._trials.wanted if self._trials is not None else None

@@ -46,8 +46,8 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
             sweep_folder.local.mkdir(parents=True, exist_ok=True)
             return sweep_folder
     except OSError as error:
-        said = error.strerror or str(error)
-        raise SpecError([Problem(("storage",), f"{storage} cannot be used: {said}")]) from None
+        why = error.strerror or str(error)
+        raise SpecError([Problem(("storage",), f"{storage} cannot be used: {why}")]) from None
     raise SpecError(
         [Problem(("name",), f"{child_of(storage, str(name))} holds a sweep already: choose another name")]
     )

@@ -59,7 +59,7 @@ class SweepState:
         self.ended: float | None = None
         self.versions: dict[str, str] = {}
         self.epochs = 0
-        self._said_max_t: int | None = None
+        self._reported_max_t: int | None = None
         self.trials: dict[int, TrialRecord] = {}
         self._driver: tuple[str, int] | None = None
         self._uptime = Uptime()
@@ -103,7 +103,7 @@ class SweepState:
     def max_t(self) -> int | None:
         """When a trial has trained in full, as the scheduler's options say, or else the first trial."""
         given: int | None = self.spec.get("scheduler", {}).get("max_t")
-        return given or self._said_max_t
+        return given or self._reported_max_t
 
     @property
     def maximize(self) -> bool:
@@ -196,7 +196,7 @@ class SweepState:
         self.started, self.ended = self.started or event["t"], None
 
     def _on_max_t(self, event: Event) -> None:
-        self._said_max_t = event["max_t"]
+        self._reported_max_t = event["max_t"]
 
     def _on_trial(self, event: Event) -> None:
         self.trials[event["trial"]] = TrialRecord(event["trial"], _interned(event["config"]), event["seed"])

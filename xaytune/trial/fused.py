@@ -131,9 +131,9 @@ class FusedProcess:
             return
         self._next_look = now + _LOOK_S
         self._channel.flush(0)
-        said = self._channel.get(0.0 if self._asking else None)
-        while said is not None:
-            kind, *content = said
+        message = self._channel.get(0.0 if self._asking else None)
+        while message is not None:
+            kind, *content = message
             if kind == "assign":
                 self._begin(*content)
             elif kind == "stop":
@@ -146,7 +146,7 @@ class FusedProcess:
                         self._trials[trial].resume(None)
             else:
                 self._over = True
-            said = self._channel.get(0.0)
+            message = self._channel.get(0.0)
 
     def _begin(self, assignment: Assignment) -> None:
         """Runs the recipe of a trial until it asks for something."""

@@ -100,8 +100,8 @@ class FusedTrials:
             except EOFError:
                 received, exited = None, exited or self._exit(_EXIT_S)
             if received is not None:
-                self.wanted, said = received
-                return [message for one in said for message in self._take(unpack(*one))]
+                self.wanted, packed = received
+                return [message for one in packed for message in self._take(unpack(*one))]
             if exited is not None:
                 return self._lost(*exited)
             if (left := deadline - time.monotonic()) <= 0:
@@ -133,9 +133,9 @@ class FusedTrials:
             self._latest.pop(message.trial, None)
         return [message]
 
-    def _put(self, said: object) -> None:
+    def _put(self, message: object) -> None:
         with contextlib.suppress(OSError):  # it has ended: its trials are lost
-            self._channel.put(said)
+            self._channel.put(message)
 
     def _exit(self, timeout: float) -> tuple[int, bool] | None:
         try:

@@ -82,7 +82,7 @@ class Template:
                 self._channel.close()
                 self._raise_if_at_fault()
                 self._channel = self._connect()
-        raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._said()}")
+        raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._printed()}")
 
     def exit_of_trial(self, pid: int, timeout: float) -> tuple[int, bool] | None:
         """Returns the wait status of a trial's process, and whether the kernel killed it for want of memory.
@@ -181,12 +181,12 @@ class Template:
         if code not in (0, -signal.SIGKILL):
             name = reference_name(self._task.recipe)
             raise TemplateError(
-                f"the process that imports {name} ended there: {words_for_exit(code)}; {self._said()}"
+                f"the process that imports {name} ended there: {words_for_exit(code)}; {self._printed()}"
             )
 
-    def _said(self) -> str:
-        said = last_lines(self._output.fileno()) if self._output is not None else ""
-        return f"it printed:\n{said}" if said else "it printed nothing"
+    def _printed(self) -> str:
+        printed = last_lines(self._output.fileno()) if self._output is not None else ""
+        return f"it printed:\n{printed}" if printed else "it printed nothing"
 
 
 def start_template(task: Task) -> Template:
