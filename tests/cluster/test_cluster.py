@@ -85,17 +85,6 @@ def test_a_sweep_is_stopped_from_outside_through_the_loops_of_its_trials_and_goe
         assert results.history(trial.number)["global_step"].tolist() == list(range(1, 55))
 
 
-def test_a_node_of_the_cluster_runs_a_sweep_there_by_its_address(
-    hosts: RayHosts, slow: str, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "xaytune", "run", slow, "--storage", str(tmp_path), "--num-samples", "1"]
-    process = hosts.head.start(*command, "--address", hosts.address, **hosts.environment)
-    assert process.wait(timeout=120) == 0, hosts.head.output.read_text()
-    (trial,) = Results(tmp_path / Path(slow).stem).trials
-    assert trial.status == "completed"
-    assert trial.node in [worker.ip for worker in hosts.workers]
-
-
 def test_a_storage_that_a_node_does_not_share_is_refused_with_what_to_do(
     hosts: RayHosts, client: Client, slow: str
 ) -> None:

@@ -74,20 +74,19 @@ def terminal(ray_here: None, ray_folder: Path) -> Iterator[Terminal]:
     subprocess.run(["tmux", "-L", socket, "kill-server"], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("width", [120, 48])
 def test_the_live_view_shows_what_runs_says_why_trials_were_stopped_and_ends_with_the_summary(
-    terminal: Terminal, tmp_path: Path, width: int
+    terminal: Terminal, tmp_path: Path
 ) -> None:
     spec = tmp_path / "slow.yaml"
     spec.write_text(SLOW)
-    window = terminal(f"run {spec} --storage {tmp_path}", width)
+    window = terminal(f"run {spec} --storage {tmp_path}", 48)
     running = window.shows("slow", "/6", "2 running", "configuration", "x 0.9", "/9", "best score")
     rows = [line for line in running.splitlines() if "/9" in line]
     assert rows
-    assert max(map(len, rows)) <= width, rows
-    other = terminal(f"status --follow slow --storage {tmp_path}", width)
+    assert max(map(len, rows)) <= 48, rows
+    other = terminal(f"status --follow slow --storage {tmp_path}", 120)
     other.shows("2 running", "configuration", "/9")
-    window.resize(70)
+    window.resize(120)
     window.shows("is below the cut-off", "best score", "configuration")
     for shown in (window, other):
         ended = shown.shows("slow: completed in", "best: trial 0, score 0.89", "x 0.9", "checkpoint")
