@@ -265,3 +265,15 @@ def test_best_tells_where_no_checkpoint_was_saved_at_the_best_value_and_how_to_k
 def test_a_sweep_that_has_run_says_where_its_files_and_the_output_of_trials_are(tmp_path: Path) -> None:
     text = watched(tmp_path / "sweep")[1]
     assert f"files: {tmp_path}/sweep (what trials printed is in output, checkpoints are in checkpoints)" in text
+
+
+def test_why_tells_a_step_that_was_judged_and_reported_again_once(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep", scheduler=BY_STEP)
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    written.at("result", 0, epoch=0, step=3, due=True, checkpoints={})
+    for step in (3, 8):
+        written.at("progress", 0, epoch=0, step=step)
+    written.results()
+    told = said("why", tmp_path / "sweep", 0)
+    assert [told.count(f"step {step}: score") for step in (3, 8)] == [1, 1]

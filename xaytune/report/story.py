@@ -96,6 +96,7 @@ class _Teller:
         self._raised = "" if sweep.spec.get("command") else "the recipe raised "
         self._incidents = Incidents()
         self._reasons: dict[int, str | None] = {}  # that were told last, by trial
+        self._steps: dict[int, int] = {}  # that values were told of last, by trial
         self._words: dict[str, Callable[[Event], str]] = {
             "trial": self._trial,
             "start": self._start,
@@ -119,6 +120,10 @@ class _Teller:
         word, number = self._words.get(event["event"]), event.get("trial", -1)
         if word is None:
             return None
+        if event["event"] in ("result", "progress"):
+            before, self._steps[number] = self._steps.get(number), event["global_step"]
+            if event["event"] == "progress" and before == event["global_step"]:
+                return None
         reason = event.get("reason")
         repeated = reason is not None and reason == self._reasons.get(number)
         if repeated and event["event"] in ("stop", "pause"):
