@@ -60,10 +60,8 @@ with RaySession() as session:
 """
 
 
-def test_ray_kills_no_trial_for_want_of_memory_and_nothing_of_it_outlives_a_driver_that_is_killed(
-    ray_folder: Path,
-) -> None:
-    with tempfile.TemporaryDirectory(dir=ray_folder) as folder:
+def test_ray_kills_no_trial_for_want_of_memory_and_nothing_of_it_outlives_a_driver_that_is_killed() -> None:
+    with tempfile.TemporaryDirectory(prefix="xt", dir=os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment["RAY_TMPDIR"] = folder
         driver = subprocess.Popen([sys.executable, "-c", _ALIVE], env=environment, stdout=subprocess.PIPE)
