@@ -10,7 +10,7 @@ from tests.sweep.mixed import KILLED, SPACE, VALUES
 from xaytune.sweep.values import same
 
 
-def test_a_sweep_that_is_killed_three_times_gives_the_configurations_of_one_that_is_not(
+def test_a_sweep_that_is_killed_after_each_third_trial_gives_the_configurations_of_one_that_is_not(
     tmp_path: Path,
 ) -> None:
     given: dict[str, list[dict[str, Any]]] = {"whole": [], "cut": []}

@@ -27,11 +27,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def test_a_sweep_whose_driver_is_killed_three_times_has_the_configurations_of_one_that_is_not(
+def test_a_sweep_whose_driver_is_killed_after_each_third_trial_has_the_configurations_of_one_that_is_not(
     ray_here: None, tmp_path: Path
 ) -> None:
     whole = Sweep("tests.sweep.mixed:note", space=SPACE, **OPTIONS).run(name="whole", storage=tmp_path)
-    cut = _killed(tmp_path)
+    cut = _killed_after_each_third_trial(tmp_path)
     expected = _given(whole)
     assert len(expected) == len(VALUES)
     assert all(any(same(config["value"], value) for config in expected) for value in VALUES)
@@ -44,7 +44,7 @@ def test_a_sweep_whose_driver_is_killed_three_times_has_the_configurations_of_on
     assert same(cut.best_config, whole.best_config)
 
 
-def _killed(storage: Path) -> Results:
+def _killed_after_each_third_trial(storage: Path) -> Results:
     drivers = multiprocessing.get_context("forkserver")
     drivers.set_forkserver_preload(["ray.tune", "xaytune.ray_tune.sweep"])  # imported once for all of them
     address = ray.get_runtime_context().gcs_address

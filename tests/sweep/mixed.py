@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import random
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ VALUES: list[Any] = [
     *((8, 16), [8, 16], {1: "a"}, {"1": {"a": [2**70, None]}}, {1, 2}, Path("data")),
     *(np.float32(0.5), Optimizer.SGD, Model.Block, scale),
 ]
-KILLED = sorted(random.Random(0).sample(range(len(VALUES)), 3))  # trials in which a sweep is killed, by number
+KILLED = range(3, len(VALUES), 3)  # trials in which a sweep is killed, by number: after each third
 SPACE: dict[str, Any] = {
     "value": {"grid": VALUES},
     "equal": {"choice": [0, False, 0.0]},
