@@ -385,6 +385,14 @@ def trains_slowly_until_it_is_resumed(trial: Trial, config: dict[str, Any]) -> N
     trial.callbacks.on("step_end")(lambda state: time.sleep(2 if first and state.global_step > 6 else 0))
 
 
+def wait_for_the_other(trial: Trial, config: dict[str, Any]) -> None:
+    """Waits until another of two trials has begun, too."""
+    folder = trial.checkpoint_dir.parents[1]
+    (folder / f"begun-{trial.number}").touch()
+    while not (folder / f"begun-{1 - trial.number}").exists():
+        time.sleep(0.05)
+
+
 def later_trials_wait_to_go(trial: Trial, config: dict[str, Any]) -> None:
     """Lets all but the first six trials wait until a file is there."""
     if trial.number >= 6:
