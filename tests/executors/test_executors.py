@@ -20,7 +20,7 @@ from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trainer.own_loop import set_current_trial
+from xaytune.trainer.current import set_current_trial
 from xaytune.trial.messages import Task
 from xaytune.trial.runner import RecipeRun
 

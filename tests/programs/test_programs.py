@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xaytune.testing.training import JudgedRun
-from xaytune.trainer.own_loop import set_current_trial
+from xaytune.trainer.current import set_current_trial
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from tests.models import CLASSES, FEATURES, dataset, loader
 from xaytune.testing.training import weights_of
-from xaytune.trainer.own_loop import OwnLoop, set_current_trial
+from xaytune.trainer.current import set_current_trial
+from xaytune.trainer.own_loop import OwnLoop
 
 DATA = dataset()
 INPUTS, TARGETS = DATA.tensors

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from tests.trainer import own_loops
 from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import EVENTS, TrainState
+from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.loop import Trainer
-from xaytune.trainer.own_loop import OwnLoop, set_current_trial
+from xaytune.trainer.own_loop import OwnLoop
 
 
 def run_of(folder: Path, **options: Any) -> JudgedRun:
@@ -402,6 +405,19 @@ def test_outside_of_a_sweep_a_program_runs_as_without_and_saves_nothing(
         assert torch.equal(train(alone.epochs, alone.steps, alone.log), plain)
     assert (alone.checkpoint_dir, alone.latest_checkpoint, alone.stopped) == (None, None, False)
     assert "epoch 2, step 12: loss " in caplog.text
+
+
+def test_outside_of_a_sweep_an_epoch_is_a_line_on_standard_error_where_nobody_has_set_logging_up() -> None:
+    program = """
+import xaytune
+trial = xaytune.current_trial()
+for epoch in trial.epochs(2):
+    trial.report(accuracy=epoch / 2)
+print("done")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "done\n"
+    assert ran.stderr == "epoch 1, step 1: accuracy 0\nepoch 2, step 2: accuracy 0.5\n"
 
 
 def test_a_body_of_steps_is_one_row_whether_or_not_it_logs_or_its_epoch_reports(tmp_path: Path) -> None:

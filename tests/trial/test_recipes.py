@@ -13,7 +13,7 @@ from xaytune.errors import SkipTrial
 from xaytune.in_process.trying import try_configuration
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.own_loop import set_current_trial
+from xaytune.trainer.current import set_current_trial
 from xaytune.trial.messages import Ended
 from xaytune.trial.trial import Trial
 

@@ -15,10 +15,7 @@ belongs to the steps that were counted before: one that is reported at the top o
 
 from __future__ import annotations
 
-import atexit
 import difflib
-import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -28,9 +25,7 @@ from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
 from xaytune.trainer.own_run import OwnRun, fire_end, measured
 from xaytune.trainer.own_saves import Saves
 
-__all__ = ["OwnLoop", "current_trial", "set_current_trial"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["OwnLoop"]
 
 T = TypeVar("T")
 
@@ -317,38 +312,6 @@ class OwnLoop:
 
     def _note_end(self, state: TrainState) -> None:
         self._open = None
-
-
-_current: OwnLoop | None = None
-
-
-def current_trial() -> OwnLoop:
-    """Returns the trial of this process.
-
-    Outside of a sweep it is a run that counts, logs a line an epoch, and never stops, saves or restores anything:
-    the program does what it would do without.
-    """
-    global _current
-    if _current is None:
-        _current = OwnLoop()
-        _current.callbacks.on("epoch_end", last=True)(_log_epoch)
-        atexit.register(_finish_alone, _current)
-    return _current
-
-
-def set_current_trial(trial: OwnLoop | None) -> None:
-    """Makes a trial the one of this process."""
-    global _current
-    _current = trial
-
-
-def _log_epoch(state: TrainState) -> None:
-    metrics = ", ".join(f"{name} {float(value):.6g}" for name, value in state.metrics.items())
-    logger.info("epoch %d, step %d: %s", state.epoch + 1, state.global_step, metrics)
-
-
-def _finish_alone(trial: OwnLoop) -> None:
-    trial.finish(getattr(sys, "last_value", None))
 
 
 def _nameless(call: str, unnamed: tuple[Any, ...]) -> TypeError:

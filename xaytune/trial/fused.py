@@ -25,9 +25,9 @@ import greenlet
 import torch
 
 from xaytune.records.history import Row
+from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.fused.fusion import Answer, Fusion
 from xaytune.trainer.fused.member import Member, States
-from xaytune.trainer.own_loop import set_current_trial
 from xaytune.trainer.run import Run
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports

@@ -9,7 +9,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from xaytune.trainer import own_loop
+from xaytune.trainer import current
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.own_loop import OwnLoop
 from xaytune.trial.program import ADDRESS
@@ -21,7 +21,7 @@ __all__ = ["current_trial"]
 
 
 def current_trial() -> OwnLoop:
-    """Returns the trial of this process; see :func:`xaytune.trainer.own_loop.current_trial`.
+    """Returns the trial of this process; see :func:`xaytune.trainer.current.current_trial`.
 
     In a program that the ``command`` of a sweep has started it is a :class:`~xaytune.trial.trial.Trial`, which
     ends with the program.
@@ -32,7 +32,7 @@ def current_trial() -> OwnLoop:
     address = os.environ.pop(ADDRESS, None)  # the processes that this one starts are not the trial
     if address is not None:
         _join(address)
-    return own_loop.current_trial()
+    return current.current_trial()
 
 
 def _join(address: str) -> None:

@@ -12,7 +12,7 @@ from xaytune.records.results import dotted
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import reference_name
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_error
-from xaytune.trainer.own_loop import set_current_trial
+from xaytune.trainer.current import set_current_trial
 from xaytune.trial.failures import failure_of, words_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
