@@ -18,7 +18,7 @@ from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Started, StopRequest, Task
-from xaytune.trial.process import start_template
+from xaytune.trial.template_client import start_template
 from xaytune.trial.trial import Trial
 
 

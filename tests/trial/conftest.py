@@ -16,8 +16,8 @@ from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.attempt import TrialProcess
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Progress, Refused, StopRequest, Task
 from xaytune.trial.output import file_of
-from xaytune.trial.process import start_template
 from xaytune.trial.recipe import portable
+from xaytune.trial.template_client import start_template
 
 Answer = Callable[[Progress], StopRequest | None]
 

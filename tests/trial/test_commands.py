@@ -23,9 +23,9 @@ from xaytune.testing.training import JudgedRun, TrainingContract
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
 from xaytune.trial.command import CommandRun, follow
+from xaytune.trial.command_process import Program, ProgramLostError
 from xaytune.trial.lines import checkpoint_of
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
-from xaytune.trial.program import Program, ProgramLostError
 
 HERE = Path(__file__).parent
 

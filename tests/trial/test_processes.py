@@ -17,7 +17,7 @@ from tests.trial.conftest import Node, finish, is_gone
 from tests.trial.recipes import loop
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.messages import Ended, Heartbeat, Refused
-from xaytune.trial.process import TemplateError
+from xaytune.trial.template_client import TemplateError
 from xaytune.trial.trial import Trial
 
 pytestmark = pytest.mark.slow

@@ -238,7 +238,7 @@ def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
     from xaytune.sweep.command import no_program
     from xaytune.sweep.gpus import count_gpus, unused_gpus
     from xaytune.sweep.references import check_references
-    from xaytune.trial.program import is_there
+    from xaytune.trial.command_process import is_there
     from xaytune.trial.trackers.tracking import problems_of
 
     with locating(spec):

@@ -15,7 +15,7 @@ from typing import Any
 from xaytune.driver.failures import no_checkpoint
 from xaytune.errors import StorageError
 from xaytune.records import history
-from xaytune.records.checkpoints import CheckpointStore
+from xaytune.records.checkpoint_store import CheckpointStore
 from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, KnownEvents
 from xaytune.records.retention import Retention

@@ -25,12 +25,12 @@ from xaytune.sweep.spec import BudgetSpec, FailuresSpec, SweepSpec
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.command import CommandRun
-from xaytune.trial.forked import name_program
+from xaytune.trial.command_process import ProgramLostError
 from xaytune.trial.imports import Imports
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Failure, Message, StopRequest, Task
-from xaytune.trial.program import ProgramLostError
 from xaytune.trial.reporter import Link
 from xaytune.trial.runner import RecipeRun
+from xaytune.trial.trial_process import name_program
 
 __all__ = ["try_configuration"]
 

@@ -38,7 +38,7 @@ from xaytune.sweep.options import Reference
 from xaytune.sweep.references import check_shippable, not_found_again, own_functions
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
-from xaytune.trial.process import start_template
+from xaytune.trial.template_client import start_template
 from xaytune.trial.trackers import tracking as trackers
 from xaytune.trial.width import FIRST_WIDTH
 

@@ -18,7 +18,7 @@ from xaytune.ray_tune.shared_storage import not_shared
 from xaytune.ray_tune.trainable import TrialActor
 from xaytune.trial.fused_attempts import FusedTrials
 from xaytune.trial.messages import Assignment, Message, Refused, Started, StopRequest
-from xaytune.trial.process import TemplateError
+from xaytune.trial.template_client import TemplateError
 
 __all__ = ["SlotActor", "SlotBridge", "Slots"]
 

@@ -29,8 +29,8 @@ from xaytune.trial.messages import (
     Task,
 )
 from xaytune.trial.output import file_of
-from xaytune.trial.process import Template, TemplateError
 from xaytune.trial.recipe import portable
+from xaytune.trial.template_client import Template, TemplateError
 from xaytune.trial.trackers.tracking import FOLDERS
 
 __all__ = ["TrialActor", "trainable_for"]

@@ -14,7 +14,6 @@ from typing import Any
 
 from xaytune.records import history
 from xaytune.records.history import Row
-from xaytune.trial.forked import TRAIN_ON
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
@@ -30,7 +29,8 @@ from xaytune.trial.messages import (
     nothing_new,
 )
 from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.process import Template, words_for_exit
+from xaytune.trial.template_client import Template, words_for_exit
+from xaytune.trial.trial_process import TRAIN_ON
 
 __all__ = ["TrialProcess", "unpack"]
 

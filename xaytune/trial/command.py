@@ -23,7 +23,7 @@ from xaytune.sweep.objective import Objective
 from xaytune.trainer.callbacks import Pause, TrainState
 from xaytune.trainer.context import RunContext
 from xaytune.trial.channel import Channel
-from xaytune.trial.forked import TRAIN_ON
+from xaytune.trial.command_process import Program, ProgramFailedError, ProgramLostError
 from xaytune.trial.lines import Lines, checkpoint_of
 from xaytune.trial.messages import (
     Assignment,
@@ -37,12 +37,12 @@ from xaytune.trial.messages import (
     nothing_new,
 )
 from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.program import Program, ProgramFailedError, ProgramLostError
 from xaytune.trial.recipe import portable
 from xaytune.trial.reporter import Link, Reporter
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.trial import Trial
+from xaytune.trial.trial_process import TRAIN_ON
 
 __all__ = ["CommandRun", "follow", "start_program"]
 

@@ -25,7 +25,7 @@ from xaytune.trial.messages import (
     StopRequest,
     Task,
 )
-from xaytune.trial.process import Template, words_for_exit
+from xaytune.trial.template_client import Template, words_for_exit
 from xaytune.trial.width import FIRST_WIDTH
 
 __all__ = ["FusedTrials"]

@@ -17,10 +17,10 @@ from xaytune.errors import Problem
 from xaytune.sweep.command import Command, no_program
 from xaytune.sweep.references import use_import_paths
 from xaytune.sweep.spec import reference_name
+from xaytune.trial.command_process import is_there
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
-from xaytune.trial.program import is_there
 from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve
 
 __all__ = ["Imports", "import_installed", "installed_since", "unforkable"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xaytune.trainer import current
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.own_loop import OwnLoop
-from xaytune.trial.program import ADDRESS
+from xaytune.trial.command_process import ADDRESS
 
 if TYPE_CHECKING:
     from xaytune.trial.runner import RecipeRun
@@ -39,8 +39,8 @@ def _join(address: str) -> None:
     # A program that runs alone needs none of these.
     from xaytune.sweep.references import use_import_paths
     from xaytune.trial.channel import Channel
-    from xaytune.trial.forked import ChannelLink
     from xaytune.trial.runner import RecipeRun
+    from xaytune.trial.trial_process import ChannelLink
 
     end = socket.socket(socket.AF_UNIX)
     try:

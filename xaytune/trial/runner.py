@@ -13,10 +13,10 @@ from xaytune.sweep.command import Command
 from xaytune.sweep.options import reference_name
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_error
 from xaytune.trainer.current import set_current_trial
+from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
 from xaytune.trial.failures import failure_of, words_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.program import ProgramFailedError, ProgramLostError
 from xaytune.trial.recipe import resolve
 from xaytune.trial.reporter import Link, Reporter
 from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints

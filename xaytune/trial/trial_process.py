@@ -144,7 +144,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
         return
 
     from xaytune.trial.command import CommandRun
-    from xaytune.trial.program import ProgramLostError
+    from xaytune.trial.command_process import ProgramLostError
     from xaytune.trial.runner import RecipeRun
 
     link = ActorLink(channel, len(sys.modules), watch)

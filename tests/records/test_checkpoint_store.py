@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from xaytune.errors import CheckpointError
-from xaytune.records.checkpoints import CheckpointStore
+from xaytune.records.checkpoint_store import CheckpointStore
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files

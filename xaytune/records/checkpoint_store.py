@@ -1,4 +1,7 @@
-"""The checkpoints of a sweep: listed, verified, copied, kept for others and deleted here, and nowhere else.
+"""The checkpoints of a sweep in its folder: listed, verified, copied, kept for others and deleted.
+
+The process of a trial writes its own, and clears what an attempt before it left unrecorded, and local copies of
+what was uploaded; everything that is recorded is deleted here.
 
 A checkpoint is known by its path within the sweep's folder, ``checkpoints/00003/step-00000123.pt``, which is a
 file or a folder; nobody else needs to know which. Donor checkpoints, which other trials may resume from, are
