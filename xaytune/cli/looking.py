@@ -105,8 +105,8 @@ def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
     """Shows the best trial of a SWEEP and its checkpoint.
 
     The best trial is the one whose metric reached the best value. The lines of Python that are shown load its
-    checkpoint into a model that is made as for the training. The configuration to train again may be another one:
-    the best of those that were trained in full, once three were.
+    checkpoint into a model that is built as it was for training. The configuration to train again may be another
+    one: once three trials have been trained in full, it is the best of those.
     """
     if only_config and as_json:
         raise click.UsageError("--config prints JSON already: leave out --json")

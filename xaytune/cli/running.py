@@ -75,7 +75,8 @@ def run(
 ) -> None:
     """Runs the sweep of a SPEC to its end.
 
-    The first Ctrl-C ends it so that `resume` continues it; a second one ends it at once.
+    The first Ctrl-C ends its trials through their loops; a second one ends the sweep at once. `resume` continues
+    it.
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
 

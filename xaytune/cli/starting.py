@@ -38,7 +38,7 @@ _KINDS = {
 def init(folder: Path, kind: str) -> None:
     """Writes a recipe and a spec to start from.
 
-    They are written to this folder, or to the FOLDER that is named. No file is overwritten.
+    They are written to FOLDER, by default the current one. No file is overwritten.
     """
     spec, program = (_TEMPLATES / _SPEC).read_text(), "recipe.py"
     if kind == "command":
