@@ -231,7 +231,8 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
     """Checks a SPEC and shows what its sweep will do.
 
-    Nothing is trained without --time. The configurations shown are those that the sweep would try first.
+    Nothing is trained without --time. The configurations shown are those that the sweep would try first, without
+    a warm start.
     """
     loaded = load_spec(spec, parse_assignments(assignments))
 
