@@ -55,7 +55,7 @@ def status(
 ) -> None:
     """Shows how far a SWEEP is.
 
-    SWEEP is a folder, a URI, or a name in the storage. With --address or --cluster, it is the name of one that was
+    SWEEP is a folder, a URI, or a name in the storage. With --address or --cluster, it is the name of a sweep that was
     launched there.
     """
     if follow and as_json:
@@ -236,7 +236,7 @@ def _writing(output: Path) -> Iterator[None]:
 @storage_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any that is free."
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 takes a free one."
 )
 def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
     """Serves a SWEEP in optuna-dashboard until Ctrl-C."""

@@ -110,8 +110,8 @@ def resume(
     """Resumes a SWEEP that was interrupted, killed, or failed.
 
     SWEEP is a folder, a URI, or a name in the storage. What was finished stays as it is; unfinished trials resume
-    from their last checkpoint. With --address or --cluster, SWEEP is the name of one that was launched there, or
-    of any in the --storage.
+    from their last checkpoint. With --address or --cluster, SWEEP is the name of a sweep that was launched there,
+    or of any in the --storage.
     """
     if address is not None or cluster is not None:
         resume_on_cluster(sweep, storage, num_samples, assignments, as_json, address, cluster)

@@ -43,8 +43,8 @@ __all__ = ["COMMANDS"]
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Trials that train at once; each value comes after its seconds of training. By default values of an "
-    "earlier sweep come in the order in which they came there, and a function's on 4 workers.",
+    help="Trials that train at once; each value comes after its seconds of training. By default the values of an "
+    "earlier sweep come in their recorded order, and 4 workers play the curves of a function.",
 )
 @click.option("--nearest", is_flag=True, help="Play the nearest curve for configurations that were never trained.")
 @click.option("--name", help="Name of the simulation; by default SPEC-simulated, with a number where it is taken.")
