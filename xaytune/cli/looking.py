@@ -55,8 +55,8 @@ def status(
 ) -> None:
     """Shows how far a SWEEP is.
 
-    SWEEP is a folder, a URI, or a name in the storage. With --address or --cluster, it is the name of a sweep that was
-    launched there.
+    SWEEP is a folder, a URI, or a name in the storage. With --address or --cluster, it is the name of a sweep
+    that was launched there.
     """
     if follow and as_json:
         raise click.UsageError("--follow shows a table, --json prints once: choose one")
