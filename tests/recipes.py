@@ -385,6 +385,11 @@ def trains_slowly_until_it_is_resumed(trial: Trial, config: dict[str, Any]) -> N
     trial.callbacks.on("step_end")(lambda state: time.sleep(2 if first and state.global_step > 6 else 0))
 
 
+def writes_a_file_of_its_own(trial: Trial, config: dict[str, Any]) -> None:
+    """Leaves a file beside the checkpoints of its trial."""
+    trial.callbacks.on("train_end")(lambda state: (trial.checkpoint_dir / "mine.txt").write_text("mine"))
+
+
 def wait_for_the_other(trial: Trial, config: dict[str, Any]) -> None:
     """Waits until another of two trials has begun, too."""
     folder = trial.checkpoint_dir.parents[1]

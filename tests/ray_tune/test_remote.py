@@ -42,7 +42,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_sweep_in_an_object_store_is_resumed_on_another_machine(
     undisturbed: Results, bucket: str, cache: Path, tmp_path: Path
 ) -> None:
-    process = start(["run", saved_spec(tmp_path)], bucket)
+    spec = saved_spec(tmp_path, "callbacks: [tests.recipes:writes_a_file_of_its_own]\n")
+    process = start(["run", spec], bucket)
     (journal,) = (cache / "xaytune" / f"s3%3A%2F%2Fbucket%2F{name}" / FILE_NAME for name in ["saved"])
     wait_for(journal, 16, process)
     process.kill()
@@ -59,6 +60,8 @@ def test_a_sweep_in_an_object_store_is_resumed_on_another_machine(
             trial.checkpoints[step] = str(cache / f"{trial.number}-{step}.pt")
             assert RemoteFolder(bucket).fetch(uri.removeprefix("s3://bucket/"), Path(trial.checkpoints[step]))
     assert_same_sweep(results, undisturbed)
+    for trial in results.trials:
+        assert RemoteFolder(bucket).get(f"saved/checkpoints/{trial.number:05d}/mine.txt") == b"mine"
 
 
 def test_a_storage_that_cannot_be_reached_is_told_in_a_message(cache: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import xaytune
-from tests.models import loader
+from tests.models import loader, make_trainer
 from tests.trainer import own_loops
 from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer import checkpoint
@@ -189,6 +189,24 @@ def test_folds_count_their_epochs_on(tmp_path: Path) -> None:
     run.finish()
     assert epochs == [0, 1, 2, 3, 4, 5]
     assert run.order().count("T") == run.order().count("t") == 1
+
+
+def test_a_trainer_is_ended_by_the_trials_stop_too(tmp_path: Path) -> None:
+    for before, steps in ((False, 4), (True, 0)):
+        run = run_of(tmp_path / f"{steps}")
+        trainer = make_trainer(num_epochs=3, trial=run)
+        if before:
+            run.stop("not worth it")
+        run.callbacks.on("step_end")(lambda state, run=run: run.stop("good") if state.global_step == 4 else None)
+        assert trainer.fit().global_step == steps
+        assert run.stop_reason == ("not worth it" if before else "good")
+
+
+def test_what_a_trainer_would_not_save_is_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    run.callbacks.on("step_end")(lambda state: run.memory.update(seen=1))
+    with pytest.raises(RuntimeError, match=r"trial.memory in a run that something else trains"):
+        make_trainer(num_epochs=1, trial=run).fit()
 
 
 def test_what_is_stopped_by_the_program_finishes_its_epoch_and_says_why(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Two lines of a program change::
 
-trainer = L.Trainer(max_epochs=27, callbacks=[XaytuneCallback(trial)])
-trainer.fit(model, ckpt_path=trial.latest_checkpoint)
+    trainer = L.Trainer(max_epochs=27, callbacks=[XaytuneCallback(trial)])
+    trainer.fit(model, ckpt_path=trial.latest_checkpoint)
 """
 
 from __future__ import annotations

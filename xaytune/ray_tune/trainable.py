@@ -16,6 +16,7 @@ from xaytune.errors import Problem
 from xaytune.ray_tune.bundles import PLACEMENT_GROUP
 from xaytune.ray_tune.shared_storage import not_shared
 from xaytune.records.remote import RemoteFolder
+from xaytune.trainer import checkpoint_files
 from xaytune.trial.attempt import TrialProcess
 from xaytune.trial.messages import (
     Assignment,
@@ -30,10 +31,14 @@ from xaytune.trial.messages import (
 )
 from xaytune.trial.output import file_of
 from xaytune.trial.recipe import portable
+from xaytune.trial.settling import checkpoint_dir_of
 from xaytune.trial.template_client import Template, TemplateError
 from xaytune.trial.trackers.tracking import FOLDERS
 
 __all__ = ["TrialActor", "trainable_for"]
+
+# What a trial leaves on its node: copied, when it has ended, to a storage that is a URI.
+_LEFT = ("checkpoints", "folders", *FOLDERS)
 
 
 class TrialActor(tune.Trainable):
@@ -137,16 +142,16 @@ class TrialActor(tune.Trainable):
         for file in message.checkpoints.values():
             if (folder / file).exists():
                 remote.upload(folder / file, file)
-        files = []
-        if isinstance(message, Ended):
-            files.append(folder / file_of(message.trial))
-            files += [path for tracked in FOLDERS for path in sorted((folder / tracked).rglob("*"))]
-        for path in files:
+        if not isinstance(message, Ended):
+            return
+        for checkpoint in checkpoint_files.list_checkpoints(checkpoint_dir_of(self.task, self._assignment)):
+            checkpoint_files.delete(checkpoint)  # those that count are uploaded; what else is there is the user's
+        files = [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]
+        for path in [folder / file_of(message.trial), *files]:
             if path.is_file():
-                remote.put(path.relative_to(folder).as_posix(), path.read_bytes())
-        if isinstance(message, Ended):
-            for kept in ("checkpoints", *FOLDERS):
-                shutil.rmtree(folder / kept, ignore_errors=True)
+                remote.upload(path, path.relative_to(folder).as_posix())
+        for name in _LEFT:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def trainable_for(task: Task, kind: type[TrialActor] = TrialActor) -> type[TrialActor]:

@@ -239,9 +239,9 @@ class OwnLoop:
         return self.stopped
 
     def stop(self, why: str) -> None:
-        """Ends the run through its own loop, after the step or epoch whose body is running."""
+        """Ends the run through its own loop, after the step or epoch whose body is running, whatever trains it."""
         self.stop_reason = why
-        self._run.state.stop_training()
+        self._training.stop_training()
 
     def finish(self, error: BaseException | None = None) -> None:
         """Ends the run, where it was begun: fires ``error``, if there was one, and ``train_end``, once.
@@ -269,7 +269,7 @@ class OwnLoop:
     @property
     def stopped(self) -> bool:
         """Whether the run was asked to stop."""
-        return self._run.state.should_stop
+        return self._training.should_stop
 
     @property
     def due(self) -> bool:
@@ -286,7 +286,16 @@ class OwnLoop:
 
     @property
     def memory(self) -> dict[str, Any]:
-        """A dict that is saved and restored with the run: numbers, strings, tensors and containers of them."""
+        """A dict that is saved and restored with the run: numbers, strings, tensors and containers of them.
+
+        Raises:
+            RuntimeError: Something else trains, whose checkpoints do not hold it.
+        """
+        if self._training is not self._run.state:
+            raise RuntimeError(
+                "trial.memory in a run that something else trains: it is saved with a loop of trial.epochs() or "
+                "trial.steps() alone"
+            )
         return self._run.memory
 
     @property
@@ -296,9 +305,14 @@ class OwnLoop:
             return None
         return native.newest_whole(self.checkpoint_dir)
 
+    @property
+    def _training(self) -> TrainState:
+        """The state of what trains now, whoever fires its events."""
+        return self._open if self._open is not None else self._run.state
+
     def _check_open(self, method: str) -> None:
         """Checks that no other run is open, whose events something else fires."""
-        if self._open is not None and self._open is not self._run.state:
+        if self._training is not self._run.state:
             raise RuntimeError(
                 f"trial.{method}() in a run that something else trains: a Trainer reports what it evaluates; one "
                 "that fires its events by hand sets state.metrics[NAME] before it fires eval_end or epoch_end"
@@ -306,6 +320,8 @@ class OwnLoop:
 
     def _note_start(self, state: TrainState) -> None:
         self._open = state
+        if self.stop_reason is not None:  # before anything trained
+            state.stop_training()
 
     def _note_error(self, state: TrainState) -> None:
         self._error_fired = True
