@@ -72,6 +72,7 @@ def lines(journal: Path) -> int:
 
 def start(command: list[str], storage: Path | str) -> subprocess.Popen[bytes]:
     """Starts the command line, in the Ray of the tests."""
+    assert ray.is_initialized(), "the test is to ask for ray_here: asked for its context, Ray starts by itself"
     address = ray.get_runtime_context().gcs_address
     return subprocess.Popen(
         [sys.executable, "-m", "xaytune", *command, "--storage", str(storage)],

@@ -113,7 +113,7 @@ def test_a_terminal_that_is_lost_pauses_the_sweep_however_often_that_is_told_unl
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_second_ctrl_c_ends_the_sweep_at_once(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_ends_the_sweep_at_once(ray_here: None, tmp_path: Path) -> None:
     spec = tmp_path / "ignores.yaml"
     spec.write_text(
         "recipe: tests.recipes:swallows_everything\nmetric: score\nmode: max\nspace: {x: {uniform: [0, 0.5]}}\n"
