@@ -124,7 +124,7 @@ def test_a_member_that_raises_or_diverges_ends_alone_and_a_budget_stops_the_othe
         num_samples=8,
         fused=8,
         max_concurrent_trials=8,
-        scheduler={"algorithm": "median", "grace_period": 8},  # it is asked after each epoch
+        scheduler={"algorithm": "median", "grace_period": 1000},  # it is asked after each epoch
         budget={"epochs": 400},  # all have joined long before
         callbacks=["tests.recipes:note_events"],
     )
