@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 import tempfile
@@ -74,3 +75,21 @@ def run_in(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def run(run_in: Run, tmp_path: Path) -> Run:
     """The same, with the sweeps of a test in its own folder."""
     return functools.partial(run_in, storage=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of a bucket on a server that speaks S3."""
+    from moto.server import ThreadedMotoServer  # the tests without one do not wait for it
+
+    from xaytune.records.remote import RemoteFolder
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    options = f"scheme=http&endpoint_override=127.0.0.1:{port}&allow_bucket_creation=true"
+    uri = f"s3://key:secret@bucket?{options}"
+    RemoteFolder(uri).put("made", b"")
+    yield uri
+    server.stop()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.ray_tune.sweeps import assert_same_sweep, saved_spec, start, wait_for
 from xaytune.ray_tune.sweep import resume
@@ -17,20 +14,6 @@ from xaytune.records.journal import FILE_NAME, JournalError
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URI of a bucket on a server that speaks S3."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    options = f"scheme=http&endpoint_override=127.0.0.1:{port}&allow_bucket_creation=true"
-    uri = f"s3://key:secret@bucket?{options}"
-    RemoteFolder(uri).put("made", b"")
-    yield uri
-    server.stop()
 
 
 @pytest.fixture

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from xaytune.errors import CheckpointError
 from xaytune.records.checkpoint_store import CheckpointStore
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URI of a bucket on a server that speaks S3."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    options = f"scheme=http&endpoint_override=127.0.0.1:{port}&allow_bucket_creation=true"
-    yield f"s3://key:secret@bucket?{options}"
-    server.stop()
 
 
 @pytest.fixture(params=["here", "memory", "s3"])
