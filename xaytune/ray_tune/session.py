@@ -235,11 +235,15 @@ def _started() -> _LocalNode:
 
 
 def _start_process(popen: Callable[..., Any], command: list[str], **options: Any) -> Any:
-    """Starts a process of Ray's. A raylet's agents end with it: they would try for a minute to tell the GCS."""
+    """Starts a process of Ray's. A raylet's agents and workers end with it.
+
+    Agents would try for a minute to tell the GCS, and a worker that is starting does not notice.
+    """
     setpriv = shutil.which("setpriv")
     if setpriv is not None:
         begin = rf"\1{setpriv} --pdeathsig KILL "
-        command = [re.sub(r"^(--\w+_agent_command=)(?=.)", begin, argument) for argument in command]
+        ends_with_it = r"^(--(?:\w+_agent|python_worker)_command=)(?=.)"
+        command = [re.sub(ends_with_it, begin, argument) for argument in command]
     return popen(command, **options, start_new_session=True)
 
 
