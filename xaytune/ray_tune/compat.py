@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ray._raylet import GcsClient as GcsClient  # type: ignore[attr-defined]
     from ray.train._internal.storage import StorageContext as StorageContext
     from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE as ENV_VARS_TO_PROPAGATE
-    from ray.tune.execution.class_cache import _ActorClassCache as _ActorClassCache
     from ray.tune.execution.tune_controller import TuneController as TuneController
     from ray.tune.schedulers.pb2 import PB2 as PB2
 
@@ -41,7 +40,6 @@ _HOMES = {
     "RayParams": "ray._private.parameter",
     "StorageContext": "ray.train._internal.storage",
     "TuneController": "ray.tune.execution.tune_controller",
-    "_ActorClassCache": "ray.tune.execution.class_cache",
     "_dir_travel": "ray._private.runtime_env.packaging",
     "_get_excludes": "ray._private.runtime_env.packaging",
     "authentication_token_setup": "ray._private.authentication",
@@ -54,12 +52,19 @@ _HOMES = {
 _MEMBERS = {
     "Node": ("_kill_process_type", "_write_cluster_info_to_kv", "kill_all_processes", "start_gcs_server"),
     "TuneController": (
+        "_actor_failed",
+        "_actor_started",
+        "_actor_stopped",
         "_cleanup_cached_actors",
         "_maybe_add_actors",
         "_maybe_cache_trial_actor",
         "_maybe_reuse_cached_actor",
         "_maybe_update_trial_queue",
+        "_on_trial_reset",
         "_process_trial_failure",
+        "_schedule_trial_actor",
+        "_schedule_trial_reset",
+        "_schedule_trial_task",
         "_set_trial_status",
         "_trial_task_failure",
         "_wrapped",
@@ -67,7 +72,6 @@ _MEMBERS = {
         "stop_trial",
     ),
     "PB2": ("_get_new_config", "_save_trial_state"),
-    "_ActorClassCache": ("get",),
 }
 # What needs another package, and is checked by what uses it.
 _OPTIONAL = ("PB2",)

@@ -14,17 +14,18 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.tune import Callback, PlacementGroupFactory
+from ray.tune import Callback, PlacementGroupFactory, Trainable
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.registry import register_trainable
 from ray.tune.search import SearchAlgorithm
 
 from xaytune.driver.driver import Driver
 from xaytune.errors import SessionError
+from xaytune.ray_tune.actor import TrialActor, actor_for
 from xaytune.ray_tune.bridge import Bridge
-from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController, _ActorClassCache
-from xaytune.ray_tune.slots import SlotActor, SlotBridge, Slots
-from xaytune.ray_tune.trainable import TrialActor, trainable_for
+from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController
+from xaytune.ray_tune.slot_actor import SlotActor
+from xaytune.ray_tune.slots import SlotBridge, Slots
 from xaytune.trial.messages import Assignment, Task
 
 __all__ = ["SweepTrial", "TuneRun"]
@@ -45,16 +46,18 @@ class SweepTrial(TuneTrial):
     """A trial of Tune.
 
     Attributes:
-        trainable: What runs it.
         restarts: Whether it is to be restarted after its failure.
     """
 
-    trainable: type[TrialActor]
     restarts = False
 
-    def get_trainable_cls(self) -> type[TrialActor]:
-        """Returns what runs the trial; Tune would ask Ray for it, and unpickle it, for every trial."""
-        return self.trainable
+    def get_trainable_cls(self) -> type[Trainable]:
+        """Returns a class that reserves nothing; Tune would ask Ray for it, and unpickle it, for every trial."""
+        return Trainable
+
+    def set_ray_actor(self, ray_actor: Any) -> None:
+        """Takes note of the trial's actor; Tune would ask it for metrics that a trainable has."""
+        self.temporary_state.ray_actor = ray_actor
 
     def should_recover(self) -> bool:
         """Tells whether the trial is to be restarted."""
@@ -79,6 +82,7 @@ class _Controller(TuneController):
 
     driver: Driver
     bridge: Bridge
+    actors: Any  # the class of a trial's actor
     capacity: Callable[[], int]  # trials that may run at once
     trial_of: Callable[[Assignment], SweepTrial]
 
@@ -102,19 +106,41 @@ class _Controller(TuneController):
         self._max_pending_trials = self._actor_manager.num_pending_actors + self.capacity()
         super()._maybe_add_actors()
 
+    def _schedule_trial_actor(self, trial: Any) -> None:
+        """Gives a trial an actor. Tune's own would make it a trainable of its, with all that this imports."""
+        if self._maybe_reuse_cached_actor(trial):
+            return
+        actor = self._actor_manager.add_actor(
+            cls=self.actors,
+            resource_request=trial.placement_group_factory,
+            kwargs={"assignment": trial.config.get("assignment")},
+            on_start=self._actor_started,
+            on_stop=self._actor_stopped,
+            on_error=self._actor_failed,
+        )
+        self._trial_to_actor[trial] = actor
+        self._actor_to_trial[actor] = trial
+
+    def _schedule_trial_reset(self, trial: Any, new_config: dict[str, Any], new_experiment_tag: str) -> None:
+        self._resetting_trials.add(trial)
+        self._schedule_trial_task(
+            trial=trial,
+            method_name="reset",
+            args=(new_config.get("assignment"),),
+            on_result=self._on_trial_reset,
+            on_error=self._trial_task_failure,
+        )
+
     def _trial_task_failure(self, trial: Any, exception: Any) -> None:
         # Tune's own would raise it, as everything else is that goes wrong in the driver.
         self._process_trial_failure(trial, exception)
-
-    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
-        trial.init_local_path()  # Tune forgets to, of a trial that gets a process before its turn
-        return bool(super()._maybe_reuse_cached_actor(trial))
 
     def _process_trial_failure(self, trial: Any, exception: Any) -> None:
         self._resetting_trials.discard(trial)
         if trial.status == TuneTrial.PENDING and isinstance(exception, RayActorError):
             return  # Tune tells twice of a process that was lost while it was made ready
         trial.restarts = self.bridge.lost(trial, exception)
+        trial.init_local_path()  # where Tune writes the error
         super()._process_trial_failure(trial, exception)
         # Else Tune would end the sweep.
         self._has_errored = False
@@ -144,17 +170,6 @@ class _SlotController(_Controller):
             else:
                 self.slots.add(slot, assignment)
                 self.bridge.assign(slot, assignment)
-
-
-class _ActorClasses(_ActorClassCache):
-    """Makes actors of the processes that Ray has ready: none that is given an environment of its own is."""
-
-    def get(self, trainable_cls: Any) -> Any:
-        if trainable_cls not in self._cache:
-            handed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
-            options = {"runtime_env": {"env_vars": handed_on}} if handed_on else {"num_cpus": 0}
-            self._cache[trainable_cls] = ray.remote(**options)(trainable_cls)
-        return self._cache[trainable_cls]
 
 
 class _Pulse(Callback):
@@ -202,9 +217,7 @@ class TuneRun:
         self._quiet.__enter__()
         self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
         self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
-        trainable = trainable_for(self._task, SlotActor if self._width > 1 else TrialActor)
-        register_trainable(_TRAINABLE, trainable, warn=False)
-        self._trial_class: type[SweepTrial] = type("SweepTrial", (SweepTrial,), {"trainable": trainable})
+        register_trainable(_TRAINABLE, Trainable, warn=False)  # a trial of Tune has the name of one
         return self
 
     def __exit__(
@@ -236,7 +249,7 @@ class TuneRun:
         controller.driver, controller.bridge = driver, bridge
         controller.capacity, controller.trial_of = self._capacity, self._trial_of
         controller.slots, controller.most = slots, self._most
-        controller._class_cache = _ActorClasses()  # type: ignore[no-untyped-call]
+        controller.actors = _remote(actor_for(self._task, SlotActor if self._width > 1 else TrialActor))
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
         controller._fail_fast = TuneController.RAISE
         try:
@@ -268,7 +281,7 @@ class TuneRun:
         return slot
 
     def _new_trial(self, name: str, config: dict[str, Any]) -> SweepTrial:
-        return self._trial_class(
+        return SweepTrial(
             _TRAINABLE,
             trial_id=name,
             config=config,
@@ -277,6 +290,13 @@ class TuneRun:
             trial_name_creator=lambda trial: name,
             trial_dirname_creator=lambda trial: name,
         )
+
+
+def _remote(kind: type[TrialActor]) -> Any:
+    """Returns a class of actors of the processes that Ray has ready: none that is given an environment is."""
+    handed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
+    options = {"runtime_env": {"env_vars": handed_on}} if handed_on else {"num_cpus": 0}
+    return ray.remote(**options)(kind)
 
 
 @contextmanager

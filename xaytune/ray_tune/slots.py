@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,64 +11,10 @@ from ray.tune.schedulers import TrialScheduler
 
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
-from xaytune.errors import Problem
 from xaytune.ray_tune.bridge import Bridge, actor_of
-from xaytune.ray_tune.shared_storage import not_shared
-from xaytune.ray_tune.trainable import TrialActor
-from xaytune.trial.fused_attempts import FusedTrials
-from xaytune.trial.messages import Assignment, Message, Refused, Started, StopRequest
-from xaytune.trial.template_client import TemplateError
+from xaytune.trial.messages import Assignment
 
-__all__ = ["SlotActor", "SlotBridge", "Slots"]
-
-
-class SlotActor(TrialActor):
-    """Runs many trials in one process. `step` returns when some of them have something to say."""
-
-    def _assign(self, config: dict[str, Any]) -> None:
-        self.config = {}
-        self._process = None
-        self._trials: FusedTrials | None = None
-        self._unsent: list[Message] = []
-
-    def assign(self, assignment: Assignment) -> None:
-        """Gives the slot a trial."""
-        sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
-        if not Path(self.task.sweep_dir).is_dir():
-            self._unsent.append(Refused(**sender, problems=(not_shared(self.task.sweep_dir, self._node["node"]),)))
-            return
-        if self._trials is None or not self._trials.running:
-            try:
-                template = self._ready_template()
-                self._trials = FusedTrials(template, self.task, self._environment)
-            except TemplateError as error:
-                self._unsent.append(Refused(**sender, problems=(Problem(("recipe",), str(error)),)))
-                return
-        self._unsent.append(Started(**sender, **self._node, pid=self._trials.pid, notes=self._trials.notes))
-        self._trials.assign(assignment)
-
-    def stop_trial(self, trial: int, request: StopRequest) -> None:
-        """Asks a trial to end through its own loop."""
-        if self._trials is not None:
-            self._trials.request_stop(trial, request)
-
-    def release(self, trial: int) -> None:
-        """Pauses a trial."""
-        if self._trials is not None:
-            self._trials.release(trial)
-
-    def step(self) -> dict[str, Any]:
-        """Waits for the trials' next messages."""
-        messages, self._unsent = self._unsent, []
-        if not messages and self._trials is not None:
-            messages = self._trials.next_messages(self.task.heartbeat_s)
-        wanted = self._trials.wanted if self._trials is not None else None
-        return {"messages": messages, "wanted": wanted, "done": False}
-
-    def cleanup(self) -> None:
-        """Ends the trials' process, if it runs."""
-        if self._trials is not None:
-            self._trials.close()
+__all__ = ["SlotBridge", "Slots"]
 
 
 class Slots:

@@ -1,4 +1,8 @@
-"""The Ray side of a trial: a thin actor that Tune drives, reused for trial after trial."""
+"""The Ray side of a trial: a thin actor that Tune's controller drives, reused for trial after trial.
+
+It is no ``tune.Trainable``: of that the controller calls three methods, and importing Tune would take each actor a
+second and 100 MB.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
 
 from xaytune.errors import Problem
 from xaytune.ray_tune.bundles import PLACEMENT_GROUP
@@ -35,24 +38,23 @@ from xaytune.trial.settling import checkpoint_dir_of
 from xaytune.trial.template_client import Template, TemplateError
 from xaytune.trial.trackers.tracking import FOLDERS
 
-__all__ = ["TrialActor", "trainable_for"]
+__all__ = ["TrialActor", "actor_for"]
 
 # What a trial leaves on its node: copied, when it has ended, to a storage that is a URI.
 _LEFT = ("checkpoints", "folders", *FOLDERS)
 
 
-class TrialActor(tune.Trainable):
-    """Runs one trial at a time, in a process of its own. `step` returns when the trial has something to say."""
+class TrialActor:
+    """Runs one trial at a time, in a process of its own.
+
+    Args:
+        assignment: The first trial. It begins with the first call of :meth:`train`: until then Tune may drop the
+            actor again.
+    """
 
     task: Task
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Recipes find their files where they find them without Ray: Tune is not to change the folder.
-        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-        super().__init__(*args, **kwargs)
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Prepares for the first trial, which begins with the first step: Tune may drop an actor before."""
+    def __init__(self, assignment: Assignment | None) -> None:
         context = ray.get_runtime_context()
         self._node: dict[str, Any] = {"node": ray.util.get_node_ip_address(), "node_id": context.get_node_id()}
         self._environment = _environment(self.task, context.gcs_address)
@@ -64,24 +66,28 @@ class TrialActor(tune.Trainable):
             self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-trial-")
             self.task = dataclasses.replace(self.task, sweep_dir=self._scratch.name)
         self._template: Template | None = None
-        self._assign(config)
+        self._assign(assignment)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Starts the next trial."""
-        self.cleanup()
-        self._assign(new_config)
-        self._begin()
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Waits for the trial's next message."""
+    def train(self) -> dict[str, Any]:
+        """Waits for the trial's next message, and returns it as a result of Tune's."""
         message = self._next_message()
         return {"message": message, "done": _is_last(message)}
 
-    def _assign(self, config: dict[str, Any]) -> None:
-        # Tune would send it back with every result.
-        self.config = {}
-        self._assignment: Assignment = config["assignment"]
+    def reset(self, assignment: Assignment | None) -> bool:
+        """Starts the next trial, and tells Tune that this has worked: the trial's messages say what has not."""
+        self.stop()
+        self._assign(assignment)
+        self._begin()
+        return True
+
+    def stop(self) -> None:
+        """Ends the trial's process, if it runs."""
+        if self._process is not None:
+            self._process.close()
+
+    def _assign(self, assignment: Assignment | None) -> None:
+        assert assignment is not None
+        self._assignment = assignment
         self._process: TrialProcess | None = None
         self._problem: Problem | None = None
         self._early_request: StopRequest | None = None
@@ -111,11 +117,6 @@ class TrialActor(tune.Trainable):
             self._early_request = request
         else:
             self._process.request_stop(request)
-
-    def cleanup(self) -> None:
-        """Ends the trial's process, if it runs."""
-        if self._process is not None:
-            self._process.close()
 
     def _next_message(self) -> Message:
         sender: dict[str, Any] = {"trial": self._assignment.trial, "attempt": self._assignment.attempt}
@@ -154,8 +155,8 @@ class TrialActor(tune.Trainable):
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def trainable_for(task: Task, kind: type[TrialActor] = TrialActor) -> type[TrialActor]:
-    """Returns the trainable of a sweep."""
+def actor_for(task: Task, kind: type[TrialActor] = TrialActor) -> type[TrialActor]:
+    """Returns the class of a sweep's actors."""
     return type("Trial", (kind,), {"task": portable(task)})
 
 

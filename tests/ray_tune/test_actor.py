@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from tests.trial.conftest import is_gone
-from xaytune.ray_tune.trainable import trainable_for
+from xaytune.ray_tune.actor import actor_for
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
@@ -64,7 +64,7 @@ def make(ray_here: None, task: Task) -> Iterator[Make]:
     made: list[Any] = []
 
     def make_actor(recipe: Any = task.recipe) -> Any:
-        remote: Any = ray.remote(num_cpus=0)(trainable_for(replace(task, recipe=recipe)))
+        remote: Any = ray.remote(num_cpus=0)(actor_for(replace(task, recipe=recipe)))
         made.append(remote.remote(given(0)))
         return made[-1]
 
@@ -73,8 +73,8 @@ def make(ray_here: None, task: Task) -> Iterator[Make]:
         ray.kill(actor)
 
 
-def given(trial: int) -> dict[str, Any]:
-    return {"assignment": Assignment(trial=trial, seed=trial, config={})}
+def given(trial: int) -> Assignment:
+    return Assignment(trial=trial, seed=trial, config={})
 
 
 def next_message(actor: Any) -> Message:
@@ -105,7 +105,7 @@ def test_an_actor_serves_trial_after_trial_each_in_a_process_of_its_own(make: Ma
     assert len(pids) == 2
     there = ray.get(actor.__ray_call__.remote(lambda self: sorted(__import__("sys").modules)))
     assert "xaytune.trial.attempt" in there
-    assert not {"torch", "tests.trial.recipes"} & set(there)
+    assert not {"torch", "ray.tune", "tests.trial.recipes"} & set(there)
 
 
 def test_a_trial_ends_with_its_actor(make: Make, tmp_path: Path) -> None:
