@@ -28,7 +28,7 @@ from tests.ray_tune.sweeps import (
     start,
     wait_for,
 )
-from xaytune.ray_tune.running import _Interrupts
+from xaytune.ray_tune.driving import _Interrupts
 from xaytune.ray_tune.sweep import resume
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results

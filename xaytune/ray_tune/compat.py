@@ -5,13 +5,12 @@ Where one is missing, :func:`check` says so in one message, before anything star
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import SessionError
 
-__all__ = ["check"]
+__all__ = ["SESSION", "TUNE", "check"]
 
 if TYPE_CHECKING:
     from ray._common.usage import usage_lib as usage_lib
@@ -73,8 +72,10 @@ _MEMBERS = {
     ),
     "PB2": ("_get_new_config", "_save_trial_state"),
 }
-# What needs another package, and is checked by what uses it.
-_OPTIONAL = ("PB2",)
+# What a Ray is started, joined and ended with.
+SESSION = tuple(name for name, home in _HOMES.items() if not home.startswith(("ray.train", "ray.tune")))
+# What every sweep uses of Tune; what uses PB2, which needs another package, checks it itself.
+TUNE = tuple(name for name in _HOMES if name not in (*SESSION, "PB2"))
 
 
 def __getattr__(name: str) -> Any:
@@ -89,17 +90,13 @@ def check(*names: str) -> None:
     """Checks that the installed Ray has what is used of it.
 
     Args:
-        names: Names of this module; by default all that every sweep uses.
+        names: Names of this module, such as those of :data:`SESSION`.
 
     Raises:
         SessionError: It does not, which its message lists.
     """
-    # As all others begin to import it: its modules import each other in circles, which two threads that begin at
-    # different ones of them do not survive.
-    with contextlib.suppress(ImportError):
-        importlib.import_module("ray.tune")
     missing: list[str] = []
-    for name in names or (name for name in _HOMES if name not in _OPTIONAL):
+    for name in names:
         found, path = _find(name), f"{_HOMES[name]}.{name}"
         if found is None:
             missing.append(path)

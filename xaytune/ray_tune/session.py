@@ -39,6 +39,9 @@ _ANSWER_S = 5.0
 _SETTINGS = {
     # Its memory monitor kills the actors of trials; the kernel kills a trial, and the sweep tells that as it is.
     "RAY_memory_monitor_refresh_ms": "0",
+    # A raylet looks for its object store before that is there, and again after so long: a second, by default.
+    "RAY_raylet_client_connect_timeout_milliseconds": "50",
+    "RAY_raylet_client_num_connect_attempts": "200",
 }
 # The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
 _LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
@@ -114,7 +117,7 @@ class RaySession:
 
     def _start(self) -> _LocalNode | None:
         """Connects to a Ray; returns the one that was started for that, if one was."""
-        compat.check()
+        compat.check(*compat.SESSION)
         authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         node: _LocalNode | None = None
         address = self._address or os.environ.get("RAY_ADDRESS")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from xaytune.errors import Problem, SpecError
+from xaytune.errors import Path, Problem, SpecError
 from xaytune.sweep import values
 from xaytune.sweep.algorithms import FifoSpec, Options, RandomSpec, SchedulerSpec, SearchSpec
 from xaytune.sweep.command import Command
@@ -158,6 +158,13 @@ class SweepSpec(Options):
         trains = self.command or self.recipe
         assert trains is not None
         return trains
+
+    @property
+    def functions(self) -> dict[Path, Reference]:
+        """The recipe, the setup and the callbacks, by where the spec names them."""
+        named: dict[Path, Reference | None] = {("recipe",): self.recipe, ("setup",): self.setup}
+        named |= {("callbacks", index): callback for index, callback in enumerate(self.callbacks)}
+        return {path: reference for path, reference in named.items() if reference is not None}
 
     @property
     def fuses(self) -> bool:

@@ -108,7 +108,8 @@ class _Template:
         self._ready: list[tuple[int, Channel]] = []  # processes that wait for their turn
         self._ended: list[tuple[Channel, int, int, bool]] = []  # ends that are not reported yet
         self._own: set[int] = set()  # what modules have started
-        self._tried: set[str] = set()  # modules that trials imported
+        self._to_import: list[str] = []  # modules that trials have imported, before the next one starts
+        self._tried: set[str] = set()
         self._oom_kills = kernel.oom_kills()
         self._selector = selectors.PollSelector()
         self._wakeup = socket.socketpair()
@@ -161,9 +162,9 @@ class _Template:
                     self._start(connection, connection.take_descriptor(), content)
                 elif kind == "kill":
                     self._kill(self._trials[connection])
-                elif kind == "imported" and _forks():
-                    import_installed([name for name in content if name not in self._tried])
-                    self._tried |= set(content)
+                elif kind == "imported":
+                    self._to_import += [name for name in content if name not in self._tried]
+                    self._tried.update(content)
                 elif kind == "end":
                     self._end()
         except (OSError, EOFError):
@@ -183,6 +184,8 @@ class _Template:
             environment: The actor's.
         """
         if _forks():
+            import_installed(self._to_import)
+            self._to_import.clear()
             pid = os.fork()
             if pid == 0:
                 self._become_trial(Channel(socket.socket(fileno=descriptor)), environment)

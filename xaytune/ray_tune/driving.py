@@ -1,0 +1,168 @@
+"""A sweep's trials on Ray Tune, once Ray is there: from the first to the last, and how the sweep ends."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+from typing import Any
+
+import ray
+
+from xaytune.driver.driver import Driver
+from xaytune.driver.recorder import Listener, Recorder
+from xaytune.driver.resuming import resume
+from xaytune.errors import StorageError
+from xaytune.ray_tune import resources
+from xaytune.ray_tune.controller import TuneRun
+from xaytune.ray_tune.session import RaySession
+from xaytune.ray_tune.shared_storage import check_shared
+from xaytune.records.clock import SystemClock
+from xaytune.records.journal import KnownEvents
+from xaytune.records.mirror import Mirror
+from xaytune.records.results import Results
+from xaytune.records.sweep_folder import SweepFolder
+from xaytune.search.method import SearchMethod
+from xaytune.sweep.gpus import unused_gpus
+from xaytune.sweep.references import not_found_again
+from xaytune.sweep.spec import SweepSpec
+from xaytune.trial.messages import Task
+from xaytune.trial.trackers import tracking as trackers
+from xaytune.trial.width import FIRST_WIDTH
+
+__all__ = ["drive"]
+
+# A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
+_HEARTBEAT_S = 2.0
+_HEARTBEAT_S_PER_TRIAL = 0.02
+# A search that learns knows nothing of trials in flight: it has no more than this, fused. Of what TPE gains
+# over random search in 96 trials they leave about 90 %, 32 at once some 40 % (python -m tests.benchmarks fused).
+_AHEAD = 16
+
+
+def drive(
+    spec: SweepSpec,
+    method: SearchMethod,
+    sweep_folder: SweepFolder,
+    task: Task,
+    session: RaySession,
+    listener: Listener | None,
+    known: KnownEvents | None,
+) -> Results:
+    """Runs what is left of a sweep, all of it if it is new.
+
+    Args:
+        spec: The sweep.
+        method: A new search method of it.
+        sweep_folder: Its folder.
+        task: What its trials share.
+        session: The Ray to run it in, which may still be starting.
+        listener: Called with the state and each event.
+        known: The events of its journal, if it was begun before.
+
+    Raises:
+        SessionError: Ray cannot be used.
+        SpecError: The sweep cannot run as specified.
+        StorageError: The sweep's folder cannot be written any more.
+    """
+    session.wait()
+    resources.check_feasible(spec)
+    check_shared(sweep_folder)
+    trackers.begin(spec.trackers, sweep_folder.local.name)
+    with Mirror(sweep_folder) as mirror:
+        driver = _run(spec, method, sweep_folder, task, session, listener, known)
+    if driver.refused:
+        sweep_folder.remove()  # nothing was trained: it is as if the sweep had not begun
+    if driver.fatal is not None:
+        raise driver.fatal
+    if mirror.error is not None:
+        raise StorageError(sweep_folder, mirror.error)
+    return Results(sweep_folder, driver.state)
+
+
+def _run(
+    spec: SweepSpec,
+    method: SearchMethod,
+    sweep_folder: SweepFolder,
+    task: Task,
+    session: RaySession,
+    listener: Listener | None,
+    known: KnownEvents | None,
+) -> Driver:
+    """Runs the trials, and records what happens and how the sweep ended."""
+    capacity, clock = resources.Capacity(spec), SystemClock()
+    width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * width)
+    with contextlib.closing(Recorder(sweep_folder, spec, clock, listener, known)) as recorder:
+        remaining = resume(spec, recorder, method)
+        recorder.begun()
+        if spec.without_scheduler is not None:
+            recorder.noted(spec.without_scheduler)
+        for reference in spec.functions.values():
+            if (why := not_found_again(reference)) is not None:
+                recorder.noted(why)
+        if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
+            recorder.noted(unused)
+        driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
+        task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
+        try:
+            with (
+                TuneRun(task, resources.placement(spec), capacity.trials, width, _at_once(spec)) as tune_run,
+                _Interrupts() as interrupts,
+            ):
+                tune_run.run(driver, session.check, lambda: interrupts.asked)
+            state, reason = driver.outcome()
+        except KeyboardInterrupt:
+            state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+            recorder.abandoned(reason)
+        except BaseException as error:
+            with contextlib.suppress(StorageError):  # it may be what failed
+                recorder.finished("failed", f"{type(error).__name__}: {error}")
+            raise
+        # Where the storage is full, that was reported already.
+        with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
+            recorder.finished(state, reason)
+    return driver
+
+
+def _at_once(spec: SweepSpec) -> int:
+    """Returns how many trials may be trained at once, at most."""
+    learns = spec.search.algorithm not in ("random", "grid", "qmc") or spec.scheduler.algorithm == "curves"
+    return min(spec.max_concurrent_trials or sys.maxsize, _AHEAD if learns and spec.fuses else sys.maxsize)
+
+
+_PAUSING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Interrupts:
+    """Takes Ctrl-C, SIGTERM and SIGHUP (the terminal is gone) as the wish to pause the sweep. A context.
+
+    The second time they interrupt it. Where SIGHUP is ignored, as under ``nohup``, it stays so; SIGINT, which
+    shells ignore for what runs in the background of a script, is taken all the same.
+
+    Attributes:
+        asked: Whether the sweep is to be paused.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            taken = [number for number in _PAUSING if not (ignored and number == signal.SIGHUP)]
+            self._before = {number: signal.signal(number, self._interrupt) for number in taken}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, signum: int, frame: object) -> None:
+        # A terminal that goes is told of more than once.
+        if self.asked and signum != signal.SIGHUP:
+            raise KeyboardInterrupt
+        self.asked = True
