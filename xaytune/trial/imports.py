@@ -85,6 +85,7 @@ class Imports:
 
         # Of what computes with more, the threads do not survive a fork.
         torch.set_num_threads(1)
+        _warm_up()
         # A module may draw its data when it is imported: it is to be the same for all trials.
         seed_everything(self.task.seed)
 
@@ -120,6 +121,18 @@ class Imports:
                 Problem(named.path, f"{reference_name(named.reference)} raised {type(error).__name__}: {error}")
             ]
         return []
+
+
+def _warm_up() -> None:
+    """Trains a step, so that what the first one of a process takes is not taken in each trial."""
+    import torch
+
+    if torch.cuda.is_available():  # the threads of a backward pass on it would not survive a fork
+        return
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters())
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
 
 
 def unforkable() -> str | None:
