@@ -63,7 +63,7 @@ def run_in(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
             "metric": "score",
             "mode": "max",
             "space": {"x": {"uniform": [0, 1]}},
-            "callbacks": ["tests.recipes:note_events"],
+            "callbacks": ["tests.callbacks:note_events"],
         }
         sweep = Sweep(f"{module}:{recipe}", **{**defaults, **options})
         return sweep.run(storage=storage or tmp_path_factory.mktemp("runs"))

@@ -49,3 +49,8 @@ def weights(trainer: Trainer) -> Tensor:
 
 def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def stopped_at(trainer: Trainer, step: int) -> Trainer:
+    trainer.callbacks.on("step_end")(lambda state: state.global_step == step and state.stop_training())
+    return trainer

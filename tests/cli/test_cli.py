@@ -13,44 +13,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from xaytune.cli.main import main
+from tests.cli.commands import alone, here, spec_file
 from xaytune.records.journal import FILE_NAME, Journal, read_events
 from xaytune.records.results import Results
 from xaytune.sweep.spec import SweepSpec
-
-SPEC = """\
-recipe: tests.recipes:{recipe}
-metric: score
-mode: max
-space: {{x: {{uniform: [0, 1]}}}}
-num_samples: {num_samples}
-"""
-
-
-def spec_file(folder: Path, recipe: str, num_samples: int = 2, more: str = "") -> str:
-    path = folder / f"{recipe}.yaml"
-    path.write_text(SPEC.format(recipe=recipe, num_samples=num_samples) + more)
-    return str(path)
-
-
-def here(*arguments: str) -> Result:
-    """Runs a command in this process, which has imported what it needs; an exception is not an exit code."""
-    result = CliRunner().invoke(main, arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def alone(ray_folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a process, and in a Ray, of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.run(
-        [sys.executable, "-m", "xaytune", *arguments],
-        capture_output=True,
-        text=True,
-        env={**environment, "RAY_TMPDIR": str(ray_folder)},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +111,7 @@ def test_run_takes_a_name_a_number_of_samples_and_settings_and_prints_json(
 
 
 def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path, ray_here: None) -> None:
-    spec = spec_file(tmp_path, "fails_for_some", more="callbacks: [tests.recipes:break_at_step_5]\n")
+    spec = spec_file(tmp_path, "fails_for_some", more="callbacks: [tests.callbacks:break_at_step_5]\n")
     done = here("run", spec, "--storage", str(tmp_path), "--set", "space.x={uniform: [0, 0.1]}")
     assert done.exit_code == 1
     assert "RuntimeError: broken for " in done.stdout
@@ -155,7 +123,7 @@ def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_e
     tmp_path: Path, ray_folder: Path
 ) -> None:
     """A batch system's time limit sends SIGTERM to the group, a terminal SIGINT: Ray's processes are not in it."""
-    spec = spec_file(tmp_path, "waits", more="callbacks: [tests.recipes:note_events]\n")
+    spec = spec_file(tmp_path, "waits", more="callbacks: [tests.callbacks:note_events]\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "xaytune", "run", spec, "--storage", str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -271,84 +239,6 @@ def test_check_says_what_a_sweep_will_do_without_running_it() -> None:
     assert "36" in done.stdout
     assert "judged at levels up to the epochs that the recipe trains" in done.stdout
     assert "cpu 1" in done.stdout
-
-
-BAD_OPTIONS = [
-    ("space={}", "space: holds no parameter to search"),
-    ("num_samples=none", "num_samples: must be a valid integer (got 'none')"),
-    ("schedule=asha", "schedule: unknown option 'schedule'; did you mean 'scheduler'"),
-]
-BAD_NAMES = [
-    ("recipe=tests.nowhere:train", "recipe: tests.nowhere cannot be imported: ModuleNotFoundError"),
-    ("recipe=tests.recipes:two_arguments_short", "must take (config, trial) (got ()"),
-    ("recipe=tests.recipes:trains", "recipe: tests.recipes has no 'trains'; did you mean 'trained'"),
-    ("callbacks=[tests.recipes:curves]", "did you mean 'curve'"),
-]
-
-
-@pytest.mark.parametrize(
-    ("command", "setting", "message"),
-    [
-        *(("run", *case) for case in [*BAD_OPTIONS, BAD_NAMES[1]]),  # names are looked up where trials run
-        *((command, *case) for command in ("check", "try") for case in [*BAD_OPTIONS, *BAD_NAMES]),
-    ],
-)
-def test_bad_input_gets_a_message_and_exit_code_2(
-    tmp_path: Path, ray_here: None, command: str, setting: str, message: str
-) -> None:
-    if command == "try":  # whose --set sets parameters: the spec itself is at fault
-        option, _, value = setting.partition("=")
-        spec = SPEC.format(recipe="curve", num_samples=2).splitlines()
-        lines = [line for line in spec if not line.startswith(f"{option}:")]
-        (tmp_path / "bad.yaml").write_text("\n".join([*lines, f"{option}: {value}"]))
-        done = here(command, str(tmp_path / "bad.yaml"))
-    else:
-        storage = ["--storage", str(tmp_path)] if command == "run" else []
-        done = here(command, spec_file(tmp_path, "curve"), *storage, "--set", setting)
-    assert done.exit_code == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    assert not list(tmp_path.glob(f"*/{FILE_NAME}"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["run", "missing.yaml"], "missing.yaml: there is no such file"),
-        (["run", "LICENSE"], "LICENSE:"),
-        (["status", "nowhere"], "no sweep 'nowhere'"),
-        (["best", "nowhere"], "no sweep 'nowhere'"),
-        (["resume", "nowhere"], "no sweep 'nowhere'"),
-        (["status", "nothing://x"], "the storage cannot be reached: nothing://x"),
-        (["try", "sweeps/digits.yaml", "--set", "lrr=1"], "the space has no parameter 'lrr'; did you mean 'lr'"),
-        (["run"], "Missing argument 'SPEC'"),
-        (["fly"], "No such command 'fly'"),
-    ],
-)
-def test_arguments_that_make_no_sense_get_a_message_and_exit_code_2(
-    tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    storage = ["--storage", str(tmp_path)] if arguments[0] in ("status", "best", "resume") else []
-    done = here(*arguments, *storage)
-    assert done.exit_code == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_resources_that_no_node_has_and_a_metric_never_reported_exit_with_2(
-    tmp_path: Path, ray_here: None
-) -> None:
-    storage = ("--storage", str(tmp_path))
-    done = here("run", spec_file(tmp_path, "curve"), *storage, "--set", "resources_per_trial.cpu=999")
-    assert done.exit_code == 2
-    assert "no node can ever run a trial (got cpu 999;" in done.stderr
-    done = here("run", spec_file(tmp_path, "reports_another_metric", num_samples=50), *storage)
-    assert done.exit_code == 2
-    assert "never reported 'score'; did you mean 'scores'" in done.stderr
-    assert "Traceback" not in done.stderr
-    found = Results(tmp_path / "reports_another_metric")
-    assert found.sweep.state == "failed"
-    assert len(found.trials) <= 6
 
 
 def test_a_lost_process_is_told_in_a_line_without_output_of_ray(tmp_path: Path, ray_folder: Path) -> None:

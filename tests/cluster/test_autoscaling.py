@@ -22,7 +22,7 @@ recipe: tests.recipes:curve
 metric: score
 mode: max
 space: {x: {grid: [0.1, 0.9]}}
-callbacks: [tests.recipes:wait_for_the_other, tests.recipes:sleep_a_little]
+callbacks: [tests.callbacks:wait_for_the_other, tests.callbacks:sleep_a_little]
 """
 # Ray's provider for tests: its nodes are processes on the host of the head.
 CONFIG = {

@@ -58,7 +58,7 @@ def has(folder: Path, event: str, **fields: object) -> bool:
 def test_a_sweep_is_stopped_from_outside_through_the_loops_of_its_trials_and_goes_on(
     hosts: RayHosts, client: Client, slow: str, tmp_path: Path
 ) -> None:
-    slowly = ["--set", "callbacks=[tests.recipes:trains_slowly_until_it_is_resumed]"]
+    slowly = ["--set", "callbacks=[tests.callbacks:trains_slowly_until_it_is_resumed]"]
     said = text_of(client, "launch", slow, "--storage", str(tmp_path), "--name", "slow", "--detach", *slowly)
     assert "slow was launched as slow-" in said
     wait_until(lambda: all(has(tmp_path / "slow", "checkpoint", trial=trial) for trial in (0, 1)))
@@ -184,9 +184,9 @@ def test_a_working_directory_that_is_too_large_is_told_with_what_is_large(client
 def test_a_sweep_survives_the_loss_of_its_client_and_of_a_node_and_uses_a_node_that_joins(
     hosts: RayHosts, client: Client, tmp_path: Path
 ) -> None:
-    recipes = ["sleep_10_ms", "note_resume", "later_trials_wait_to_go"]
+    slowed = ["sleep_10_ms", "note_resume", "later_trials_wait_to_go"]
     options = ("--num-samples", "12", "--set", "scheduler={algorithm: asha, max_t: 27, reduction_factor: 3}")
-    callbacks = f"callbacks=[{', '.join(f'tests.recipes:{name}' for name in recipes)}]"
+    callbacks = f"callbacks=[{', '.join(f'tests.callbacks:{name}' for name in slowed)}]"
     folder = tmp_path / "digits"
     launched = client("launch", "sweeps/digits.yaml", "--storage", str(tmp_path), *options, "--set", callbacks)
     wait_until(lambda: has(folder, "checkpoint"), of="the sweep did not begin")

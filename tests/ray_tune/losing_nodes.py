@@ -44,7 +44,7 @@ def main(storage: str) -> None:
         space={"x": {"loguniform": [1e-3, 1]}},
         num_samples=2,
         failures={"retries": 0},
-        callbacks=["tests.recipes:trains_slowly_until_it_is_resumed", "tests.recipes:note_resume"],
+        callbacks=["tests.callbacks:trains_slowly_until_it_is_resumed", "tests.callbacks:note_resume"],
     ).run(storage=Path(storage), listener=lose_node)
     ray.shutdown()
     cluster.shutdown()

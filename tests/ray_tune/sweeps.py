@@ -13,7 +13,7 @@ import pandas as pd
 import ray
 import torch
 
-from tests.recipes import notes
+from tests.callbacks import notes
 from xaytune.records.journal import FILE_NAME, Event, read_events
 from xaytune.records.results import Results
 

@@ -39,7 +39,7 @@ SLOW: dict[str, Any] = {"metric": "eval_accuracy", "space": {"x": {"loguniform":
 @pytest.fixture(scope="module")
 def killed(run_in: Run) -> Results:
     """The undisturbed sweep, but that its processes are killed, and checkpoints of some trials damaged."""
-    return run_in("saved", num_samples=12, **{**SAVED, "callbacks": ["tests.recipes:kill_once_and_damage"]})
+    return run_in("saved", num_samples=12, **{**SAVED, "callbacks": ["tests.callbacks:kill_once_and_damage"]})
 
 
 def test_a_trial_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(
@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_is_used(
 def test_a_checkpoint_is_recorded_without_waiting_for_a_heartbeat(run: Run) -> None:
     """A process that is killed goes on from what it wrote until about a second before."""
     results = run(
-        "saved", callbacks=["tests.recipes:kill_once_at_step_40", "tests.recipes:sleep_a_little"], **SLOW
+        "saved", callbacks=["tests.callbacks:kill_once_at_step_40", "tests.callbacks:sleep_a_little"], **SLOW
     )
     (trial,) = results.trials
     events = [event for event in events_of(results) if event["event"] in ("checkpoint", "failure")]
@@ -129,7 +129,7 @@ def test_a_second_ctrl_c_ends_the_sweep_at_once(ray_here: None, tmp_path: Path) 
 
 
 def test_a_budget_of_epochs_ends_the_sweep_through_the_loops_of_its_trials(run: Run) -> None:
-    callbacks = ["tests.recipes:note_events", *["tests.recipes:sleep_a_little"] * 2]
+    callbacks = ["tests.callbacks:note_events", *["tests.callbacks:sleep_a_little"] * 2]
     results = run("curve", num_samples=50, budget={"epochs": 8}, callbacks=callbacks)
     assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 8 epochs is spent")
     assert 8 <= results.sweep.epochs < 18

@@ -37,7 +37,7 @@ def fused(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
         scheduler=ASHA,
         num_samples=24,
         fused="auto",
-        callbacks=["tests.recipes:note_events"],
+        callbacks=["tests.callbacks:note_events"],
     )
 
 
@@ -126,7 +126,7 @@ def test_a_member_that_raises_or_diverges_ends_alone_and_a_budget_stops_the_othe
         max_concurrent_trials=8,
         scheduler={"algorithm": "median", "grace_period": 1000},  # it is asked after each epoch
         budget={"epochs": 400},  # all have joined long before
-        callbacks=["tests.recipes:note_events"],
+        callbacks=["tests.callbacks:note_events"],
     )
     raised, diverged = results.trials[2], results.trials[3]
     assert (raised.status, raised.global_step, raised.failure) == ("failed", 10, "error")

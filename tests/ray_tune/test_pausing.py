@@ -19,7 +19,7 @@ from xaytune.records.results import Results
 OPTIONS: dict[str, Any] = {
     "metric": "eval_accuracy",
     "space": {"x": {"loguniform": [1e-3, 1]}},
-    "callbacks": ["tests.recipes:note_events"],
+    "callbacks": ["tests.callbacks:note_events"],
 }
 HYPERBAND = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}
 
@@ -86,7 +86,7 @@ def test_a_hyperband_sweep_whose_driver_is_killed_goes_on_exactly(alone: Results
     spec.write_text(
         "recipe: tests.recipes:saved\nmetric: eval_accuracy\nmode: max\nspace: {x: {loguniform: [1e-3, 1]}}\n"
         "scheduler: {algorithm: hyperband, max_t: 9, reduction_factor: 3}\nnum_samples: 17\n"
-        "callbacks: [tests.recipes:note_events]\n"
+        "callbacks: [tests.callbacks:note_events]\n"
     )
     journal = tmp_path / "saved" / FILE_NAME
     process = start(["run", str(spec)], tmp_path)

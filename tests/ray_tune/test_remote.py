@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_sweep_in_an_object_store_is_resumed_on_another_machine(
     undisturbed: Results, bucket: str, cache: Path, tmp_path: Path
 ) -> None:
-    spec = saved_spec(tmp_path, "callbacks: [tests.recipes:writes_a_file_of_its_own]\n")
+    spec = saved_spec(tmp_path, "callbacks: [tests.callbacks:writes_a_file_of_its_own]\n")
     process = start(["run", spec], bucket)
     (journal,) = (cache / "xaytune" / f"s3%3A%2F%2Fbucket%2F{name}" / FILE_NAME for name in ["saved"])
     wait_for(journal, 16, process)

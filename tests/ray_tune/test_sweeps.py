@@ -13,9 +13,10 @@ import ray
 import torch
 from ray import tune
 
+from tests.callbacks import note_events
 from tests.conftest import Run
 from tests.ray_tune.sweeps import ASHA, SAVED, events_of, fired
-from tests.recipes import STEPS_PER_EPOCH, note_events, score
+from tests.recipes import STEPS_PER_EPOCH, score
 from xaytune.errors import SpecError
 from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import Event

@@ -156,7 +156,7 @@ def test_a_trial_that_is_begun_again_goes_on_in_its_run(
         "saved",
         metric="eval_accuracy",
         space={"x": {"grid": [0.1]}},
-        callbacks=["tests.recipes:kill_once_at_step_40"],
+        callbacks=["tests.callbacks:kill_once_at_step_40"],
         trackers=["mlflow", "tensorboard"],
     )
     (trial,) = results.trials
@@ -174,7 +174,7 @@ def test_a_tracker_that_fails_is_given_up_and_the_training_goes_on(
     results = run(
         "curve",
         space={"x": {"grid": [0.5]}},
-        callbacks=["tests.recipes:break_the_database"],
+        callbacks=["tests.callbacks:break_the_database"],
         trackers=["mlflow"],
     )
     (trial,) = results.trials

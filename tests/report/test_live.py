@@ -22,7 +22,7 @@ metric: score
 mode: max
 space: {x: {grid: [0.9, 0.2, 0.8, 0.1, 0.7, 0.3]}}
 scheduler: {algorithm: asha, max_t: 9, reduction_factor: 3}
-callbacks: [tests.recipes:sleep_a_little]
+callbacks: [tests.callbacks:sleep_a_little]
 """
 Terminal = Callable[[str, int], "_Terminal"]
 
@@ -98,7 +98,7 @@ recipe: tests.recipes:curve
 metric: score
 mode: max
 space: {x: {grid: [0.9, 0.2]}, words: {choice: ["[/red]", "[bold]x[/bold]"]}}
-callbacks: [tests.recipes:sleep_a_little]
+callbacks: [tests.callbacks:sleep_a_little]
 """
 
 

@@ -204,7 +204,7 @@ def test_the_dashboard_follows_a_sweep_that_runs(ray_here: None, ray_folder: Pat
     spec = tmp_path / "slow.yaml"
     spec.write_text(
         "{recipe: 'tests.recipes:curve', metric: score, mode: max, space: {x: {grid: [0.9, 0.8]}},"
-        " callbacks: ['tests.recipes:sleep_a_little']}"
+        " callbacks: ['tests.callbacks:sleep_a_little']}"
     )
     shared = {"RAY_TMPDIR": str(ray_folder), "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     command = [sys.executable, "-m", "xaytune", "run", str(spec), "--storage", str(tmp_path)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import runpy
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.models import CLASSES, FEATURES, dataset, loader
-from xaytune.testing.training import weights_of
+from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.own_loop import OwnLoop
 
@@ -170,3 +172,10 @@ def at_module_level(trial: OwnLoop) -> Tensor:
     finally:
         set_current_trial(None)
     return weights
+
+
+def run_of(folder: Path, **options: Any) -> JudgedRun:
+    """A judged run that saves what there is of every run."""
+    run = JudgedRun(folder, **options)
+    run.keep()
+    return run

@@ -228,3 +228,17 @@ def test_it_works_without_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "18"
+
+
+def test_the_state_of_a_run_that_fit_is_called_again_for_goes_on() -> None:
+    straight, again = make_trainer(), make_trainer()
+    straight.fit()
+    again = make_trainer()
+    again.callbacks.on("step_end")(lambda state: state.global_step in (2, 6, 9) and state.stop_training())
+    assert [again.fit().global_step for _ in range(4)] == [2, 6, 9, 18]
+    assert torch.equal(weights(again), weights(straight))
+
+
+def test_max_steps_alone_trains_so_many_steps() -> None:
+    state: TrainState = make_trainer(num_epochs=None, max_steps=20).fit()
+    assert (state.global_step, state.epoch, state.num_epochs) == (20, 3, 0)

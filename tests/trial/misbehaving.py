@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.trial.recipes import RUNS, loop, world
+from tests.trial.recipes import loop
+from tests.trial.world import RUNS, world
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.trial import Trial
 

@@ -26,28 +26,19 @@ import torch.multiprocessing
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.trial.world import RUNS, Net, cached, world
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trial.trial import Trial
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 
-RUNS: list[int] = []
 MODEL = torch.nn.Linear(4, 1)
 DATA = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-
-
-class Net(torch.nn.Linear):
-    calls = 0
 
 
 class WordlessError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
-
-
-@functools.cache
-def cached(name: str) -> list[int]:
-    return []
 
 
 def loop(trial: Trial, epochs: int = 3, steps: int = 2, **metrics: Any) -> TrainState:
@@ -72,43 +63,6 @@ def loop(trial: Trial, epochs: int = 3, steps: int = 2, **metrics: Any) -> Train
 
 def train(config: dict[str, Any], trial: Trial) -> TrainState:
     return loop(trial)
-
-
-def world() -> dict[str, Any]:
-    """What a trial finds in its process."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return {
-        "list of a module": list(RUNS),
-        "attribute of a class": Net.calls,
-        "cache": cached("a"),
-        "sharing strategy": torch.multiprocessing.get_sharing_strategy(),
-        "numpy's errors": np.geterr(),
-        "numpy's print options": np.get_printoptions(),
-        "recursion limit": sys.getrecursionlimit(),
-        "switch interval": sys.getswitchinterval(),
-        "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "grad": torch.is_grad_enabled(),
-        "threads": torch.get_num_threads(),
-        "environment": {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")},
-        "folder": os.getcwd(),
-        "warnings": [str(one) for one in warnings.filters],
-        "loggers": sorted((n, getattr(one, "level", 0)) for n, one in logging.root.manager.loggerDict.items()),
-        "log handlers": [str(handler) for handler in logging.root.handlers],
-        "mask": mask,
-        "argv": list(sys.argv),
-        "path": list(sys.path),
-        "relu": torch.nn.functional.relu.__name__,
-        "excepthook": sys.excepthook is sys.__excepthook__,
-        "signals": {n: str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)},
-        "Python threads": [thread.name for thread in threading.enumerate()],
-        "descriptors": sorted(os.listdir("/proc/self/fd")),
-        "children": multiprocessing.active_children(),
-        "flush": float(torch.tensor(1e-40) * 1.0),
-        "drawn": float(torch.rand(())),
-    }
 
 
 def pollute(config: dict[str, Any], trial: Trial) -> TrainState:

@@ -1,0 +1,140 @@
+"""What a loop of one's own cannot mean is refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.models import make_trainer
+from tests.trainer.own_loops import run_of
+from xaytune.testing.training import JudgedRun
+from xaytune.trainer import checkpoint
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.own_loop import OwnLoop
+
+
+def test_what_a_trainer_would_not_save_is_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    run.callbacks.on("step_end")(lambda state: run.memory.update(seen=1))
+    with pytest.raises(RuntimeError, match=r"trial.memory in a run that something else trains"):
+        make_trainer(num_epochs=1, trial=run).fit()
+
+
+class Misuse:
+    """Programs that are refused, by what their message says."""
+
+    @staticmethod
+    def log_twice(run: OwnLoop) -> None:
+        """twice in one body of trial.steps()"""
+        for _ in run.steps(2):
+            run.log(loss=1.0)
+            run.log(loss=2.0)
+
+    @staticmethod
+    def log_outside(run: OwnLoop) -> None:
+        """outside of a loop"""
+        run.log(loss=1.0)
+
+    @staticmethod
+    def log_after_the_loop(run: OwnLoop) -> None:
+        """outside of a loop"""
+        for _ in run.epochs(1):
+            pass
+        run.log(loss=1.0)
+
+    @staticmethod
+    def keep_inside(run: OwnLoop) -> None:
+        """keep() within the body of a loop"""
+        for _ in run.epochs(1):
+            run.keep(model=nn.Linear(1, 1))
+
+    @staticmethod
+    def epochs_within_epochs(run: OwnLoop) -> None:
+        """epochs do not nest"""
+        for _ in run.epochs(2):
+            for _ in run.epochs(2):
+                pass
+
+    @staticmethod
+    def steps_within_steps(run: OwnLoop) -> None:
+        """steps do not nest"""
+        for _ in run.steps(2):
+            for _ in run.steps(2):
+                pass
+
+    @staticmethod
+    def within_anothers_run(run: OwnLoop) -> None:
+        """trial.report() in a run that something else trains"""
+        run.callbacks.fire("train_start", TrainState(num_epochs=2))
+        run.report(accuracy=1.0)
+
+    @staticmethod
+    def another_metric(run: OwnLoop) -> None:
+        """the sweep's metric is 'accuracy': report that, or name 'acuracy' as"""
+        run.report(acuracy=1.0)
+
+    @staticmethod
+    def report_without_a_loop(run: OwnLoop) -> None:
+        """trial.report() of accuracy again, outside of a loop"""
+        for epoch in range(2):
+            run.report(accuracy=epoch / 2)
+
+    @staticmethod
+    def report_of_a_value(run: OwnLoop) -> None:
+        """trial.report() takes metrics by name"""
+        run.report(0.5, 1)
+
+    @staticmethod
+    def log_of_a_mapping(run: OwnLoop) -> None:
+        """trial.log(**metrics) (got {'loss': 0.5} without a name)"""
+        for _ in run.steps(1):
+            run.log({"loss": 0.5})
+
+    @staticmethod
+    def no_number(run: OwnLoop) -> None:
+        """'accuracy' must be a number, or a tensor with one element (got a Tensor of shape (2,))"""
+        run.report(accuracy=torch.ones(2))
+
+    @staticmethod
+    def a_word(run: OwnLoop) -> None:
+        """'loss' must be a number, or a tensor with one element (got a str)"""
+        for _ in run.steps(1):
+            run.log(loss="small")
+
+    @staticmethod
+    def nothing_to_keep(run: OwnLoop) -> None:
+        """'model' cannot be kept"""
+        run.keep(model=object())
+
+
+MISUSES = [getattr(Misuse, name) for name in vars(Misuse) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("program", MISUSES, ids=lambda program: program.__name__)
+def test_misuse_is_refused_in_words(program: Any, tmp_path: Path) -> None:
+    with pytest.raises((RuntimeError, TypeError, ValueError)) as refused:
+        program(OwnLoop(checkpoint_dir=tmp_path, metric="accuracy"))
+    assert program.__doc__ in str(refused.value)
+
+
+def test_a_trainers_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
+    checkpoint.save({"model": {}}, checkpoint.path_for(tmp_path, 3))
+    run = run_of(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match="are not those of a loop of"):
+        next(run.epochs(1))
+
+
+def test_a_checkpoint_of_other_things_is_refused(tmp_path: Path) -> None:
+    first = JudgedRun(tmp_path)
+    first.keep(model=nn.Linear(1, 1))
+    for _ in first.epochs(1):
+        pass
+    first.finish()
+    second = JudgedRun(tmp_path)
+    second.keep(network=nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="has no state of 'network'"):
+        next(second.epochs(2))
