@@ -149,6 +149,17 @@ class TrainingContract:
         weights, taken = self._train(run)
         return run, weights, taken
 
+    @pytest.fixture(scope="class")
+    def judged(
+        self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path_factory: pytest.TempPathFactory
+    ) -> dict[tuple[str, int], tuple[JudgedRun, Tensor]]:
+        """Runs that are judged in their middle and train on, with their weights; by when they are judged."""
+        folder, found = tmp_path_factory.mktemp("judged"), {}
+        for by, at in self._middles(undisturbed[0]):
+            run = JudgedRun(folder / by, by=by, times=[at])
+            found[by, at] = run, self._train(run)[0]
+        return found
+
     def test_events_come_in_their_order(self, undisturbed: tuple[JudgedRun, Tensor, int]) -> None:
         order = undisturbed[0].order()
         assert _ORDER.fullmatch(order), order
@@ -206,11 +217,9 @@ class TrainingContract:
                 assert resumed.history[0] > 1, "it was restarted"
 
     def test_a_run_that_is_paused_and_resumed_ends_with_the_same_bits(
-        self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path: Path
+        self, judged: dict[tuple[str, int], tuple[JudgedRun, Tensor]], tmp_path: Path
     ) -> None:
-        for by, at in self._middles(undisturbed[0]):
-            judged = JudgedRun(tmp_path / f"{by}-judged", by=by, times=[at])
-            weights, _ = self._train(judged)
+        for (by, at), (straight, weights) in judged.items():
             paused = JudgedRun(tmp_path / by, by=by, pause_at=at)
             with pytest.raises(Pause):
                 self._train(paused)
@@ -218,14 +227,13 @@ class TrainingContract:
             resumed = JudgedRun(tmp_path / by, by=by, times=[at])
             resumed.judged.append(at)
             assert self._same(self._train(resumed, seed=99)[0], weights), f"paused at {by} {at}"
-            assert paused.history + resumed.history == judged.history
+            assert paused.history + resumed.history == straight.history
             assert _ORDER.fullmatch(resumed.order()), resumed.order()
 
     def test_a_run_that_is_stopped_and_continued_ends_with_the_same_bits(
-        self, undisturbed: tuple[JudgedRun, Tensor, int], tmp_path: Path
+        self, judged: dict[tuple[str, int], tuple[JudgedRun, Tensor]], tmp_path: Path
     ) -> None:
-        for by, at in self._middles(undisturbed[0]):
-            weights, _ = self._train(JudgedRun(tmp_path / f"{by}-judged", by=by, times=[at]))
+        for (by, at), (_, weights) in judged.items():
             self._train(JudgedRun(tmp_path / by, by=by, stop_at=at))
             continued = JudgedRun(tmp_path / by, by=by, times=[at])
             assert self._same(self._train(continued, seed=99)[0], weights), f"stopped at {by} {at}"
