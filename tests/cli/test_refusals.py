@@ -58,6 +58,14 @@ def test_bad_input_gets_a_message_and_exit_code_2(
         (["resume", "nowhere"], "no sweep 'nowhere'"),
         (["status", "nothing://x"], "the storage cannot be reached: nothing://x"),
         (["try", "sweeps/digits.yaml", "--set", "lrr=1"], "the space has no parameter 'lrr'; did you mean 'lr'"),
+        *(
+            (["launch", "sweeps/digits.yaml", "--name", name], f"(got {name!r})")
+            for name in ("a b", "../a", "a/b")
+        ),
+        (
+            ["launch", "sweeps/digits.yaml", "--storage", "runs"],
+            "--storage must be a path from / or ~ on the cluster's nodes, or a URI (got 'runs')",
+        ),
         (["run"], "Missing argument 'SPEC'"),
         (["fly"], "No such command 'fly'"),
     ],

@@ -94,16 +94,6 @@ def test_a_storage_that_a_node_does_not_share_is_refused_with_what_to_do(
     assert "give a folder that all nodes mount, or a URI such as s3://bucket/sweeps" in said
 
 
-@pytest.mark.parametrize("name", ["a b", "../a", "a/b"])
-def test_a_name_that_no_sweep_can_have_is_told(client: Client, slow: str, name: str) -> None:
-    assert f"(got {name!r})" in text_of(client, "launch", slow, "--name", name, code=2)
-
-
-def test_a_storage_that_would_not_outlive_the_sweep_is_refused(client: Client, slow: str) -> None:
-    said = text_of(client, "launch", slow, "--storage", "runs", code=2)
-    assert "--storage must be a path from / or ~ on the cluster's nodes, or a URI (got 'runs')" in said
-
-
 def test_a_wrong_token_and_none_are_told(hosts: RayHosts, client: Client, slow: str) -> None:
     said = text_of(client, "launch", slow, token="f" * 32, code=2)
     assert f"the cluster at {hosts.dashboard} does not take this token" in said

@@ -22,6 +22,7 @@ from xaytune.cli.options import (
     spec_argument,
     sweep_argument,
 )
+from xaytune.records.naming import check_name
 from xaytune.records.remote import is_remote
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
@@ -70,12 +71,12 @@ def launch(
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
 
-    from xaytune.cluster.connection import connected
-    from xaytune.records.naming import check_name
-
     if name is not None:
         check_name(name)
         command += ["--name", name]
+
+    from xaytune.cluster.connection import connected
+
     with connected(address, cluster) as connection:
         _submit(connection, command, name or spec.stem, storage, loaded, as_json, detach)
 
