@@ -209,6 +209,13 @@ def waits(config: dict[str, Any], trial: Trial) -> TrainState:
     return state
 
 
+def loses_its_process_or_waits(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its process is killed at once where x is below one half; else it trains until it is told to stop."""
+    if config["x"] < 0.5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return waits(config, trial)
+
+
 def saved(config: dict[str, Any], trial: Trial) -> TrainState:
     """A Trainer that writes a checkpoint after every epoch, and takes its time."""
     trainer = make_trainer(

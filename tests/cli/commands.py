@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from xaytune.cli.main import main
 
+COMMAND = [sys.executable, "-m", "xaytune"]
 SPEC = """\
 recipe: tests.recipes:{recipe}
 metric: score
@@ -35,10 +36,10 @@ def here(*arguments: str) -> Result:
 
 def alone(ray_folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process, and in a Ray, of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.run(
-        [sys.executable, "-m", "xaytune", *arguments],
-        capture_output=True,
-        text=True,
-        env={**environment, "RAY_TMPDIR": str(ray_folder)},
-    )
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment(ray_folder))
+
+
+def environment(ray_folder: Path) -> dict[str, str]:
+    """The environment of a command that starts a Ray of its own."""
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**own, "RAY_TMPDIR": str(ray_folder)}

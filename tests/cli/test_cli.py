@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.cli.commands import alone, here, spec_file
+from tests.callbacks import notes
+from tests.cli.commands import COMMAND, alone, environment, here, spec_file
+from tests.report.journals import Written
+from xaytune.cli.ending import end_as
 from xaytune.records.journal import FILE_NAME, Journal, read_events
 from xaytune.records.results import Results
 from xaytune.sweep.spec import SweepSpec
@@ -119,33 +122,71 @@ def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path
     assert (sweep.state, sweep.reason) == ("failed", "every trial failed")
 
 
-def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_exits_with_130(
-    tmp_path: Path, ray_folder: Path
-) -> None:
-    """A batch system's time limit sends SIGTERM to the group, a terminal SIGINT: Ray's processes are not in it."""
-    spec = spec_file(tmp_path, "waits", more="callbacks: [tests.callbacks:note_events]\n")
+@pytest.fixture(scope="module")
+def interrupted(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Results]:
+    """A sweep that was told to end when one trial had failed and two trained: exit code, all it printed, results.
+
+    A batch system's time limit sends SIGTERM to the group, a terminal SIGINT: Ray's processes are not in it.
+    """
+    folder = tmp_path_factory.mktemp("interrupted")
+    recipe = "loses_its_process_or_waits"
+    more = "resources_per_trial: {cpu: 0.3}\nfailures: {retries: 1}\ncallbacks: [tests.callbacks:note_events]\n"
+    spec = spec_file(folder, recipe, 1, more)
     process = subprocess.Popen(
-        [sys.executable, "-m", "xaytune", "run", spec, "--storage", str(tmp_path)],
+        [*COMMAND, "run", spec, "--storage", str(folder), "--set", "space.x={grid: [0.1, 0.9, 0.8]}"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "RAY_TMPDIR": str(ray_folder)},
+        env=environment(ray_folder),
         start_new_session=True,
     )
-    journal = tmp_path / "waits" / FILE_NAME
-    while process.poll() is None and not (journal.exists() and journal.read_text().count('"event":"start"') == 2):
+    journal = folder / recipe / FILE_NAME
+    while process.poll() is None and _counts(journal, "start", "end") != [4, 1]:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    results = Results(tmp_path / "waits")
+    return process.returncode, output, Results(folder / recipe)
+
+
+def _counts(journal: Path, *events: str) -> list[int]:
+    """How many events of each kind a journal has yet."""
+    text = journal.read_text() if journal.exists() else ""
+    return [text.count(f'"event":"{event}"') for event in events]
+
+
+def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_exits_with_130(
+    interrupted: tuple[int, str, Results],
+) -> None:
+    code, output, results = interrupted
+    assert code == 130
     assert (results.sweep.state, results.sweep.counts()["paused"]) == ("interrupted", 2)
-    assert "waits: interrupted" in output
-    for trial in results.trials:
-        noted = (tmp_path / "waits" / "notes" / f"{trial.number}.txt").read_text().split()
+    assert f"{results.sweep.name}: interrupted" in output
+    for trial in (trial for trial in results.trials if trial.status == "paused"):
+        noted = notes(results.path, trial.number).read_text().split()
         assert noted[-2:] == ["checkpoint_saved", "train_end"]
         assert noted.count("train_end") == 1
         assert trial.checkpoint is not None
         assert len(results.history(trial.number)) == noted.count("step_end")
+
+
+def test_a_lost_process_is_told_in_a_line_without_output_of_ray(interrupted: tuple[int, str, Results]) -> None:
+    output = interrupted[1]
+    assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 2 times\n" in output
+    assert "raylet" not in output
+    assert "actor" not in output
+
+
+def test_a_sweep_some_of_whose_trials_failed_is_done_and_exits_with_0(tmp_path: Path) -> None:
+    written = Written(tmp_path / "written")
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    written.at("end", 0, 1, 4, None, status="failed", reason="its process was lost", due=False, checkpoints={})
+    written("sweep", state="completed", reason=None)
+    sweep = written.results().sweep
+    assert (sweep.state, sweep.counts()["failed"]) == ("completed", 1)
+    with pytest.raises(SystemExit) as ended:
+        end_as(sweep, as_json=False)
+    assert ended.value.code == 0
 
 
 def test_resume_adds_trials_to_a_sweep_and_leaves_what_was_finished(tmp_path: Path, curved: Path) -> None:
@@ -239,13 +280,3 @@ def test_check_says_what_a_sweep_will_do_without_running_it() -> None:
     assert "36" in done.stdout
     assert "judged at levels up to the epochs that the recipe trains" in done.stdout
     assert "cpu 1" in done.stdout
-
-
-def test_a_lost_process_is_told_in_a_line_without_output_of_ray(tmp_path: Path, ray_folder: Path) -> None:
-    spec = spec_file(tmp_path, "kills_itself_for_some", num_samples=1, more="failures: {retries: 1}\n")
-    given = ("--storage", str(tmp_path), "--set", "space.x={grid: [0.1, 0.9]}")
-    done = alone(ray_folder, "run", spec, *given)
-    assert done.returncode == 0
-    assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 2 times\n" in done.stdout
-    assert "raylet" not in done.stdout + done.stderr
-    assert "actor" not in done.stdout + done.stderr

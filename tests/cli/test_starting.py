@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -69,16 +70,24 @@ def test_what_init_writes_trains_as_it_is_and_an_epoch_of_it_tells_what_the_swee
 
 
 def run_in(folder: Path, *arguments: str) -> str:
-    """Runs a command in a folder, in a process of its own; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "xaytune", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Runs a command in a folder, in a fork; returns what it printed."""
+    import torch._dynamo  # noqa: F401  (else each fork would)
+
+    printed = folder / "printed.txt"
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.environ["PYTHONPATH"] = os.getcwd()
+            os.chdir(folder)
+            done = xaytune(*arguments)
+            printed.write_text(done.output + "".join(traceback.format_exception(done.exception)))
+            code = done.exit_code
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, printed.read_text()
+    return printed.read_text()
 
 
 def test_list_shows_the_sweeps_of_a_storage_with_state_best_and_age(tmp_path: Path) -> None:
@@ -107,6 +116,7 @@ def test_completion_prints_a_script_for_each_shell(shell: str) -> None:
     assert "_XAYTUNE_COMPLETE" in told.output
 
 
+@pytest.mark.slow
 def test_a_shell_completes_commands_and_names_of_sweeps(tmp_path: Path) -> None:
     simulated(tmp_path / "digits")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from tests.sweep.mixed import KILLED, SPACE, VALUES, path
+from tests.sweep.mixed import KILLED_IN_RAY, SPACE, VALUES, path
 from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.export import export
 from xaytune.records.results import Results
@@ -27,16 +27,17 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def test_a_sweep_whose_driver_is_killed_after_each_third_trial_has_the_configurations_of_one_that_is_not(
+def test_a_sweep_whose_driver_is_killed_again_and_again_has_the_configurations_of_one_that_is_not(
     ray_here: None, tmp_path: Path
 ) -> None:
     whole = Sweep("tests.sweep.mixed:note", space=SPACE, **OPTIONS).run(name="whole", storage=tmp_path)
-    cut = _killed_after_each_third_trial(tmp_path)
+    cut = _killed_again_and_again(tmp_path)
     expected = _given(whole)
     assert len(expected) == len(VALUES)
     assert all(any(same(config["value"], value) for config in expected) for value in VALUES)
     assert same(_given(cut), expected)
-    assert same([_noted(cut, "killed", trial) for trial in KILLED], [expected[trial] for trial in KILLED])
+    for trial in KILLED_IN_RAY:
+        assert same(_noted(cut, "killed", trial), expected[trial])
     for results in (whole, cut):
         assert same([trial.config for trial in results.trials], expected)
         assert same(_in_table(results), [dotted(config) for config in expected])
@@ -44,11 +45,11 @@ def test_a_sweep_whose_driver_is_killed_after_each_third_trial_has_the_configura
     assert same(cut.best_config, whole.best_config)
 
 
-def _killed_after_each_third_trial(storage: Path) -> Results:
+def _killed_again_and_again(storage: Path) -> Results:
     drivers = multiprocessing.get_context("forkserver")
     drivers.set_forkserver_preload(["ray.tune", "xaytune.ray_tune.sweep"])  # imported once for all of them
     address = ray.get_runtime_context().gcs_address
-    for number in KILLED:
+    for number in KILLED_IN_RAY:
         driver = drivers.Process(target=_drive, args=(storage, address))
         driver.start()
         while driver.is_alive() and not path(storage / "cut", "killed", number).exists():

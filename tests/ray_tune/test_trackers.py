@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,20 +25,26 @@ ASHA = {"algorithm": "asha", "max_t": 9, "reduction_factor": 3}
 XS = [0.9, 0.6, 0.55, 0.1]
 
 
-@pytest.fixture(scope="module")
-def tracked(run_in: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    """A sweep that all trackers follow: trials of it complete, are stopped, and fail."""
+@pytest.fixture(scope="module", autouse=True)
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The database of MLflow's runs, which the first sweep makes: that takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "runs.db"
     with pytest.MonkeyPatch.context() as environment:
-        database = tmp_path_factory.mktemp("mlflow") / "runs.db"
-        environment.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+        environment.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
         environment.setenv("WANDB_MODE", "offline")
-        yield run_in(
-            "fails_for_some",
-            space={"x": {"grid": XS}, "net": {"width": 8}},
-            scheduler=ASHA,
-            trackers=["tensorboard", "mlflow", "wandb", JsonLines(indent=1)],
-            resources_per_trial={"cpu": 1},
-        )
+        yield path
+
+
+@pytest.fixture(scope="module")
+def tracked(run_in: Run) -> Results:
+    """A sweep that all trackers follow: trials of it complete, are stopped, and fail."""
+    return run_in(
+        "fails_for_some",
+        space={"x": {"grid": XS}, "net": {"width": 8}},
+        scheduler=ASHA,
+        trackers=["tensorboard", "mlflow", "wandb", JsonLines(indent=1)],
+        resources_per_trial={"cpu": 1},
+    )
 
 
 def steps_of(results: Results, trial: TrialRecord, metric: str) -> list[tuple[int, float]]:
@@ -148,10 +155,7 @@ def test_a_tracker_of_ones_own_has_every_step(tracked: Results) -> None:
         assert logged["loss"] == steps_of(tracked, trial, "loss")
 
 
-def test_a_trial_that_is_begun_again_goes_on_in_its_run(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+def test_a_trial_that_is_begun_again_goes_on_in_its_run(run: Run) -> None:
     results = run(
         "saved",
         metric="eval_accuracy",
@@ -168,8 +172,10 @@ def test_a_trial_that_is_begun_again_goes_on_in_its_run(
 
 
 def test_a_tracker_that_fails_is_given_up_and_the_training_goes_on(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    if database.exists():
+        shutil.copy(database, tmp_path / "runs.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     results = run(
         "curve",

@@ -27,8 +27,8 @@ def test_weak_trials_end_at_their_rungs_and_paused_ones_go_on(
 ) -> None:
     pytest.importorskip(recipe.removeprefix("with_"))
     results = run(
-        recipe,
-        "tests.ray_tune.whatever_trains",
+        "train",
+        f"tests.ray_tune.{recipe}",
         metric=metric,
         space={"lr": {"loguniform": [1e-4, 0.3]}},
         scheduler=scheduler,

@@ -20,7 +20,7 @@ SLOW = """\
 recipe: tests.recipes:curve
 metric: score
 mode: max
-space: {x: {grid: [0.9, 0.2, 0.8, 0.1, 0.7, 0.3]}}
+space: {x: {grid: [0.9, 0.2, 0.8, 0.1, 0.7, 0.3]}, words: {choice: ["[/red]", "[bold]x[/bold]"]}}
 scheduler: {algorithm: asha, max_t: 9, reduction_factor: 3}
 callbacks: [tests.callbacks:sleep_a_little]
 """
@@ -85,41 +85,12 @@ def test_the_live_view_shows_what_runs_says_why_trials_were_stopped_and_ends_wit
     assert rows
     assert max(map(len, rows)) <= 48, rows
     other = terminal(f"status --follow slow --storage {tmp_path}", 120)
-    other.shows("2 running", "configuration", "/9")
+    other.shows("2 running", "configuration", "/9", "words [")  # what looks like markup is none
     window.resize(120)
     window.shows("is below the cut-off", "best score", "configuration")
     for shown in (window, other):
         ended = shown.shows("slow: completed in", "best: trial 0, score 0.89", "x 0.9", "checkpoint")
         assert "configuration" not in ended.partition("slow: completed in")[2]
-
-
-ODD = """\
-recipe: tests.recipes:curve
-metric: score
-mode: max
-space: {x: {grid: [0.9, 0.2]}, words: {choice: ["[/red]", "[bold]x[/bold]"]}}
-callbacks: [tests.callbacks:sleep_a_little]
-"""
-
-
-def test_what_looks_like_markup_is_shown_as_it_is_and_a_sweep_that_runs_has_a_report(
-    terminal: Terminal, tmp_path: Path
-) -> None:
-    (tmp_path / "odd.yaml").write_text(ODD)
-    window = terminal(f"run {tmp_path}/odd.yaml --storage {tmp_path}", 120)
-    window.shows("words [", "best score")
-    command = [
-        sys.executable,
-        "-m",
-        "xaytune",
-        "report",
-        str(tmp_path / "odd"),
-        "--output",
-        str(tmp_path / "r.html"),
-    ]
-    subprocess.run(command, check=True)
-    assert "odd: score" in (tmp_path / "r.html").read_text()
-    window.shows("odd: completed in")
 
 
 def test_the_notebook_runs_from_top_to_bottom_and_shows_a_table_and_the_reports_plots(

@@ -22,8 +22,7 @@ import ray
 from click.testing import CliRunner, Result
 from playwright.sync_api import Browser
 
-from tests.conftest import Run
-from tests.report.conftest import SPACE
+from tests.report.journals import simulated
 from xaytune.cli.main import main
 from xaytune.records.results import Results
 from xaytune.report.text import number
@@ -91,10 +90,10 @@ def test_export_writes_a_row_a_trial_and_a_row_a_step(swept: Results, tmp_path: 
         assert list(rows["metrics.loss"]) == list(expected["metrics.loss"])
 
 
-@pytest.fixture(scope="module")
-def other(run_in: Run) -> Results:
-    """A sweep of the same metric, with another search."""
-    return run_in("curve", space=SPACE, num_samples=4, search={"algorithm": "random", "seed": 7})
+@pytest.fixture
+def other(tmp_path: Path) -> Results:
+    """Another sweep of the same metric."""
+    return simulated(tmp_path / "other")
 
 
 def test_compare_prints_the_best_values_over_time_and_over_training(
@@ -144,8 +143,8 @@ def test_a_sweep_compared_with_itself_and_a_place_that_cannot_be_written_are_tol
         assert "cannot be written: No such file or directory; name another place with --output" in told.output
 
 
-def test_sweeps_of_different_metrics_are_not_compared(swept: Results, run: Run) -> None:
-    losses = run("curve", metric="loss", mode="min", num_samples=1)
+def test_sweeps_of_different_metrics_are_not_compared(swept: Results, tmp_path: Path) -> None:
+    losses = simulated(tmp_path / "losses", metric="loss", mode="min")
     told = xaytune("compare", swept.path, losses.path)
     assert "cannot be compared: they optimise max score and min loss" in str(told.output)
 

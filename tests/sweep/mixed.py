@@ -15,7 +15,7 @@ from tests.sweep.values_to_import import Model, Optimizer, scale
 if TYPE_CHECKING:  # it imports torch, for which the tests of decisions do not wait
     from xaytune.trial.trial import Trial
 
-__all__ = ["KILLED", "SPACE", "VALUES", "note", "waits_once_to_be_killed"]
+__all__ = ["KILLED", "KILLED_IN_RAY", "SPACE", "VALUES", "note", "waits_once_to_be_killed"]
 
 VALUES: list[Any] = [
     *(0, False, 1, 1.0, True, None, "", "0", math.inf, b"ab"),
@@ -23,6 +23,7 @@ VALUES: list[Any] = [
     *(np.float32(0.5), Optimizer.SGD, Model.Block, scale),
 ]
 KILLED = range(3, len(VALUES), 3)  # trials in which a sweep is killed, by number: after each third
+KILLED_IN_RAY = KILLED[::3]  # where a kill takes seconds
 SPACE: dict[str, Any] = {
     "value": {"grid": VALUES},
     "equal": {"choice": [0, False, 0.0]},
@@ -50,8 +51,9 @@ def note(config: dict[str, Any], trial: Trial) -> float:
 
 
 def waits_once_to_be_killed(trial: Trial, config: dict[str, Any]) -> None:
-    """Notes the configuration of a trial in :data:`KILLED`, which waits for that, the first time."""
-    if trial.number in KILLED and not path(trial.checkpoint_dir.parents[1], "killed", trial.number).exists():
+    """Notes the configuration of a trial in :data:`KILLED_IN_RAY`, which waits for that, the first time."""
+    noted = path(trial.checkpoint_dir.parents[1], "killed", trial.number)
+    if trial.number in KILLED_IN_RAY and not noted.exists():
         _write(trial, "killed", config)
         signal.pause()
 
