@@ -13,11 +13,13 @@ from ruamel.yaml import YAML
 import xaytune
 
 
+@pytest.mark.slow
 def test_imports_point_one_way() -> None:
     done = subprocess.run(["lint-imports", "--no-cache"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["xaytune", "xaytune.cli.main", "xaytune.records.results", "xaytune.sweep.loader"]
 )
@@ -60,6 +62,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert xaytune.__version__ == importlib.metadata.version("xaytune")
 
 
+@pytest.mark.slow
 def test_the_cluster_file_is_valid_to_ray() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import pytest
-import torch._dynamo  # noqa: F401  (else every fork that trains imports it anew)
 
 from tests.documentation.snippets import PAGES, run, snippets
 from xaytune.cli.main import main
@@ -46,6 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.ray
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_snippet_runs(page: Path, folder: Path, request: pytest.FixtureRequest) -> None:
+    import torch._dynamo  # noqa: F401  (else every fork that trains imports it anew)
+
     shown = list(snippets(Path(__file__).parents[2] / page))
     if page != README:
         give_the_sweep_of_the_readme(folder)

@@ -15,7 +15,7 @@ from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
 
 
-@pytest.fixture(params=["here", "memory", "s3"])
+@pytest.fixture(params=["here", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def sweep_folder(request: pytest.FixtureRequest, tmp_path: Path) -> SweepFolder:
     if request.param == "here":
         return SweepFolder(tmp_path / "sweep")

@@ -29,7 +29,10 @@ def found(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    ["trainer", "own loop", *(pytest.param(k, marks=pytest.mark.slow) for k in ("lightning", "transformers"))],
+)
 def test_the_lines_load_the_model(kind: str, tmp_path: Path) -> None:
     if kind in ("lightning", "transformers"):
         pytest.importorskip(kind)

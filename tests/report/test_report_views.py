@@ -17,6 +17,7 @@ from tests.report.journals import Written, simulated, spec
 from xaytune.cli.main import main
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
+from xaytune.records.state import TrialRecord
 from xaytune.report.figures import plots
 from xaytune.report.page import page
 from xaytune.report.plot import COLORS
@@ -93,34 +94,28 @@ def test_by_night_the_page_and_its_plots_are_dark_and_follow_a_change(file: Path
     assert brightness(tab, ticks) < 110
 
 
-@pytest.mark.parametrize(
-    ("typed", "holds"),
-    [
-        ("lr > 0.01", lambda trial: trial.config["lr"] > 0.01),
-        ("optimizer = sgd, momentum <= 0.5", lambda t: t.config.get("momentum", 1) <= 0.5),
-        ("stopped", lambda trial: trial.status == "stopped"),
-        ("layers = [64, 64]", None),
-    ],
-)
-def test_configurations_can_be_filtered_and_so_are_their_curves(
-    many: Results, file: Path, opened: Open, typed: str, holds: Callable[[Any], bool] | None
-) -> None:
+FILTERS: dict[str, Callable[[TrialRecord], bool]] = {
+    "lr > 0.01": lambda trial: trial.config["lr"] > 0.01,
+    "optimizer = sgd, momentum <= 0.5": lambda trial: trial.config.get("momentum", 1) <= 0.5,
+    "stopped": lambda trial: trial.status == "stopped",
+    # A comma within brackets does not part two conditions.
+    "layers = [64, 64]": lambda trial: trial.config["layers"] == [64, 64],
+}
+
+
+def test_configurations_can_be_filtered_and_so_are_their_curves(many: Results, file: Path, opened: Open) -> None:
     tab = opened(file)
-    tab.locator("#filter").fill(typed)
-    shown = {
-        int(str(row.get_attribute("data-trial"))) for row in tab.locator("#leaderboard tbody tr:visible").all()
-    }
-    if holds is None:  # a comma within brackets does not part two conditions
-        expected = {trial.number for trial in many.trials if trial.config["layers"] == [64, 64]}
-    else:
+    for typed, holds in FILTERS.items():
+        tab.locator("#filter").fill(typed)
         expected = {trial.number for trial in many.trials if holds(trial)}
-    assert 0 < len(expected) < 500
-    assert shown == expected
-    assert tab.locator("#matching").inner_text() == f"{len(expected)} of 500 trials"
-    drawn = tab.evaluate(
-        "figures['learning-curves'].data.flatMap(t => t.customdata.filter((_, i) => t.y[i] !== null))"
-    )
-    assert set(drawn) == expected
+        assert 0 < len(expected) < 500
+        rows = tab.locator("#leaderboard tbody tr:visible")
+        assert {*rows.evaluate_all("rows => rows.map(row => Number(row.dataset.trial))")} == expected
+        assert tab.locator("#matching").inner_text() == f"{len(expected)} of 500 trials"
+        drawn = tab.evaluate(
+            "figures['learning-curves'].data.flatMap(t => t.customdata.filter((_, i) => t.y[i] !== null))"
+        )
+        assert set(drawn) == expected
 
 
 def test_in_a_folder_plotly_lies_beside_the_page(many: Results, tmp_path: Path, opened: Open) -> None:
@@ -133,6 +128,7 @@ def test_in_a_folder_plotly_lies_beside_the_page(many: Results, tmp_path: Path, 
     place.locator(".main-svg").first.wait_for()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [
@@ -164,6 +160,7 @@ def test_names_of_users_are_told_from_ours(tmp_path: Path) -> None:
     assert groups is not None
 
 
+@pytest.mark.slow
 def test_what_is_the_same_in_all_trials_is_no_column(many: Results, file: Path) -> None:
     html = file.read_text()
     assert "<button>data</button>" not in html
@@ -227,6 +224,17 @@ def test_trials_that_a_process_trains_at_once_stand_together_on_the_timeline(tmp
     assert worked.places == ["n #1, 1", "n #1, 2", "n #2, 1", "n #2, 2"]
     assert worked.processes == {"n #1, 1": "n #1", "n #2, 1": "n #2"}
     assert worked.training_share == pytest.approx((2 + 3 + 5 + 6 + 6) / (4 * 9))
+
+
+def test_a_sweep_that_runs_has_a_report(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    written.at("result", 0, epoch=1, step=1, due=True, checkpoints={})
+    results = written.results()
+    html = page(results, list(plots(results)))
+    assert "<title>written: score" in html
+    assert 'data-trial="0"' in html
 
 
 def test_predictions_are_drawn_against_what_came(tmp_path: Path) -> None:

@@ -235,6 +235,7 @@ with LiveView() as view:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_closed_pipe_neither_ends_a_sweep_nor_changes_the_exit_code(tmp_path: Path, encoding: str) -> None:
     reading, writing = os.pipe()

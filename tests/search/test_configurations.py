@@ -13,6 +13,7 @@ from xaytune.search.method import NewTrial
 from xaytune.sweep.values import same
 
 
+@pytest.mark.slow
 def test_every_configuration_that_is_given_is_one_of_the_space() -> None:
     # Of every sampler and scheduler; `python -m tests.campaigns spaces` plays more.
     spaces.run(16, seed=30)

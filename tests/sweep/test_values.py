@@ -18,6 +18,7 @@ from tests.sweep.values_to_import import Model, Optimizer
 from xaytune.sweep import values
 
 
+@pytest.mark.slow
 @given(configurations)
 def test_any_value_that_can_be_written_comes_back_equal_and_of_the_same_type(value: Any) -> None:
     written = json.loads(json.dumps(values.write(value), allow_nan=False))
@@ -26,6 +27,7 @@ def test_any_value_that_can_be_written_comes_back_equal_and_of_the_same_type(val
     assert not list(values.problems(value))
 
 
+@pytest.mark.slow
 @given(configurations, configurations)
 def test_values_have_the_same_key_where_they_are_equal_and_of_the_same_type(one: Any, other: Any) -> None:
     assert values.key(one) == values.key(values.read(values.write(one)))

@@ -55,6 +55,7 @@ def scheduled(**options: Any) -> Trainer:
     return make_trainer(schedule=lambda optimizer: StepLR(optimizer, 1, gamma=0.5), **options)
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_in_a_new_process_ends_with_the_same_bits(tmp_path: Path) -> None:
     folders: dict[Path, str] = {}
     straight: dict[str, torch.Tensor] = {}

@@ -57,12 +57,14 @@ def compare(make: Callable[[int], Trainer], members: int = MEMBERS) -> float:
     return far
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", table()[::3], ids=str)  # all of it: python -m tests.campaigns fused
 def test_members_end_as_they_would_alone(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     assert compare(lambda member: trainer_of(case, member)) < 1e-10
     assert not caplog.records, "all of it is fused"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODDITIES)
 def test_an_odd_model_is_trained_as_it_would_be_alone_or_refused(name: str) -> None:
     data, build = ODDITIES[name]

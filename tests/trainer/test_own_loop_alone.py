@@ -45,6 +45,7 @@ def test_outside_of_a_sweep_a_program_runs_as_without_and_saves_nothing(
     assert "epoch 2, step 12: loss " in caplog.text
 
 
+@pytest.mark.slow
 def test_outside_of_a_sweep_an_epoch_is_a_line_on_standard_error_where_nobody_has_set_logging_up() -> None:
     program = """
 import xaytune

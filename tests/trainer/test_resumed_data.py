@@ -67,6 +67,7 @@ class Noisy(Dataset[tuple[Tensor, Tensor]]):
         return inputs[index] + torch.rand(FEATURES), targets[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 5])  # at the end of an epoch of two steps, and within the third
 def test_workers_that_would_live_on_over_epochs_resume_with_the_same_bits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, stop: int
@@ -108,6 +109,7 @@ def test_a_resume_within_an_epoch_loads_only_what_it_trains(tmp_path: Path) -> N
     assert Counting.loaded == 8
 
 
+@pytest.mark.slow
 def test_batches_that_have_to_be_loaded_again_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def build() -> Trainer:
         batches = DataLoader(dataset(), 8, shuffle=True, num_workers=1)

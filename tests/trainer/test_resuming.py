@@ -136,6 +136,7 @@ def test_a_run_that_early_stopping_ended_trains_no_more_when_it_is_run_again(tmp
     assert run(4).global_step == 30
 
 
+@pytest.mark.slow
 def test_a_model_that_the_user_compiled_is_resumed_uncompiled(tmp_path: Path) -> None:
     compiled: Any = functools.partial(torch.compile, backend="eager")
     model = compiled(nn.Linear(FEATURES, CLASSES))

@@ -174,6 +174,7 @@ def test_reduced_precision_trains_under_autocast(precision: Any) -> None:
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_to_the_same_weights() -> None:
     model = linear()
     start = {name: value.clone() for name, value in model.state_dict().items()}
@@ -220,6 +221,7 @@ def test_a_batch_of_no_known_form_is_described() -> None:
         make_trainer(train_loader=[torch.ones(2)]).fit()
 
 
+@pytest.mark.slow
 def test_it_works_without_ray() -> None:
     program = (
         "import sys; sys.modules['ray'] = None\n"

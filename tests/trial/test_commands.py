@@ -56,6 +56,7 @@ def by_steps(run: JudgedRun) -> Tensor:
     return counted(run, "global_step")
 
 
+@pytest.mark.slow
 class LinesContract(TrainingContract):
     exact_stop = False
 
@@ -136,6 +137,7 @@ def command_run(run: JudgedRun, text: str, config: dict[str, Any], **options: An
     return CommandRun(task, assignment, Judge(run))
 
 
+@pytest.mark.slow
 class TestCurrentTrial(TrainingContract):
     """A Python program that says `xaytune.current_trial()`."""
 
@@ -188,6 +190,7 @@ def run_alone(tmp_path: Path, text: str, config: dict[str, Any] | None = None) -
     return command_run(JudgedRun(tmp_path / "run"), text, config or {}).run()
 
 
+@pytest.mark.slow
 def test_what_a_program_says_that_cannot_be_right_fails_its_trial_in_a_line(tmp_path: Path) -> None:
     for said, told in [
         ("epoch 1", "XAYTUNE_FD takes lines of JSON such as"),

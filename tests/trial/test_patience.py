@@ -80,6 +80,7 @@ def test_a_server_that_cannot_be_reached_is_told_when_the_sweep_starts(monkeypat
         tracking.begin([TrackerSpec(tracker="wandb")], "sweep")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent_is_told_within_ten_seconds(silent_server: str) -> None:
     begun = time.monotonic()
     with pytest.raises(OSError, match=r"cannot be reached: .*timed out"):

@@ -135,6 +135,7 @@ def test_a_state_that_is_returned_is_reported_where_no_event_was_fired() -> None
     assert (ended.status, ended.best.value, ended.global_step) == ("completed", 0.5, 1)
 
 
+@pytest.mark.slow
 def test_random_recipes_end_and_are_shown_with_values_that_their_histories_hold() -> None:
     recipes.run(10, seed=4)
 
