@@ -2,11 +2,13 @@
 
 Each kind trains the same steps with and without, by turns in one process, each step about a millisecond long; the
 medians of the turns' ratios are printed, of the process's own time: what else the machine does shall not count.
+Two runs of a loop of one's own take turns every few steps, so that the machine's own changes of speed are in both.
 Nothing is saved but at the end of a run.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import statistics
 import sys
@@ -30,6 +32,8 @@ from xaytune.integrations import transformers as with_transformers
 from xaytune.trainer.own_loop import OwnLoop
 
 STEP_S = 1e-3
+# Steps after which the two runs of a loop of one's own take turns.
+BLOCK = 20
 Run = Callable[[int, OwnLoop | None], float]
 
 
@@ -72,11 +76,11 @@ class Module(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
-def own_loop(steps: int, trial: OwnLoop | None) -> float:
+def own_loop(steps: int, trial: OwnLoop | None) -> Iterator[None]:
+    """Trains, and yields at the end of each step."""
     model = Model()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     inputs = torch.ones(8, 4)
-    begun = time.process_time()
     if trial is not None:
         trial.keep(model=model, optimizer=optimizer)
     for _ in range(steps) if trial is None else trial.steps(steps):
@@ -86,9 +90,9 @@ def own_loop(steps: int, trial: OwnLoop | None) -> float:
         optimizer.step()
         if trial is not None:
             trial.log(loss=loss)
+        yield
     if trial is not None:
         trial.finish()
-    return time.process_time() - begun
 
 
 def lightning(steps: int, trial: OwnLoop | None) -> float:
@@ -139,15 +143,34 @@ def ratios(run: Run, steps: int, turns: int) -> Iterator[float]:
         yield times[True] / times[False]
 
 
+def own_loop_ratios(steps: int, turns: int) -> Iterator[float]:
+    for _ in range(turns):
+        with tempfile.TemporaryDirectory() as folder:
+            loops = {trial: own_loop(steps, trial) for trial in (None, OwnLoop(checkpoint_dir=Path(folder)))}
+            taken = dict.fromkeys(loops, 0.0)
+            for block in range(steps // BLOCK + 1):  # the last one ends the run
+                for trial in loops if block % 2 else reversed(loops):
+                    begun = time.process_time()
+                    for _ in itertools.islice(loops[trial], BLOCK):
+                        pass
+                    taken[trial] += time.process_time() - begun
+        plain, adapted = taken.values()
+        yield adapted / plain
+
+
 def main() -> None:
-    steps, turns = (int(argument) for argument in [*sys.argv[1:], "1000", "9"][:2])
+    steps, turns = (int(argument) for argument in [*sys.argv[1:], "3000", "7"][:2])
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)
-    kinds: dict[str, Run] = {"own loop": own_loop, "lightning": lightning, "transformers": transformers}
-    for name, run in kinds.items():
-        found = sorted(ratios(run, steps, turns))
+    kinds = {
+        "own loop": own_loop_ratios(steps, turns),
+        "lightning": ratios(lightning, steps, turns),
+        "transformers": ratios(transformers, steps, turns),
+    }
+    for name, turn_ratios in kinds.items():
+        found = sorted(turn_ratios)
         print(
             f"{name:13} {statistics.median(found) - 1:+.2%} of {steps} steps of {1e3 * STEP_S:g} ms"
             f" (turns from {found[0] - 1:+.2%} to {found[-1] - 1:+.2%})"

@@ -183,7 +183,7 @@ class OwnRun:
         """Fires the events of what was counted and reported since the last call."""
         if self._step_counted:
             self._step_counted = False
-            self._fire("step_end")
+            self._callbacks.fire("step_end", self.state)
         if self._reported:
             reported, self._reported = self._reported, {}
             self._evaluate(reported)

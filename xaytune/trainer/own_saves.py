@@ -54,7 +54,7 @@ class Saves:
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return self.wanted and self._cadence.due()
+        return self._cadence.due() and self.wanted
 
     @cached_property
     def newest(self) -> dict[str, Any] | None:
