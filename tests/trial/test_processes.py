@@ -278,6 +278,7 @@ def test_a_trial_that_the_kernel_ends_for_want_of_memory_is_told_as_that(
     template = parent_of(waiting.pid)
     waiting.close()
     with memory_group(300_000_000, template):
+        node.train(tmp_path)  # by the process that was ready before, and is not of the group
         starved = node.train(tmp_path, "eats_memory").ended
         killed = node.train(tmp_path, "ends", {"way": "SIGKILL"}).ended
         node.template.end()

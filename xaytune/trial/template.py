@@ -1,8 +1,8 @@
 """The template process of a node: it has imported what trials need, and is forked for each of them.
 
-It is single-threaded, trains nothing, and ends when nobody is connected to it any more. With
-``XAYTUNE_START_METHOD=spawn``, and where a fork is not safe, it imports nothing: it keeps a new process ready,
-which imports ahead of its turn.
+It is single-threaded, trains nothing, and ends when nobody is connected to it any more. It keeps a process ready
+for the next trial: a fork. With ``XAYTUNE_START_METHOD=spawn``, and where a fork is not safe, the template imports
+nothing, and that is a new process, which imports ahead of its turn.
 """
 
 from __future__ import annotations
@@ -70,9 +70,14 @@ def _begin_anew_if_unforkable(name: str) -> None:
 
 
 def _be_ready(turn: Channel, imports: Imports, begun_with: dict[str, str]) -> NoReturn:
-    """Imports everything, and becomes the trial of the channel that the template then gives."""
+    """Imports everything, and waits for its turn."""
     _be_of_its_own(os.getppid())
     imports.load()
+    _wait_for_turn(turn, imports, begun_with)
+
+
+def _wait_for_turn(turn: Channel, imports: Imports, begun_with: dict[str, str]) -> NoReturn:
+    """Becomes the trial of the channel that the template gives."""
     try:
         environment = turn.get(None)
     except EOFError:
@@ -105,7 +110,7 @@ class _Template:
         self._imports, self._begun_with, self._boot, self._notes = imports, begun_with, boot, tuple(notes)
         self._pid = os.getpid()
         self._trials: dict[Channel, int] = {}  # pids by the connection that asked for them; 0 is none
-        self._ready: list[tuple[int, Channel]] = []  # processes that wait for their turn
+        self._ready: list[tuple[int, Channel]] = []  # that wait for their turn, with the channels to them
         self._ended: list[tuple[Channel, int, int, bool]] = []  # ends that are not reported yet
         self._own: set[int] = set()  # what modules have started
         self._to_import: list[str] = []  # modules that trials have imported, before the next one starts
@@ -131,8 +136,7 @@ class _Template:
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, lambda: self._wakeup[0].recv(4096))
         self._connect(lifeline)
         gc.freeze()  # forks are not to look at, and so copy, what there is already
-        if not _forks():
-            self._make_ready()
+        self._ready.append(self._launch())
         while True:
             events = self._selector.select(None if self._trials else _ALONE_S)
             if not events and not self._trials:
@@ -183,22 +187,40 @@ class _Template:
             descriptor: The trial's end of its channel to the actor.
             environment: The actor's.
         """
-        if _forks():
-            import_installed(self._to_import)
-            self._to_import.clear()
-            pid = os.fork()
-            if pid == 0:
-                self._become_trial(Channel(socket.socket(fileno=descriptor)), environment)
-        else:
-            pid, turn = self._ready.pop(0) if self._ready else self._launch()
-            turn.put(environment, descriptor)
-            turn.close()
-            self._make_ready()
+        self._import_for_next()
+        if not any(self._trials.values()):
+            self._oom_kills = kernel.oom_kills()  # those before are not of this trial
+        pid, turn = self._ready.pop() if self._ready else self._launch()
+        turn.put(environment, descriptor)
+        turn.close()
         self._trials[connection] = pid
         os.close(descriptor)
         connection.put(("started", pid, self._notes))
+        self._ready.append(self._launch())
 
-    def _become_trial(self, channel: Channel, environment: dict[str, str]) -> NoReturn:
+    def _import_for_next(self) -> None:
+        """Imports what trials have imported; a process that was made ready before lacks it."""
+        if not _forks() or not self._to_import:
+            return
+        self._end_ready()
+        import_installed(self._to_import)
+        self._to_import.clear()
+
+    def _launch(self) -> tuple[int, Channel]:
+        """Starts a process, which waits for its turn to be a trial; returns its pid, and the channel to it."""
+        here, there = socket.socketpair()
+        with there:
+            if not _forks():
+                process = launch("trial", [there.fileno()], self._boot, self._begun_with, sys.stderr.fileno())
+                process.returncode = 0  # it is waited for here, as all are
+                return process.pid, Channel(here)
+            pid = os.fork()
+            if pid == 0:
+                here.close()
+                self._become_trial(Channel(there))
+        return pid, Channel(here)
+
+    def _become_trial(self, turn: Channel) -> NoReturn:
         try:
             _be_of_its_own(self._pid)
             signal.set_wakeup_fd(-1)
@@ -206,19 +228,9 @@ class _Template:
             for key in list(self._selector.get_map().values()):
                 key.fileobj.close()  # type: ignore[union-attr]
             self._wakeup[1].close()
-            be_trial(channel, self._imports, environment, self._begun_with)
+            _wait_for_turn(turn, self._imports, self._begun_with)
         finally:
             os._exit(70)
-
-    def _make_ready(self) -> None:
-        self._ready.append(self._launch())
-
-    def _launch(self) -> tuple[int, Channel]:
-        here, there = socket.socketpair()
-        with there:
-            process = launch("trial", [there.fileno()], self._boot, self._begun_with, sys.stderr.fileno())
-        process.returncode = 0  # it is waited for here, as all are
-        return process.pid, Channel(here)
 
     def _reap(self) -> None:
         """Takes in which processes have ended, and ends what they have left."""
@@ -256,7 +268,14 @@ class _Template:
                 time.sleep(_DUMP_S)
             kernel.kill_group(pid)
 
+    def _end_ready(self) -> None:
+        for pid, turn in self._ready:
+            turn.close()
+            kernel.kill_group(pid)
+        self._ready = []
+
     def _end(self) -> NoReturn:
-        for pid in [*self._trials.values(), *(pid for pid, _ in self._ready)]:
+        for pid in self._trials.values():
             self._kill(pid)
+        self._end_ready()
         os._exit(0)
