@@ -144,3 +144,16 @@ def test_steps_that_only_evaluations_tell_of_have_rows(tmp_path: Path) -> None:
         (20, 0.2),
         (30, 0.3),
     ]
+
+
+def test_the_row_of_a_step_that_is_evaluated_where_the_run_resumes_has_that_evaluation(tmp_path: Path) -> None:
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(12,))
+    loop = Loop("epoch", (), tmp_path, assignment=resumed, epoch=2, step=4, global_step=12, metrics={"loss": 0.5})
+    ended = loop.start().evaluate(0.7).end_epoch().steps(2, loss=0.4).end()
+    rows = [row for _, told in loop.told for row in told]
+    assert [(row.global_step, row.metrics["loss"], row.metrics["score"]) for row in rows] == [
+        (12, 0.5, 0.7),
+        (13, 0.4, 0.7),
+        (14, 0.4, 0.7),
+    ]
+    assert ended.resumed_at == 11, "the row that the attempt before has told of step 12 counts no more"

@@ -206,7 +206,7 @@ class Progress(Message):
         discarded: Paths of checkpoints that are no longer needed, by global step.
         damaged: Paths of checkpoints that cannot be used, by global step.
         resumed_at: The step that the attempt began at, once it did: what was reported of later ones before, by
-            another attempt, no longer counts.
+            another attempt, no longer counts. One less where that step is evaluated again, and its row with it.
     """
 
     epoch: int = 0

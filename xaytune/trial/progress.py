@@ -58,7 +58,8 @@ class Untold:
 
     def resume_at(self, global_step: int) -> None:
         """Takes in at which step the attempt began."""
-        if self.resumed_at != global_step:
+        told_again = bool(self.rows) and self._row.global_step == global_step
+        if self.resumed_at != global_step and not told_again:
             self.resumed_at = global_step
             self._row = Row(0, 0, global_step, {})
 
@@ -83,6 +84,18 @@ class Untold:
         metrics = {k: v if type(v) is float else capture(v) for k, v in state.metrics.items()}
         self._row = Row(state.epoch, state.step, state.global_step, metrics)
         self.rows.append(self._row)
+
+    def evaluated(self, state: TrainState) -> None:
+        """Adds to the row of the last step what an evaluation has measured.
+
+        A run that was broken off between a step and its evaluation makes that where it resumes: its row was told
+        by the attempt before, and is told again.
+        """
+        trained = bool(self._row.metrics)
+        if not trained and self._row.global_step == state.global_step > 0:
+            self._row = Row(0, 0, state.global_step - 1, {})
+            self.resumed_at = state.global_step - 1
+        self.amend_step(state)
 
     def newest_row(self) -> Row:
         """Returns the row of the last step, as it stood when the step ended."""

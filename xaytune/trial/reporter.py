@@ -231,7 +231,7 @@ class Reporter:
     def _on_eval_end(self, state: TrainState) -> None:
         if self._overruns(state):
             return
-        self.untold.amend_step(state)
+        self.untold.evaluated(state)
         self._judging.evaluation_ends(state)
         if self.points.axis.by_step and self._judge(state, state.global_step):
             self.stopping.cut_by_evaluation_at = state.global_step
