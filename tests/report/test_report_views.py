@@ -252,6 +252,62 @@ def test_predictions_are_drawn_against_what_came(tmp_path: Path) -> None:
     assert "1 of 2 came within them" in drawn.caption
 
 
+@pytest.fixture(scope="module")
+def predicting(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """30 trials under a search that predicts their curves."""
+    scheduler = {"algorithm": "curves", "max_t": 27}
+    return simulated(tmp_path_factory.mktemp("curves") / "sweep", scheduler=scheduler, num_samples=30)
+
+
+def test_curves_are_drawn_with_what_was_predicted_of_them_when_they_were_judged(predicting: Results) -> None:
+    first: dict[int, Any] = {}
+    stopped: dict[int, Any] = {}
+    for event in predicting.events():
+        if event["event"] == "verdict" and event.get("details", {}).get("predicted"):
+            first.setdefault(event["trial"], event)
+            if event["decision"] == "stop":
+                stopped[event["trial"]] = event
+    data = {plot.name: plot for plot in plots(predicting)}["predicted-curves"].figure.data
+    drawn = {trace.meta["trial"]: pair for pair in zip(data[::2], data[1::2], strict=True) for trace in pair}
+    assert drawn.keys() == first.keys()
+    for number, (came, predicted) in drawn.items():
+        event, trial = stopped.get(number, first[number]), predicting.trials[number]
+        assert came.x[-1] == trial.epoch
+        assert (predicted.x[0], predicted.y[0]) == (event["epoch"], event["value"])
+        bars = zip(predicted.x[1:], predicted.y[1:], predicted.error_y.array[1:], strict=True)
+        assert list(bars) == [
+            (time, value, 2 * deviation) for time, value, deviation in event["details"]["predicted"]
+        ]
+    visible = [trace.meta["trial"] for trace in data[::2] if trace.visible]
+    assert len(stopped) > 5
+    assert sum(number in stopped for number in visible) == 5
+    assert {number for number in visible if number in stopped} == set(list(stopped)[-5:])
+
+
+def test_a_sweep_whose_search_predicts_nothing_has_no_such_plot(many: Results) -> None:
+    assert "predicted-curves" not in {plot.name for plot in plots(many)}
+
+
+def test_the_filter_selects_whose_predictions_are_drawn(predicting: Results, tmp_path: Path, opened: Open) -> None:
+    (tmp_path / "report.html").write_text(page(predicting, list(plots(predicting))))
+    tab = opened(tmp_path / "report.html")
+    tab.locator("[data-plot=predicted-curves]").scroll_into_view_if_needed()
+    points = tab.locator("[data-plot=predicted-curves] .scatterlayer .trace")
+    points.first.wait_for()
+    shown = "figures['predicted-curves'].data.filter(trace => trace.visible).map(trace => trace.meta.trial)"
+    by_itself = tab.evaluate(shown)
+    hidden = next(
+        trace["meta"]["trial"]
+        for trace in tab.evaluate("figures['predicted-curves'].data")
+        if not trace["visible"]
+    )
+    tab.locator("#filter").fill(f"trial = {hidden}")
+    assert tab.evaluate(shown) == [hidden, hidden]
+    assert points.count() == 2
+    tab.locator("#filter").fill("")
+    assert tab.evaluate(shown) == by_itself
+
+
 def luminance(color: str) -> float:
     """Relative luminance, after WCAG 2."""
     parts = [int(color[index : index + 2], 16) / 255 for index in (1, 3, 5)]

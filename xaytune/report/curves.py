@@ -1,26 +1,22 @@
-"""Numbers to draw: learning curves, the best value so far, rungs, and what a method predicted."""
+"""Numbers to draw: learning curves, the best value so far, and rungs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from xaytune.records import history
-from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = [
     "Curve",
-    "Prediction",
     "Progress",
     "Rung",
     "learning_curves",
     "measured",
-    "predictions",
     "progress",
     "rungs",
     "time_axis",
@@ -170,42 +166,3 @@ def rungs(sweep: SweepState) -> list[Rung]:
             before.cutoff if decision.cutoff is None else decision.cutoff,
         )
     return [found[time] for time in sorted(found)]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a search method expected of a trial at a later time, and what came.
-
-    Attributes:
-        trial: The trial's number.
-        made: When it was made: epochs or steps finished.
-        time: What it is of.
-        value: The value that was expected.
-        deviation: Its standard deviation.
-        came: The value that the trial reached there.
-    """
-
-    trial: int
-    made: int
-    time: int
-    value: float
-    deviation: float
-    came: float
-
-
-def predictions(events: Iterable[Event], curves: Sequence[Curve], axis: TimeAxis) -> list[Prediction]:
-    """Returns what a method expected of trials that reached the time which it was of.
-
-    Args:
-        events: Of the sweep: its verdicts have ``predicted`` in their details, (time, value, deviation) each.
-        curves: What came.
-        axis: The sweep's own time.
-    """
-    reached = {curve.trial.number: dict(zip(curve.times, curve.values, strict=True)) for curve in curves}
-    return [
-        Prediction(event["trial"], axis.in_event(event), time, value, deviation, reached[event["trial"]][time])
-        for event in events
-        if event["event"] == "verdict"
-        for time, value, deviation in (event.get("details") or {}).get("predicted") or ()
-        if time in reached.get(event["trial"], {})
-    ]

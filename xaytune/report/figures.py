@@ -12,17 +12,16 @@ from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.report.curves import (
     Curve,
-    Prediction,
     Progress,
     Rung,
     learning_curves,
-    predictions,
     progress,
     rungs,
     time_axis,
 )
 from xaytune.report.parameters import parameter_plots
-from xaytune.report.plot import COLORS, SCALE, Plot, dressed, label, with_values
+from xaytune.report.plot import COLORS, Plot, dressed, label, with_values
+from xaytune.report.predicted import prediction_plots
 from xaytune.report.terms import Terms, number
 from xaytune.report.text import duration
 from xaytune.report.timeline import Attempt, Timeline, timeline
@@ -62,12 +61,7 @@ def plots(results: Results) -> Iterator[Plot]:
     if curves:
         caption = "Each line is a trial and ends where it ended; a cross marks where it was stopped."
         yield Plot("learning-curves", "Learning curves", caption, _curves_figure(curves, sweep))
-    expected = predictions(results.events(), curves, sweep.axis)
-    if expected:
-        caption = _predictions_words(expected)
-        yield Plot(
-            "predictions", "What was predicted, and what came", caption, _predictions_figure(expected, terms)
-        )
+    yield from prediction_plots(results.events(), curves, sweep)
     judged = rungs(sweep)
     if judged:
         caption = "Trials that continued, and that were stopped, wherever the scheduler judged."
@@ -160,46 +154,6 @@ def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
     figure.update_xaxes(title=time_axis(sweep).unit)
     values = [value for curve in curves for value in curve.values]
     return dressed(with_values(figure, sweep.spec["metric"], values), height=460)
-
-
-def _predictions_words(expected: Sequence[Prediction]) -> str:
-    within = sum(abs(one.came - one.value) <= 2 * one.deviation for one in expected)
-    return (
-        "A point is a prediction for a trial that trained on: on the line it came true. Bars are two deviations; "
-        f"{within} of {len(expected)} came within them."
-    )
-
-
-def _predictions_figure(expected: Sequence[Prediction], terms: Terms) -> go.Figure:
-    ends = [value for one in expected for value in (one.value, one.came)]
-    low, high = min(ends), max(ends)
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[low, high],
-        y=[low, high],
-        mode="lines",
-        line={"color": COLORS["pending"], "dash": "dot"},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    figure.add_scatter(
-        x=[one.value for one in expected],
-        y=[one.came for one in expected],
-        error_x={"array": [2 * one.deviation for one in expected], "thickness": 0.7, "width": 0},
-        mode="markers",
-        marker={"color": [one.time for one in expected], "coloraxis": "coloraxis", "size": 7},
-        hovertext=[
-            f"trial {one.trial}, at {terms.axis.at(one.made)}: {number(one.value)} ± {number(one.deviation)} "
-            f"expected at {terms.axis.at(one.time)}, {number(one.came)} came"
-            for one in expected
-        ],
-        hoverinfo="text",
-        showlegend=False,
-    )
-    figure.update_xaxes(title=f"{label(terms.metric)}, as predicted")
-    figure.update_yaxes(title=f"{label(terms.metric)}, as it came")
-    scale = {"colorscale": SCALE, "colorbar": {"title": terms.axis.unit, "thickness": 10}}
-    return dressed(figure, height=420).update_layout(coloraxis=scale)
 
 
 def _rungs_figure(judged: Sequence[Rung], axis: TimeAxis) -> go.Figure:
