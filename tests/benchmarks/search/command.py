@@ -1,147 +1,144 @@
-"""``python -m tests.benchmarks search --data FOLDER``: searches compared on known learning curves.
+"""``python -m tests.benchmarks search``: searches compared in virtual time.
 
-The data is YAHPO Gym's surrogate of LCBench: a folder with ``model.onnx`` and ``encoding.json``. Every result is
-kept in a file at once, so that a run can be cut and continued; one that is there is not made again.
+``--data FOLDER`` compares them on known learning curves: YAHPO Gym's surrogate of LCBench, a folder with
+``model.onnx`` and ``encoding.json``. ``--real FOLDER`` trains five small tasks, and keeps their curves there.
+Every result is kept in a file at once, so that a run can be cut and continued; one that is kept is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tests.benchmarks.search.curves import LCBENCH_OPEN, LcBench, Trouble, seed_of
-from tests.benchmarks.search.loop import Outcome, play
+from tests.benchmarks.search.curves import FULL_TRAININGS, LCBENCH_OPEN, LcBench, Task, Trouble, method_seed
+from tests.benchmarks.search.loop import play
 from tests.benchmarks.search.methods import METHODS
+from tests.benchmarks.search.results import OURS, Kept, Run, table
 
 __all__ = ["main"]
 
-SHARES = (0.05, 0.1, 0.25, 1.0)
-# A budget of so many full trainings.
-FULL_TRAININGS = 20
-GRACE_PERIOD = 3
-OURS = "curves"
+# What is compared where trainings are real: fifo and asha train the same configurations.
+REAL_METHODS = (OURS, "asha", "fifo", "optuna tpe, pruner")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One sweep of the comparison."""
+class _Source:
+    """Where learning curves come from, and what is compared on them where nothing else is asked for.
 
-    task: str
-    seed: int
-    method: str
-    workers: int
-    noise: float
-    diverging: float
-    epochs: int
+    Attributes:
+        task: Makes the task of a name.
+        tasks: Their names.
+        max_t: Epochs of a full training.
+        methods: Names of methods.
+        seeds: How many.
+        grace_period: When methods may stop a trial first.
+        trouble: What makes the curves harder to read.
+    """
 
-    @property
-    def key(self) -> str:
-        """What tells it from others."""
-        return json.dumps(asdict(self), sort_keys=True)
+    task: Callable[[str], Task]
+    tasks: Sequence[str]
+    max_t: int
+    methods: Sequence[str]
+    seeds: int
+    grace_period: int
+    trouble: Trouble | None
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs what is missing, and prints the table."""
     options = _parser().parse_args(arguments)
-    tasks = list(LCBENCH_OPEN) if options.tasks == ["open"] else options.tasks
-    if options.limit_tasks:
-        tasks = tasks[: options.limit_tasks]
-    epochs = round(LcBench.max_t * FULL_TRAININGS * options.share)
-    runs = [
-        Run(task, seed, method, workers, options.noise, options.diverging, epochs)
-        for task in tasks
-        for seed in range(options.seeds)
-        for method in options.methods
-        for workers in (options.workers if method == OURS else options.workers[:1])
-    ]
-    kept = _kept(options.results)
+    source = _real(options.real, options.random) if options.real else _lcbench(options)
+    runs, kept, budget = list(_runs(source, options)), Kept(options.results), FULL_TRAININGS * source.max_t
     for run in runs:
-        if run.key not in kept:
-            kept[run.key] = _run(run, options.data)
-            with options.results.open("a") as file:
-                file.write(json.dumps({"run": asdict(run), "outcome": asdict(kept[run.key])}) + "\n")
-    for line in _table(runs, kept):
-        print(line)
+        if run not in kept:
+            _play(run, source, kept)
+    if options.real:
+        for task in dict.fromkeys(run.task for run in runs):
+            print(f"== {task}", *table([run for run in runs if run.task == task], kept, budget), sep="\n")
+        print("== all")
+    print(*table(runs, kept, budget), sep="\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks search", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of YAHPO Gym's LCBench surrogate")
-    parser.add_argument(
-        "--tasks", nargs="+", default=["open"], help="OpenML task numbers, or open: those to tune on"
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder of YAHPO Gym's LCBench surrogate")
+    source.add_argument("--real", type=Path, help="folder where the curves of what is trained are kept")
+    parser.add_argument("--tasks", nargs="+", help="by default all of --real; of --data those to tune on")
     parser.add_argument("--limit-tasks", type=int, help="only the first so many of them")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, help="by default 5 of --real, 2 of --data")
     parser.add_argument("--workers", type=int, nargs="+", default=[4], help="peers run with the first number")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--noise", type=float, default=0.3, help="deviation of what is measured, %% accuracy")
-    parser.add_argument("--diverging", type=float, default=0.0, help="share of configurations that diverge")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="by default four of --real, or all")
+    parser.add_argument("--grace-period", type=int, help="by default 1 of --real, 3 of --data")
+    parser.add_argument("--noise", type=float, default=0.3, help="of --data: deviation of an accuracy, %%")
+    parser.add_argument("--diverging", type=float, default=0.0, help="of --data: share that diverges")
+    parser.add_argument("--random", type=int, default=100, help="of --real: trainings that regret is relative to")
     parser.add_argument("--share", type=float, default=1.0, help="share of the budget of 20 full trainings")
     parser.add_argument("--results", type=Path, default=Path("search-results.jsonl"), help="kept and continued")
     return parser
 
 
-def _kept(file: Path) -> dict[str, Outcome]:
-    lines = file.read_text().splitlines() if file.exists() else []
-    entries = [json.loads(line) for line in lines]
-    return {Run(**entry["run"]).key: Outcome(**entry["outcome"]) for entry in entries}
+def _lcbench(options: argparse.Namespace) -> _Source:
+    return _Source(
+        task=lambda name: LcBench(options.data, name),
+        tasks=LCBENCH_OPEN,
+        max_t=LcBench.max_t,
+        methods=list(METHODS),
+        seeds=2,
+        grace_period=3,
+        trouble=Trouble(options.noise, options.diverging),
+    )
 
 
-def _run(run: Run, data: Path) -> Outcome:
-    task = LcBench(data, run.task)
-    seed = seed_of(run.task, run.seed)[0] ^ run.seed
-    outcome = play(
-        METHODS[run.method](task, seed, GRACE_PERIOD),
+def _real(folder: Path, random: int) -> _Source:
+    import torch
+
+    from tests.benchmarks.search.real import Real
+    from tests.benchmarks.search.trainings import EPOCHS, RECIPES
+
+    torch.set_num_threads(1)  # the batches are small
+    return _Source(
+        task=lambda name: Real(folder, name, random),
+        tasks=list(RECIPES),
+        max_t=EPOCHS,
+        methods=REAL_METHODS,
+        seeds=5,
+        grace_period=1,
+        trouble=None,
+    )
+
+
+def _runs(source: _Source, options: argparse.Namespace) -> Iterator[Run]:
+    """Each task with one seed, then with the next: a run that is cut has something of all tasks."""
+    trouble = source.trouble or Trouble()
+    for seed in range(options.seeds or source.seeds):
+        for task in (options.tasks or source.tasks)[: options.limit_tasks]:
+            for method in options.methods or source.methods:
+                for workers in options.workers if method == OURS else options.workers[:1]:
+                    yield Run(
+                        task=task,
+                        seed=seed,
+                        method=method,
+                        workers=workers,
+                        noise=trouble.noise,
+                        diverging=trouble.diverging,
+                        epochs=round(source.max_t * FULL_TRAININGS * options.share),
+                        grace_period=options.grace_period or source.grace_period,
+                    )
+
+
+def _play(run: Run, source: _Source, kept: Kept) -> None:
+    task = source.task(run.task)
+    outcome = kept[run] = play(
+        METHODS[run.method](task, method_seed(run.task, run.seed), run.grace_period),
         task,
         workers=run.workers,
         epochs=run.epochs,
-        trouble=Trouble(run.noise, run.diverging),
+        trouble=source.trouble,
         seed=run.seed,
     )
     print(
         f"{run.task} seed {run.seed} {run.method}, {run.workers} workers: {outcome.trace[-1][1]:.3f}", flush=True
     )
-    return outcome
-
-
-def _table(runs: Sequence[Run], kept: dict[str, Outcome]) -> Iterator[str]:
-    """Mean regret with its standard error, and the paired difference to ours."""
-    budget = LcBench.max_t * FULL_TRAININGS
-    shares = [share for share in SHARES if share * budget <= runs[0].epochs]
-    columns = sorted({(run.method != OURS, run.method, run.workers) for run in runs})
-    regrets: dict[tuple[str, int], NDArray[np.float64]] = {}
-    yield "regret after " + " / ".join(f"{share:.0%}" for share in shares) + " of the budget, ± standard error"
-    for _, method, workers in columns:
-        outcomes = [kept[run.key] for run in runs if (run.method, run.workers) == (method, workers)]
-        found = np.array([[outcome.regret_after(share * budget) for share in shares] for outcome in outcomes])
-        reached = np.array([[outcome.reached_after(share * budget) for share in shares] for outcome in outcomes])
-        regrets[method, workers] = found
-        error = found.std(0) / np.sqrt(len(found))
-        yield (
-            f"{method}, {workers} workers: "
-            + "  ".join(f"{mean:.3f} ± {e:.3f}" for mean, e in zip(found.mean(0), error, strict=True))
-            + f"  (reached: {' '.join(f'{value:.3f}' for value in reached.mean(0))})"
-            + f"  full {min(outcome.full for outcome in outcomes)} or more"
-            + f"  model {np.mean([outcome.model_seconds for outcome in outcomes]):.1f} s"
-            + f", slowest {max(outcome.slowest for outcome in outcomes):.2f} s"
-        )
-    ours = next((key for key in regrets if key[0] == OURS), None)
-    for key in regrets if ours else ():
-        if key[0] != OURS and ours is not None:
-            low, high = _interval(regrets[ours] - regrets[key])
-            pairs = "  ".join(f"[{a:.3f}, {b:.3f}]" for a, b in zip(low, high, strict=True))
-            yield f"{OURS} less {key[0]}, paired, 95 %: {pairs}"
-
-
-def _interval(differences: NDArray[np.float64]) -> Any:
-    """The 95 % interval of the mean of paired differences, by bootstrap, ``[2, shares]``."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(differences), size=(4000, len(differences)))
-    return np.quantile(differences[draws].mean(1), [0.025, 0.975], axis=0)

@@ -19,7 +19,20 @@ from xaytune.sweep.objective import Mode
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["LCBENCH_OPEN", "Curve", "LcBench", "Task", "Trouble", "seed_of", "troubled"]
+__all__ = [
+    "FULL_TRAININGS",
+    "LCBENCH_OPEN",
+    "Curve",
+    "LcBench",
+    "Task",
+    "Trouble",
+    "method_seed",
+    "seed_of",
+    "troubled",
+]
+
+# A budget of so many full trainings.
+FULL_TRAININGS = 20
 
 # The others are kept for a last measurement.
 LCBENCH_OPEN = (
@@ -41,6 +54,10 @@ class Curve:
     values: NDArray[np.float64]
     true: NDArray[np.float64]
     seconds: NDArray[np.float64]
+
+    def to(self, epoch: int) -> Curve:
+        """Returns the curve, known to that epoch at least."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,10 @@ class Task(ABC):
     def curve(self, config: Mapping[str, Any]) -> Curve:
         """Returns the curve of a configuration, without trouble."""
 
+    def worth(self, curve: Curve) -> float:
+        """Returns what a configuration is worth that was trained in full: the metric at its best epoch."""
+        return float(curve.true.max() if self.mode == "max" else curve.true.min())
+
     @abstractmethod
     def scale(self) -> tuple[float, float]:
         """Returns the values of regret 0 and regret 1: the best, and a bad one, of many random configurations."""
@@ -83,6 +104,11 @@ class Task(ABC):
 def seed_of(*parts: Any) -> list[int]:
     """Returns a seed that follows from some values."""
     return [zlib.crc32(json.dumps(part, sort_keys=True, default=str).encode()) for part in parts]
+
+
+def method_seed(task: str, seed: int) -> int:
+    """Returns what a method is seeded with: another one for each task."""
+    return seed_of(task, seed)[0] ^ seed
 
 
 def troubled(curve: Curve, trouble: Trouble, seed: Sequence[int]) -> Curve:

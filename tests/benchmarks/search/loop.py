@@ -30,13 +30,14 @@ class Outcome:
     """What a sweep gave.
 
     Attributes:
-        trace: Each time the best value seen was a new one: epochs spent, regret of that configuration at the best
-            epoch of a full training, and regret of the value that was reached.
+        trace: Each time the best value seen was a new one: epochs spent, regret of what that configuration is
+            worth in full, and regret of the value that was reached.
         full: Trials that were trained in full.
         trials: Trials.
         model_seconds: CPU seconds that the method took.
         slowest: The longest that it took for one event.
-        handed_over: Regret of the trial to train again: the best at the end, once three reached it.
+        handed_over: Regret of the trial to train again: the best at the end, once three reached it; before that
+            the one of the best value seen.
     """
 
     trace: list[tuple[int, float, float]] = field(default_factory=list)
@@ -67,7 +68,7 @@ class _Trial:
 class _Sweep:
     """The state of a sweep that is played."""
 
-    def __init__(self, method: SearchMethod, task: Task, trouble: Trouble, seed: int) -> None:
+    def __init__(self, method: SearchMethod, task: Task, trouble: Trouble | None, seed: int) -> None:
         self.method, self.task, self.trouble, self.seed = method, task, trouble, seed
         self.outcome = Outcome()
         self.trials: list[_Trial] = []
@@ -86,8 +87,10 @@ class _Sweep:
             return True
         if not isinstance(action, NewTrial):
             return False
-        seed = seed_of(self.task.name, self.seed, action.config)
-        self.trials.append(_Trial(troubled(self.task.curve(action.config), self.trouble, seed)))
+        curve = self.task.curve(action.config)
+        if self.trouble is not None:
+            curve = troubled(curve, self.trouble, seed_of(self.task.name, self.seed, action.config))
+        self.trials.append(_Trial(curve))
         self._schedule(len(self.trials) - 1, now)
         return True
 
@@ -96,7 +99,7 @@ class _Sweep:
         now, number = heapq.heappop(self.due)
         trial = self.trials[number]
         trial.epoch += 1
-        value = float(trial.curve.values[trial.epoch - 1])
+        value = float(trial.curve.to(trial.epoch).values[trial.epoch - 1])
         self._record(trial, value, spent)
         points = self.method.points
         finite, last = np.isfinite(value), trial.epoch == self.task.max_t
@@ -124,12 +127,13 @@ class _Sweep:
         if not np.isfinite(value):
             return
         score = self._sign * value
-        reached = self._regret(trial.curve.true[trial.epoch - 1])
+        reached = self._regret(trial.curve.to(trial.epoch).true[trial.epoch - 1])
         if score > self._best:
             self._best = score
-            self.outcome.trace.append(
-                (spent, self._regret((self._sign * trial.curve.true).max() * self._sign), reached)
-            )
+            regret = self._regret(self.task.worth(trial.curve.to(self.task.max_t)))
+            self.outcome.trace.append((spent, regret, reached))
+            if len(self._full) < 3:
+                self.outcome.handed_over = regret
         if trial.epoch == self.task.max_t:
             self.outcome.full += 1
             self._full.append((score, reached))
@@ -142,7 +146,8 @@ class _Sweep:
 
     def _schedule(self, number: int, now: float) -> None:
         trial = self.trials[number]
-        heapq.heappush(self.due, (now + float(trial.curve.seconds[trial.epoch]), number))
+        seconds = trial.curve.to(trial.epoch + 1).seconds[trial.epoch]
+        heapq.heappush(self.due, (now + float(seconds), number))
 
     def _timed(self, call: Any, *args: Any) -> Any:
         started = time.process_time()
@@ -153,7 +158,9 @@ class _Sweep:
         return result
 
 
-def play(method: SearchMethod, task: Task, *, workers: int, epochs: int, trouble: Trouble, seed: int) -> Outcome:
+def play(
+    method: SearchMethod, task: Task, *, workers: int, epochs: int, trouble: Trouble | None, seed: int
+) -> Outcome:
     """Runs a sweep until its trials have trained so many epochs together, or the method has no more.
 
     Args:
@@ -161,7 +168,7 @@ def play(method: SearchMethod, task: Task, *, workers: int, epochs: int, trouble
         task: What is trained.
         workers: Trials that run at once.
         epochs: The budget.
-        trouble: What makes the curves harder to read.
+        trouble: What makes the curves harder to read; None where they are as they were measured.
         seed: Of the noise.
     """
     sweep = _Sweep(method, task, trouble, seed)
