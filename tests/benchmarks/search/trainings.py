@@ -86,7 +86,7 @@ class Recipe:
                 for group in optimizer.param_groups:
                     group["lr"] = config["lr"] * self.rate(config, (epoch + index / len(batches)) / EPOCHS)
                 optimizer.zero_grad()
-                self.loss(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+                self.loss(model(x[batch]), y[batch]).backward()
                 optimizer.step()
             model.eval()
             with torch.no_grad():
@@ -110,7 +110,7 @@ def _cosine_where_asked(config: Config, share: float) -> float:
 
 
 def _warm_up_and_cosine(config: Config, share: float) -> float:
-    warm_up = config["warm_up"]
+    warm_up = float(config["warm_up"])
     if share < warm_up:
         return share / warm_up
     return _cosine(config, (share - warm_up) / (1 - warm_up))
@@ -124,7 +124,7 @@ def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
 def _digits() -> _Data:
     """1347 digits to train on, 450 to evaluate on."""
     train, evaluate = datasets()
-    return _Data((*train.tensors, *evaluate.tensors), len(train))
+    return _Data((train.tensors[0], train.tensors[1], evaluate.tensors[0], evaluate.tensors[1]), len(train))
 
 
 def _mlp(config: Config) -> nn.Module:
