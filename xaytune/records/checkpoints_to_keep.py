@@ -1,4 +1,4 @@
-"""Retention: which checkpoints of a sweep are no longer needed."""
+"""Which checkpoints of a sweep are to be kept, and which are no longer needed."""
 
 from __future__ import annotations
 
