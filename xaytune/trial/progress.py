@@ -53,6 +53,7 @@ class Untold:
         self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was reported
         self._begun = time.monotonic()
         self._row = Row(0, 0, 0, {})  # of the last step
+        self._trained = False  # whether this attempt has a row
         self._notes: list[str] = []
         self._noted: set[str] = set()
 
@@ -84,6 +85,7 @@ class Untold:
         metrics = {k: v if type(v) is float else capture(v) for k, v in state.metrics.items()}
         self._row = Row(state.epoch, state.step, state.global_step, metrics)
         self.rows.append(self._row)
+        self._trained = True
 
     def evaluated(self, state: TrainState) -> None:
         """Adds to the row of the last step what an evaluation has measured.
@@ -91,8 +93,7 @@ class Untold:
         A run that was broken off between a step and its evaluation makes that where it resumes: its row was told
         by the attempt before, and is told again.
         """
-        trained = bool(self._row.metrics)
-        if not trained and self._row.global_step == state.global_step > 0:
+        if not self._trained and self._row.global_step == state.global_step > 0:
             self._row = Row(0, 0, state.global_step - 1, {})
             self.resumed_at = state.global_step - 1
         self.amend_step(state)
