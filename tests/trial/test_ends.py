@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,14 @@ def test_an_end_is_told_as_what_it_is(
     assert ended.failure is not None
     assert ended.failure.kind == kind
     assert reason in str(ended.reason)
+
+
+def test_a_breakpoint_says_that_there_is_no_terminal_also_where_ray_has_set_its_debugger(
+    new_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONBREAKPOINT", "ray.util.rpdb._driver_set_trace")  # as ray.init() does
+    ended = new_node().train(tmp_path, "ends", {"way": "breakpoint"}).ended
+    assert "`xaytune try`" in str(ended.reason)
 
 
 @pytest.mark.parametrize("way", ["SIGSEGV", "abort"])

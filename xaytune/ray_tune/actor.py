@@ -35,7 +35,7 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of
 from xaytune.trial.recipe import portable
 from xaytune.trial.settling import checkpoint_dir_of
-from xaytune.trial.template_client import Template, TemplateError
+from xaytune.trial.template_client import Template, TemplateError, set_by_ray
 from xaytune.trial.trackers.tracking import FOLDERS
 
 __all__ = ["TrialActor", "actor_for"]
@@ -171,7 +171,7 @@ def _environment(task: Task, address: str) -> dict[str, str]:
 
     ``ray.init()`` in a recipe finds the sweep's Ray.
     """
-    kept = {n: v for n, v in os.environ.items() if not n.startswith("RAY_") or n.startswith("RAY_AUTH")}
+    kept = {n: v for n, v in os.environ.items() if not set_by_ray(n, v) or n.startswith("RAY_AUTH")}
     if not task.gpus:
         kept["CUDA_VISIBLE_DEVICES"] = ""
     group = ray.util.get_current_placement_group()

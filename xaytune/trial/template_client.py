@@ -23,7 +23,7 @@ from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import portable
 
-__all__ = ["Template", "TemplateError", "start_template", "words_for_exit"]
+__all__ = ["Template", "TemplateError", "set_by_ray", "start_template", "words_for_exit"]
 
 # A template that is asked to end is given so long.
 _EXIT_S = 5.0
@@ -212,6 +212,11 @@ def words_for_exit(code: int) -> str:
         return f"killed by signal {-code}"
 
 
+def set_by_ray(name: str, value: str) -> bool:
+    """Whether a variable of the environment is one that a process of Ray has for itself."""
+    return name.startswith("RAY_") or (name == "PYTHONBREAKPOINT" and value.startswith("ray."))
+
+
 def _address(task: Task) -> str:
     """Returns the address of a run's template on this node, for processes that see the same files and packages."""
     name = f"xaytune-{task.run_id}-{os.getuid()}-{kernel.namespace():x}-{zlib.crc32(sys.prefix.encode()):x}"
@@ -220,7 +225,7 @@ def _address(task: Task) -> str:
 
 def _environment(task: Task) -> dict[str, str]:
     """Returns what the template is started with: what a process of Ray has for itself is left out."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {name: value for name, value in os.environ.items() if not set_by_ray(name, value)}
     if not task.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment | _ENVIRONMENT
