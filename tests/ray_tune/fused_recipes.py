@@ -77,6 +77,13 @@ def saving(config: dict[str, Any], trial: Trial) -> TrainState:
     return trainer.fit()
 
 
+def interrupted(config: dict[str, Any], trial: Trial) -> TrainState:
+    """As above, but slow until a file says that the sweep was interrupted: that comes in time, however late."""
+    if not (trial.checkpoint_dir.parents[1] / "interrupted").exists():
+        trial.callbacks.on("step_end")(lambda state: time.sleep(0.1))
+    return saving(config, trial)
+
+
 def ends_badly(config: dict[str, Any], trial: Trial) -> TrainState:
     """One trial raises, one diverges, and none of the others is to take notice; else they train for long."""
     trainer = trainer_for({**config, "x": 1e200} if trial.number == 3 else config, trial, num_epochs=1000)

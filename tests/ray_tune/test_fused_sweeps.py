@@ -148,12 +148,13 @@ def test_a_fused_sweep_that_was_interrupted_continues_as_if_it_had_not_been(
     run: Run, alone: Results, tmp_path: Path
 ) -> None:
     spec, journal = tmp_path / "fused.yaml", tmp_path / "fused" / FILE_NAME
-    options = {**OPTIONS, "recipe": "tests.ray_tune.fused_recipes:saving", "num_samples": 12, "fused": 8}
+    options = {**OPTIONS, "recipe": "tests.ray_tune.fused_recipes:interrupted", "num_samples": 12, "fused": 8}
     spec.write_text(json.dumps(options))  # JSON is YAML
     process = start(["run", str(spec)], tmp_path)
     wait_for(journal, 27, process)
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
+    (tmp_path / "fused" / "interrupted").touch()
     interrupted = Results(tmp_path / "fused").sweep
     assert interrupted.state == "interrupted"
     assert interrupted.counts()["paused"] >= 2

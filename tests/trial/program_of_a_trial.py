@@ -26,7 +26,7 @@ arguments = parser.parse_args()
 torch.set_num_threads(1)
 seed_everything(arguments.seed)
 trial = xaytune.current_trial()
-trial._saves._cadence = Cadence(0.0, trial.discard)  # at each step, as the contract asks for
+trial._saves.cadence = Cadence(0.0, trial.discard)  # at each step, as the contract asks for
 taken = 0
 
 

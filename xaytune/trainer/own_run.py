@@ -247,7 +247,7 @@ class OwnRun:
         if not loop.cut and (loop.over or self.state.should_stop):
             self._save()
         self._fire("epoch_end")
-        if not loop.cut and (self.state.should_stop or self.saves.due()):
+        if not loop.cut and (self.state.should_stop or self.saves.cadence.due()):
             self._save(asked=self.state.should_stop)
 
     def _finish_loop(self) -> None:
@@ -264,7 +264,7 @@ class OwnRun:
             self.count({})
         steps.finish_body()
         self.settle()
-        if not self.state.should_stop and self.saves.due():
+        if self.saves.cadence.due() and not self.state.should_stop:
             self._save(asked=False)
 
     def _cut(self, loop: EpochLoop) -> None:
@@ -326,13 +326,12 @@ def measured(name: str, value: Any) -> Any:
     Raises:
         TypeError: It is no number.
     """
-    number = value
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        if not value.is_cpu:
-            return value.detach().reshape(()) if value.dim() else value.detach()
-        number = value.item()
-    elif getattr(value, "size", None) == 1 and hasattr(value, "item"):  # numpy's
-        number = value.item()
+    if isinstance(value, torch.Tensor) and not value.is_cpu and value.numel() == 1:
+        return value.detach().reshape(()) if value.dim() else value.detach()
+    try:
+        number = value.item() if hasattr(value, "item") else value  # torch's and numpy's
+    except (RuntimeError, ValueError):  # of more than one element
+        number = value
     if isinstance(number, (bool, int, float)):
         return number
     shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""

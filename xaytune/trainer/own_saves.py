@@ -23,6 +23,9 @@ _KIND: Final = "loop of one's own"
 class Saves:
     """Writes and reads the checkpoints of one run.
 
+    Attributes:
+        cadence: When a save is due that nothing but the time asks for.
+
     Args:
         trial: Whose they are; without a folder of its own nothing is saved or restored.
         every_s: Seconds between two saves that nothing but the time asks for, at least.
@@ -30,7 +33,7 @@ class Saves:
 
     def __init__(self, trial: RunContext, every_s: float) -> None:
         self._trial = trial
-        self._cadence = Cadence(every_s, trial.discard)
+        self.cadence = Cadence(every_s, trial.discard)
         self._things: dict[str, Any] | None = None
         self._hyperparameters: dict[str, list[dict[str, Any]]] = {}
 
@@ -51,10 +54,6 @@ class Saves:
     def wanted(self) -> bool:
         """Whether the run is saved at all: without what is trained, a checkpoint would be worth nothing."""
         return self._things is not None and self._trial.checkpoint_dir is not None
-
-    def due(self) -> bool:
-        """Whether it is time to save."""
-        return self._cadence.due() and self.wanted
 
     @cached_property
     def newest(self) -> dict[str, Any] | None:
@@ -107,7 +106,7 @@ class Saves:
         """
         assert self._folder is not None
         assert self._things is not None
-        with self._cadence.saving():
+        with self.cadence.saving():
             state = {
                 "kind": _KIND,
                 "kept": Kept(self._things).state_dict(),
@@ -115,7 +114,7 @@ class Saves:
                 **progress,
             }
             path = self._folder.save(state, global_step)
-        self._cadence.wrote(path, asked=asked)
+        self.cadence.wrote(path, asked=asked)
         return path
 
     @cached_property

@@ -31,11 +31,10 @@ def capture(generators: Sequence[Generator] = ()) -> dict[str, Any]:
     Returns:
         Tensors and plain values only, so that it can be loaded with ``weights_only=True``.
     """
-    version, internal, gauss_next = random.getstate()
     legacy = np.random.get_state(legacy=False)
     assert isinstance(legacy, dict)
     return {
-        "python": (version, list(internal), gauss_next),
+        "python": _in_tensors(random.getstate()),
         "numpy": {
             "bit_generator": legacy["bit_generator"],
             "key": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
@@ -55,8 +54,7 @@ def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None
     Raises:
         ValueError: It was taken from more generators than are given.
     """
-    version, internal, gauss_next = state["python"]
-    random.setstate((version, tuple(internal), gauss_next))
+    random.setstate(_as_python_has_it(state["python"]))
     numpy_state = state["numpy"]
     np.random.set_state(
         {
@@ -93,9 +91,9 @@ def _state_of(generator: Generator) -> Any:
         return generator.get_state()
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
-    return (
-        generator.get_state(legacy=False) if isinstance(generator, np.random.RandomState) else generator.getstate()
-    )
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state(legacy=False)
+    return _in_tensors(generator.getstate())
 
 
 def _put(generator: Generator, state: Any) -> None:
@@ -106,5 +104,15 @@ def _put(generator: Generator, state: Any) -> None:
     elif isinstance(generator, np.random.RandomState):
         generator.set_state(state)
     else:
-        version, internal, gauss_next = state
-        generator.setstate((version, tuple(internal), gauss_next))
+        generator.setstate(_as_python_has_it(state))
+
+
+def _in_tensors(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The state of python's generator; its 625 numbers are read much faster as a tensor than one by one."""
+    version, internal, gauss_next = state
+    return version, torch.from_numpy(np.fromiter(internal, np.int64, len(internal))), gauss_next
+
+
+def _as_python_has_it(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    version, internal, gauss_next = state
+    return version, tuple(torch.as_tensor(internal).tolist()), gauss_next  # a list in older checkpoints
