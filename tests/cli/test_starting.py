@@ -165,6 +165,17 @@ def test_check_tells_which_parameters_a_command_does_not_name(tmp_path: Path) ->
         )
         return xaytune("check", tmp_path / "s.yaml").output
 
-    assert "the command does not name model.width, model.depth: write {model.width}" in told("python t.py {lr}")
+    assert "the command does not name model.width, model.depth: write {model.width}" in told("python -m t {lr}")
     for whole in ("{lr} {model}", "{args}", "{overrides}", "--config {config_file}"):
-        assert "does not name" not in told(f"python t.py {whole}")
+        assert "does not name" not in told(f"python -m t {whole}")
+
+
+def test_check_tells_of_a_script_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = "{command: 'python -u train.py {x}', metric: score, mode: max, space: {x: {uniform: [0, 1]}}}"
+    (tmp_path / "s.yaml").write_text(spec)
+    refused = xaytune("check", "s.yaml")
+    assert refused.exit_code == 2
+    assert f"command: there is no script 'train.py' in {tmp_path}: give its path from there" in refused.stderr
+    (tmp_path / "train.py").touch()
+    assert xaytune("check", "s.yaml").exit_code == 0

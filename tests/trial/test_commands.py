@@ -23,6 +23,7 @@ from xaytune.testing.training import JudgedRun, TrainingContract
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
 from xaytune.trial.command import CommandRun, follow
+from xaytune.trial.output import file_of
 from xaytune.trial.command_process import Program, ProgramLostError
 from xaytune.trial.lines import checkpoint_of
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
@@ -209,6 +210,13 @@ def test_the_exit_code_of_a_program_says_whether_it_failed(tmp_path: Path) -> No
     line = '{{"epoch": 1, "score": 1}}'
     ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >&$XAYTUNE_FD; exit 3' '{line}'")
     assert (ended.status, ended.reason, ended.epoch) == ("failed", "the program ended with exit code 3", 1)
+
+
+def test_a_program_that_failed_is_quoted_with_the_last_line_that_it_printed(tmp_path: Path) -> None:
+    output = tmp_path / "run-sweep" / file_of(0)
+    output.parent.mkdir(parents=True)
+    ended = run_alone(tmp_path, f"sh -c 'exec >{output} 2>&1; echo begins; echo no such data >&2; exit 3'")
+    assert ended.reason == "the program ended with exit code 3; it printed 'no such data'"
 
 
 def test_a_program_may_report_every_third_epoch(tmp_path: Path) -> None:

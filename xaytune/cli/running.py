@@ -237,16 +237,15 @@ def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
     loaded = load_spec(spec, parse_assignments(assignments))
 
     from xaytune.report.plan import first_configurations, plan, samples
-    from xaytune.sweep.command import no_program
     from xaytune.sweep.gpus import count_gpus, unused_gpus
     from xaytune.sweep.references import check_references
-    from xaytune.trial.command_process import is_there
+    from xaytune.trial.command_process import what_is_missing
     from xaytune.trial.trackers.tracking import problems_of
 
     with locating(spec):
         check_references(loaded.recipe, loaded.callbacks, loaded.setup)
-        if loaded.command is not None and not is_there(program := loaded.command.words[0]):
-            raise SpecError([no_program(program)])
+        if loaded.command is not None and (missing := what_is_missing(loaded.command)) is not None:
+            raise SpecError([missing])
         if problems := problems_of(loaded.trackers):
             raise SpecError(problems)
         configs = first_configurations(loaded, _SAMPLES)

@@ -23,9 +23,10 @@ def plan(spec: SweepSpec) -> str:
         ", ".join(f"{name} {amount:g}" for name, amount in bundle.items()) for bundle in spec.bundles
     )
     curves = isinstance(spec.scheduler, CurvesSpec)
-    at_once = spec.max_concurrent_trials or "as many as there is room for"
+    most = spec.max_concurrent_trials
+    at_once = f"{most} at once" if most else "as many at once as there is room for"
     lines = [
-        f"trials      {_count(spec)}, {at_once} at once; each reserves {resources}",
+        f"trials      {_count(spec)}, {at_once}; each reserves {resources}",
         f"search      {'curves' if curves else spec.search.algorithm}, seed {spec.search.seed}",
         f"metric      {spec.metric}, {spec.mode}",
     ]

@@ -122,7 +122,7 @@ def _checkpoint(trial: TrialRecord) -> list[str]:
     return [
         f"  checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
         f"  the best value was at step {trial.best.global_step}, where no checkpoint was saved. To keep the best: "
-        "SaveBest in a Trainer;",
+        "SaveBest in a Trainer, ModelCheckpoint in Lightning;",
         "  in any other loop, write the model itself to trial.checkpoint_dir where its value is the best so far",
     ]
 

@@ -26,7 +26,7 @@ from xaytune.errors import Problem, nearest
 from xaytune.sweep.space import Space, dotted, value_at
 from xaytune.sweep.values import reference_to, text
 
-__all__ = ["Command", "config_text", "no_program"]
+__all__ = ["Command", "config_text"]
 
 _WHOLE_WORDS = ("args", "overrides")
 _PLACES = ("config_file", "folder")
@@ -136,11 +136,6 @@ class Command:
 
     def _names(self) -> list[str]:
         return [match[1] for word in self.words for match in _NAME.finditer(word) if match[1] is not None]
-
-
-def no_program(name: str) -> Problem:
-    """Words that what a command names is not there."""
-    return Problem(("command",), f"there is no program {name!r} that can be started: install it, or give its path")
 
 
 def config_text(config: Mapping[str, Any]) -> str:

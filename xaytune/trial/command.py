@@ -234,7 +234,14 @@ def _check_exit(code: int, stopped: bool, said: Callable[[], str]) -> None:
         return
     if code < 0:
         raise ProgramLostError(-code)
-    raise ProgramFailedError(Failure("error", f"the program ended with exit code {code}", said()))
+    raise ProgramFailedError(_failure(code, said()))
+
+
+def _failure(code: int, said: str, when: str = "") -> Failure:
+    """How a program failed: by its exit code, and the last line that it printed."""
+    last = said.strip().rpartition("\n")[2]
+    printed = f"; it printed {last!r:.300}" if last else ""
+    return Failure("error", f"the program ended{when} with exit code {code}{printed}", said)
 
 
 class _Relay:
@@ -301,12 +308,13 @@ class _Relay:
             return ended, rows
         if code < 0:
             raise ProgramLostError(-code)
-        before = " before its trial did" if ended is None else ""
-        error = f"the program ended{before} with exit code {code}"
-        failure = Failure("error", error, _said(self._task, self._assignment))
+        when = " before its trial did" if ended is None else ""
+        failure = _failure(code, _said(self._task, self._assignment), when)
         if ended is not None:
-            return dataclasses.replace(ended, status="failed", reason=error, failure=failure, due=False), rows
-        return Ended(**nothing_new(self._last), status="failed", reason=error, failure=failure), rows
+            return dataclasses.replace(
+                ended, status="failed", reason=failure.error, failure=failure, due=False
+            ), rows
+        return Ended(**nothing_new(self._last), status="failed", reason=failure.error, failure=failure), rows
 
 
 def _tell(channel: Channel, said: StopRequest | str) -> None:

@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from xaytune.errors import Problem
+from xaytune.sweep.command import Command
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
 from xaytune.trial.messages import Failure
 
-__all__ = ["ADDRESS", "Program", "ProgramFailedError", "ProgramLostError", "is_there"]
+__all__ = ["ADDRESS", "Program", "ProgramFailedError", "ProgramLostError", "what_is_missing"]
 
 # The variable of the environment that tells a program where its trial is.
 ADDRESS = "XAYTUNE_TRIAL"
@@ -182,9 +184,19 @@ class Program:
         self._selector.unregister(self._exit)
 
 
-def is_there(program: str) -> bool:
-    """Tells whether there is a program of a name, or a path."""
-    return shutil.which(program, path=_path()) is not None
+def what_is_missing(command: Command) -> Problem | None:
+    """Says what a command names that is not there: its program, or the script that python is to run."""
+    program, *arguments = command.words
+    if "{" in program:
+        return None
+    if shutil.which(program, path=_path()) is None:
+        words = f"there is no program {program!r} that can be started: install it, or give its path"
+        return Problem(("command",), words)
+    script = next((word for word in arguments if not word.startswith("-")), "")
+    of_python = os.path.basename(program).startswith("python") and script.endswith(".py")
+    if of_python and "{" not in script and not os.path.exists(script):
+        return Problem(("command",), f"there is no script {script!r} in {os.getcwd()}: give its path from there")
+    return None
 
 
 def _path() -> str:

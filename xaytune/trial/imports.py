@@ -14,10 +14,10 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 
 from xaytune.errors import Problem
-from xaytune.sweep.command import Command, no_program
+from xaytune.sweep.command import Command
 from xaytune.sweep.references import use_import_paths
 from xaytune.sweep.spec import reference_name
-from xaytune.trial.command_process import is_there
+from xaytune.trial.command_process import what_is_missing
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
@@ -101,9 +101,8 @@ class Imports:
         self.problems += problems_of(self.task.trackers)
 
     def _look_for(self, command: Command) -> None:
-        program = command.words[0]
-        if "{" not in program and not is_there(program):
-            self.problems.append(no_program(program))
+        if (missing := what_is_missing(command)) is not None:
+            self.problems.append(missing)
 
     def _load(self, named: Named) -> None:
         problems = problems_of(named)

@@ -16,6 +16,7 @@ from tests.benchmarks.search.curves import FULL_TRAININGS, LCBENCH_OPEN, LcBench
 from tests.benchmarks.search.loop import play
 from tests.benchmarks.search.methods import METHODS
 from tests.benchmarks.search.results import OURS, Kept, Run, table
+from xaytune.sweep.time_axis import levels_of
 
 __all__ = ["main"]
 
@@ -33,7 +34,7 @@ class _Source:
         max_t: Epochs of a full training.
         methods: Names of methods.
         seeds: How many.
-        grace_period: When methods may stop a trial first.
+        grace_period: When a method, by its name, may stop a trial first.
         trouble: What makes the curves harder to read.
     """
 
@@ -42,7 +43,7 @@ class _Source:
     max_t: int
     methods: Sequence[str]
     seeds: int
-    grace_period: int
+    grace_period: Callable[[str], int]
     trouble: Trouble | None
 
 
@@ -71,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, help="by default 5 of --real, 2 of --data")
     parser.add_argument("--workers", type=int, nargs="+", default=[4], help="peers run with the first number")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="by default four of --real, or all")
-    parser.add_argument("--grace-period", type=int, help="by default 1 of --real, 3 of --data")
+    parser.add_argument(
+        "--grace-period", type=int, help="by default 3 of --data; of --real what each has by default"
+    )
     parser.add_argument("--noise", type=float, default=0.3, help="of --data: deviation of an accuracy, %%")
     parser.add_argument("--diverging", type=float, default=0.0, help="of --data: share that diverges")
     parser.add_argument("--random", type=int, default=100, help="of --real: trainings that regret is relative to")
@@ -87,7 +90,7 @@ def _lcbench(options: argparse.Namespace) -> _Source:
         max_t=LcBench.max_t,
         methods=list(METHODS),
         seeds=2,
-        grace_period=3,
+        grace_period=lambda method: 3,
         trouble=Trouble(options.noise, options.diverging),
     )
 
@@ -105,7 +108,7 @@ def _real(folder: Path, random: int) -> _Source:
         max_t=EPOCHS,
         methods=REAL_METHODS,
         seeds=5,
-        grace_period=1,
+        grace_period=lambda method: levels_of(None, EPOCHS)[0] if method == OURS else 1,
         trouble=None,
     )
 
@@ -125,7 +128,7 @@ def _runs(source: _Source, options: argparse.Namespace) -> Iterator[Run]:
                         noise=trouble.noise,
                         diverging=trouble.diverging,
                         epochs=round(source.max_t * FULL_TRAININGS * options.share),
-                        grace_period=options.grace_period or source.grace_period,
+                        grace_period=options.grace_period or source.grace_period(method),
                     )
 
 
