@@ -79,9 +79,9 @@ class Loop:
             self.callbacks.fire("step_end", self.state)
         return self
 
-    def evaluate(self, score: Any) -> Loop:
+    def evaluate(self, value: Any, name: str = "score") -> Loop:
         self.callbacks.fire("eval_start", self.state)
-        self.state.metrics["score"] = score
+        self.state.metrics[name] = value
         self.callbacks.fire("eval_end", self.state)
         return self
 

@@ -23,10 +23,10 @@ from xaytune.testing.training import JudgedRun, TrainingContract
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
 from xaytune.trial.command import CommandRun, follow
-from xaytune.trial.output import file_of
 from xaytune.trial.command_process import Program, ProgramLostError
 from xaytune.trial.lines import checkpoint_of
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
+from xaytune.trial.output import file_of
 
 HERE = Path(__file__).parent
 

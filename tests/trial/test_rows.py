@@ -56,6 +56,16 @@ def test_what_is_no_number_is_left_out_and_named_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_metric_that_evaluations_do_not_give_is_told_after_the_first_epoch_that_has_one(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path, heartbeat_s=0).start()
+    loop.steps(2, loss=1.0).end_epoch()
+    assert not any(message.notes for message, _ in loop.told)
+    loop.steps(2, loss=1.0).evaluate(0.5, "scores").end_epoch().steps(1)
+    assert [note for message, _ in loop.told for note in message.notes] == [
+        "an epoch was evaluated, and 'score' is not among its metrics; did you mean 'scores'?"
+    ]
+
+
 def test_heartbeats_are_sent_by_the_training_and_every_row_is_told_once(tmp_path: Path) -> None:
     loop = Loop("epoch", (), tmp_path, heartbeat_s=0).start()
     while len(loop.told) < 3:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xaytune.errors import nearest
 from xaytune.records.history import Row
 from xaytune.records.state import Best
 from xaytune.sweep.objective import Objective
@@ -54,6 +55,7 @@ class Untold:
         self._begun = time.monotonic()
         self._row = Row(0, 0, 0, {})  # of the last step
         self._trained = False  # whether this attempt has a row
+        self._evaluated = False  # whether it was evaluated
         self._notes: list[str] = []
         self._noted: set[str] = set()
 
@@ -93,10 +95,18 @@ class Untold:
         A run that was broken off between a step and its evaluation makes that where it resumes: its row was told
         by the attempt before, and is told again.
         """
+        self._evaluated = True
         if not self._trained and self._row.global_step == state.global_step > 0:
             self._row = Row(0, 0, state.global_step - 1, {})
             self.resumed_at = state.global_step - 1
         self.amend_step(state)
+
+    def look_for_metric(self, state: TrainState) -> None:
+        """Notes, at the end of an epoch, that evaluations do not give the metric of the sweep."""
+        metric = self._objective.metric
+        if self._evaluated and metric not in state.metrics:
+            known = nearest(metric, state.metrics)
+            self.note(f"an epoch was evaluated, and {metric!r} is not among its metrics; {known}")
 
     def newest_row(self) -> Row:
         """Returns the row of the last step, as it stood when the step ended."""

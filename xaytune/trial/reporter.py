@@ -249,6 +249,7 @@ class Reporter:
             return
         self.state = state
         self.untold.amend_step(state)
+        self.untold.look_for_metric(state)
         stopping = self.stopping
         stopped = stopping.cut_by_evaluation_at == state.global_step
         self.untold.epochs.end(state, cut=stopping.cut_at == state.global_step, cut_by_evaluation=stopped)
