@@ -65,7 +65,9 @@ class CurveModel:
     def compare(self, trial: Trial | None, candidates: Coordinates, planned: Sequence[Coordinates]) -> Verdict:
         """Compares a trial with configurations that have not been tried.
 
-        Each is asked about at the level after its next: a new one at its second.
+        The best of these is the one that promises most at the latest level of which something is known: an early
+        one would favour what starts fast. It is compared with the trial by what each promises at the level after
+        its next, a new one at its second.
 
         Args:
             trial: The trial that has just reached a level; None to compare the candidates alone.
@@ -77,20 +79,25 @@ class CurveModel:
         """
         level_after = self._progress.level_after
         process, best = self._condition(trial, planned)
-        new = self._inputs(candidates, [level_after(0, 2)] * len(candidates))
-        promises = log_expected_improvement(*process.posterior(new, _numbers([NEW_TRIAL] * len(new))), best)
-        own, predicted, asked = -math.inf, {}, level_after(0, 2)
+
+        def promises(new: Coordinates, time: int) -> Coordinates:
+            x = self._inputs(new, [time] * len(new))
+            return log_expected_improvement(*process.posterior(x, _numbers([NEW_TRIAL] * len(new))), best)
+
+        instead, promise = None, -math.inf
+        if len(candidates):
+            instead = int(promises(candidates, self._progress.known_level()).argmax())
+            promise = float(promises(candidates[[instead]], level_after(0, 2))[0])
+        own, predicted = -math.inf, {}
         if trial is not None:
-            asked = level_after(trial.time, 2)
-            times = [asked, level_after(trial.time), self._progress.max_t]
+            times = [level_after(trial.time, 2), level_after(trial.time), self._progress.max_t]
             ahead = self._inputs([trial.features] * len(times), times)
             mean, deviation = process.posterior(ahead, _numbers([trial.number] * len(times)))
             own = float(log_expected_improvement(mean[:1], deviation[:1], best)[0])
             predicted = {time: self._in_scores(m, d) for time, m, d in zip(times, mean, deviation, strict=True)}
-        instead = int(promises.argmax()) if len(promises) else None
         return Verdict(
             instead=instead,
-            candidate_promise=-math.inf if instead is None else float(promises[instead]),
+            candidate_promise=promise,
             own_promise=own,
             best=float(self.observations.scores_at([best])[0]),
             predicted=dict(sorted(predicted.items())),

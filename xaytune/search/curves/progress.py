@@ -18,6 +18,8 @@ FULL_EVERY = 3.5
 FEW = 8
 # It is among this share of the best at its level.
 BEST_SHARE = 0.1
+# Something is known of a level once so many trials have reached it.
+_ENOUGH = 3
 
 
 @dataclass
@@ -95,6 +97,11 @@ class Progress:
     def level_after(self, time: int, steps: int = 1) -> int:
         """Returns the level so many after a time; the last, where there are not as many."""
         return self.levels[min(bisect.bisect(self.levels, time) + steps - 1, len(self.levels) - 1)]
+
+    def known_level(self) -> int:
+        """Returns the latest level that some trials have reached, and the second at least."""
+        reached = [level for level, scores in self._scores.items() if len(scores) >= _ENOUGH]
+        return max(self.levels[max(reached, default=0)], self.level_after(0, 2))
 
     def choose(self, trial: Trial, *, closing: bool) -> bool:
         """Tells whether a trial is to train in full whatever the model says; it does so to its end.
