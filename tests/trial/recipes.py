@@ -27,7 +27,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.trial.world import RUNS, Net, cached, world
-from xaytune.trainer.callbacks import Event, TrainState
+from xaytune.trainer.callbacks import EVENTS, Event, TrainState
 from xaytune.trial.trial import Trial
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -285,6 +285,12 @@ def print_event(event: str, state: TrainState) -> None:
 def prints_its_world(config: dict[str, Any], trial: Trial) -> TrainState:
     print(torch.get_num_threads(), repr(os.environ.get("CUDA_VISIBLE_DEVICES")), torch.cuda.is_available())
     print(Path("/proc/self/oom_score_adj").read_text().strip(), "pyarrow" in sys.modules)
+    return loop(trial)
+
+
+def prints_what_is_looked_at(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Prints the events whose handlers look at more than metrics."""
+    print([event for event in EVENTS if not trial.callbacks.metrics_suffice(event)])
     return loop(trial)
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.campaigns import misbehaviour
 from tests.trial.conftest import Node, finish, is_gone
 from tests.trial.recipes import loop
+from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.messages import Ended, Heartbeat, Refused
 from xaytune.trial.template_client import TemplateError
@@ -54,6 +55,13 @@ def test_a_trial_uses_as_many_cpus_and_gpus_as_it_reserves_and_is_what_the_kerne
     node: Node, tmp_path: Path, cpus: float, threads: int
 ) -> None:
     assert node.train(tmp_path, "prints_its_world", cpus=cpus).output == f"{threads} '' False\n1000 False\n"
+
+
+@pytest.mark.parametrize("trackers", [(), (TrackerSpec(tracker="tensorboard"),)])
+def test_what_a_sweep_adds_to_a_trial_looks_at_metrics_alone(
+    node: Node, tmp_path: Path, trackers: tuple[TrackerSpec, ...]
+) -> None:
+    assert node.train(tmp_path, "prints_what_is_looked_at", trackers=trackers).output == "[]\n"
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])

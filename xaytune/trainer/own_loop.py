@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from xaytune.trainer import checkpoint_files, native
-from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, metrics_only
 from xaytune.trainer.own_run import OwnRun, fire_end, measured
 from xaytune.trainer.own_saves import Saves
 
@@ -69,9 +69,9 @@ class OwnLoop:
         self._run = OwnRun(self.callbacks, self._saves)
         self._open: TrainState | None = None  # of a run that has begun and not ended, whoever fires its events
         self._error_fired = False
-        self.callbacks.on("train_start")(self._note_start)
-        self.callbacks.on("error")(self._note_error)
-        self.callbacks.on("train_end")(self._note_end)
+        self.callbacks.on("train_start")(metrics_only(self._note_start))
+        self.callbacks.on("error")(metrics_only(self._note_error))
+        self.callbacks.on("train_end")(metrics_only(self._note_end))
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run. A trial uses it where a decision asks for a checkpoint."""

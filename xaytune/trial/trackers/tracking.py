@@ -13,7 +13,7 @@ from typing import Any
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import Row
 from xaytune.sweep.spec import TrackerSpec
-from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.trainer.callbacks import CallbackManager, Event, Handler, TrainState, metrics_only
 from xaytune.trial.metrics import capture, materialize
 from xaytune.trial.recipe import resolve
 from xaytune.trial.trackers.patience import Caller
@@ -147,11 +147,15 @@ class Tracking:
             callbacks: The trial's.
             newest_row: Returns the row of the last step.
         """
-        callbacks.on("step_end", last=True)(functools.partial(self._on_step_end, newest_row))
-        callbacks.on("eval_end", last=True)(self._on_evaluated)
-        callbacks.on("epoch_end", last=True)(self._on_epoch_end)
-        callbacks.on("error", last=True)(self._on_error)
-        callbacks.on("train_end", last=True)(self._on_evaluated)
+        handlers: dict[Event, Handler] = {
+            "step_end": functools.partial(self._on_step_end, newest_row),
+            "eval_end": self._on_evaluated,
+            "epoch_end": self._on_epoch_end,
+            "error": self._on_error,
+            "train_end": self._on_evaluated,
+        }
+        for event, handler in handlers.items():
+            callbacks.on(event, last=True)(metrics_only(handler))
 
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Gives the trackers what is left, and ends them."""
