@@ -22,7 +22,10 @@ def seed_everything(seed: int) -> None:
     """
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    if torch.accelerator.current_accelerator() is None:
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes milliseconds to note who calls it
+    else:
+        torch.manual_seed(seed)
 
 
 def capture(generators: Sequence[Generator] = ()) -> dict[str, Any]:
