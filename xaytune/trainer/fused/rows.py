@@ -230,8 +230,11 @@ class Own:
     def set_state(self, name: str, values: list[Tensor]) -> None:
         """Sets what the optimizer keeps; SGD keeps nothing of a group without momentum."""
         kept = self.state(name)
-        if None not in kept:
-            torch._foreach_copy_([tensor for tensor in kept if tensor is not None], values)
+        # Not `None in kept`: comparing a tensor with it is an error within torch, which then walks up the C stack.
+        # That is not whole in a greenlet, and once in a while the walk ends the process.
+        there = [tensor for tensor in kept if tensor is not None]
+        if len(there) == len(kept):
+            torch._foreach_copy_(there, values)
             return
         for parameter, own, value in zip(self.trained, kept, values, strict=True):
             if own is not None:
