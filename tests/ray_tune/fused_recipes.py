@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.cpp_backtrace import get_cpp_backtrace
 
 from tests.models import CLASSES, FEATURES, loader
 from xaytune import Trainer, TrainState, Trial, current_trial
@@ -75,6 +76,12 @@ def saving(config: dict[str, Any], trial: Trial) -> TrainState:
     trial.callbacks.on("train_start")(lambda state: print(f"from {state.global_step}", flush=True))
     trial.callbacks.on("epoch_end")(lambda state: trainer.save_checkpoint())
     return trainer.fit()
+
+
+def shows_its_stack(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Prints the stack that an error of torch would look at."""
+    print(get_cpp_backtrace(0, 64))
+    return trainer_for(config, trial, num_epochs=1).fit()
 
 
 def interrupted(config: dict[str, Any], trial: Trial) -> TrainState:

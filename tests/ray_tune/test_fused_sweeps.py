@@ -20,6 +20,7 @@ from xaytune.search.build import method_for
 from xaytune.search.method import Action, Decision, Result
 from xaytune.search.replay import replay
 from xaytune.sweep.spec import SweepSpec
+from xaytune.trial.output import file_of
 
 OPTIONS = {"metric": "eval_loss", "mode": "min", "space": {"x": {"loguniform": [0.001, 0.3]}, "drop": 0.2}}
 
@@ -142,6 +143,14 @@ def test_a_member_that_raises_or_diverges_ends_alone_and_a_budget_stops_the_othe
             assert trial.status == "stopped"
             assert "budget" in str(trial.stop_reason)
             assert trial.global_step in trial.checkpoints, "it can be continued"
+
+
+def test_an_error_of_torch_looks_at_no_stack_but_that_of_its_recipe(ray_here: None, tmp_path: Path) -> None:
+    results = sweep_of("shows_its_stack", tmp_path, num_samples=2, fused=2)
+    for trial in results.trials:
+        shown = (results.path / file_of(trial.number)).read_text()
+        assert "python frames" in shown
+        assert "greenlet" not in shown
 
 
 def test_a_fused_sweep_that_was_interrupted_continues_as_if_it_had_not_been(
