@@ -105,6 +105,15 @@ def test_an_attempt_that_says_what_it_trained_is_believed() -> None:
     assert state_of(log.events).trials[0].seconds == 17.5
 
 
+def test_a_trial_that_failed_is_believed_too_where_its_start_was_heard_of_late() -> None:
+    log = MemoryLog(SetClock())
+    begin(log)
+    trial(log, 0)
+    log.write("failure", 0, kind="error", error="", traceback="", retried=False)
+    end(log, 0, None, status="failed", seconds=4.0)
+    assert state_of(log.events).trials[0].seconds == 4.0
+
+
 def test_journals_of_the_first_version_tell_seconds_by_their_stamps() -> None:
     log = MemoryLog(clock := SetClock())
     begin(log)

@@ -86,7 +86,7 @@ class SweepState:
         if apply is not None:
             apply(event)
         if (trial := self.trials.get(event.get("trial", -1))) is not None:
-            over = event["event"] in ("end", "pause", "failure", "exploit")
+            over = event["event"] in ("end", "pause", "exploit") or event.get("retried", False)
             trial.hear(self._uptime.now, event.get("seconds"), over=over)
 
     @property
