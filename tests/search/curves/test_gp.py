@@ -8,7 +8,14 @@ from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from xaytune.search.curves.gp import NEW_TRIAL, GaussianProcess, Hyperparameters, fit, negative_log_posterior
+from xaytune.search.curves.gp import (
+    ALL_TRIALS,
+    NEW_TRIAL,
+    GaussianProcess,
+    Hyperparameters,
+    fit,
+    negative_log_posterior,
+)
 from xaytune.search.curves.lbfgs import minimise
 
 RNG = np.random.default_rng(0)
@@ -62,6 +69,18 @@ def test_its_posterior_is_that_of_scikit_learn_at_seen_trials_and_at_new_ones() 
     squared = ((X[:, None] - new[None, 4:]) ** 2) @ PARAMETERS.inverse_squared_lengthscales[:-1] + 0.5
     root = np.sqrt(5 * squared)
     np.testing.assert_allclose(covariance, 0.8 * np.exp(-root) * (1 + root + root**2 / 3), atol=1e-12)
+
+
+def test_what_a_configuration_is_worth_is_the_mean_of_all_its_trials() -> None:
+    process = GaussianProcess(PARAMETERS, X, TRIALS, Y)
+    at, trials = np.full((1000, 3), 0.4), np.arange(100, 1100)
+    known = PARAMETERS.covariance(X, TRIALS, X, TRIALS) + PARAMETERS.noise * np.eye(len(X))
+    seen = PARAMETERS.covariance(X, TRIALS, at, trials)
+    joint = PARAMETERS.covariance(at, trials, at, trials) - seen.T @ np.linalg.solve(known, seen)
+    (mean, deviation), one = (process.posterior(at[:1], np.array([of])) for of in (ALL_TRIALS, NEW_TRIAL))
+    assert mean == one[0]
+    assert deviation[0] ** 2 == pytest.approx(joint.mean(), rel=0.01)
+    assert deviation < 0.7 * one[1]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from xaytune.search.curves.lbfgs import minimise
 
-__all__ = ["NEW_TRIAL", "GaussianProcess", "Hyperparameters", "fit", "negative_log_posterior"]
+__all__ = ["ALL_TRIALS", "NEW_TRIAL", "GaussianProcess", "Hyperparameters", "fit", "negative_log_posterior"]
 
 Matrix = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
 # The number of a trial that there is not yet: it differs from every other.
 NEW_TRIAL = -1
+# The mean of all trials that a configuration could have: what it is worth, without the luck of one of them.
+ALL_TRIALS = -2
 
 _MIN_NOISE = 1e-6
 # A fit looks at no more values than these, evenly chosen: its time grows with the cube, what it gains does not.
@@ -94,7 +96,9 @@ class GaussianProcess:
         covariance = self._parameters.covariance(self._x, self._trials, x, trials)
         mean = covariance.T @ self._weights
         explained = self._inverse_root @ covariance
-        variance = self._parameters.scale - (explained * explained).sum(0)
+        # A mean of many varies as two of them do together.
+        apart = np.where(trials == ALL_TRIALS, self._parameters.inverse_squared_lengthscales[-1], 0.0)
+        variance = self._parameters.scale * _matern(apart)[0] - (explained * explained).sum(0)
         return mean, np.sqrt(np.maximum(variance, 1e-12))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xaytune.search.curves.acquisition import log_expected_improvement
 from xaytune.search.curves.axes import Coordinates
-from xaytune.search.curves.gp import NEW_TRIAL, GaussianProcess, Hyperparameters, fit
+from xaytune.search.curves.gp import ALL_TRIALS, NEW_TRIAL, GaussianProcess, Hyperparameters, fit
 from xaytune.search.curves.observations import Observations
 from xaytune.search.curves.progress import Progress, Trial
 
@@ -66,8 +66,9 @@ class CurveModel:
         """Compares a trial with configurations that have not been tried.
 
         The best of these is the one that promises most at the latest level of which something is known: an early
-        one would favour what starts fast. It is compared with the trial by what each promises at the level after
-        its next, a new one at its second.
+        one would favour what starts fast. That is asked of a configuration, not of one trial of it: else those
+        beside the best one known would promise most for ever, for the luck that another trial may have. It is
+        compared with the trial by what each promises at the level after its next, a new one at its second.
 
         Args:
             trial: The trial that has just reached a level; None to compare the candidates alone.
@@ -80,14 +81,14 @@ class CurveModel:
         level_after = self._progress.level_after
         process, best = self._condition(trial, planned)
 
-        def promises(new: Coordinates, time: int) -> Coordinates:
+        def promises(new: Coordinates, time: int, of: int) -> Coordinates:
             x = self._inputs(new, [time] * len(new))
-            return log_expected_improvement(*process.posterior(x, _numbers([NEW_TRIAL] * len(new))), best)
+            return log_expected_improvement(*process.posterior(x, _numbers([of] * len(new))), best)
 
         instead, promise = None, -math.inf
         if len(candidates):
-            instead = int(promises(candidates, self._progress.known_level()).argmax())
-            promise = float(promises(candidates[[instead]], level_after(0, 2))[0])
+            instead = int(promises(candidates, self._progress.known_level(), ALL_TRIALS).argmax())
+            promise = float(promises(candidates[[instead]], level_after(0, 2), NEW_TRIAL)[0])
         own, predicted = -math.inf, {}
         if trial is not None:
             times = [level_after(trial.time, 2), level_after(trial.time), self._progress.max_t]
