@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from xaytune.trainer.indexed import IndexedBatch
+
 __all__ = ["BatchSize", "batch_size", "describe", "to_device"]
 
 _CONTAINERS = (tuple, list, Mapping)
@@ -18,7 +20,12 @@ BatchSize = Callable[[Any], "int | float | Tensor"]
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Moves every tensor of a batch to the device, in nested tuples, lists, dicts and dataclasses."""
+    """Moves every tensor of a batch to the device, in nested tuples, lists, dicts and dataclasses.
+
+    A batch that is not read yet is read.
+    """
+    if isinstance(batch, IndexedBatch):
+        batch = batch.read()
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, PackedSequence):  # a part of it has to stay on the CPU

@@ -9,70 +9,34 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-    default_collate,
-)
+from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from xaytune.trainer import random_state
+from xaytune.trainer.indexed import IndexedBatch, draws_at_its_beginning, indexed_batches, is_over_tensors
 from xaytune.trainer.random_state import Generator
 
 __all__ = ["ResumableLoader", "batches_of", "fingerprint", "generators_of", "with_workers_of_each_epoch"]
 
 logger = logging.getLogger(__name__)
 
-_SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
-
-def batches_of(loader: Iterable[Any], skip: int = 0) -> Iterator[Any]:
-    """Yields the batches of a loader but the first `skip`; over tensors, each is read by index at once.
+def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
+    """Yields the batches of a loader; over tensors, each is read by index at once.
 
     Order, bits and draws of random numbers are those of ``iter(loader)``, whichever way they are read.
     """
+    return (batch.read() for batch in indexed_batches(loader)) if is_over_tensors(loader) else iter(loader)
+
+
+def _unread(loader: Iterable[Any], skip: int = 0) -> Iterator[Any]:
+    """Yields the batches of a loader but the first `skip`; over tensors, unread."""
+    if is_over_tensors(loader):
+        return indexed_batches(loader, skip)
     batches = iter(loader)
     if skip:
         _pass_over(loader, batches, skip)
-    if _is_over_tensors(loader):
-        return _gathered(batches, loader.dataset.tensors, loader.pin_memory)  # type: ignore[attr-defined]
     return batches
-
-
-def _is_over_tensors(loader: Any) -> bool:
-    """Whether a batch is just rows of tensors: examples need not be read one by one and put together again."""
-    return (
-        type(loader) is DataLoader
-        and type(loader.dataset) is TensorDataset
-        and loader.num_workers == 0
-        and loader.batch_sampler is not None
-        and loader.collate_fn is default_collate
-        and all(tensor.layout is torch.strided and not tensor.is_quantized for tensor in loader.dataset.tensors)
-    )
-
-
-def _gathered(batches: Any, tensors: tuple[Tensor, ...], pin_memory: bool) -> Iterator[list[Tensor]]:
-    pin_memory = pin_memory and torch.accelerator.is_available()
-    on_device = tensors[0].device.type != "cpu"
-    while True:
-        try:
-            rows = np.array(batches._next_index(), dtype=np.int64)  # torch.tensor would take six times as long
-        except StopIteration:
-            return
-        index = torch.from_numpy(rows)
-        if on_device:  # without waiting for it
-            index = index.pin_memory().to(tensors[0].device, non_blocking=True)
-        batch = [tensor[index] for tensor in tensors]
-        yield [tensor.pin_memory() for tensor in batch] if pin_memory else batch
 
 
 def _pass_over(loader: Any, batches: Any, count: int) -> None:
@@ -88,11 +52,6 @@ def _pass_over(loader: Any, batches: Any, count: int) -> None:
         logger.warning("train_loader loads %d batches that were trained already, to resume: %s", count, why)
     for _ in itertools.islice(batches, count):
         pass
-
-
-def _draws_at_its_beginning(loader: Any) -> bool:
-    """Whether the order of an epoch is drawn with its first batch, or from a generator of its own."""
-    return type(loader.batch_sampler) is BatchSampler and type(loader.sampler) in _SAMPLERS
 
 
 def with_workers_of_each_epoch(loader: Any) -> Any:
@@ -186,7 +145,7 @@ class ResumableLoader:
         )
         self._unsaved = [] if self._keeps_its_place else [o for o in _owners(loader) if not _has_state(o)]
         self._counts = _counts(self._unsaved)
-        self._draws_always = not (_is_over_tensors(loader) and _draws_at_its_beginning(loader))
+        self._draws_always = not (is_over_tensors(loader) and draws_at_its_beginning(loader))
         size = getattr(loader, "batch_size", None)
         self._batch_size = size if isinstance(size, int) and not self._keeps_its_place else None
         self._epoch_start: dict[str, Any] | None = None
@@ -195,6 +154,10 @@ class ResumableLoader:
 
     def epoch(self) -> Iterator[Any]:
         """Yields the batches of an epoch, or what is left of one that is not finished."""
+        return (batch.read() if isinstance(batch, IndexedBatch) else batch for batch in self.unread_epoch())
+
+    def unread_epoch(self) -> Iterator[Any]:
+        """Yields the same, but those of a loader over tensors as :class:`IndexedBatch`."""
         self._loaded, self.draws = self._trained, True
         return self._walk()
 
@@ -203,7 +166,7 @@ class ResumableLoader:
             batches = self._ask_for_its_place()
         elif self._epoch_start is None or self._trained == 0:
             self._epoch_start = self._capture()
-            batches = batches_of(self._loader)
+            batches = _unread(self._loader)
         else:
             batches = self._return_to_place(self._epoch_start)
         for batch in batches:
@@ -243,7 +206,7 @@ class ResumableLoader:
         dataset: list[Any] = [owner for owner in self._stateful if owner is getattr(self._loader, "dataset", None)]
         datasets_now = [owner.state_dict() for owner in dataset]
         self._load(self._stateful, epoch_start.get("stateful", []))
-        batches = batches_of(self._loader, skip=self._trained)
+        batches = _unread(self._loader, skip=self._trained)
         # A sampler is where it was by having been walked; a dataset was not read again.
         self._load(dataset, datasets_now)
         random_state.restore(now, self.generators)

@@ -11,6 +11,7 @@ from typing import Any
 from xaytune.trainer import checkpoint
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.data import fingerprint
+from xaytune.trainer.plain import is_surely_read_again
 
 __all__ = ["CheckpointFolder"]
 
@@ -56,7 +57,7 @@ class CheckpointFolder:
         return cls(folder, run, (), fingerprint(train_loader), _delete, resume=resume)
 
     def save(self, state: dict[str, Any], global_step: int) -> Path:
-        """Writes a checkpoint, reads it back the first time, and returns its path.
+        """Writes a checkpoint, and returns its path. The first is read back, if that is not sure to succeed.
 
         Raises:
             TypeError: The state holds something that could not be read again.
@@ -66,7 +67,7 @@ class CheckpointFolder:
         path = checkpoint.path_for(self._path, global_step)
         whose = {"name": self._run, "data": self._data, "saves": self._saves + 1}
         checkpoint.save(state | {"run": whose}, path)
-        if not self._wanted:
+        if not self._wanted and not is_surely_read_again(state):
             checkpoint.load(path)
         self._saves += 1
         self._wanted[path] += 1

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-__all__ = ["ARRAY_GLOBALS", "number", "plain", "plain_metrics"]
+__all__ = ["ARRAY_GLOBALS", "is_surely_read_again", "number", "plain", "plain_metrics"]
 
 _KEPT_AS_THEY_ARE: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, torch.device, torch.dtype, torch.Size}
@@ -45,6 +45,18 @@ def plain(value: Any, name: str = "the state") -> Any:
             f"{name}{place} is of the type {refused.kind}, which a checkpoint cannot hold: it holds tensors, "
             "arrays, numbers, strings, and dicts, lists, tuples and sets of them"
         ) from None
+
+
+def is_surely_read_again(value: Any) -> bool:
+    """Whether a plain value holds nothing but torch's own dense tensors and python's own values."""
+    kind = type(value)
+    if kind in _KEPT_AS_THEY_ARE:
+        return True
+    if kind in (torch.Tensor, torch.nn.Parameter):
+        return value.layout is torch.strided and not (value.is_quantized or value.is_meta)
+    if kind in (dict, OrderedDict):
+        return all(is_surely_read_again(item) for item in value.values())
+    return kind in (list, tuple) and all(map(is_surely_read_again, value))
 
 
 class _RefusedError(Exception):

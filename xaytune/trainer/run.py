@@ -244,7 +244,7 @@ class Run:
         if state.step > 0:
             yield from self._evaluate_after_step()  # a run that was broken off between a step and its evaluation
         exhausted = False
-        batches = data.epoch()
+        batches = data.unread_epoch()
         while not self._over() and not exhausted:
             exhausted = not (yield from self._train_step(batches))
         require(

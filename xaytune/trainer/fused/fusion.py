@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from xaytune.trainer.batches import to_device
 from xaytune.trainer.fused.group import FEWEST, Asked, Group
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member, Randomness, States
@@ -293,11 +292,9 @@ class Fusion:
     def _window(self, member: Member) -> list[Any]:
         """Loads the batches of a step."""
         step: Step = member.request
-        stepper, _, parts = workings(member.run)
-        if parts.data.draws:
+        if workings(member.run).parts.data.draws:
             member.enter()
-        window = list(step.batches)
-        return window if stepper.device.type == "cpu" else [to_device(batch, stepper.device) for batch in window]
+        return list(step.batches)
 
     def _tolerance(self, member: Member) -> float:
         stepper = workings(member.run).stepper

@@ -174,7 +174,7 @@ class Group:
         several, expected = asked.steps[0].window > 1, asked.steps[0].expected
         for at, batches in enumerate(zip(*asked.windows, strict=True)):
             masks = self._draw(asked, taken, at)
-            passed = self._program.train(parameters, others, stack(batches), masks)
+            passed = self._program.train(parameters, others, to_device(stack(batches), taken.values.device), masks)
             passes.append(passed)
             losses = passed.values["loss"]
             if several:
@@ -200,7 +200,7 @@ class Group:
         """Draws the masks of the pass over one batch of the window."""
         needed = self._masks.get(asked.shapes[at])
         if needed is None:
-            needed = self._program.learn_masks(taken, asked.windows[0][at])
+            needed = self._program.learn_masks(taken, to_device(asked.windows[0][at], taken.values.device))
             self._masks[asked.shapes[at]] = needed
         if not needed:
             return []

@@ -18,6 +18,7 @@ from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.fused.dropout import Mask, Masks
 from xaytune.trainer.fused.keys import INTERNAL, NotFusedError
 from xaytune.trainer.fused.rows import Layout, Taken
+from xaytune.trainer.indexed import IndexedBatch, read_stacked
 from xaytune.trainer.objective import Objective
 from xaytune.trainer.run import Run, workings
 
@@ -187,6 +188,8 @@ class Program:
 
 def signature(batch: Any) -> Hashable:
     """Returns what must be the same for batches to be stacked: all but the numbers in their tensors."""
+    if isinstance(batch, IndexedBatch):
+        return batch.signature()
     if type(batch) is list and all(type(part) is Tensor for part in batch):  # as a loader over tensors has them
         return tuple([(part.shape, part.dtype) for part in batch])
     flat, structure = tree_flatten(batch)
@@ -247,6 +250,11 @@ def _equal(one: Any, other: Any) -> bool:
 
 def stack(batches: Sequence[Any]) -> Any:
     """Returns batches as one batch of tensors (members, ...)."""
+    if all(isinstance(batch, IndexedBatch) for batch in batches):
+        tensors = batches[0].tensors
+        if all(a is b for batch in batches for a, b in zip(batch.tensors, tensors, strict=True)):
+            return read_stacked(batches)
+        batches = [batch.read() for batch in batches]
     if all(type(batch) is list and all(type(part) is Tensor for part in batch) for batch in batches):
         return [torch.stack(parts) for parts in zip(*batches, strict=True)]  # as a loader over tensors has them
     flat = [tree_flatten(batch)[0] for batch in batches]

@@ -212,7 +212,7 @@ class Watch:
 def _copied(name: str, value: Any) -> Any:
     if type(value) in (bool, int, float, str, type(None)) or not isinstance(value, (dict, list, set)):
         return value
-    return copy.copy(value) if name in INTERNAL else _plainly(value)
+    return value.copy() if name in INTERNAL else _plainly(value)  # copy.copy takes ten times as long
 
 
 def _plainly(value: Any) -> Any:
