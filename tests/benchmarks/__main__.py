@@ -24,7 +24,7 @@ from tests.benchmarks import workload
 from tests.benchmarks.search import command as search
 
 CORES = os.cpu_count() or 1
-PARTS = ("reporting", "sweeps", "first-step", "next-trial", "results", "driver", "fused")
+PARTS = ("reporting", "sweeps", "first-step", "next-trial", "results", "driver", "fused", "fused-mixed")
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def main() -> None:
                 "results": results_a_second,
                 "driver": driver_cost,
                 "fused": fused,
+                "fused-mixed": fused_mixed,
             }[part](options, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -64,6 +65,12 @@ def fused(options: argparse.Namespace, scratch: Path) -> None:
     fused_trials.core(options.runs)
     for trials in options.trials:
         fused_trials.sweeps(options.runs, trials, scratch)
+
+
+def fused_mixed(options: argparse.Namespace, scratch: Path) -> None:
+    """What it gains where models are of four shapes, and where each trial has a handler after each step."""
+    for trials in options.trials:
+        fused_trials.mixed_sweeps(options.runs, trials, scratch)
 
 
 def reporting(options: argparse.Namespace, scratch: Path) -> None:

@@ -8,10 +8,11 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,7 +25,7 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.loop import Trainer
 
-__all__ = ["ahead", "core", "sweeps"]
+__all__ = ["ahead", "core", "mixed_sweeps", "sweeps"]
 
 _EPOCHS = 3
 
@@ -57,29 +58,44 @@ def core(runs: int, widths: tuple[int, ...] = (8, 32, 128)) -> None:
 
 def sweeps(runs: int, trials: int, scratch: Path) -> None:
     """Prints seconds of whole sweeps of one shape under ASHA, from the command to its end, alternated."""
-    processes = sorted({1, os.cpu_count() or 1})
-    names = [
-        "fused 64",
-        "fused auto",
-        "xaytune",
-        *(f"optuna_of_one_shape_{n}" for n in processes),
-        "ray_of_one_shape",
-    ]
-    took: dict[str, list[float]] = {name: [] for name in names}
-    for run in range(runs):
-        for name in names:
-            folder = scratch / f"{name.replace(' ', '-')}-{trials}-{run}"
-            folder.mkdir()
+    commands = {name: _Sweep("of_one_shape", fused) for name, fused in _WAYS.items()}
+    peers = [f"optuna_of_one_shape_{n}" for n in sorted({1, os.cpu_count() or 1})] + ["ray_of_one_shape"]
+    _print_times(runs, trials, scratch, {**commands, **dict.fromkeys(peers)})
+
+
+def mixed_sweeps(runs: int, trials: int, scratch: Path) -> None:
+    """Prints seconds of the same where the models are of four shapes, and where each trial has a handler."""
+    for recipe in ("of_four_shapes", "with_a_handler"):
+        print(recipe.replace("_", " "), flush=True)
+        _print_times(runs, trials, scratch, {name: _Sweep(recipe, fused) for name, fused in _WAYS.items()})
+
+
+class _Sweep(NamedTuple):
+    """A sweep of xaytune."""
+
+    recipe: str
+    fused: int | str
+
+
+_WAYS: dict[str, int | str] = {"fused 64": 64, "fused auto": "auto", "unfused": 1}
+
+
+def _print_times(runs: int, trials: int, scratch: Path, sweeps: Mapping[str, _Sweep | None]) -> None:
+    """Runs sweeps by turns; those that are None are of a peer, by their names."""
+    took: dict[str, list[float]] = {name: [] for name in sweeps}
+    for _ in range(runs):
+        for name, sweep in sweeps.items():
+            folder = Path(tempfile.mkdtemp(dir=scratch))
             begun = time.monotonic()
-            done = subprocess.run(_command(name, trials, folder), capture_output=True, text=True)
+            done = subprocess.run(_command(name, sweep, trials, folder), capture_output=True, text=True)
             took[name].append(time.monotonic() - begun)
             if done.returncode != 0:
                 raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
-    plain = statistics.median(took["xaytune"])
+    unfused = statistics.median(took["unfused"])
     for name, seconds in took.items():
         median = statistics.median(seconds)
         print(
-            f"{trials:4} trials  {name:22} {median:7.1f} s  xaytune unfused {plain / median:5.2f} times that",
+            f"{trials:4} trials  {name:22} {median:7.1f} s  xaytune unfused {unfused / median:5.2f} times that",
             flush=True,
         )
 
@@ -123,17 +139,17 @@ def _curve(config: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     return seconds, [(1 - far) * (1 - 0.8 * epoch**-0.7) for epoch in range(1, 28)]
 
 
-def _command(name: str, trials: int, folder: Path) -> list[str]:
-    if not name.startswith(("fused", "xaytune")):
+def _command(name: str, sweep: _Sweep | None, trials: int, folder: Path) -> list[str]:
+    if sweep is None:
         return [sys.executable, "-m", "tests.benchmarks.peers", name, str(trials), str(folder)]
-    width = name.partition(" ")[2]
     spec = {
-        "recipe": "tests.benchmarks.recipes:of_one_shape",
+        "recipe": f"tests.benchmarks.recipes:{sweep.recipe}",
+        "setup": "tests.benchmarks.workload:digits",  # the data is loaded once a node
         "metric": "eval_accuracy",
         "mode": "max",
         "space": {"number": {"grid": list(range(trials))}},
         "scheduler": {"algorithm": "asha", "max_t": workload.MAX_EPOCHS, "reduction_factor": 3},
-        "fused": int(width) if width.isdigit() else width or 1,
+        "fused": sweep.fused,
     }
     file = folder / "spec.yaml"
     file.write_text(json.dumps(spec))  # JSON is YAML

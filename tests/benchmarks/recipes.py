@@ -44,6 +44,24 @@ def of_one_shape(config: dict[str, Any], trial: Trial) -> TrainState:
     return trainer_of(given, trial=trial).fit()
 
 
+def of_four_shapes(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The same, and models of four shapes."""
+    given = {**workload.of_one_shape(config["number"]), **workload.configuration(config["number"])}
+    torch.manual_seed(given["number"])
+    return trainer_of(given, trial=trial).fit()
+
+
+def with_a_handler(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Models of one shape, whose losses a handler reads after each step."""
+    losses: list[float] = []
+
+    @trial.callbacks.on("step_end")
+    def read(state: TrainState) -> None:
+        losses.append(float(state.metrics["loss"]))
+
+    return of_one_shape(config, trial)
+
+
 def trainer_of(config: dict[str, Any], **options: Any) -> Trainer:
     """Returns a Trainer of a configuration."""
     x_train, y_train, x_eval, y_eval = workload.digits()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_flatten
 
 from xaytune.trainer.indexed import IndexedBatch
 
-__all__ = ["BatchSize", "batch_size", "describe", "to_device"]
+__all__ = ["BatchSize", "batch_size", "describe", "signature", "to_device"]
 
 _CONTAINERS = (tuple, list, Mapping)
 BatchSize = Callable[[Any], "int | float | Tensor"]
@@ -58,6 +59,19 @@ def batch_size(batch: Any, *, in_parts: bool) -> int:
         reason = "its tensors differ in their first dimension: " + ", ".join(map(str, sizes))
         raise ValueError(_unknown(reason if sizes else "it has no tensor with a dimension", batch))
     return sizes[0]
+
+
+def signature(batch: Any) -> Hashable:
+    """Returns what is the same in batches that differ in the numbers of their tensors alone."""
+    if isinstance(batch, IndexedBatch):
+        return batch.signature()
+    if type(batch) is list and all(type(part) is Tensor for part in batch):  # as a loader over tensors has them
+        return tuple([(part.shape, part.dtype) for part in batch])
+    flat, structure = tree_flatten(batch)
+    return structure, tuple(
+        (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf).__name__, repr(leaf))
+        for leaf in flat
+    )
 
 
 def describe(value: Any) -> str:

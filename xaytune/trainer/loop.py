@@ -79,6 +79,11 @@ class Trainer(Run):
         clip_grad_norm: Largest L2 norm of all gradients of the optimizer together.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` under autocast.
         compile: Run the model through ``torch.compile``.
+        cuda_graph: Record forward and backward passes as a CUDA graph, once for each shape of the batches, and
+            launch them as a whole: many times as fast for a small model, whose steps are mostly Python. Python
+            in `model`, `loss_fn` and `training_step` runs no more then, so that no number of theirs may change
+            from step to step; now and then a step is computed in both ways. What cannot be recorded, or gives
+            anything else, is trained as usual, which is logged. Without a GPU nothing is recorded.
         device: Where to train; by default the accelerator if there is one, else the CPU.
         callbacks: Handlers of the run; a trial's own where there is one.
         checkpoint_dir: Where checkpoints are kept; a trial's own where there is one. None keeps none.
@@ -117,6 +122,7 @@ class Trainer(Run):
         clip_grad_norm: float | None = None,
         precision: PrecisionName = "fp32",
         compile: bool = False,
+        cuda_graph: bool = False,
         device: torch.device | str | None = None,
         callbacks: CallbackManager | None = None,
         checkpoint_dir: Path | str | None = None,
@@ -157,6 +163,7 @@ class Trainer(Run):
             window=accumulate,
             clip_grad_norm=clip_grad_norm,
             sizes_are_needed=evaluates and eval_fn is None,
+            cuda_graph=cuda_graph,
         )
         evaluator: Evaluator | None = None
         if eval_loader is not None:

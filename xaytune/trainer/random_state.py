@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Generator", "capture", "held_by", "restore", "seed_everything"]
+__all__ = ["Generator", "capture", "drawn_on_the_host", "held_by", "restore", "seed_everything"]
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
@@ -81,6 +81,12 @@ def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None
         )
     for generator, saved_state in zip(generators, saved, strict=False):
         _put(generator, saved_state)
+
+
+def drawn_on_the_host() -> tuple[Any, ...]:
+    """Returns what changes when global random numbers are drawn that are not torch's."""
+    legacy: Any = np.random.get_state()
+    return random.getstate(), legacy[1].tobytes(), legacy[2]
 
 
 def held_by(*owners: Any) -> list[Generator]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xaytune.trainer import gradients
 from xaytune.trainer.batches import to_device
 from xaytune.trainer.data import ResumableLoader
+from xaytune.trainer.graphed_steps import GraphedSteps
 from xaytune.trainer.objective import BatchLoss, Objective
 from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
@@ -90,6 +91,7 @@ class Stepper:
         clip_grad_norm: Largest norm of the optimizer's gradients together.
         sizes_are_needed: Whether evaluations need the number of a batch's examples: where it is not known, the
             first step already refuses.
+        cuda_graph: Whether gradients are computed by CUDA graphs, where that is possible.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Stepper:
         window: int,
         clip_grad_norm: float | None,
         sizes_are_needed: bool,
+        cuda_graph: bool,
     ) -> None:
         self.model, self.forward, self.optimizer, self.objective = model, forward, optimizer, objective
         self.precision, self.device, self.window = precision, device, window
@@ -111,6 +114,7 @@ class Stepper:
         self._check_sizes = sizes_are_needed
         self._not_optimized: list[nn.Parameter] = []
         self._modes = self._modes_now()  # while it trains
+        self._graphed = GraphedSteps(self) if cuda_graph else None
 
     def begin(self) -> None:
         """Puts a model that is in eval mode as a whole into train mode, as a loop does before it trains."""
@@ -148,6 +152,12 @@ class Stepper:
             TypeError: A batch gave no loss.
             ValueError: The number of a batch's examples is needed, and not known.
         """
+        metrics = self.gradients(step) if self._graphed is None else self._graphed(step)
+        skipped = not self.precision.step()
+        return Stepped(metrics, skipped)
+
+    def gradients(self, step: Step) -> dict[str, Any]:
+        """Computes the gradients of a step, clipped, and returns its metrics."""
         # Here, not after the optimizer's step: handlers of step_end may read the gradients.
         self.optimizer.zero_grad()
         for parameter in self._not_optimized:
@@ -163,8 +173,7 @@ class Stepper:
         norm = gradients.norm(parameters)
         if self.clip_grad_norm is not None:
             gradients.clip(parameters, self.clip_grad_norm, norm)
-        skipped = not self.precision.step()
-        return Stepped({"grad_norm": norm} | metrics, skipped)
+        return {"grad_norm": norm} | metrics
 
     def _one_batch(self, batch: Any) -> dict[str, Any]:
         batch, result = self._forward_pass(batch)

@@ -9,17 +9,17 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.group import FEWEST, Asked, Group
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member, Randomness, States
-from xaytune.trainer.fused.program import signature
 from xaytune.trainer.fused.shape import batches_key, held_by, shape_of
 from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
+from xaytune.trainer.tolerance import distance, tolerance
 
 __all__ = ["Answer", "Fusion"]
 
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 # What is alike waits for others that are not yet as far for so many rounds.
 _PATIENCE = 40
-# How far losses and gradients may be from those of a run that trains alone, by the numbers they are computed in.
-_TOLERANCES = {torch.float64: 1e-8, torch.float32: 2e-3}
-_TOLERANCE_BF16 = 0.1
 # A shape whose steps could so often not be taken at once is fused no more.
 _FAILURES = 3
 
@@ -200,8 +197,8 @@ class Fusion:
             if answers[-1].error is None:
                 loss, gradients = tried[at]
                 own = group.layout.join([grad[None] for grad in member.gradients_now()])[0]
-                far = max(_distance(loss, answers[-1].value.metrics["loss"]), _distance(gradients, own))
-                if far > self._tolerance(member):
+                far = max(distance(loss, answers[-1].value.metrics["loss"]), distance(gradients, own))
+                if far > _tolerance_of(member):
                     self._refuse(
                         group, f"its loss or gradients are not those of training alone (off by {far:.1e})"
                     )
@@ -242,7 +239,7 @@ class Fusion:
             alone = self._alone(members[0])
             if alone.error is None:
                 one, other = (torch.tensor(value["eval_loss"]) for value in (alone.value, measured[0]))
-                if alone.value.keys() != measured[0].keys() or _distance(one, other) > self._tolerance(members[0]):
+                if alone.value.keys() != measured[0].keys() or distance(one, other) > _tolerance_of(members[0]):
                     self._refused[group.key, batches] = "it differs"
                     self._say("evaluations are not fused: they give other values than alone")
                     return [alone, *(self._alone(member) for member in members[1:])]
@@ -273,7 +270,7 @@ class Fusion:
                 raise NotFusedError(self._refused[key])
             group = self._groups.get(key)
             if group is None:
-                group = self._groups[key] = Group(member, key)
+                group = self._groups[key] = Group(member, key, self._say)
         except NotFusedError as error:
             member.refused = str(error)
             self._say(f"trained alone: {error}")
@@ -296,12 +293,6 @@ class Fusion:
             member.enter()
         return list(step.batches)
 
-    def _tolerance(self, member: Member) -> float:
-        stepper = workings(member.run).stepper
-        if stepper.precision.name == "bf16":
-            return _TOLERANCE_BF16
-        return _TOLERANCES[member.dtype]
-
     def _failed(self, group: Group, error: Exception) -> None:
         self._failures[group.key] += 1
         if self._failures[group.key] >= _FAILURES or isinstance(error, NotFusedError):
@@ -317,13 +308,8 @@ class Fusion:
             self._tell(line)
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    """How far values are from others, in their size."""
-    one, other = one.detach().double(), other.detach().double()
-    if torch.equal(one.isfinite(), other.isfinite()) and not one.isfinite().all():
-        return 0.0  # both have overflown at the same places
-    size = float(other.norm())
-    return float((one - other).norm()) / (size if size > 1e-12 else 1.0)
+def _tolerance_of(member: Member) -> float:
+    return tolerance(member.dtype, workings(member.run).stepper.precision)
 
 
 def _line(error: BaseException) -> str:

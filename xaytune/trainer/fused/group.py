@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from xaytune.trainer.batches import to_device
 from xaytune.trainer.data import batches_of
@@ -18,14 +19,18 @@ from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.program import Passed, Program, stack
 from xaytune.trainer.fused.rows import Layout, Rows, Taken
 from xaytune.trainer.fused.timing import Timing
+from xaytune.trainer.graphs import Computed, Graphs, is_recorded
 from xaytune.trainer.plain import number
 from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped, WindowMeans
+from xaytune.trainer.tolerance import tolerance
 
 __all__ = ["FEWEST", "Asked", "Group"]
 
 # Fewer steps than this are taken one after the other, which is as fast.
 FEWEST = 3
+# Members come and leave: only where so many steps of as many members have been taken a graph is worth recording.
+_AFTER = 20
 
 
 class Asked(NamedTuple):
@@ -48,16 +53,32 @@ class Asked(NamedTuple):
         return Asked(self.members[part], self.steps[part], self.windows[part], self.shapes)
 
 
-class _Computed(NamedTuple):
-    """What a step gave, before anything is changed.
+class _Inputs(NamedTuple):
+    """What a step is computed from, beside the rows.
 
     Attributes:
-        gradients: (members, width), clipped.
+        windows: A batch of all members (members, ...) for each batch of a window.
+        masks: Of the dropout layers, for each of them.
+        exact: Hyperparameters, for each group of parameters.
+        largest: Norm of the gradients, at most (members,); None where they are not clipped.
+    """
+
+    windows: list[Any]
+    masks: list[list[Tensor]]
+    exact: list[Tensor]
+    largest: Tensor | None
+
+
+class _Gradients(NamedTuple):
+    """What passes gave, before anything is changed.
+
+    Attributes:
+        flat: (members, width), clipped.
         metrics: Of each member (members,), or for all, by name.
         buffers: As the passes left them.
     """
 
-    gradients: Tensor
+    flat: Tensor
     metrics: dict[str, Any]
     buffers: Mapping[str, Tensor]
 
@@ -68,6 +89,7 @@ class Group:
     Args:
         first: One of them.
         key: Of their shape.
+        tell: Called with a line where its steps cannot be recorded as CUDA graphs.
 
     Attributes:
         key: Of their shape.
@@ -81,7 +103,7 @@ class Group:
         NotFusedError: Its model cannot be copied.
     """
 
-    def __init__(self, first: Member, key: Hashable) -> None:
+    def __init__(self, first: Member, key: Hashable, tell: Callable[[str], None]) -> None:
         self.key, self.timing = key, Timing(FEWEST)
         self.most = sys.maxsize
         stepper = workings(first.run).stepper
@@ -95,7 +117,10 @@ class Group:
             for group in stepper.optimizer.param_groups
         ]
         self._masks: dict[Hashable, list[Mask]] = {}
-        self._hyper: list[update.Hyper | None] = [None] * len(self._options)
+        self._trained = [at for at, (begin, end) in enumerate(self.layout.groups) if begin < end]
+        self._hyper: dict[int, update.Hyper] = {}
+        self._tolerance = tolerance(self.rows.dtype, stepper.precision)
+        self._graphs = Graphs(stepper.device, tell, _AFTER) if is_recorded(stepper.device) else None
 
     def add(self, member: Member) -> None:
         """Gives a member a row."""
@@ -119,26 +144,45 @@ class Group:
         """
         rows = [member.row for member in asked.members]
         taken = self.rows.take(rows)
-        computed = self._compute(asked, taken)
-        self._update(asked.members, taken, computed.gradients)
-        for name in self.layout.buffers:
-            taken.others[name].copy_(computed.buffers[name])
+        hypers = self._hypers(asked.members, taken)
+        flat, structure = tree_flatten(self._inputs(asked, taken, hypers))
+
+        def compute(tensors: Sequence[Tensor]) -> Computed:
+            inputs: _Inputs = tree_unflatten(_put(flat, tensors), structure)
+            gradients = self._compute(inputs, taken, asked.steps[0])
+            self._update(
+                taken, gradients.flat, [h.on(exact) for h, exact in zip(hypers, inputs.exact, strict=True)]
+            )
+            for name in self.layout.buffers:
+                taken.others[name].copy_(gradients.buffers[name])
+            return Computed({"": gradients.flat} | gradients.metrics)
+
+        tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
+        if self._graphs is None or taken.copied:
+            values = compute(tensors).values
+        else:
+            options = tuple([(hyper.decays, hyper.momenta) for hyper in hypers])
+            kind = len(rows), asked.shapes, asked.steps[0].expected, options, taken.values.data_ptr()
+            state = [taken.values, taken.counts, *taken.states.values(), *taken.others.values()]
+            values = self._graphs.run(kind, compute, tensors, state, self._tolerance).values
         self.rows.put_back(rows, taken)
+        gradients = values.pop("")
         for at, member in enumerate(asked.members):
-            member.gradients = computed.gradients, at
+            member.gradients = gradients, at
             member.stepped(len(rows))
-        return [Stepped(metrics, skipped=False) for metrics in _by_member(computed.metrics, len(rows))]
+        return [Stepped(metrics, skipped=False) for metrics in _by_member(values, len(rows))]
 
     def try_step(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:
         """Computes a step without taking it; returns each member's loss and gradients (width,)."""
         generators = [member.generator for member in asked.members]
         before = [generator.get_state() for generator in generators]
         try:
-            computed = self._compute(asked, self.rows.take([member.row for member in asked.members]))
+            taken = self.rows.take([member.row for member in asked.members])
+            computed = self._compute(self._inputs(asked, taken, []), taken, asked.steps[0])
         finally:
             for generator, state in zip(generators, before, strict=True):
                 generator.set_state(state)
-        return list(zip(computed.metrics["loss"], computed.gradients, strict=True))
+        return list(zip(computed.metrics["loss"], computed.flat, strict=True))
 
     def evaluate(self, members: Sequence[Member]) -> list[dict[str, Any]]:
         """Evaluates some members, whose evaluations are over the same batches.
@@ -166,15 +210,24 @@ class Group:
             measured.append(metrics | ({"eval_accuracy": right / of} if of else {}))
         return measured
 
-    def _compute(self, asked: Asked, taken: Taken) -> _Computed:
+    def _inputs(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> _Inputs:
+        device = taken.values.device
+        windows = [to_device(stack(batches), device) for batches in zip(*asked.windows, strict=True)]
+        masks = [self._draw(asked, taken, at) for at in range(len(windows))]
+        largest: Tensor | None = None
+        if self._clips:
+            norms = [workings(member.run).stepper.clip_grad_norm for member in asked.members]
+            largest = taken.values.new_tensor(norms)
+        return _Inputs(windows, masks, [hyper.exact for hyper in hypers], largest)
+
+    def _compute(self, inputs: _Inputs, taken: Taken, step: Step) -> _Gradients:
         parameters = [p.detach().requires_grad_() for p in self.layout.split(taken.values)]
         others: Mapping[str, Tensor] = taken.others
         passes: list[Passed] = []
         total: list[Tensor] = []
-        several, expected = asked.steps[0].window > 1, asked.steps[0].expected
-        for at, batches in enumerate(zip(*asked.windows, strict=True)):
-            masks = self._draw(asked, taken, at)
-            passed = self._program.train(parameters, others, to_device(stack(batches), taken.values.device), masks)
+        several, expected = step.window > 1, step.expected
+        for batch, masks in zip(inputs.windows, inputs.masks, strict=True):
+            passed = self._program.train(parameters, others, batch, masks)
             passes.append(passed)
             losses = passed.values["loss"]
             if several:
@@ -191,36 +244,45 @@ class Group:
         else:
             metrics = _metrics(passes[0])
         norms = torch.linalg.vector_norm(flat, dim=1)
-        if self._clips:
-            largest = [workings(member.run).stepper.clip_grad_norm for member in asked.members]
-            update.clip(flat, norms, flat.new_tensor(largest))
-        return _Computed(flat, {"grad_norm": norms} | metrics, others)
+        if inputs.largest is not None:
+            update.clip(flat, norms, inputs.largest)
+        return _Gradients(flat, {"grad_norm": norms} | metrics, others)
 
     def _draw(self, asked: Asked, taken: Taken, at: int) -> list[Tensor]:
         """Draws the masks of the pass over one batch of the window."""
         needed = self._masks.get(asked.shapes[at])
         if needed is None:
-            needed = self._program.learn_masks(taken, to_device(asked.windows[0][at], taken.values.device))
-            self._masks[asked.shapes[at]] = needed
+            batch = to_device(asked.windows[0][at], taken.values.device)
+            needed = self._masks[asked.shapes[at]] = self._program.learn_masks(taken, batch)
         if not needed:
             return []
         drops = [member.drops for member in asked.members]
         generators = [member.generator for member in asked.members]
         return self._program.masks.draw(needed, drops, generators)
 
-    def _update(self, members: Sequence[Member], taken: Taken, gradients: Tensor) -> None:
-        taken.counts.add_(1)
+    def _hypers(self, members: Sequence[Member], taken: Taken) -> list[update.Hyper]:
+        """Returns the hyperparameters of members as they are now, for each group of parameters that has some."""
         optimizers = [workings(member.run).stepper.optimizer for member in members]
-        for at, (begin, end) in enumerate(self.layout.groups):
-            if begin == end:
-                continue
+        for at in self._trained:
             groups = [optimizer.param_groups[at] for optimizer in optimizers]
-            hyper = self._hyper[at]
+            hyper = self._hyper.get(at)
             if hyper is None or hyper.read != update.read(self.layout.kind, groups):
-                hyper = self._hyper[at] = update.Hyper(self.layout.kind, groups, taken.values)
+                self._hyper[at] = update.Hyper(self.layout.kind, groups, taken.values)
+        return [self._hyper[at] for at in self._trained]
+
+    def _update(self, taken: Taken, gradients: Tensor, hypers: Sequence[update.Hyper]) -> None:
+        taken.counts.add_(1)
+        for at, hyper in zip(self._trained, hypers, strict=True):
+            begin, end = self.layout.groups[at]
             states = {name: tensor[:, begin:end] for name, tensor in taken.states.items()}
             values, part = taken.values[:, begin:end], gradients[:, begin:end]
             update.step(self.layout.kind, self._options[at], values, part, states, hyper, taken.counts)
+
+
+def _put(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+    """Returns leaves with other tensors in the places of theirs."""
+    left = iter(tensors)
+    return [next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
 
 
 def _metrics(passed: Passed) -> dict[str, Any]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,9 +18,10 @@ from xaytune.trainer.fused.keys import INTERNAL, NotFusedError
 from xaytune.trainer.fused.rows import Layout, Taken
 from xaytune.trainer.indexed import IndexedBatch, read_stacked
 from xaytune.trainer.objective import Objective
+from xaytune.trainer.random_state import drawn_on_the_host
 from xaytune.trainer.run import Run, workings
 
-__all__ = ["Passed", "Program", "signature", "stack"]
+__all__ = ["Passed", "Program", "stack"]
 
 
 class Passed(NamedTuple):
@@ -113,7 +112,7 @@ class Program:
         self.masks.needed = needed
         tensors = {name: tensor[0] for name, tensor in taken.others.items()}
         tensors |= dict(zip(self._layout.names, [t[0] for t in self._layout.split(taken.values[:1])], strict=True))
-        before, drawn = _attributes(self._training.model), _drawn()
+        before, drawn = _attributes(self._training.model), drawn_on_the_host()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), self._precision.autocast():
                 copied = {f"model.{name}": tensor.clone() for name, tensor in tensors.items()}
@@ -122,7 +121,7 @@ class Program:
             self.masks.needed = None
         if (changed := _changed(before, _attributes(self._training.model))) is not None:
             raise NotFusedError(f"its model changes {changed} in its forward pass")
-        if drawn != _drawn():
+        if drawn != drawn_on_the_host():
             raise NotFusedError("its model draws random numbers of Python or numpy in its forward pass")
         return needed
 
@@ -186,19 +185,6 @@ class Program:
         return Passed(values, plain, left)
 
 
-def signature(batch: Any) -> Hashable:
-    """Returns what must be the same for batches to be stacked: all but the numbers in their tensors."""
-    if isinstance(batch, IndexedBatch):
-        return batch.signature()
-    if type(batch) is list and all(type(part) is Tensor for part in batch):  # as a loader over tensors has them
-        return tuple([(part.shape, part.dtype) for part in batch])
-    flat, structure = tree_flatten(batch)
-    return structure, tuple(
-        (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf).__name__, repr(leaf))
-        for leaf in flat
-    )
-
-
 @contextlib.contextmanager
 def _as_one_program() -> Iterator[None]:
     """Refuses operations that would be looped over members, and takes attention apart into products."""
@@ -210,12 +196,6 @@ def _as_one_program() -> Iterator[None]:
             yield
     finally:
         functorch._set_vmap_fallback_enabled(before)
-
-
-def _drawn() -> tuple[Any, ...]:
-    """What changes when random numbers are drawn that are not torch's."""
-    legacy: Any = np.random.get_state()
-    return random.getstate(), legacy[1].tobytes(), legacy[2]
 
 
 def _attributes(model: nn.Module) -> list[tuple[str, str, Any]]:

@@ -92,12 +92,14 @@ class Taken:
         states: Of the optimizer, by name, each (members, width).
         counts: Steps taken (members, 1), in float64.
         others: What is not trained, by name, each (members, *shape).
+        copied: Whether they are copies.
     """
 
     values: Tensor
     states: dict[str, Tensor]
     counts: Tensor
     others: dict[str, Tensor]
+    copied: bool
 
 
 class Rows:
@@ -121,6 +123,11 @@ class Rows:
             for name in (*layout.others, *layout.buffers)
         }
         self._views: dict[int, tuple[list[Tensor], list[list[Tensor]], list[Tensor]]] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return self._values.dtype
 
     @property
     def room(self) -> int:
@@ -176,6 +183,7 @@ class Rows:
                 {name: tensor[:n] for name, tensor in self._states.items()},
                 self._counts[:n],
                 {name: tensor[:n] for name, tensor in self._others.items()},
+                copied=False,
             )
         index = torch.tensor(rows, device=self._values.device)
         return Taken(
@@ -183,11 +191,12 @@ class Rows:
             {name: tensor[index] for name, tensor in self._states.items()},
             self._counts[index],
             {name: tensor[index] for name, tensor in self._others.items()},
+            copied=True,
         )
 
     def put_back(self, rows: Sequence[int], taken: Taken) -> None:
         """Puts rows back that were worked on."""
-        if taken.values.data_ptr() == self._values.data_ptr():
+        if not taken.copied:
             return
         index = torch.tensor(rows, device=self._values.device)
         self._values[index], self._counts[index] = taken.values, taken.counts

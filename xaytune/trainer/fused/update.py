@@ -6,6 +6,7 @@ Values are (members, numbers): a row is a member's. The formulas are torch's (``
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -57,6 +58,14 @@ class Hyper:
         self.decays = any(row[1] for row in rows)
         some = [bool(row[2]) for row in rows]
         self.momenta = all(some) if all(some) == any(some) else None
+
+    def on(self, exact: Tensor) -> Hyper:
+        """Returns the same, with the numbers in another tensor."""
+        if exact is self.exact:
+            return self
+        other = copy.copy(self)
+        other.exact, other.columns = exact, exact.to(self.columns[0].dtype).split(1, dim=1)
+        return other
 
 
 def read(kind: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:

@@ -1,0 +1,29 @@
+"""How far what is computed in another way may be from what it is to be equal to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from xaytune.trainer.precision import Precision
+
+__all__ = ["distance", "tolerance"]
+
+_TOLERANCES: Final = {torch.float64: 1e-8, torch.float32: 2e-3}
+_TOLERANCE_HALF: Final = 0.1
+
+
+def tolerance(dtype: torch.dtype, precision: Precision) -> float:
+    """Returns how large the distance of losses and gradients may be, by the numbers they are computed in."""
+    return _TOLERANCES.get(dtype, _TOLERANCE_HALF) if precision.name == "fp32" else _TOLERANCE_HALF
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Returns how far values are from others, in the size of these."""
+    one, other = one.detach().double(), other.detach().double()
+    if torch.equal(one.isfinite(), other.isfinite()) and not one.isfinite().all():
+        return 0.0  # both have overflown at the same places
+    size = float(other.norm())
+    return float((one - other).norm()) / (size if size > 1e-12 else 1.0)
