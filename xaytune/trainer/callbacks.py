@@ -36,6 +36,7 @@ __all__ = [
     "Pause",
     "TrainState",
     "fire_error",
+    "may_be_late",
     "metrics_only",
     "note_error",
 ]
@@ -102,6 +103,17 @@ def metrics_only(handler: F) -> F:
     return handler
 
 
+def may_be_late(handler: F) -> F:
+    """Marks a :func:`metrics_only` handler of steps that may be called when later steps were trained already.
+
+    It is given the state as it was after its step, and does not stop the run. Runs that are trained fused
+    then take several steps in a row.
+    """
+    marked: Any = getattr(handler, "__func__", handler)
+    marked.may_be_late = True
+    return handler
+
+
 # What `every=N` counts: numbers that a resumed run carries on with, not calls since the process began.
 _PROGRESS: Final[Mapping[str, Callable[[TrainState], int]]] = {
     "step_start": lambda state: state.global_step,
@@ -120,6 +132,7 @@ class CallbackManager:
         # Tuples, replaced whole: a handler may register another one while its event is being fired.
         self._calls: dict[Event, tuple[Handler, ...]] = dict.fromkeys(EVENTS, ())
         self._looking: set[Event] = set()
+        self._prompt: set[Event] = set()
 
     def on(self, event: Event, *, every: int = 1, last: bool = False) -> Callable[[F], F]:
         """Registers the decorated function for an event.
@@ -148,6 +161,8 @@ class CallbackManager:
             self._calls[event] = (*self._ordinary[event], *self._last[event])
             if not getattr(handler, "metrics_only", False):
                 self._looking.add(event)
+            if not getattr(handler, "may_be_late", False):
+                self._prompt.add(event)
             return handler
 
         return register
@@ -159,6 +174,10 @@ class CallbackManager:
     def metrics_suffice(self, event: Event) -> bool:
         """Tells whether all handlers of an event look at the state alone; see :func:`metrics_only`."""
         return event not in self._looking
+
+    def all_may_be_late(self, event: Event) -> bool:
+        """Tells whether all handlers of an event may be called later; see :func:`may_be_late`."""
+        return event not in self._prompt
 
     def fire(self, event: Event, state: TrainState) -> None:
         """Calls the handlers of an event; what a handler raises passes through.

@@ -181,6 +181,12 @@ class ResumableLoader:
         except TypeError:
             return None
 
+    def alike_left(self) -> int:
+        """Returns how many of the next batches surely have the size of the one before, and draw nothing."""
+        if self._draws_always or self._batch_size is None:
+            return 0
+        return max(0, len(self._loader.sampler) // self._batch_size - self._loaded)  # type: ignore[attr-defined]
+
     def count_trained(self) -> None:
         """Counts all batches that were loaded as trained."""
         self._trained = self._loaded

@@ -14,6 +14,8 @@ class Evaluation(NamedTuple):
     """An evaluation that a run asks for; it is sent the metrics."""
 
 
+# A run that asks for a step is sent a list of what was given by it, and by those of the `more` after it that were
+# taken. An error may be the last: of a step that failed after others.
 Loop = Generator[Step | Evaluation, Any, None]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -32,20 +32,21 @@ class IndexedBatch(NamedTuple):
         tensors: Of the dataset.
         rows: Numbers of the rows of them that are the batch (examples,).
         pin_memory: Whether it is read into memory that a device reads while the host goes on.
+        kinds: Shape of an example, and kind of numbers, of each tensor.
     """
 
     tensors: tuple[Tensor, ...]
     rows: NDArray[np.int64]
     pin_memory: bool
+    kinds: Hashable
 
     def read(self) -> list[Tensor]:
         """Returns the batch, as the loader would have collated it."""
         return _read(self.tensors, self.rows, self.pin_memory)
 
-    def signature(self) -> tuple[tuple[torch.Size, torch.dtype], ...]:
-        """Returns the shape and the kind of numbers of each of its tensors."""
-        examples = self.rows.shape
-        return tuple([(torch.Size((*examples, *tensor.shape[1:])), tensor.dtype) for tensor in self.tensors])
+    def signature(self) -> Hashable:
+        """Returns what is the same in batches that differ in the numbers of their tensors alone."""
+        return len(self.rows), self.kinds
 
 
 def read_stacked(batches: Sequence[IndexedBatch]) -> list[Tensor]:
@@ -92,7 +93,8 @@ def indexed_batches(loader: Any, skip: int = 0) -> Iterator[IndexedBatch]:
         for _ in range(skip):
             batches._next_index()
         rows = _one_by_one(batches)
-    return (IndexedBatch(tensors, part, pin_memory) for part in rows)
+    kinds = tuple([(tensor.shape[1:], tensor.dtype) for tensor in tensors])
+    return (IndexedBatch(tensors, part, pin_memory, kinds) for part in rows)
 
 
 def _is_drawn_at_once(loader: Any) -> bool:

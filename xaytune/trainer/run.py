@@ -65,6 +65,7 @@ class Run:
         folder: CheckpointFolder | None,
     ) -> None:
         self.callbacks, self.state = callbacks, state
+        self._workings = Workings(stepper, evaluator, parts)
         self._parts, self._stepper, self._evaluator = parts, stepper, evaluator
         self._times, self._folder = times, folder
         self._place = Place()
@@ -136,10 +137,10 @@ class Run:
             raise
         self._fire("train_end")
 
-    def perform(self, request: Step | Evaluation) -> Stepped | dict[str, Any]:
-        """Does what the loop asks for."""
+    def perform(self, request: Step | Evaluation) -> list[Stepped] | dict[str, Any]:
+        """Does what the loop asks for, of steps one."""
         if isinstance(request, Step):
-            return self._stepper(request)
+            return [self._stepper(request)]
         assert self._evaluator is not None
         return self._evaluator()
 
@@ -276,21 +277,43 @@ class Run:
         step = self._stepper.over(batches, parts.data)
         if step is None:
             return False
+        if self._host is not None:
+            step = step._replace(more=self._steps_unseen(), following=batches)
         place.in_step = True
         self._fire("step_start")
-        metrics, skipped = yield step
-        state.metrics["learning_rate"] = _rate(self._parts.optimizer)
-        state.metrics.update(metrics)
-        if not skipped:
+        for at, stepped in enumerate((yield step)):
+            if at > 0:
+                place.in_step = True
+                self._fire("step_start")
+            if isinstance(stepped, BaseException):
+                raise stepped
+            self._end_step(stepped)
+        if not state.should_stop:
+            yield from self._evaluate_after_step()
+        return True
+
+    def _end_step(self, stepped: Stepped) -> None:
+        state, place, parts = self.state, self._place, self._parts
+        state.metrics["learning_rate"] = _rate(parts.optimizer)
+        state.metrics.update(stepped.metrics)
+        if not stepped.skipped:
             parts.schedule.after_step(state.metrics)
         parts.data.count_trained()
         state.step += 1
         state.global_step += 1
         place.in_step, place.randomness = False, None
         self._fire("step_end")
-        if not state.should_stop:
-            yield from self._evaluate_after_step()
-        return True
+
+    def _steps_unseen(self) -> int:
+        """How many steps may be taken after the next one before anybody is to look at the run, or changes it."""
+        late = self.callbacks.all_may_be_late("step_start") and self.callbacks.all_may_be_late("step_end")
+        if not late or self._stepper.window > 1 or self._parts.schedule.by_step:
+            return 0
+        following = self.state.global_step + 1
+        most = self._parts.data.alike_left()
+        if self.state.max_steps >= 0:
+            most = min(most, self.state.max_steps - following)
+        return next((more for more in range(most) if self._times.after_step(following + more)), most)
 
     def _over(self) -> bool:
         state = self.state
@@ -336,9 +359,11 @@ class Run:
 
 def workings(run: Run) -> Workings:
     """Returns what a run is made of, for what trains it in its place."""
-    return Workings(run._stepper, run._evaluator, run._parts)
+    return run._workings
 
 
 def _rate(optimizer: torch.optim.Optimizer) -> Any:
     rate = optimizer.param_groups[0]["lr"]
+    if type(rate) is float:
+        return rate
     return rate.detach().clone() if isinstance(rate, Tensor) else number(rate)

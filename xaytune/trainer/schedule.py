@@ -85,6 +85,11 @@ class Schedule:
             )
         return cls(optimizer, scheduler, interval, metric, evaluates=evaluates)
 
+    @property
+    def by_step(self) -> bool:
+        """Whether rates may change after each step."""
+        return self._scheduler is not None and self._interval == "step"
+
     def after_step(self, metrics: Mapping[str, Any]) -> None:
         """Counts an optimizer step that was not skipped."""
         if self._interval == "step":

@@ -29,11 +29,15 @@ class Step(NamedTuple):
         batches: What it is to be taken over, at least one batch; each may be let go once it is used.
         window: The most that there are.
         expected: How many there are, as far as the loader says.
+        more: How many steps over one batch each may be taken after it, before the run is to see any of them.
+        following: Their batches, which have the shapes of this one's.
     """
 
     batches: Iterator[Any]
     window: int
     expected: int
+    more: int = 0
+    following: Iterator[Any] = iter(())
 
 
 class Stepped(NamedTuple):

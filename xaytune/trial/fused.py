@@ -81,7 +81,7 @@ class FusedProcess:
                 self._asking += [member for member in asking if member not in answered]
                 for answer in answers:
                     self._whose[answer.member].resume(answer)
-                self._try_width(len(answers), self._clock() - begun)
+                self._try_width(sum(map(_steps_of, answers)), self._clock() - begun)
             self._send()
 
     def fit(self, run: Run) -> None:
@@ -91,6 +91,7 @@ class FusedProcess:
         if _settings() != self._settings:
             member.refused = "its recipe changes a setting of torch for the whole process"
         self._whose[member] = trial
+        trial.member = member
         loop = run.loop(member)
         try:
             member.request = next(loop)
@@ -102,6 +103,7 @@ class FusedProcess:
         finally:
             trial.fused = member.fused
             self._fusion.end(member)
+            trial.member = None
             del self._whose[member]
 
     def tell(self, message: Message, rows: Sequence[Row], *, urgent: bool) -> None:
@@ -222,6 +224,7 @@ class _Trial:
         waits: Whether it waits for a decision.
         shown: The trial as its recipe sees it.
         fused: With how many trials at once its steps were taken.
+        member: Its run, while that trains.
         busy: Whether a heartbeat would have to wait.
     """
 
@@ -236,6 +239,7 @@ class _Trial:
         self.shown: Any = None
         self.greenlet: greenlet.greenlet | None = None
         self._process, self._settings = process, settings
+        self.member: Member | None = None
         self._request: StopRequest | None = None
         self._file: int | None = None
 
@@ -261,6 +265,8 @@ class _Trial:
         """Takes a request to stop; the first one counts, but for one that only pauses."""
         if self._request is None or self._request.status == "paused":
             self._request = request
+        if self.member is not None:
+            self.member.hurried = True
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Sends a message, with the rows that are its history, and does not wait."""
@@ -301,6 +307,10 @@ class _Trial:
     def _left(self) -> None:
         """The code of another one is to run."""
         self._settings = _settings()
+
+
+def _steps_of(answer: Answer) -> int:
+    return len(answer.value) if isinstance(answer.value, list) else 1
 
 
 def _settings() -> tuple[Any, ...]:

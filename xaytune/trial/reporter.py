@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from xaytune.records.history import Row
 from xaytune.sweep.time_axis import LevelPoints
-from xaytune.trainer.callbacks import CallbackManager, Event, Handler, Pause, TrainState, metrics_only
+from xaytune.trainer.callbacks import CallbackManager, Event, Handler, Pause, TrainState, may_be_late, metrics_only
 from xaytune.trial.epochs import Epochs
 from xaytune.trial.judging import Judging
 from xaytune.trial.messages import (
@@ -104,7 +104,7 @@ class Reporter:
         callbacks.on("train_end")(metrics_only(self._note_end))
         handlers: dict[Event, Handler] = {
             "train_start": self._on_train_start,
-            "step_end": self._on_step_end,
+            "step_end": may_be_late(self._on_step_end),
             "eval_start": self._judging.evaluation_starts,
             "eval_end": self._on_eval_end,
             "epoch_end": self._on_epoch_end,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from xaytune.trainer.batches import signature
-from xaytune.trainer.fused.group import FEWEST, Asked, Group
+from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member, Randomness, States
 from xaytune.trainer.fused.shape import batches_key, held_by, shape_of
@@ -25,7 +25,7 @@ __all__ = ["Answer", "Fusion"]
 
 logger = logging.getLogger(__name__)
 
-# What is alike waits for others that are not yet as far for so many rounds.
+# What is alike waits for others that are not yet as far for so many steps.
 _PATIENCE = 40
 # A shape whose steps could so often not be taken at once is fused no more.
 _FAILURES = 3
@@ -108,12 +108,15 @@ class Fusion:
             else:
                 sets[alike].append(member)
         most = max(map(len, sets.values()), default=0)
+        waiting: list[Member] = []
         for (group, key), found in sets.items():
             if len(found) == most or max(member.waited for member in found) >= _PATIENCE:
                 answers += self._together(group, key, found)
-                continue
-            for member in found:
-                member.waited += 1
+            else:
+                waiting += found
+        steps = max((len(answer.value) for answer in answers if isinstance(answer.value, list)), default=1)
+        for member in waiting:
+            member.waited += steps
         for answer in answers:
             answer.member.window, answer.member.waited = None, 0
         return answers
@@ -168,7 +171,7 @@ class Fusion:
                 return self._prove(group, asked)
             if self._timed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
                 return self._time(group, asked)
-            steps = group.step(asked)
+            given, broken = group.take_steps(asked, _how_many(group, asked))
         except torch.OutOfMemoryError:
             if len(asked.members) == 1:
                 return [self._alone(member) for member in asked.members]
@@ -180,7 +183,18 @@ class Fusion:
         except Exception as error:
             self._failed(group, error)
             return [self._alone(member) for member in asked.members]
-        return [Answer(member, step) for member, step in zip(asked.members, steps, strict=True)]
+        if broken is not None:
+            self._take_alone(group, broken, given)
+        return [Answer(member, steps) for member, steps in zip(asked.members, given, strict=True)]
+
+    def _take_alone(self, group: Group, broken: Broken, given: Sequence[list[Any]]) -> None:
+        """Takes the steps that could not be taken at once, after others that were, and adds what they give."""
+        if not isinstance(broken.error, torch.OutOfMemoryError):
+            self._failed(group, broken.error)
+        for member, window, steps in zip(broken.asked.members, broken.asked.windows, given, strict=True):
+            member.window = window
+            answer = self._alone(member)
+            steps += answer.value if answer.error is None else [answer.error]
 
     def _prove(self, group: Group, asked: Asked) -> list[Answer]:
         """Takes the first step of its shapes: two members train alone, which shows whether the others may not.
@@ -197,7 +211,7 @@ class Fusion:
             if answers[-1].error is None:
                 loss, gradients = tried[at]
                 own = group.layout.join([grad[None] for grad in member.gradients_now()])[0]
-                far = max(distance(loss, answers[-1].value.metrics["loss"]), distance(gradients, own))
+                far = max(distance(loss, answers[-1].value[0].metrics["loss"]), distance(gradients, own))
                 if far > _tolerance_of(member):
                     self._refuse(
                         group, f"its loss or gradients are not those of training alone (off by {far:.1e})"
@@ -223,7 +237,7 @@ class Fusion:
         why = group.timing.took(now(device) - begun, together, len(others.members))
         if why is not None:
             self._refuse(group, f"that is faster ({why})")
-        return [*(Answer(member, step) for member, step in zip(others.members, steps, strict=True)), alone]
+        return [*(Answer(member, [step]) for member, step in zip(others.members, steps, strict=True)), alone]
 
     def _evaluate_at_once(self, group: Group, key: tuple[str, Hashable], members: list[Member]) -> list[Answer]:
         batches = key[1]
@@ -306,6 +320,13 @@ class Fusion:
         if line not in self._told:
             self._told.add(line)
             self._tell(line)
+
+
+def _how_many(group: Group, asked: Asked) -> int:
+    """How many steps members may take in a row."""
+    if any(member.hurried for member in asked.members):
+        return 1
+    return min(group.pace, 1 + min(step.more for step in asked.steps))
 
 
 def _tolerance_of(member: Member) -> float:

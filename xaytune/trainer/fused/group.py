@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,10 +26,12 @@ from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped, WindowMeans
 from xaytune.trainer.tolerance import tolerance
 
-__all__ = ["FEWEST", "Asked", "Group"]
+__all__ = ["FEWEST", "Asked", "Broken", "Group"]
 
 # Fewer steps than this are taken one after the other, which is as fast.
 FEWEST = 3
+# So long steps are taken in a row, at most.
+_IN_A_ROW_S = 0.1
 # Members come and leave: only where so many steps of as many members have been taken a graph is worth recording.
 _AFTER = 20
 
@@ -51,6 +54,22 @@ class Asked(NamedTuple):
     def part(self, part: slice) -> Asked:
         """Returns those of some of the members."""
         return Asked(self.members[part], self.steps[part], self.windows[part], self.shapes)
+
+    def following(self) -> Asked:
+        """Returns the steps that follow these, where more may be taken."""
+        return self._replace(windows=[[next(step.following)] for step in self.steps])
+
+
+class Broken(NamedTuple):
+    """A step among several that could not be taken at once.
+
+    Attributes:
+        asked: The step.
+        error: Why.
+    """
+
+    asked: Asked
+    error: Exception
 
 
 class _Inputs(NamedTuple):
@@ -119,6 +138,7 @@ class Group:
         self._masks: dict[Hashable, list[Mask]] = {}
         self._trained = [at for at, (begin, end) in enumerate(self.layout.groups) if begin < end]
         self._hyper: dict[int, update.Hyper] = {}
+        self._seconds = _IN_A_ROW_S  # of a step
         self._tolerance = tolerance(self.rows.dtype, stepper.precision)
         self._graphs = Graphs(stepper.device, tell, _AFTER) if is_recorded(stepper.device) else None
 
@@ -142,35 +162,69 @@ class Group:
         Raises:
             Exception: The step cannot be taken at once. Then nothing has changed but random states.
         """
+        return [taken[0] for taken in self.take_steps(asked, 1)[0]]
+
+    def take_steps(self, asked: Asked, count: int) -> tuple[list[list[Stepped]], Broken | None]:
+        """Takes several steps of each of some members, which are settled in their rows.
+
+        Args:
+            asked: The first steps.
+            count: How many; the members must not have asked for fewer.
+
+        Returns:
+            What each member's steps gave, and the first one after them that cannot be taken at once.
+
+        Raises:
+            Exception: The first step cannot be taken at once. Then nothing has changed but random states.
+        """
+        begun = time.monotonic()
         rows = [member.row for member in asked.members]
         taken = self.rows.take(rows)
         hypers = self._hypers(asked.members, taken)
+        values: list[dict[str, Any]] = []
+        broken: Broken | None = None
+        for at in range(count):
+            asked = asked.following() if at > 0 else asked
+            try:
+                values.append(self._step(asked, taken, hypers))
+            except Exception as error:
+                if at == 0:
+                    raise
+                broken = Broken(asked, error)
+                break
+        self.rows.put_back(rows, taken)
+        gradients = [each.pop("") for each in values][-1]
+        for at, member in enumerate(asked.members):
+            member.gradients = gradients, at
+            member.stepped(len(rows), len(values))
+        self._seconds = (time.monotonic() - begun) / len(values)
+        return _by_member(values, len(rows)), broken
+
+    @property
+    def pace(self) -> int:
+        """How many steps are taken in a row, at most: somebody may have something to say meanwhile."""
+        return max(1, int(_IN_A_ROW_S / self._seconds))
+
+    def _step(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> dict[str, Any]:
+        """Takes a step on rows; returns the metrics, and the gradients under no name."""
         flat, structure = tree_flatten(self._inputs(asked, taken, hypers))
 
         def compute(tensors: Sequence[Tensor]) -> Computed:
             inputs: _Inputs = tree_unflatten(_put(flat, tensors), structure)
             gradients = self._compute(inputs, taken, asked.steps[0])
-            self._update(
-                taken, gradients.flat, [h.on(exact) for h, exact in zip(hypers, inputs.exact, strict=True)]
-            )
+            now = [hyper.on(exact) for hyper, exact in zip(hypers, inputs.exact, strict=True)]
+            self._update(taken, gradients.flat, now)
             for name in self.layout.buffers:
                 taken.others[name].copy_(gradients.buffers[name])
             return Computed({"": gradients.flat} | gradients.metrics)
 
         tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
         if self._graphs is None or taken.copied:
-            values = compute(tensors).values
-        else:
-            options = tuple([(hyper.decays, hyper.momenta) for hyper in hypers])
-            kind = len(rows), asked.shapes, asked.steps[0].expected, options, taken.values.data_ptr()
-            state = [taken.values, taken.counts, *taken.states.values(), *taken.others.values()]
-            values = self._graphs.run(kind, compute, tensors, state, self._tolerance).values
-        self.rows.put_back(rows, taken)
-        gradients = values.pop("")
-        for at, member in enumerate(asked.members):
-            member.gradients = gradients, at
-            member.stepped(len(rows))
-        return [Stepped(metrics, skipped=False) for metrics in _by_member(values, len(rows))]
+            return compute(tensors).values
+        options = tuple([(hyper.decays, hyper.momenta) for hyper in hypers])
+        kind = len(asked.members), asked.shapes, asked.steps[0].expected, options, taken.values.data_ptr()
+        state = [taken.values, taken.counts, *taken.states.values(), *taken.others.values()]
+        return self._graphs.run(kind, compute, tensors, state, self._tolerance).values
 
     def try_step(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:
         """Computes a step without taking it; returns each member's loss and gradients (width,)."""
@@ -304,7 +358,23 @@ def _means(passes: Sequence[Passed]) -> tuple[dict[str, Any], Any]:
     return means.metrics(), means.weight
 
 
-def _by_member(metrics: Mapping[str, Any], members: int) -> list[dict[str, Any]]:
-    """Returns each member's metrics."""
-    columns = [value.unbind() if isinstance(value, Tensor) else [value] * members for value in metrics.values()]
-    return [dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True)]
+def _by_member(values: Sequence[Mapping[str, Any]], members: int) -> list[list[Stepped]]:
+    """Returns what each member's steps gave: of the last one tensors, of those before it numbers."""
+    *before, last = values
+    columns = [value.unbind() if isinstance(value, Tensor) else [value] * members for value in last.values()]
+    given = [[Stepped(dict(zip(last, row, strict=True)), skipped=False)] for row in zip(*columns, strict=True)]
+    if not before:
+        return given
+    tables = [_read([row[name] for row in before], members) for name in last]  # (steps, members) each
+    for member, steps in enumerate(given):
+        rows = zip(*[[row[member] for row in table] for table in tables], strict=True)
+        steps[:0] = [Stepped(dict(zip(last, row, strict=True)), skipped=False) for row in rows]
+    return given
+
+
+def _read(column: Sequence[Any], members: int) -> list[list[Any]]:
+    """Returns a metric of several steps as numbers (steps, members)."""
+    if isinstance(column[0], Tensor):
+        numbers: list[list[Any]] = torch.stack(list(column)).tolist()
+        return numbers
+    return [[value] * members for value in column]

@@ -99,11 +99,12 @@ class Member:
     Attributes:
         request: What its loop asks for.
         window: The batches of the step that it asks for, once they are loaded.
-        waited: For how many rounds it has asked for the same.
+        waited: For how many steps of others it has asked for the same.
         group: Where it has a row; None where it trains alone.
         row: The number of its row.
         trained: Whether it has trained a step here.
         refused: Why it is not fused with any run; None if it may be.
+        hurried: Whether its loop is to be asked after each step, for it is to stop.
         states: Its random states.
         generator: Draws what torch's global generator would draw for it.
         drops: Probabilities of its dropout layers.
@@ -119,6 +120,7 @@ class Member:
         self.row = -1
         self.trained = False
         self.refused: str | None = None
+        self.hurried = False
         self.states = states
         self.generator = states.generator(workings(run).stepper.device)
         self.drops: list[float] = []
@@ -134,10 +136,10 @@ class Member:
         """With how many others, and itself, its steps were taken at once in the mean; 0 if none was."""
         return round(self._beside / self._taken) if self._taken else 0
 
-    def stepped(self, members: int) -> None:
-        """Counts a step that was taken for so many members at once."""
-        self._taken += 1
-        self._beside += members
+    def stepped(self, members: int, steps: int) -> None:
+        """Counts steps that were taken for so many members at once."""
+        self._taken += steps
+        self._beside += members * steps
 
     def enter(self) -> None:
         """Makes the global random states the member's."""
