@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.trainer.fused_models import CLASSES, FEATURES, Case, data_for, loss_fn, table, trainer_of
 from tests.trainer.fused_oddities import ODDITIES
-from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState
+from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState, may_be_late, metrics_only
 from xaytune.trainer.fused import fit_fused
+from xaytune.trainer.fused.program import Program
 from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
@@ -166,6 +169,47 @@ def test_a_batch_that_one_member_cannot_take_is_that_members_failure() -> None:
         seed_everything(7)
         alone.fit()
         assert difference(trainers[member], alone) < 1e-10
+
+
+def test_steps_that_are_taken_in_a_row_are_told_one_by_one() -> None:
+    """To handlers that may be called later: they are given what each step gave."""
+
+    def made(member: int) -> tuple[Trainer, list[tuple[int, int, Any]]]:
+        trainer = trainer_of(Case(model="dropout", optimizer="adam", epochs=6), member)
+        told: list[tuple[int, int, Any]] = []
+
+        def note(state: TrainState) -> None:
+            told.append((state.epoch, state.global_step, state.metrics["loss"]))
+
+        trainer.callbacks.on("step_end")(may_be_late(metrics_only(note)))
+        return trainer, told
+
+    members = [made(member) for member in range(MEMBERS)]
+    seed_everything(7)
+    fit_fused([trainer for trainer, _ in members])
+    assert any(type(loss) is float for _, told in members for _, _, loss in told), "some were read in a row"
+    for member, (_, told) in enumerate(members):
+        alone, alone_told = made(member)
+        seed_everything(7)
+        alone.fit()
+        assert [place[:2] for place in told] == [place[:2] for place in alone_told]
+        assert [float(loss) for *_, loss in told] == pytest.approx([float(loss) for *_, loss in alone_told])
+
+
+@pytest.mark.parametrize("fails", [RuntimeError, torch.OutOfMemoryError])
+def test_a_step_of_a_row_that_cannot_be_taken_at_once_is_taken_alone(
+    fails: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, calls = Program.train, itertools.count(1)
+
+    def sometimes_fails(self: Program, *args: Any) -> Any:
+        if next(calls) % 3 == 0:
+            raise fails("now and then")
+        return train(self, *args)
+
+    monkeypatch.setattr(Program, "train", sometimes_fails)
+    assert compare(lambda member: trainer_of(Case(epochs=8), member)) < 1e-10
+    assert next(calls) > 3
 
 
 def test_runs_that_share_a_model_are_refused() -> None:

@@ -203,9 +203,8 @@ class Fusion:
             Exception: The step cannot be taken at once.
         """
         tried = group.try_step(asked)
-        chosen = (0, len(asked.members) - 1)
         answers = []
-        for at in chosen:
+        for at in sorted({0, len(asked.members) - 1}):
             member = asked.members[at]
             answers.append(self._alone(member))
             if answers[-1].error is None:
