@@ -20,11 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import fused as fused_trials
+from tests.benchmarks import fused_models as models
 from tests.benchmarks import workload
 from tests.benchmarks.search import command as search
 
 CORES = os.cpu_count() or 1
-PARTS = ("reporting", "sweeps", "first-step", "next-trial", "results", "driver", "fused", "fused-mixed")
+PARTS = (
+    "reporting",
+    "sweeps",
+    "first-step",
+    "next-trial",
+    "results",
+    "driver",
+    "fused",
+    "fused-mixed",
+    "fused-models",
+)
 
 
 def main() -> None:
@@ -54,6 +65,7 @@ def main() -> None:
                 "driver": driver_cost,
                 "fused": fused,
                 "fused-mixed": fused_mixed,
+                "fused-models": fused_models,
             }[part](options, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -71,6 +83,17 @@ def fused_mixed(options: argparse.Namespace, scratch: Path) -> None:
     """What it gains where models are of four shapes, and where each trial has a handler after each step."""
     for trials in options.trials:
         fused_trials.mixed_sweeps(options.runs, trials, scratch)
+
+
+def fused_models(options: argparse.Namespace, scratch: Path) -> None:
+    """What three models reach fused, on a GPU if there is one; on a CPU two of them, with few steps."""
+    import torch
+
+    torch.set_num_threads(1)
+    if torch.cuda.is_available():
+        models.compare(torch.device("cuda"), list(models.MODELS), (8, 32, 128), (1, 4, 8, 14), 500)
+    else:
+        models.compare(torch.device("cpu"), ("mlp", "transformer"), (8, 32), (1, CORES), 100)
 
 
 def reporting(options: argparse.Namespace, scratch: Path) -> None:

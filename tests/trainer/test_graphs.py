@@ -161,6 +161,26 @@ def test_random_numbers_of_the_host_are_drawn_at_each_step(caplog: pytest.LogCap
     assert "not recorded as CUDA graphs: they draw random numbers on the host" in caplog.text
 
 
+class Counts(nn.Linear):
+    """A model that counts its forward passes."""
+
+    calls = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(input) / self.calls
+
+
+def test_a_model_that_counts_its_passes_is_trained_without_graphs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counts = Counts(FEATURES, CLASSES)
+    trainer = make_trainer(model=counts, cuda_graph=True, num_epochs=25)
+    trainer.fit()
+    assert counts.calls == trainer.state.global_step == 150
+    assert "not recorded as CUDA graphs: 128 of them differed" in caplog.text
+
+
 def test_fp16_and_odd_batches_are_trained_without_graphs_and_said(caplog: pytest.LogCaptureFixture) -> None:
     def collated(examples: list[Any]) -> tuple[Tensor, Tensor, object]:
         inputs, targets = zip(*examples, strict=True)

@@ -45,11 +45,14 @@ class GraphedSteps:
     def __call__(self, step: Step) -> dict[str, Any]:
         """Returns what ``stepper.gradients(step)`` returns; the gradients are where that leaves them."""
         stepper = self._stepper
+        if self._graphs.refused:
+            return stepper.gradients(step)
         batches = [to_device(batch, stepper.device) for batch in step.batches]
         flat, structure = tree_flatten(batches)
         odd = next((leaf for leaf in flat if not isinstance(leaf, (Tensor, *_PLAIN))), None)
         if odd is not None:
             self._graphs.refuse(f"a batch holds a {type(odd).__name__}")
+            return stepper.gradients(step._replace(batches=iter(batches)))
         places = [at for at, leaf in enumerate(flat) if isinstance(leaf, Tensor)]
         parameters = [p for group in stepper.optimizer.param_groups for p in group["params"]]
         parameters = list(dict.fromkeys([*parameters, *stepper.model.parameters()]))
@@ -63,7 +66,7 @@ class GraphedSteps:
             return Computed(metrics, [p.grad for p in parameters])
 
         computed = self._graphs.run(
-            None if odd is not None else (tuple(map(signature, batches)), step.expected, self._now(parameters)),
+            (tuple(map(signature, batches)), step.expected, self._now(parameters)),
             compute,
             [flat[place] for place in places],
             list(stepper.model.buffers()),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -22,8 +23,10 @@ from xaytune.trainer.tolerance import distance
 
 __all__ = ["Computed", "Graphs", "is_recorded"]
 
-# A graph keeps the memory of all that it computes: of more kinds of inputs than this, the others do without.
+# A graph keeps the memory of all that it computes: of more, the one that was not used for longest goes.
 _MOST: Final = 8
+# So many kinds that are not recorded are kept in mind: they may be different each time.
+_MOST_SEEN: Final = 128
 
 
 class Computed(NamedTuple):
@@ -82,16 +85,16 @@ def _without_waiting(device: torch.device) -> Iterator[None]:
 
 @dataclass
 class _Graph:
-    """A computation of one kind.
+    """A computation that was recorded.
 
     Attributes:
-        inputs: What it reads, once it is recorded.
-        repeat: Computes it again; None while it is not recorded.
-        uses: How often it was computed; how often it was repeated.
+        inputs: What it reads.
+        repeat: Computes it again.
+        uses: How often it was.
     """
 
     inputs: list[Tensor]
-    repeat: Callable[[], Computed] | None = None
+    repeat: Callable[[], Computed]
     uses: int = 0
 
 
@@ -102,12 +105,16 @@ class Graphs:
         device: The device.
         tell: Called with a line, once, where computations cannot be recorded.
         after: How often a kind of computation comes before it is recorded.
+
+    Attributes:
+        refused: Whether all is computed as usual.
     """
 
     def __init__(self, device: torch.device, tell: Callable[[str], None], after: int) -> None:
         self._device, self._tell, self._after = device, tell, after
-        self._graphs: dict[Hashable, _Graph] = {}
-        self._refused = False
+        self._seen: Counter[Hashable] = Counter()  # kinds that are not recorded
+        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()  # the one that was used last is the last
+        self.refused = False
 
     def run(
         self,
@@ -133,50 +140,63 @@ class Graphs:
         Raises:
             Exception: What `compute` raises.
         """
-        graph = self._graph_of(kind)
+        graph = self._graphs.get(kind) or self._recorded(kind, compute, inputs, state)
         if graph is None:
             return compute(inputs)
-        graph.uses += 1
-        if graph.uses <= self._after:
-            return compute(inputs)
-        if graph.repeat is None:
-            self._make(graph, compute, inputs, state)
-        if self._refused or graph.repeat is None:
-            return compute(inputs)
+        self._graphs.move_to_end(kind)
         torch._foreach_copy_(graph.inputs, list(inputs))
-        if _is_power_of_ten(graph.uses - self._after):
+        graph.uses += 1
+        if _is_power_of_ten(graph.uses):
             return self._compare(graph.repeat, compute, inputs, state, tolerance)
         return _own(graph.repeat())
 
     def refuse(self, why: str) -> None:
         """Computes all as usual from now on."""
-        self._refused = True
-        self._graphs = {}
+        self.refused = True
+        self._graphs.clear()
         self._tell(f"steps are not recorded as CUDA graphs: {why}")
 
-    def _graph_of(self, kind: Hashable) -> _Graph | None:
-        if self._refused:
+    def _recorded(
+        self, kind: Hashable, compute: Compute, inputs: Sequence[Tensor], state: Sequence[Tensor]
+    ) -> _Graph | None:
+        """Records a computation, if it comes often and that is possible."""
+        if self.refused:
             return None
-        if kind not in self._graphs and len(self._graphs) < _MOST:
-            self._graphs[kind] = _Graph([])
-        return self._graphs.get(kind)
-
-    def _make(self, graph: _Graph, compute: Compute, inputs: Sequence[Tensor], state: Sequence[Tensor]) -> None:
-        """Records a computation, if that is possible."""
-        graph.inputs = [tensor.clone() for tensor in inputs]
+        self._seen[kind] += 1
+        if self._seen[kind] <= self._after:
+            self._forget()
+            return None
+        own = [tensor.clone() for tensor in inputs]
         with _undone(state):
             drawn = _drawn_on_the_host(self._device)
             try:
                 with _without_waiting(self._device):  # a recording that fails may leave the device in disorder
-                    compute(graph.inputs)
+                    compute(own)
                 if is_recorded(self._device):
-                    graph.repeat = _record(lambda: compute(graph.inputs), self._device)
+                    graph = _Graph(own, _record(lambda: compute(own), self._device))
                 else:
-                    graph.repeat = lambda: compute(graph.inputs)
+                    graph = _Graph(own, lambda: compute(own))
             except Exception as error:
                 self.refuse(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
-            if not self._refused and _drawn_on_the_host(self._device) != drawn:
+                return None
+            if _drawn_on_the_host(self._device) != drawn:
                 self.refuse("they draw random numbers on the host")
+                return None
+        del self._seen[kind]
+        self._graphs[kind] = graph
+        if len(self._graphs) > _MOST:
+            self._graphs.popitem(last=False)
+        return graph
+
+    def _forget(self) -> None:
+        """Forgets kinds that came once in a while, where there are too many of them."""
+        if len(self._seen) < _MOST_SEEN:
+            return
+        self._seen.clear()
+        if not self._graphs:
+            self.refuse(
+                f"{_MOST_SEEN} of them differed in the shapes of their batches, or in numbers that the model holds"
+            )
 
     def _compare(
         self,
@@ -204,10 +224,12 @@ class Graphs:
 def _undone(state: Sequence[Tensor]) -> Iterator[None]:
     """Puts back what is changed within: tensors, and random states."""
     before, randomness = [tensor.clone() for tensor in state], random_state.capture()
-    yield
-    for tensor, kept in zip(state, before, strict=True):
-        tensor.copy_(kept)
-    random_state.restore(randomness)
+    try:
+        yield
+    finally:
+        for tensor, kept in zip(state, before, strict=True):
+            tensor.copy_(kept)
+        random_state.restore(randomness)
 
 
 def _drawn_on_the_host(device: torch.device) -> tuple[Any, ...]:

@@ -30,6 +30,8 @@ __all__ = ["FEWEST", "Asked", "Broken", "Group"]
 
 # Fewer steps than this are taken one after the other, which is as fast.
 FEWEST = 3
+# What a step gives besides its metrics.
+_GRADIENTS = "the gradients"
 # So long steps are taken in a row, at most.
 _IN_A_ROW_S = 0.1
 # Members come and leave: only where so many steps of as many members have been taken a graph is worth recording.
@@ -186,14 +188,14 @@ class Group:
         for at in range(count):
             asked = asked.following() if at > 0 else asked
             try:
-                values.append(self._step(asked, taken, hypers))
+                gradients, metrics = self._step(asked, taken, hypers)
             except Exception as error:
                 if at == 0:
                     raise
                 broken = Broken(asked, error)
                 break
+            values.append(metrics)
         self.rows.put_back(rows, taken)
-        gradients = [each.pop("") for each in values][-1]
         for at, member in enumerate(asked.members):
             member.gradients = gradients, at
             member.stepped(len(rows), len(values))
@@ -205,8 +207,8 @@ class Group:
         """How many steps are taken in a row, at most: somebody may have something to say meanwhile."""
         return max(1, int(_IN_A_ROW_S / self._seconds))
 
-    def _step(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> dict[str, Any]:
-        """Takes a step on rows; returns the metrics, and the gradients under no name."""
+    def _step(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> tuple[Tensor, dict[str, Any]]:
+        """Takes a step on rows; returns gradients (members, width), and metrics."""
         flat, structure = tree_flatten(self._inputs(asked, taken, hypers))
 
         def compute(tensors: Sequence[Tensor]) -> Computed:
@@ -216,15 +218,17 @@ class Group:
             self._update(taken, gradients.flat, now)
             for name in self.layout.buffers:
                 taken.others[name].copy_(gradients.buffers[name])
-            return Computed({"": gradients.flat} | gradients.metrics)
+            return Computed({_GRADIENTS: gradients.flat} | gradients.metrics)
 
         tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
         if self._graphs is None or taken.copied:
-            return compute(tensors).values
-        options = tuple([(hyper.decays, hyper.momenta) for hyper in hypers])
-        kind = len(asked.members), asked.shapes, asked.steps[0].expected, options, taken.values.data_ptr()
-        state = [taken.values, taken.counts, *taken.states.values(), *taken.others.values()]
-        return self._graphs.run(kind, compute, tensors, state, self._tolerance).values
+            metrics = compute(tensors).values
+        else:
+            options = tuple([(hyper.decays, hyper.momenta) for hyper in hypers])
+            kind = len(asked.members), asked.shapes, asked.steps[0].expected, options, taken.values.data_ptr()
+            state = [taken.values, taken.counts, *taken.states.values(), *taken.others.values()]
+            metrics = self._graphs.run(kind, compute, tensors, state, self._tolerance).values
+        return metrics.pop(_GRADIENTS), metrics
 
     def try_step(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:
         """Computes a step without taking it; returns each member's loss and gradients (width,)."""
