@@ -61,7 +61,6 @@ class TrialProcess:
         self._heard = time.monotonic()
         self._waiting = False
         self._running = True
-        self._exited: tuple[int, bool] | None = None
 
     def request_stop(self, request: StopRequest) -> None:
         """Asks the trial to end through its own loop; the first request counts, but for one that only pauses."""
@@ -123,14 +122,7 @@ class TrialProcess:
                 return None
 
     def _has_exited(self, timeout: float = 0.0) -> bool:
-        if self._exited is None:
-            try:
-                self._exited = self._template.exit_of_trial(self.pid, timeout)
-            except EOFError:
-                with contextlib.suppress(OSError):
-                    os.killpg(self.pid, signal.SIGKILL)  # the kernel killed the trial, but not its children
-                self._exited = signal.SIGKILL, False
-        return self._exited is not None
+        return self._template.exit_of_trial(self.pid, timeout) is not None
 
     def _finish(self) -> None:
         """Waits for the process to exit, and kills it if it does not."""
@@ -142,7 +134,7 @@ class TrialProcess:
 
     def _lost(self) -> Ended:
         """Words the end of a process that has not reported it."""
-        status, out_of_memory = self._exited or (signal.SIGKILL, False)
+        status, out_of_memory = self._template.exit_of_trial(self.pid) or (signal.SIGKILL, False)
         code = os.waitstatus_to_exitcode(status)
         kind: FailureKind = "lost" if code < 0 else "error"
         error = f"its process ended before the recipe did: {words_for_exit(code)}"

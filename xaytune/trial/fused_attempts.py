@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import select
-import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -94,7 +93,7 @@ class FusedTrials:
             return []
         deadline = time.monotonic() + (timeout if self._latest else _IDLE_S)
         while True:
-            exited = self._exit(0.0)  # asked before the channel is read: what it said before is there
+            exited = self._exit()  # asked before the channel is read: what it said before is there
             try:
                 received = self._channel.get(0)
             except EOFError:
@@ -137,13 +136,8 @@ class FusedTrials:
         with contextlib.suppress(OSError):  # it has ended: its trials are lost
             self._channel.put(message)
 
-    def _exit(self, timeout: float) -> tuple[int, bool] | None:
-        try:
-            return self._template.exit_of_trial(self.pid, timeout)
-        except EOFError:
-            with contextlib.suppress(OSError):
-                os.killpg(self.pid, signal.SIGKILL)
-            return signal.SIGKILL, False
+    def _exit(self, timeout: float = 0.0) -> tuple[int, bool] | None:
+        return self._template.exit_of_trial(self.pid, timeout)
 
     def _end(self) -> None:
         self.running = False

@@ -53,6 +53,7 @@ class Template:
         self.address = _address(task)
         self._process: subprocess.Popen[bytes] | None = None  # if it was started here
         self._output: IO[bytes] | None = None
+        self._ended: tuple[int, bool] | None = None  # the trial that was started last
         self._lifeline: socket.socket | None = (
             None  # carries nothing: the template sees by it that this process lives
         )
@@ -74,6 +75,7 @@ class Template:
             here, there = socket.socketpair()
             try:
                 with there:
+                    self._ended = None
                     self._channel.put(("start", dict(environment)), there.fileno())
                 pid, notes = self._await("started", None) or (0, ())
                 return pid, notes, Channel(here)
@@ -84,25 +86,28 @@ class Template:
                 self._channel = self._connect()
         raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._printed()}")
 
-    def exit_of_trial(self, pid: int, timeout: float) -> tuple[int, bool] | None:
+    def exit_of_trial(self, pid: int, timeout: float = 0.0) -> tuple[int, bool] | None:
         """Returns the wait status of a trial's process, and whether the kernel killed it for want of memory.
 
+        If the template is gone, so is the trial.
+
         Args:
-            pid: The process.
+            pid: The process that was started last.
             timeout: Seconds to wait.
 
         Returns:
             None if it has not ended.
-
-        Raises:
-            EOFError: The template is gone, and the trial with it.
         """
         deadline = time.monotonic() + timeout
-        while (ended := self._await("ended", max(0.0, deadline - time.monotonic()))) is not None:
-            of, status, out_of_memory = ended
-            if of == pid:
-                return status, out_of_memory
-        return None
+        try:
+            while self._ended is None and (ended := self._await("ended", max(0.0, deadline - time.monotonic()))):
+                of, status, out_of_memory = ended
+                self._ended = (status, out_of_memory) if of == pid else None
+        except EOFError:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)  # the kernel killed the trial, but not its children
+            self._ended = signal.SIGKILL, False
+        return self._ended
 
     def kill_trial(self) -> None:
         """Kills the trial's process, and its children."""
