@@ -82,7 +82,7 @@ def _sweep(folder: Path, listener: Any = None, **options: Any) -> Results:
         metric="eval_loss",
         mode="min",
         space={"x": {"loguniform": [0.001, 0.3]}, "drop": 0.2},
-        failures={"retries": 0},
+        failures={"retries": 1},  # the one that its process had left, if it is killed then
         **options,
     )
     return sweep.run(storage=tempfile.mkdtemp(dir=folder), listener=listener)
