@@ -117,7 +117,8 @@ def compare(
         rates |= {"a Trainer, cuda_graph": _rate_of_trainers(name, device, 1, steps, cuda_graph=True)}
         rates |= {f"{width} fused": _rate_of_trainers(name, device, width, 4 * steps) for width in widths}
         for way, rate in rates.items():
-            print(f"{name:12} {way:22} {rate:11,.0f} member-steps a second, {rate / alone:6.2f} times a Trainer's")
+            times = f"{rate / alone:6.2f} times a Trainer's"
+            print(f"{name:12} {way:22} {rate:11,.0f} member-steps a second, {times}", flush=True)
 
 
 def _rate_of_trainers(name: str, device: torch.device, members: int, steps: int, **options: Any) -> float:

@@ -1,4 +1,4 @@
-"""Steps by CUDA graphs. On a CPU the same code runs, and repeats what it would have recorded."""
+"""Steps by CUDA graphs. On a CPU the same code is made to run here, and repeats what it would have recorded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ from torch.utils.data import DataLoader
 from tests.models import CLASSES, FEATURES, dataset, loader, make_trainer, weights
 from tests.trainer.fused_models import Case, table, trainer_of
 from tests.trainer.test_fused import compare
+from xaytune.trainer import step
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused import group
 from xaytune.trainer.loop import Trainer
+
+
+@pytest.fixture(autouse=True)
+def repeated_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "is_recorded", lambda device: True)
+    monkeypatch.setattr(group, "is_recorded", lambda device: True)
+    monkeypatch.setattr(group, "_AFTER", 2)
+
 
 on_each_device = pytest.mark.parametrize(
     "device",
@@ -126,10 +135,10 @@ def test_numbers_that_python_counts_are_noticed_and_the_run_goes_on_without_grap
 ) -> None:
     counted = itertools.count()
 
-    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
+    def training_step(model: nn.Module, batch: Any) -> dict[str, Any]:
         return measured(model, batch) | {"count": next(counted)}
 
-    trainer = make_trainer(loss_fn=None, training_step=step, cuda_graph=True, num_epochs=4, device=device)
+    trainer = make_trainer(loss_fn=None, training_step=training_step, cuda_graph=True, num_epochs=4, device=device)
     trainer.fit()
     assert trainer.state.global_step == 24
     assert "not recorded as CUDA graphs: they give other values than tensors" in caplog.text
@@ -137,23 +146,23 @@ def test_numbers_that_python_counts_are_noticed_and_the_run_goes_on_without_grap
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_what_cannot_be_recorded_is_trained_without_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    def step(model: nn.Module, batch: Any) -> Tensor:
+    def training_step(model: nn.Module, batch: Any) -> Tensor:
         loss = F.cross_entropy(model(batch[0]), batch[1])
         return loss * 2 if loss.item() > 1e9 else loss
 
-    trainer = make_trainer(loss_fn=None, training_step=step, cuda_graph=True, num_epochs=4, device="cuda")
+    trainer = make_trainer(loss_fn=None, training_step=training_step, cuda_graph=True, num_epochs=4, device="cuda")
     trainer.fit()
     assert trainer.state.global_step == 24
     assert "not recorded as CUDA graphs" in caplog.text
 
 
 def test_random_numbers_of_the_host_are_drawn_at_each_step(caplog: pytest.LogCaptureFixture) -> None:
-    def step(model: nn.Module, batch: Any) -> Tensor:
+    def training_step(model: nn.Module, batch: Any) -> Tensor:
         return F.cross_entropy(model(batch[0] + random.random()), batch[1])
 
     def trained(**options: Any) -> Tensor:
         random.seed(0)
-        trainer = make_trainer(loss_fn=None, training_step=step, num_epochs=4, **options)
+        trainer = make_trainer(loss_fn=None, training_step=training_step, num_epochs=4, **options)
         trainer.fit()
         return weights(trainer)
 
@@ -186,22 +195,18 @@ def test_fp16_and_odd_batches_are_trained_without_graphs_and_said(caplog: pytest
         inputs, targets = zip(*examples, strict=True)
         return torch.stack(inputs), torch.stack(targets), object()
 
-    def step(model: nn.Module, batch: Any) -> Tensor:
+    def training_step(model: nn.Module, batch: Any) -> Tensor:
         return F.cross_entropy(model(batch[0]), batch[1])
 
     make_trainer(precision="fp16", cuda_graph=True).fit()
     assert "not recorded as CUDA graphs: fp16" in caplog.text
     odd: DataLoader[Any] = DataLoader(dataset(), 8, collate_fn=collated)
-    make_trainer(train_loader=odd, loss_fn=None, training_step=step, cuda_graph=True).fit()
+    make_trainer(train_loader=odd, loss_fn=None, training_step=training_step, cuda_graph=True).fit()
     assert "not recorded as CUDA graphs: a batch holds a object" in caplog.text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", table()[1::5], ids=str)
-def test_fused_members_by_graphs_end_as_they_would_alone(
-    case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(group, "is_recorded", lambda device: True)
-    monkeypatch.setattr(group, "_AFTER", 2)
+def test_fused_members_by_graphs_end_as_they_would_alone(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     assert compare(lambda member: trainer_of(case, member)) < 1e-10
     assert not [line for line in caplog.messages if "CUDA" in line]

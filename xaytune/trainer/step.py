@@ -13,6 +13,7 @@ from xaytune.trainer import gradients
 from xaytune.trainer.batches import to_device
 from xaytune.trainer.data import ResumableLoader
 from xaytune.trainer.graphed_steps import GraphedSteps
+from xaytune.trainer.graphs import is_recorded
 from xaytune.trainer.objective import BatchLoss, Objective
 from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
@@ -118,7 +119,7 @@ class Stepper:
         self._check_sizes = sizes_are_needed
         self._not_optimized: list[nn.Parameter] = []
         self._modes = self._modes_now()  # while it trains
-        self._graphed = GraphedSteps(self) if cuda_graph else None
+        self._graphed = GraphedSteps(self) if cuda_graph and is_recorded(device) else None
 
     def begin(self) -> None:
         """Puts a model that is in eval mode as a whole into train mode, as a loop does before it trains."""
