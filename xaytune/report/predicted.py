@@ -17,6 +17,8 @@ __all__ = ["prediction_plots"]
 
 # So many trials that were stopped, and so many others, can be told apart in one plot.
 _SHOWN = 5
+# Thousands of bars, which lie upon each other, are not to hide the points.
+_BARS = "rgba(138, 143, 152, 0.3)"
 
 
 @dataclass(frozen=True)
@@ -183,21 +185,26 @@ def _calibration_figure(expected: Sequence[_Came], terms: Terms) -> go.Figure:
     low, high = min(ends), max(ends)
     figure = go.Figure()
     figure.add_scatter(
+        x=[one.predicted.value for one in expected],
+        y=[one.value for one in expected],
+        error_x={
+            "array": [2 * one.predicted.deviation for one in expected],
+            "thickness": 0.7,
+            "width": 0,
+            "color": _BARS,
+        },
+        mode="markers",
+        marker={"color": [one.predicted.time for one in expected], "coloraxis": "coloraxis", "size": 7},
+        hovertext=[_calibration_hover(one, terms) for one in expected],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    figure.add_scatter(
         x=[low, high],
         y=[low, high],
         mode="lines",
         line={"color": COLORS["pending"], "dash": "dot"},
         hoverinfo="skip",
-        showlegend=False,
-    )
-    figure.add_scatter(
-        x=[one.predicted.value for one in expected],
-        y=[one.value for one in expected],
-        error_x={"array": [2 * one.predicted.deviation for one in expected], "thickness": 0.7, "width": 0},
-        mode="markers",
-        marker={"color": [one.predicted.time for one in expected], "coloraxis": "coloraxis", "size": 7},
-        hovertext=[_calibration_hover(one, terms) for one in expected],
-        hoverinfo="text",
         showlegend=False,
     )
     figure.update_xaxes(title=f"{label(terms.metric)}, as predicted")
