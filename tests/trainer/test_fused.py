@@ -18,6 +18,7 @@ from xaytune.trainer.fused.program import Program
 from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
+from xaytune.trainer.run import workings
 
 MEMBERS = 5
 
@@ -245,6 +246,20 @@ def test_bf16_is_fused_within_its_rounding(caplog: pytest.LogCaptureFixture) -> 
         alone.fit()
         assert abs(trainer.state.metrics["eval_loss"] - alone.state.metrics["eval_loss"]) < 0.02
     assert not caplog.records, "all of it is fused"
+
+
+def test_runs_that_are_to_be_compiled_are_fused_and_said_to_be_without(caplog: pytest.LogCaptureFixture) -> None:
+    fused = [trainer_of(Case(), member, compile=True) for member in range(4)]
+    compiled = [workings(trainer).stepper.forward for trainer in fused]
+    seed_everything(7)
+    fit_fused(fused)
+    assert caplog.messages == ["runs with compile=True are trained fused, without torch.compile"]
+    for member, trainer in enumerate(fused):
+        alone = trainer_of(Case(), member)
+        seed_everything(7)
+        alone.fit()
+        assert difference(trainer, alone) < 1e-10
+        assert workings(trainer).stepper.forward is compiled[member], "alone, it would be compiled"
 
 
 def test_what_is_not_faster_at_once_is_trained_one_after_the_other() -> None:

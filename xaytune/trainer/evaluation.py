@@ -62,7 +62,7 @@ class Evaluator:
         eval_fn: EvalFn | None,
         eval_metrics: Mapping[str, EvalMetric],
     ) -> None:
-        self._model, self._forward, self.loader, self._objective = model, forward, loader, objective
+        self._model, self.forward, self.loader, self._objective = model, forward, loader, objective
         self.eval_fn, self.eval_metrics = eval_fn, eval_metrics
         self._device, self._precision = device, precision
         self._generators = generators_of(loader)
@@ -83,7 +83,7 @@ class Evaluator:
         with self._leaving_all_as_it_was(), torch.no_grad(), self._precision.autocast():
             if self.eval_fn is None:
                 return self._measure()
-            return _of_the_users(self.eval_fn(self._forward, self.loader))
+            return _of_the_users(self.eval_fn(self.forward, self.loader))
 
     def _measure(self) -> dict[str, Any]:
         """Waits for the device once, at the end."""
@@ -98,7 +98,7 @@ class Evaluator:
             metric.reset()
         for batches, batch in enumerate(batches_of(self.loader), start=1):  # noqa: B007
             batch = to_device(batch, self._device)
-            result = self._objective.loss(self._forward, batch)
+            result = self._objective.loss(self.forward, batch)
             counts = self._objective.weight(batch, result)
             loss = result.loss.double() * counts
             total = total + (loss.where(counts > 0, 0.0) if isinstance(counts, Tensor) else loss)

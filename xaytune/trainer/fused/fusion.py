@@ -263,6 +263,11 @@ class Fusion:
     def _alone(self, member: Member) -> Answer:
         """Does what a member asks for as it would be done without others."""
         member.fetch()
+        if member.compiled:
+            refused = member.refused is not None or (
+                member.group is not None and member.group.key in self._refused
+            )
+            member.use_compiled(refused)
         request = member.request
         if member.window is not None:
             request = request._replace(batches=iter(member.window))
@@ -289,6 +294,8 @@ class Fusion:
             self._say(f"trained alone: {error}")
             return None
         group.add(member)
+        if member.compiled:
+            self._say("runs with compile=True are trained fused, without torch.compile")
         return group
 
     def _settled(self, member: Member) -> bool:

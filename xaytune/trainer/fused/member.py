@@ -109,6 +109,7 @@ class Member:
         generator: Draws what torch's global generator would draw for it.
         drops: Probabilities of its dropout layers.
         gradients: Of its last step, as a row.
+        compiled: Whether its model runs through ``torch.compile``: that pays where it trains alone.
     """
 
     def __init__(self, run: Run, randomness: Randomness, states: States) -> None:
@@ -129,6 +130,10 @@ class Member:
         self._randomness = randomness
         self._own: Own | None = None
         self._watch: Watch | None = None
+        stepper = workings(run).stepper
+        self.compiled = stepper.forward is not stepper.model
+        self._forward = stepper.forward
+        self.use_compiled(False)
         self._away = False  # whether the row is newer than what the run has itself
 
     @property
@@ -140,6 +145,13 @@ class Member:
         """Counts steps that were taken for so many members at once."""
         self._taken += steps
         self._beside += members * steps
+
+    def use_compiled(self, compiled: bool) -> None:
+        """Lets its own steps and evaluations run through ``torch.compile``, if they are to, or not."""
+        stepper, evaluator, _ = workings(self.run)
+        stepper.forward = self._forward if compiled else stepper.model
+        if evaluator is not None:
+            evaluator.forward = stepper.forward
 
     def enter(self) -> None:
         """Makes the global random states the member's."""
@@ -175,6 +187,7 @@ class Member:
     def leave(self) -> None:
         """Gives up its row."""
         self.fetch()
+        self.use_compiled(True)
         if self.group is not None:
             self.group.remove(self)
 

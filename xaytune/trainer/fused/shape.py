@@ -32,8 +32,8 @@ def shape_of(run: Run) -> Hashable:
     stepper, evaluator, parts = workings(run)
     if stepper.precision.name == "fp16":
         raise NotFusedError("its precision is fp16, which scales the loss of each run by itself: use bf16")
-    if stepper.forward is not stepper.model or hasattr(stepper.model, "_orig_mod"):
-        raise NotFusedError("its model is compiled")
+    if hasattr(stepper.model, "_orig_mod"):
+        raise NotFusedError("its model is compiled: give the model itself, and compile=True")
     if stepper.window > 1 and parts.data.draws:
         raise NotFusedError("it accumulates batches of a loader that may draw random numbers with each")
     try:
