@@ -47,6 +47,42 @@ def alone(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
     return sweep_of("train", tmp_path_factory.mktemp("alone"), num_samples=12)
 
 
+def of_the_module(recipe: str, folder: Path, **options: object) -> Results:
+    options = {"metric": "eval_loss", "mode": "min", **options}
+    return Sweep(f"tests.ray_tune.fused_module_level:{recipe}", **options).run(storage=folder)  # type: ignore[arg-type]
+
+
+def test_a_model_made_at_the_top_of_a_module_begins_anew_in_each_fused_trial(
+    ray_here: None, tmp_path: Path
+) -> None:
+    space = {"x": {"grid": [0.01, 0.02, 0.05, 0.1, 0.2]}}
+    fused = of_the_module("train", tmp_path / "fused", space=space, fused=4)
+    alone = of_the_module("train", tmp_path / "alone", space=space)
+    assert [trial.status for trial in fused.trials] == ["completed"] * 5
+    for mine, other in zip(fused.trials, alone.trials, strict=True):
+        assert mine.metrics["eval_loss"] == pytest.approx(other.metrics["eval_loss"], rel=1e-5)
+    told = [event["text"] for event in events_of(fused) if event["event"] == "note"]
+    assert (
+        sum(text.startswith("fused: trained in processes of their own: trials share a model") for text in told)
+        == 1
+    )
+    moved = {event["trial"] for event in events_of(fused) if event["event"] == "failure"}
+    assert 0 < len(moved) < 5
+
+
+def test_fused_trials_that_raise_before_any_has_trained_end_alone_unless_all_do(
+    ray_here: None, tmp_path: Path
+) -> None:
+    space = {"number": {"grid": list(range(8))}}
+    some = of_the_module("raises_for_some", tmp_path / "some", space=space, fused=8)
+    assert [trial.number for trial in some.trials if trial.status == "failed"] == [0, 3, 4]
+    assert [trial.status for trial in some.trials if trial.status != "failed"] == ["completed"] * 5
+    many = {"number": {"grid": list(range(80))}}
+    none = of_the_module("raises_always", tmp_path / "all", space=many, fused=4)
+    (ended,) = [event for event in events_of(none) if event["event"] == "sweep" and event["state"] == "failed"]
+    assert ended["reason"] == "its first trials raised before their first step: ValueError: none of them"
+
+
 def assert_as_alone(results: Results, alone: Results) -> None:
     """Each step is in the histories once, with the values that it has alone, to rounding."""
     for trial in results.trials[: len(alone.trials)]:

@@ -247,7 +247,7 @@ def test_predictions_are_drawn_against_what_came(tmp_path: Path) -> None:
         details = {"predicted": predicted}
         written("verdict", 0, decision="continue", reason="r", cutoff=None, compared=0, details=details, **place)
     drawn = {plot.name: plot for plot in plots(written.results())}["predictions"]
-    points = drawn.figure.data[1]
+    points = drawn.figure.data[0]
     assert list(zip(points.x, points.y, points.error_x.array, strict=True)) == [(0.55, 0.5, 0.1), (0.7, 0.8, 0.04)]
     assert "1 of 2 came within them" in drawn.caption
 

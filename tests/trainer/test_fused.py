@@ -213,6 +213,40 @@ def test_a_step_of_a_row_that_cannot_be_taken_at_once_is_taken_alone(
     assert next(calls) > 3
 
 
+def test_a_loss_that_counts_its_calls_is_trained_alone_with_the_values_that_it_has_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def made(member: int) -> Trainer:
+        calls = [0]
+
+        def step(model: nn.Module, batch: Any) -> torch.Tensor:
+            calls[0] += 1
+            return loss_fn(model(batch[0]), batch[1]) * (1 + 0.01 * calls[0])
+
+        return trainer_of(Case(), member, training_step=step)
+
+    assert compare(made) == 0
+    assert caplog.messages == ["trained alone: its loss changes what it captures, such as a count of its calls"]
+
+
+def test_a_late_handler_that_stops_the_run_or_saves_it_is_told_that_it_must_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def made(member: int, handler: Callable[[Trainer], Callable[[TrainState], object]]) -> Trainer:
+        trainer = trainer_of(Case(epochs=8), member, tmp_path / str(member))
+        late = handler(trainer)
+        trainer.callbacks.on("step_end")(
+            may_be_late(metrics_only(lambda state: state.global_step == 17 and late(state)))
+        )
+        return trainer
+
+    fit_fused([made(member, lambda trainer: lambda state: state.stop_training()) for member in range(4)])
+    assert "marked with may_be_late told the run to stop at step 17, when it had trained on to" in caplog.text
+    with pytest.raises(ExceptionGroup) as caught:
+        fit_fused([made(member, lambda trainer: lambda _: trainer.save_checkpoint()) for member in range(4, 8)])
+    assert "marked with may_be_late cannot save a checkpoint" in str(caught.value.exceptions[0])
+
+
 def test_runs_that_share_a_model_are_refused() -> None:
     one = trainer_of(Case(), 0)
     other = trainer_of(Case(), 1, build=lambda: one.model)

@@ -16,7 +16,7 @@ from xaytune.driver.attempts import Attempts
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.endings import EarlyEnd, Ending, outcome_of
 from xaytune.driver.ends import last_words, settled
-from xaytune.driver.failures import LOSSES, RestartPolicy
+from xaytune.driver.failures import ALONE, LOSSES, RestartPolicy
 from xaytune.driver.lengths import take_length
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
@@ -170,7 +170,8 @@ class Driver:
             self._early_end.fail(take_length(message, self._method, self._recorder))
         if isinstance(message, Ended):
             failure = message.failure
-            if failure is not None and failure.kind in ("lost", "lost_with_others"):
+            if failure is not None and failure.kind in ALONE:
+                self._recorder.noted(*message.notes)
                 return self.lost(message.trial, failure.kind, failure.traceback or failure.error)
             return self._ended(message)
         if isinstance(message, Progress):

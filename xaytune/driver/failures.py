@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.state import SweepState, TrialRecord
@@ -11,15 +11,18 @@ from xaytune.sweep.command import Command
 from xaytune.sweep.spec import Reference, SweepSpec, reference_name
 from xaytune.trial.messages import FailureKind
 
-__all__ = ["LOSSES", "EarlyFailures", "RestartPolicy", "no_checkpoint"]
+__all__ = ["ALONE", "LOSSES", "EarlyFailures", "RestartPolicy", "no_checkpoint"]
 
 LOSSES: Mapping[FailureKind, str] = {
     "lost": "its process was lost",
     "lost_with_others": "its process was lost, in which other trials were trained",
+    "shared": "it shares what it trains with other trials of its process",
     "node_lost": "its node was lost",
     "preempted": "its node was taken away",
     "not_started": "its process was lost before it began",
 }
+# What a trial is given a process of its own after, where a process trains several.
+ALONE: Collection[FailureKind] = ("lost", "lost_with_others", "shared")
 # It is not the trial's fault, but the next process may fare no better.
 _MOST_NOT_STARTED = 3
 # So many trials that raise before any has trained a step are enough: the others would as well.
@@ -45,7 +48,7 @@ class RestartPolicy:
         if kind == "not_started":
             self._not_started[record.number] += 1
             return self._not_started[record.number] <= _MOST_NOT_STARTED
-        return kind in ("node_lost", "preempted", "lost_with_others") or (
+        return kind in ("node_lost", "preempted", "lost_with_others", "shared") or (
             kind == "lost" and record.lost < self._retries
         )
 
@@ -68,12 +71,17 @@ class EarlyFailures:
         self._enough = min(_ENOUGH, spec.num_trials or _ENOUGH)
         self._counts: Counter[str] = Counter()
         self._first: str | None = None
+        self._others: set[int] | None = None  # of the first processes, where they begin several before they train
 
     def add(self, record: TrialRecord, sweep: SweepState) -> None:
         """Learns how a trial ended."""
         if record.failure == "error" and not sweep.trained:
             self._counts["error"] += 1
             self._first = self._first or record.reason
+            if self._others is None:
+                begun = {trial.number for trial in sweep.trials.values() if trial.attempts}
+                self._others = begun if self._spec.fuses else set()
+            self._others.discard(record.number)
         elif record.failure == "no_metric" and all(trial.value is None for trial in sweep.trials.values()):
             self._counts["no_metric"] += 1
             if self._counts["no_metric"] >= self._enough:
@@ -81,7 +89,7 @@ class EarlyFailures:
 
     def verdict(self) -> str | None:
         """Words why the sweep ends; None while it does not."""
-        if self._counts["error"] < self._enough:
+        if self._counts["error"] < self._enough or self._others:
             return None
         return f"its first trials raised before their first step: {self._first}"
 

@@ -20,6 +20,7 @@ from ray.tune.registry import register_trainable
 from ray.tune.search import SearchAlgorithm
 
 from xaytune.driver.driver import Driver
+from xaytune.driver.failures import ALONE
 from xaytune.errors import SessionError
 from xaytune.ray_tune.actor import TrialActor, actor_for
 from xaytune.ray_tune.bridge import Bridge
@@ -165,7 +166,7 @@ class _SlotController(_Controller):
             assignment = self.driver.next()
             if assignment is None:
                 return
-            if self.driver.state.trials[assignment.trial].failure in ("lost", "lost_with_others"):
+            if self.driver.state.trials[assignment.trial].failure in ALONE:
                 self.slots.wait(assignment)
             else:
                 self.slots.add(slot, assignment)

@@ -23,12 +23,14 @@ class SlotActor(TrialActor):
         self._trials: FusedTrials | None = None
         self._unsent: list[Message] = []
 
-    def assign(self, assignment: Assignment) -> None:
-        """Gives the slot a trial."""
+    def assign(self, assignment: Assignment, *, alone: bool) -> None:
+        """Gives the slot a trial; one that is alone gets a process in which none was before."""
         sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         if not Path(self.task.sweep_dir).is_dir():
             self._unsent.append(Refused(**sender, problems=(not_shared(self.task.sweep_dir, self._node["node"]),)))
             return
+        if alone and self._trials is not None:
+            self._trials.close()
         if self._trials is None or not self._trials.running:
             try:
                 template = self._ready_template()

@@ -68,6 +68,10 @@ class Slots:
         self._alone.discard(slot)
         self._slots[slot][assignment.trial] = assignment
 
+    def is_alone(self, slot: TuneTrial) -> bool:
+        """Whether the trial of a slot is to have it, and its process, for itself."""
+        return slot in self._alone
+
     def of(self, trial: int) -> TuneTrial | None:
         """Returns the slot of a trial; None if it has none."""
         return next((slot for slot, trials in self._slots.items() if trial in trials), None)
@@ -120,7 +124,7 @@ class SlotBridge(Bridge):
             self._begin(trial, assignment)
 
     def _begin(self, slot: TuneTrial, assignment: Assignment) -> None:
-        actor_of(slot).assign.remote(assignment)
+        actor_of(slot).assign.remote(assignment, alone=self._slots.is_alone(slot))
         self._perform(self._driver.started(assignment.trial))
 
     def lost(self, trial: TuneTrial, error: Exception) -> bool:

@@ -25,9 +25,9 @@ event            fields
 ``damaged``      a checkpoint cannot be used: ``path``, ``global_step``
 ``deleted``      a checkpoint is no longer needed: ``path``, ``global_step``
 ``failure``      an attempt failed: ``kind`` (``error``, ``no_metric``, ``infeasible``, ``skipped``, ``stalled``,
-                 ``lost``, ``lost_with_others`` (of its process), ``node_lost``, ``preempted``,
-                 ``not_started``), ``error``, ``traceback``, ``retried`` (whether another attempt follows), and
-                 ``epoch``, ``global_step`` that it is known to have reached
+                 ``lost``, ``lost_with_others`` (of its process), ``shared`` (it moves to a process of its own),
+                 ``node_lost``, ``preempted``, ``not_started``), ``error``, ``traceback``, ``retried`` (whether
+                 another attempt follows), and ``epoch``, ``global_step`` that it is known to have reached
 ``reopen``       the trial is restarted, though it failed: no trial had trained a step
 ``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,

@@ -207,7 +207,7 @@ def _line_on(sweep: SweepState, terms: Terms, event: Event, incidents: Incidents
     """A line on an event that is worth one: a trial ended, or is restarted; or what is the same in all trials."""
     if event["event"] == "sweep" and event["state"] == "running" and terms.constants:
         return Text(f"in all trials: {configuration(terms.constants)}", style="dim")
-    if event["event"] == "failure" and event["retried"]:
+    if event["event"] == "failure" and event["retried"] and event["kind"] != "shared":  # a note says it once
         return Text(restarted(sweep.trials[event["trial"]], incidents), style="yellow")
     if event["event"] == "note":
         return Text(one_line(event["text"]), style="yellow")

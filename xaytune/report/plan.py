@@ -26,7 +26,7 @@ def plan(spec: SweepSpec) -> str:
     most = spec.max_concurrent_trials
     at_once = f"{most} at once" if most else "as many at once as there is room for"
     lines = [
-        f"trials      {_count(spec)}, {at_once}; each reserves {resources}",
+        f"trials      {_count(spec)}, {at_once}; {_who(spec)} reserves {resources}",
         f"search      {'curves' if curves else spec.search.algorithm}, seed {spec.search.seed}",
         f"metric      {spec.metric}, {spec.mode}",
     ]
@@ -64,6 +64,14 @@ def _count(spec: SweepSpec) -> str:
     points = spec.num_trials // spec.num_samples
     product = f" ({spec.num_samples} samples of each of {points} grid points)" if points > 1 else ""
     return f"{spec.num_trials}{product}"
+
+
+def _who(spec: SweepSpec) -> str:
+    """What reserves the resources: a trial, or the process of several."""
+    if not spec.fuses:
+        return "each"
+    many = "as many as are fastest" if spec.fused == "auto" else f"up to {spec.fused}"
+    return f"fused, each process trains {many}, and"
 
 
 def _cost(spec: SweepSpec) -> list[str]:

@@ -171,6 +171,8 @@ class _Teller:
         kind = event.get("kind", "error")
         if kind == "skipped":
             return "the recipe raised SkipTrial"
+        if kind == "shared":
+            return f"moves to a process of its own: {event['error']}"
         said = self._raised if kind == "error" else _KINDS.get(kind, "")
         follows = ""
         if event.get("retried"):

@@ -19,6 +19,7 @@ class Place:
         in_step: Whether a step was started and is not done: its batches are not trained.
         randomness: The random states when the step was begun, where a handler might save within it.
         begun: Whether `fit` was called before.
+        ahead: How many steps the model is ahead of what handlers are told of.
     """
 
     epoch_finished: bool = False
@@ -27,3 +28,4 @@ class Place:
     in_step: bool = False
     randomness: dict[str, Any] | None = None
     begun: bool = False
+    ahead: int = 0

@@ -28,6 +28,11 @@ __all__ = ["Run", "Workings", "workings"]
 
 logger = logging.getLogger(__name__)
 
+_STOPPED_LATE = (
+    "a handler that is marked with may_be_late told the run to stop at step %d, when it had trained on to step %d "
+    "already; do not mark a handler that stops the run"
+)
+
 
 class Workings(NamedTuple):
     """What a run is made of."""
@@ -177,6 +182,10 @@ class Run:
         if self._host is not None:
             self._host.fetch()
         require(
+            not place.ahead,
+            "a handler that is marked with may_be_late cannot save a checkpoint: the model is some steps ahead",
+        )
+        require(
             not place.in_step or place.randomness is not None,
             "a checkpoint cannot be saved in the middle of a step: save it in a handler of step_end or step_start",
         )
@@ -281,13 +290,18 @@ class Run:
             step = step._replace(more=self._steps_unseen(), following=batches)
         place.in_step = True
         self._fire("step_start")
-        for at, stepped in enumerate((yield step)):
+        taken = yield step
+        for at, stepped in enumerate(taken):
+            place.ahead = len(taken) - at - 1
             if at > 0:
                 place.in_step = True
                 self._fire("step_start")
             if isinstance(stepped, BaseException):
                 raise stepped
+            stops = state.should_stop
             self._end_step(stepped)
+            if place.ahead and state.should_stop and not stops:
+                logger.warning(_STOPPED_LATE, state.global_step, state.global_step + place.ahead)
         if not state.should_stop:
             yield from self._evaluate_after_step()
         return True

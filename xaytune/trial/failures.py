@@ -11,7 +11,7 @@ from types import TracebackType
 from xaytune.errors import RemoteError
 from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["describe", "failure_of", "format_error", "kind_of", "words_of"]
+__all__ = ["NeedsOwnProcessError", "describe", "failure_of", "format_error", "kind_of", "words_of"]
 
 _PACKAGE = str(Path(__file__).parents[1])
 # How torch, its allocators and its libraries say that there is not enough memory, where the type does not.
@@ -27,6 +27,10 @@ _OUT_OF_MEMORY = (
     "Failed to CUDA calloc",
     "std::bad_alloc",
 )
+
+
+class NeedsOwnProcessError(BaseException):
+    """Unwinds a trial that is to be trained in a process of its own: it has not ended, and fires nothing more."""
 
 
 def failure_of(error: BaseException) -> Failure:

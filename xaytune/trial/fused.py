@@ -27,10 +27,11 @@ import torch
 
 from xaytune.records.history import Row
 from xaytune.trainer.current import set_current_trial
-from xaytune.trainer.fused.fusion import Answer, Fusion
+from xaytune.trainer.fused.fusion import Answer, Fusion, SharedError
 from xaytune.trainer.fused.member import Member, States
 from xaytune.trainer.run import Run
 from xaytune.trial.channel import Channel
+from xaytune.trial.failures import NeedsOwnProcessError
 from xaytune.trial.imports import Imports
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, StopRequest, Task
 from xaytune.trial.output import file_of, flush_output
@@ -44,6 +45,10 @@ _LOOK_S = 0.02
 # An error of torch walks up so many frames of the C stack. Beneath a greenlet's own frames it finds what others
 # have left there, which once in some thousand errors ends the process: so a recipe has that many beneath it.
 _FRAMES = 64
+_SHARED = (
+    "trials share a model, or a random generator, that is made once for all of them, such as at the top of a "
+    "module; make it in the recipe, and they are fused"
+)
 
 
 class FusedProcess:
@@ -87,7 +92,11 @@ class FusedProcess:
     def fit(self, run: Run) -> None:
         """Trains a Trainer of the recipe that is running now; called in its greenlet."""
         trial = self._current()
-        member = self._fusion.begin(run, trial.states)
+        try:
+            member = self._fusion.begin(run, trial.states)
+        except SharedError:
+            self._note(f"trained in processes of their own: {_SHARED}")
+            raise NeedsOwnProcessError(_SHARED) from None
         if _settings() != self._settings:
             member.refused = "its recipe changes a setting of torch for the whole process"
         self._whose[member] = trial

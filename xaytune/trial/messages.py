@@ -54,6 +54,7 @@ FailureKind = Literal[
     "stalled",
     "lost",
     "lost_with_others",
+    "shared",
     "node_lost",
     "preempted",
     "not_started",

@@ -14,7 +14,7 @@ from xaytune.sweep.options import reference_name
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_error
 from xaytune.trainer.current import set_current_trial
 from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
-from xaytune.trial.failures import failure_of, words_of
+from xaytune.trial.failures import NeedsOwnProcessError, failure_of, words_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import resolve
@@ -129,6 +129,8 @@ class RecipeRun:
         if isinstance(raised, Pause):
             request = self.reporter.stopping.request
             return self._end("paused", request.reason if request is not None else None)
+        if isinstance(raised, NeedsOwnProcessError):
+            return self._end("failed", str(raised), Failure("shared", str(raised)))
         if raised is None:
             return self._finish()
         self.raised = raised

@@ -27,9 +27,13 @@ def fit_fused(trainers: Sequence[Run]) -> list[TrainState]:
 
     Raises:
         ValueError: Two of them share what training changes.
+        TypeError: One is no Trainer.
         ExceptionGroup: What some of them raised; the others were trained to their ends.
         KeyboardInterrupt: Ctrl-C, which stops all of them after their current step.
     """
+    odd = next((trainer for trainer in trainers if not isinstance(trainer, Run)), None)
+    if odd is not None:
+        raise TypeError(f"fit_fused takes Trainers (got a {type(odd).__name__})")
     fusion = Fusion()
     members = [fusion.begin(trainer, States()) for trainer in trainers]
     before = States()

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member, Randomness, States
-from xaytune.trainer.fused.shape import batches_key, held_by, shape_of
+from xaytune.trainer.fused.shape import batches_key, held_by, objective_key, shape_of
 from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
 from xaytune.trainer.tolerance import distance, tolerance
 
-__all__ = ["Answer", "Fusion"]
+__all__ = ["Answer", "Fusion", "SharedError"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,10 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 40
 # A shape whose steps could so often not be taken at once is fused no more.
 _FAILURES = 3
+
+
+class SharedError(ValueError):
+    """Two runs share what training changes."""
 
 
 class Answer(NamedTuple):
@@ -58,7 +65,10 @@ class Fusion:
         self._failures: dict[Hashable, int] = defaultdict(int)
         self._proven: set[Hashable] = set()
         self._told: set[str] = set()
-        self._held: dict[int, Member] = {}  # members by what must be one's own
+        self._held: dict[int, Member] = {}  # members by where in memory that is which must be their own
+        # Whose what there still is was, of those that have ended too.
+        self._tensors: MutableMapping[Tensor, States] = WeakTensorKeyDictionary()
+        self._generators: MutableMapping[Any, States] = WeakKeyDictionary()
 
     @property
     def most(self) -> int:
@@ -73,14 +83,19 @@ class Fusion:
             states: Its random states.
 
         Raises:
-            ValueError: It shares with another one what both change.
+            SharedError: It shares with another one, which may have ended, what both change.
         """
-        held = held_by(run)
-        if any(what in self._held for what in held):
-            raise ValueError(
+        tensors, generators = held_by(run)
+        held = {tensor.data_ptr() for tensor in tensors} | {id(generator) for generator in generators}
+        owners = [self._tensors.get(tensor) for tensor in tensors]
+        owners += [self._generators.get(generator) for generator in generators]
+        if any(what in self._held for what in held) or any(owner not in (None, states) for owner in owners):
+            raise SharedError(
                 "runs that are trained side by side must not share what training changes (got the same parameter, "
                 "buffer or random generator in two of them): make a model and a loader for each"
             )
+        self._tensors.update(dict.fromkeys(tensors, states))
+        self._generators.update(dict.fromkeys(generators, states))
         member = Member(run, self.randomness, states)
         self._held |= dict.fromkeys(held, member)
         return member
@@ -284,6 +299,8 @@ class Fusion:
             return None
         try:
             key = shape_of(member.run)
+            if objective_key(member.run) != member.objective:
+                raise NotFusedError("its loss changes what it captures, such as a count of its calls")
             if key in self._refused:
                 raise NotFusedError(self._refused[key])
             group = self._groups.get(key)

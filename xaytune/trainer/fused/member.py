@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from xaytune.trainer.fused.dropout import probabilities
+from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.rows import Own
-from xaytune.trainer.fused.shape import Watch
+from xaytune.trainer.fused.shape import Watch, objective_key
 from xaytune.trainer.run import Run, workings
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Member:
         generator: Draws what torch's global generator would draw for it.
         drops: Probabilities of its dropout layers.
         gradients: Of its last step, as a row.
+        objective: A key of its loss, before it has trained; None where that cannot be compared.
         compiled: Whether its model runs through ``torch.compile``: that pays where it trains alone.
     """
 
@@ -123,6 +125,7 @@ class Member:
         self.refused: str | None = None
         self.hurried = False
         self.states = states
+        self.objective = _objective_key_of(run)
         self.generator = states.generator(workings(run).stepper.device)
         self.drops: list[float] = []
         self.gradients: tuple[Tensor, int] | None = None
@@ -211,3 +214,10 @@ class Member:
         self.drops = probabilities(workings(self.run).stepper.model)
         self._away = True
         return True
+
+
+def _objective_key_of(run: Run) -> Hashable:
+    try:
+        return objective_key(run)
+    except NotFusedError:
+        return None

@@ -13,11 +13,11 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Tensor
 
 from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of, key_of_type
 from xaytune.trainer.fused.update import COLUMNS
-from xaytune.trainer.objective import Objective
+from xaytune.trainer.random_state import Generator
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Stepper
 
-__all__ = ["Watch", "batches_key", "held_by", "shape_of"]
+__all__ = ["Watch", "batches_key", "held_by", "objective_key", "shape_of"]
 
 _HOOKS: Final = tuple(name for name in INTERNAL if name.endswith("_hooks") and "state_dict" not in name)
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
@@ -44,20 +44,19 @@ def shape_of(run: Run) -> Hashable:
             stepper.clip_grad_norm is None,
             _model(stepper.model),
             _optimizer(stepper),
-            _objective(stepper.objective),
+            objective_key(run),
             None if evaluator is None else (evaluator.eval_fn is None, len(evaluator.eval_metrics)),
         )
     except RecursionError:
         raise NotFusedError("its model or loss refers to itself") from None
 
 
-def held_by(run: Run) -> set[int]:
-    """Returns what training a run changes, and must be its own: parameters, buffers and random generators."""
+def held_by(run: Run) -> tuple[list[Tensor], list[Generator]]:
+    """Returns what training a run changes, and must be its own: parameters and buffers, and random generators."""
     stepper, _, parts = workings(run)
     tensors: list[Tensor] = [*stepper.model.buffers(), *(p for p in stepper.model.parameters() if p.requires_grad)]
     tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
-    pointers = {tensor.data_ptr() for tensor in tensors if tensor.numel()}
-    return pointers | {id(generator) for generator in parts.data.generators}
+    return [tensor for tensor in tensors if tensor.numel()], parts.data.generators
 
 
 def batches_key(run: Run) -> Hashable:
@@ -163,7 +162,13 @@ def _optimizer(stepper: Stepper) -> Hashable:
     return kind, tuple(groups)
 
 
-def _objective(objective: Objective) -> Hashable:
+def objective_key(run: Run) -> Hashable:
+    """Returns a key of the loss of a run: the same for one that computes the same.
+
+    Raises:
+        NotFusedError: It cannot be compared.
+    """
+    objective = workings(run).stepper.objective
     given = {"loss_fn": objective.loss_fn, "training_step": objective.training_step, "batch_size": objective.size}
     return tuple(
         None if value is None else key_of(value, f"its {name}", lambda part: None) for name, value in given.items()
