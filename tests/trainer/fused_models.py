@@ -187,10 +187,10 @@ def trainer_of(
     optimizer = optimizer_of(case.optimizer, model, member)
     data = data_for(case.model)
     given: dict[str, Any] = {"loss_fn": loss_fn} if "training_step" not in options else {}
+    given["train_loader"] = DataLoader(data, case.batch, shuffle=True)
     trainer = Trainer(
         model,
         optimizer=optimizer,
-        train_loader=DataLoader(data, case.batch, shuffle=True),
         eval_loader=DataLoader(data, 8),
         max_steps=-1 if member % 2 else 4 * case.epochs - member,
         num_epochs=case.epochs,

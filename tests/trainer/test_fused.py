@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -245,6 +247,27 @@ def test_a_late_handler_that_stops_the_run_or_saves_it_is_told_that_it_must_not(
     with pytest.raises(ExceptionGroup) as caught:
         fit_fused([made(member, lambda trainer: lambda _: trainer.save_checkpoint()) for member in range(4, 8)])
     assert "marked with may_be_late cannot save a checkpoint" in str(caught.value.exceptions[0])
+
+
+class Noisy(TensorDataset):
+    """Data with noise of a generator of its own."""
+
+    def __init__(self, *tensors: torch.Tensor, generator: Any) -> None:
+        super().__init__(*tensors)
+        self.generator = generator
+
+    def __getitem__(self, index: Any) -> Any:
+        inputs, targets = super().__getitem__(index)  # type: ignore[no-untyped-call]
+        return inputs + 0.1 * self.generator.random(), targets
+
+
+@pytest.mark.parametrize("generator", [np.random.default_rng, random.Random])
+def test_each_member_draws_from_a_generator_of_its_data(generator: Callable[[int], Any]) -> None:
+    def made(member: int) -> Trainer:
+        data = Noisy(*data_for("mlp").tensors, generator=generator(member))
+        return trainer_of(Case(), member, train_loader=DataLoader(data, 5, shuffle=True))
+
+    assert compare(made) < 1e-10
 
 
 def test_runs_that_share_a_model_are_refused() -> None:

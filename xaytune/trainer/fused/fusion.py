@@ -7,7 +7,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from xaytune.trainer.fused.member import Member, Randomness, States
 from xaytune.trainer.fused.shape import batches_key, held_by, objective_key, shape_of
 from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
+from xaytune.trainer.random_state import Generator
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
 from xaytune.trainer.tolerance import distance, tolerance
@@ -68,7 +68,7 @@ class Fusion:
         self._held: dict[int, Member] = {}  # members by where in memory that is which must be their own
         # Whose what there still is was, of those that have ended too.
         self._tensors: MutableMapping[Tensor, States] = WeakTensorKeyDictionary()
-        self._generators: MutableMapping[Any, States] = WeakKeyDictionary()
+        self._generators: dict[int, tuple[Generator, States]] = {}  # kept: numpy's have no weak references
 
     @property
     def most(self) -> int:
@@ -88,14 +88,14 @@ class Fusion:
         tensors, generators = held_by(run)
         held = {tensor.data_ptr() for tensor in tensors} | {id(generator) for generator in generators}
         owners = [self._tensors.get(tensor) for tensor in tensors]
-        owners += [self._generators.get(generator) for generator in generators]
+        owners += [self._generators[id(one)][1] for one in generators if id(one) in self._generators]
         if any(what in self._held for what in held) or any(owner not in (None, states) for owner in owners):
             raise SharedError(
                 "runs that are trained side by side must not share what training changes (got the same parameter, "
                 "buffer or random generator in two of them): make a model and a loader for each"
             )
         self._tensors.update(dict.fromkeys(tensors, states))
-        self._generators.update(dict.fromkeys(generators, states))
+        self._generators |= {id(generator): (generator, states) for generator in generators}
         member = Member(run, self.randomness, states)
         self._held |= dict.fromkeys(held, member)
         return member
