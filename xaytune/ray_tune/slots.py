@@ -37,7 +37,12 @@ class Slots:
         self._waiting: dict[int, Assignment] = {}  # for a slot of their own
 
     def free(self) -> TuneTrial | None:
-        """Returns the slot with the fewest trials that has room for one more; None if none has."""
+        """Returns the slot with the fewest trials that has room for one more; None if none has.
+
+        Where a slot full of trials waits for slots of their own, further ones would only wait as well.
+        """
+        if len(self._waiting) >= self._width:
+            return None
         if (empty := self._empty()) is not None and not self._waiting:
             return empty
         shared = (slot for slot, trials in self._slots.items() if slot not in self._alone and trials)
