@@ -20,11 +20,14 @@ settings.load_profile("untimed")
 
 # What a test is marked by: the fixtures that it uses.
 _MARKERS = {"ray": "ray_folder", "browser": "chromium", "cluster": "hosts"}
+# Those that take longest begin first: else one worker is busy with them at the end, and the others wait.
+_FIRST = ("test_cluster.py", "test_faults.py")
 Run = Callable[..., Results]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by what it uses; see .github/CONTRIBUTING.md."""
+    """Marks each test by what it uses, see .github/CONTRIBUTING.md, and puts the longest first."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
     for item in items:
         if "ray_tune" in item.path.parts:  # some start a Ray of their own
             item.add_marker("ray")
