@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import functools
+import gc
 import itertools
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from tests.trainer.fused_models import CLASSES, FEATURES, Case, data_for, loss_f
 from tests.trainer.fused_oddities import ODDITIES
 from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState, may_be_late, metrics_only
 from xaytune.trainer.fused import fit_fused
+from xaytune.trainer.fused.fusion import Fusion
+from xaytune.trainer.fused.member import States
 from xaytune.trainer.fused.program import Program
 from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.loop import Trainer
@@ -268,6 +273,16 @@ def test_each_member_draws_from_a_generator_of_its_data(generator: Callable[[int
         return trainer_of(Case(), member, train_loader=DataLoader(data, 5, shuffle=True))
 
     assert compare(made) < 1e-10
+
+
+def test_a_run_that_has_ended_is_kept_by_nothing() -> None:
+    fusion, trainer = Fusion(), trainer_of(Case(), 0)
+    model = weakref.ref(trainer.model)
+    states = States(entered=functools.partial(print, trainer))  # as that of a trial, which keeps all of it
+    fusion.end(fusion.begin(trainer, states))
+    del trainer, states
+    gc.collect()
+    assert model() is None
 
 
 def test_runs_that_share_a_model_are_refused() -> None:

@@ -110,4 +110,4 @@ def _left(sweep: SweepState) -> str:
     estimates = [] if budget is None else [max(0.0, budget - ran)]
     if sweep.num_trials is not None:
         estimates.append(training / finished * (sweep.num_trials - finished))
-    return f"about {duration(min(estimates))} left" if estimates else ""
+    return f"about {duration(max(1.0, min(estimates)))} left" if estimates else ""

@@ -27,7 +27,8 @@ import torch
 
 from xaytune.records.history import Row
 from xaytune.trainer.current import set_current_trial
-from xaytune.trainer.fused.fusion import Answer, Fusion, SharedError
+from xaytune.trainer.fused.fusion import Answer, Fusion
+from xaytune.trainer.fused.held import SharedError
 from xaytune.trainer.fused.member import Member, States
 from xaytune.trainer.run import Run
 from xaytune.trial.channel import Channel

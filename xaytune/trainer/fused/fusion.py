@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
+from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member, Randomness, States
-from xaytune.trainer.fused.shape import batches_key, held_by, objective_key, shape_of
+from xaytune.trainer.fused.shape import batches_key, objective_key, shape_of
 from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
-from xaytune.trainer.random_state import Generator
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
 from xaytune.trainer.tolerance import distance, tolerance
 
-__all__ = ["Answer", "Fusion", "SharedError"]
+__all__ = ["Answer", "Fusion"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +30,6 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 40
 # A shape whose steps could so often not be taken at once is fused no more.
 _FAILURES = 3
-
-
-class SharedError(ValueError):
-    """Two runs share what training changes."""
 
 
 class Answer(NamedTuple):
@@ -65,10 +59,7 @@ class Fusion:
         self._failures: dict[Hashable, int] = defaultdict(int)
         self._proven: set[Hashable] = set()
         self._told: set[str] = set()
-        self._held: dict[int, Member] = {}  # members by where in memory that is which must be their own
-        # Whose what there still is was, of those that have ended too.
-        self._tensors: MutableMapping[Tensor, States] = WeakTensorKeyDictionary()
-        self._generators: dict[int, tuple[Generator, States]] = {}  # kept: numpy's have no weak references
+        self._held = Held()
 
     @property
     def most(self) -> int:
@@ -85,24 +76,12 @@ class Fusion:
         Raises:
             SharedError: It shares with another one, which may have ended, what both change.
         """
-        tensors, generators = held_by(run)
-        held = {tensor.data_ptr() for tensor in tensors} | {id(generator) for generator in generators}
-        owners = [self._tensors.get(tensor) for tensor in tensors]
-        owners += [self._generators[id(one)][1] for one in generators if id(one) in self._generators]
-        if any(what in self._held for what in held) or any(owner not in (None, states) for owner in owners):
-            raise SharedError(
-                "runs that are trained side by side must not share what training changes (got the same parameter, "
-                "buffer or random generator in two of them): make a model and a loader for each"
-            )
-        self._tensors.update(dict.fromkeys(tensors, states))
-        self._generators |= {id(generator): (generator, states) for generator in generators}
-        member = Member(run, self.randomness, states)
-        self._held |= dict.fromkeys(held, member)
-        return member
+        self._held.take(run, states.owner)
+        return Member(run, self.randomness, states)
 
     def end(self, member: Member) -> None:
         """Learns that the loop of a member has ended."""
-        self._held = {what: whose for what, whose in self._held.items() if whose is not member}
+        self._held.leave(member.run)
 
     def perform(self, members: Sequence[Member]) -> list[Answer]:
         """Does what some members ask for; the others are to ask again.

@@ -17,13 +17,13 @@ from xaytune.trainer.fused import update
 from xaytune.trainer.fused.dropout import Mask
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member
+from xaytune.trainer.fused.metrics import by_member, means_of, metrics_of
 from xaytune.trainer.fused.program import Passed, Program, stack
 from xaytune.trainer.fused.rows import Layout, Rows, Taken
 from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.graphs import Computed, Graphs, is_recorded
-from xaytune.trainer.plain import number
 from xaytune.trainer.run import workings
-from xaytune.trainer.step import Step, Stepped, WindowMeans
+from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
 
 __all__ = ["FEWEST", "Asked", "Broken", "Group"]
@@ -200,7 +200,7 @@ class Group:
             member.gradients = gradients, at
             member.stepped(len(rows), len(values))
         self._seconds = (time.monotonic() - begun) / len(values)
-        return _by_member(values, len(rows)), broken
+        return by_member(values, len(rows)), broken
 
     @property
     def pace(self) -> int:
@@ -295,12 +295,12 @@ class Group:
             others = {**others, **{name: buffer.detach() for name, buffer in passed.buffers.items()}}
         flat = self.layout.join(total)
         if several:
-            metrics, whole = _means(passes)
+            metrics, whole = means_of(passes)
             flat.mul_(
                 (expected / whole).unsqueeze(1).to(flat.dtype) if isinstance(whole, Tensor) else expected / whole
             )
         else:
-            metrics = _metrics(passes[0])
+            metrics = metrics_of(passes[0])
         norms = torch.linalg.vector_norm(flat, dim=1)
         if inputs.largest is not None:
             update.clip(flat, norms, inputs.largest)
@@ -341,44 +341,3 @@ def _put(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
     """Returns leaves with other tensors in the places of theirs."""
     left = iter(tensors)
     return [next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-
-
-def _metrics(passed: Passed) -> dict[str, Any]:
-    """Returns the metrics of a pass, the loss first."""
-    given = {**passed.values, **{name: number(value) for name, value in passed.plain.items()}}
-    del given["loss"]
-    metrics = {n.removeprefix("metric "): v for n, v in given.items() if n.startswith("metric ")}
-    return {"loss": passed.values["loss"].detach()} | {
-        n: v.detach() if isinstance(v, Tensor) else v for n, v in metrics.items()
-    }
-
-
-def _means(passes: Sequence[Passed]) -> tuple[dict[str, Any], Any]:
-    """Returns means of the metrics over a window, and what its batches weigh together, in weights of the first."""
-    means = WindowMeans()
-    first = passes[0].value("weight")
-    for passed in passes:
-        means.add(_metrics(passed), passed.value("weight") / first)
-    return means.metrics(), means.weight
-
-
-def _by_member(values: Sequence[Mapping[str, Any]], members: int) -> list[list[Stepped]]:
-    """Returns what each member's steps gave: of the last one tensors, of those before it numbers."""
-    *before, last = values
-    columns = [value.unbind() if isinstance(value, Tensor) else [value] * members for value in last.values()]
-    given = [[Stepped(dict(zip(last, row, strict=True)), skipped=False)] for row in zip(*columns, strict=True)]
-    if not before:
-        return given
-    tables = [_read([row[name] for row in before], members) for name in last]  # (steps, members) each
-    for member, steps in enumerate(given):
-        rows = zip(*[[row[member] for row in table] for table in tables], strict=True)
-        steps[:0] = [Stepped(dict(zip(last, row, strict=True)), skipped=False) for row in rows]
-    return given
-
-
-def _read(column: Sequence[Any], members: int) -> list[list[Any]]:
-    """Returns a metric of several steps as numbers (steps, members)."""
-    if isinstance(column[0], Tensor):
-        numbers: list[list[Any]] = torch.stack(list(column)).tolist()
-        return numbers
-    return [[value] * members for value in column]

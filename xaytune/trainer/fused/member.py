@@ -49,10 +49,14 @@ class States:
     Args:
         entered: Called when its states have become the global ones: its code is to run.
         left: Called when they are to be so no longer.
+
+    Attributes:
+        owner: Stands for whose they are, and keeps nothing of it alive.
     """
 
     def __init__(self, entered: Callable[[], None] | None = None, left: Callable[[], None] | None = None) -> None:
         self._entered, self._left = entered, left
+        self.owner = object()
         self._cpu = torch.Generator()
         self._cuda: torch.Generator | None = None
         self._take()

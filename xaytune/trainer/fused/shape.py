@@ -13,11 +13,10 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Tensor
 
 from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of, key_of_type
 from xaytune.trainer.fused.update import COLUMNS
-from xaytune.trainer.random_state import Generator
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Stepper
 
-__all__ = ["Watch", "batches_key", "held_by", "objective_key", "shape_of"]
+__all__ = ["Watch", "batches_key", "objective_key", "shape_of"]
 
 _HOOKS: Final = tuple(name for name in INTERNAL if name.endswith("_hooks") and "state_dict" not in name)
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
@@ -49,14 +48,6 @@ def shape_of(run: Run) -> Hashable:
         )
     except RecursionError:
         raise NotFusedError("its model or loss refers to itself") from None
-
-
-def held_by(run: Run) -> tuple[list[Tensor], list[Generator]]:
-    """Returns what training a run changes, and must be its own: parameters and buffers, and random generators."""
-    stepper, _, parts = workings(run)
-    tensors: list[Tensor] = [*stepper.model.buffers(), *(p for p in stepper.model.parameters() if p.requires_grad)]
-    tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
-    return [tensor for tensor in tensors if tensor.numel()], parts.data.generators
 
 
 def batches_key(run: Run) -> Hashable:

@@ -1,0 +1,66 @@
+"""What runs that are trained side by side hold: what training changes must be one run's own."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from xaytune.trainer.random_state import Generator
+from xaytune.trainer.run import Run, workings
+
+__all__ = ["Held", "SharedError"]
+
+
+class SharedError(ValueError):
+    """Two runs share what training changes."""
+
+
+class Held:
+    """What runs hold and have held: parameters, buffers and random generators."""
+
+    def __init__(self) -> None:
+        self._now: dict[int, Run] = {}  # by addresses of memory, and generators: views of one tensor are one
+        # Of what there still is, also where its run has ended, whose it was.
+        self._tensors: MutableMapping[Tensor, object] = WeakTensorKeyDictionary()
+        self._generators: dict[int, tuple[Generator, object]] = {}  # kept: numpy's have no weak references
+
+    def take(self, run: Run, owner: object) -> None:
+        """Gives a run what it holds.
+
+        Args:
+            run: The run.
+            owner: Stands for whoever may train the same again: its later runs. It must keep nothing alive.
+
+        Raises:
+            SharedError: Another run has it, or a run of another owner had it.
+        """
+        tensors, generators = _of(run)
+        held = _keys(tensors, generators)
+        owners = [self._tensors.get(tensor, owner) for tensor in tensors]
+        owners += [self._generators.get(id(generator), (generator, owner))[1] for generator in generators]
+        if held & self._now.keys() or any(one is not owner for one in owners):
+            raise SharedError(
+                "runs that are trained side by side must not share what training changes (got the same parameter, "
+                "buffer or random generator in two of them): make a model and a loader for each"
+            )
+        self._now |= dict.fromkeys(held, run)
+        for tensor in tensors:
+            self._tensors[tensor] = owner
+        self._generators |= {id(generator): (generator, owner) for generator in generators}
+
+    def leave(self, run: Run) -> None:
+        """Learns that a run has ended."""
+        self._now = {key: whose for key, whose in self._now.items() if whose is not run}
+
+
+def _of(run: Run) -> tuple[list[Tensor], list[Generator]]:
+    stepper, _, parts = workings(run)
+    tensors: list[Tensor] = [*stepper.model.buffers(), *(p for p in stepper.model.parameters() if p.requires_grad)]
+    tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
+    return [tensor for tensor in tensors if tensor.numel()], parts.data.generators
+
+
+def _keys(tensors: list[Tensor], generators: list[Generator]) -> set[int]:
+    return {tensor.data_ptr() for tensor in tensors} | {id(generator) for generator in generators}

@@ -1,0 +1,56 @@
+"""What the steps of many members give: metrics of all at once, and each member's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xaytune.trainer.fused.program import Passed
+from xaytune.trainer.plain import number
+from xaytune.trainer.step import Stepped, WindowMeans
+
+__all__ = ["by_member", "means_of", "metrics_of"]
+
+
+def metrics_of(passed: Passed) -> dict[str, Any]:
+    """Returns the metrics of a pass, the loss first."""
+    given = {**passed.values, **{name: number(value) for name, value in passed.plain.items()}}
+    del given["loss"]
+    metrics = {n.removeprefix("metric "): v for n, v in given.items() if n.startswith("metric ")}
+    return {"loss": passed.values["loss"].detach()} | {
+        n: v.detach() if isinstance(v, Tensor) else v for n, v in metrics.items()
+    }
+
+
+def means_of(passes: Sequence[Passed]) -> tuple[dict[str, Any], Any]:
+    """Returns means of the metrics over a window, and what its batches weigh together, in weights of the first."""
+    means = WindowMeans()
+    first = passes[0].value("weight")
+    for passed in passes:
+        means.add(metrics_of(passed), passed.value("weight") / first)
+    return means.metrics(), means.weight
+
+
+def by_member(values: Sequence[Mapping[str, Any]], members: int) -> list[list[Stepped]]:
+    """Returns what each member's steps gave: of the last one tensors, of those before it numbers."""
+    *before, last = values
+    columns = [value.unbind() if isinstance(value, Tensor) else [value] * members for value in last.values()]
+    given = [[Stepped(dict(zip(last, row, strict=True)), skipped=False)] for row in zip(*columns, strict=True)]
+    if not before:
+        return given
+    tables = [_read([row[name] for row in before], members) for name in last]  # (steps, members) each
+    for member, steps in enumerate(given):
+        rows = zip(*[[row[member] for row in table] for table in tables], strict=True)
+        steps[:0] = [Stepped(dict(zip(last, row, strict=True)), skipped=False) for row in rows]
+    return given
+
+
+def _read(column: Sequence[Any], members: int) -> list[list[Any]]:
+    """Returns a metric of several steps as numbers (steps, members)."""
+    if isinstance(column[0], Tensor):
+        numbers: list[list[Any]] = torch.stack(list(column)).tolist()
+        return numbers
+    return [[value] * members for value in column]
