@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.trainer.callbacks import EVENTS, TrainState
 from xaytune.trial.trial import Trial
 
@@ -98,6 +99,22 @@ def wait_for_the_other(trial: Trial, config: dict[str, Any]) -> None:
     (folder / f"begun-{trial.number}").touch()
     while not (folder / f"begun-{1 - trial.number}").exists():
         time.sleep(0.05)
+
+
+def takes_long_after_five_epochs(trial: Trial, config: dict[str, Any]) -> None:
+    """Leaves the driver the time to stop the trial, and the trial steps to tell how far it is."""
+
+    def stopped() -> bool:
+        events = read_events(trial.checkpoint_dir.parents[1] / FILE_NAME)
+        return any(event["event"] == "stop" and event["trial"] == trial.number for event in events)
+
+    @trial.callbacks.on("step_end")
+    def wait(state: TrainState) -> None:
+        until = time.monotonic() + 2.5
+        while state.epoch >= 5 and not stopped() and time.monotonic() < until:
+            time.sleep(0.05)
+        if state.epoch >= 5:  # the message that stops it is on its way
+            time.sleep(0.5)
 
 
 def later_trials_wait_to_go(trial: Trial, config: dict[str, Any]) -> None:

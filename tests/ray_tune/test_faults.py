@@ -129,7 +129,7 @@ def test_a_second_ctrl_c_ends_the_sweep_at_once(ray_here: None, tmp_path: Path) 
 
 
 def test_a_budget_of_epochs_ends_the_sweep_through_the_loops_of_its_trials(run: Run) -> None:
-    callbacks = ["tests.callbacks:note_events", *["tests.callbacks:sleep_a_little"] * 2]
+    callbacks = ["tests.callbacks:note_events", "tests.callbacks:takes_long_after_five_epochs"]
     results = run("curve", num_samples=50, budget={"epochs": 8}, callbacks=callbacks)
     assert (results.sweep.state, results.sweep.reason) == ("completed", "the budget of 8 epochs is spent")
     assert 8 <= results.sweep.epochs < 18
