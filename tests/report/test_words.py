@@ -19,6 +19,7 @@ from tests.report.journals import ASHA, Written, simulated
 from xaytune.cli.main import main
 from xaytune.records.journal import feed
 from xaytune.records.results import Results
+from xaytune.records.state import SweepState
 from xaytune.report.incidents import Incidents
 from xaytune.report.live import LiveView
 from xaytune.report.printing import Lenient, printable
@@ -118,6 +119,28 @@ def test_why_tells_from_which_checkpoint_an_attempt_resumed(tmp_path: Path) -> N
     told = tell(results.trials[0], results.sweep, results.events())
     assert "restarted on n, process 2, from step 30; at least 5 steps are trained again" in told
     assert "trial.keep(" not in said("status", tmp_path / "sweep")
+
+
+def test_trials_that_lost_one_process_together_are_told_in_one_line(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    for trial in range(3):
+        written("trial", trial, config={"x": 0.5}, seed=1)
+        written("start", trial, attempt=0, node="n", pid=1)
+    written("checkpoint", 1, path="checkpoints/00001/step-00000030.pt", global_step=30)
+    for trial, step in enumerate((20, 35, 35)):
+        written.at("progress", trial, epoch=step // 5, step=step)
+    for trial in range(3):
+        written("failure", trial, kind="lost_with_others", retried=True, error="killed by SIGKILL", traceback="")
+    for trial in range(3):
+        written("start", trial, attempt=1, node="n", pid=2 + trial)
+    shown, sweep = io.StringIO(), SweepState(str(tmp_path / "sweep"))
+    with LiveView(Console(file=shown, width=200)) as view:
+        for event in written.results().events():
+            sweep.apply(event)
+            view(sweep, event)
+    (told,) = [line for line in shown.getvalue().splitlines() if "SIGKILL" in line]
+    expected = "they are restarted from their newest checkpoints; at least 60 steps are trained again"
+    assert f"3 trials (0, 1, 2): killed by SIGKILL; {expected}" in told
 
 
 def test_steps_are_counted_as_lost_after_a_cut_and_a_damaged_checkpoint_but_not_after_a_pause(

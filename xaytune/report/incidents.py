@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xaytune.records.journal import Event
@@ -87,16 +88,9 @@ class Incidents:
             # What a failed attempt had trained is lost, but for its checkpoints; a pause has written one.
             trial.runs = event["event"] == "failure"
 
-    def restart(self, trial: int, reached: int = 0) -> Restart:
-        """Returns where a trial is taken up that has lost its process.
-
-        Args:
-            trial: Its number.
-            reached: Steps that it is known to have trained, if more are than the events tell.
-        """
-        known = self._trials[trial]
-        known.reached = max(known.reached, reached)
-        return known.restart
+    def restart(self, trial: int) -> Restart:
+        """Returns where a trial is taken up that has lost its process."""
+        return self._trials[trial].restart
 
     def begun_again(self, trial: int) -> Restart | None:
         """Returns where the newest attempt of a trial began, if the one before it had lost its process."""
@@ -132,12 +126,13 @@ class Incidents:
             self._again[number] = Restart(further_back, begun.lost + step - further_back)
 
 
-def restart_text(restart: Restart) -> str:
-    """Words where a trial is restarted, and what that costs."""
-    again = ""
-    if restart.lost:
-        verb = "is" if restart.lost == 1 else "are"
-        again = f"at least {_STEPS.count(restart.lost)} {verb} trained again"
-    if restart.step == 0:
-        return "from the start: it had written no checkpoint" + (f", {again}" if again else "")
-    return f"from step {restart.step}" + (f"; {again}" if again else "")
+def restart_text(restarts: Sequence[Restart]) -> str:
+    """Words where trials are restarted, and what that costs."""
+    lost = sum(restart.lost for restart in restarts)
+    verb = "is" if lost == 1 else "are"
+    again = f"at least {_STEPS.count(lost)} {verb} trained again" if lost else ""
+    if not any(restart.step for restart in restarts):
+        it = "it" if len(restarts) == 1 else "they"
+        return f"from the start: {it} had written no checkpoint" + (f", {again}" if again else "")
+    where = f"from step {restarts[0].step}" if len(restarts) == 1 else "from their newest checkpoints"
+    return where + (f"; {again}" if again else "")

@@ -33,6 +33,9 @@ _QUIET_S = 5.0
 _NOTEBOOK_S = 1.0
 # So many trials that ended are kept in view in a notebook.
 _ENDINGS = 5
+_RESTARTED = "yellow"
+# Failures of many trials at once: a note tells of the first kind, and a line of all of them of the other.
+_TOLD_TOGETHER = ("shared", "lost_with_others")
 _STYLES = {"completed": "green", "stopped": "yellow", "failed": "red"}
 # So many lines on what ended are kept, to be shown again in a terminal that was resized.
 _KEPT = 100
@@ -54,6 +57,7 @@ class LiveView:
         self._incidents = Incidents()
         self._sweep: SweepState | None = None
         self._terms: Terms | None = None
+        self._lost: list[Event] = []  # failures of trials that have lost one process together, not yet told
         self._shown: _Shown
         if console.is_jupyter:
             self._shown = _InNotebook(console.width)
@@ -71,16 +75,28 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leaves the summary behind."""
+        self._tell_lost()
         sweep = self._sweep if error is None and self._sweep is not None and self._sweep.spec else None
         self._shown.end(self._ending(sweep) if sweep is not None else None)
 
     def __call__(self, sweep: SweepState, event: Event) -> None:
         """Takes in an event of the sweep."""
         self._sweep = sweep
-        self._incidents.apply(event)
         if event["event"] == "sweep" or self._terms is None:
             self._terms = Terms(sweep)
+        if event["event"] == "failure" and event["kind"] == "lost_with_others":
+            self._lost.append(event)
+        else:
+            self._tell_lost()
+        self._incidents.apply(event)
         self._shown.take(sweep, self._terms, event, _line_on(sweep, self._terms, event, self._incidents))
+
+    def _tell_lost(self) -> None:
+        """Tells of trials that have lost one process together in one line, once all of them are known."""
+        if self._lost and self._sweep is not None and self._terms is not None:
+            line = Text(restarted(self._lost, self._incidents), style=_RESTARTED)
+            self._shown.take(self._sweep, self._terms, self._lost[0], line)
+            self._lost = []
 
     def _ending(self, sweep: SweepState) -> str:
         """The summary, and where to find what trials printed and saved."""
@@ -207,8 +223,8 @@ def _line_on(sweep: SweepState, terms: Terms, event: Event, incidents: Incidents
     """A line on an event that is worth one: a trial ended, or is restarted; or what is the same in all trials."""
     if event["event"] == "sweep" and event["state"] == "running" and terms.constants:
         return Text(f"in all trials: {configuration(terms.constants)}", style="dim")
-    if event["event"] == "failure" and event["retried"] and event["kind"] != "shared":  # a note says it once
-        return Text(restarted(sweep.trials[event["trial"]], incidents), style="yellow")
+    if event["event"] == "failure" and event["retried"] and event["kind"] not in _TOLD_TOGETHER:
+        return Text(restarted([event], incidents), style=_RESTARTED)
     if event["event"] == "note":
         return Text(one_line(event["text"]), style="yellow")
     if event["event"] == "fall_back":

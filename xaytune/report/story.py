@@ -139,7 +139,7 @@ class _Teller:
         where = f"on {event['node']}, process {event['pid']}"
         again = self._incidents.begun_again(event["trial"])
         if again is not None:
-            return f"restarted {where}, {restart_text(again)}"
+            return f"restarted {where}, {restart_text([again])}"
         return f"{'resumed' if event.get('attempt', 0) > 0 else 'started'} {where}"
 
     def _result(self, event: Event) -> str:
@@ -164,7 +164,7 @@ class _Teller:
 
     def _damaged(self, event: Event) -> str:
         again = self._incidents.begun_again(event["trial"])
-        taken_up = f": restarted {restart_text(again)}" if again is not None else ""
+        taken_up = f": restarted {restart_text([again])}" if again is not None else ""
         return f"{_name(event)} is damaged, and cannot be resumed from{taken_up}"
 
     def _failure(self, event: Event) -> str:
@@ -176,7 +176,7 @@ class _Teller:
         said = self._raised if kind == "error" else _KINDS.get(kind, "")
         follows = ""
         if event.get("retried"):
-            follows = f"; it is restarted {restart_text(self._incidents.restart(event['trial']))}"
+            follows = f"; it is restarted {restart_text([self._incidents.restart(event['trial'])])}"
         return f"failed: {said}{event['error']}{follows}"
 
     def _exploit(self, event: Event) -> str:

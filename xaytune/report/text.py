@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.sweep_folder import DEFAULT_STORAGE
 from xaytune.report.incidents import Incidents, restart_text
@@ -94,10 +95,12 @@ def ending(trial: TrialRecord, terms: Terms) -> str:
     return f"trial {trial.number} {trial.status} at {where}{worth}{reason}"
 
 
-def restarted(trial: TrialRecord, incidents: Incidents) -> str:
-    """Writes that a trial is restarted, in one line: why, from where, and what that costs."""
-    where = restart_text(incidents.restart(trial.number, trial.global_step))
-    return f"trial {trial.number}: {one_line(str(trial.reason))}; it is restarted {where}"
+def restarted(failures: Sequence[Event], incidents: Incidents) -> str:
+    """Writes that trials which have lost a process are restarted: why, from where, and what that costs."""
+    numbers = [event["trial"] for event in failures]
+    where = restart_text([incidents.restart(number) for number in numbers])
+    who, verb = (f"trial {numbers[0]}", "it is") if len(numbers) == 1 else (listed(numbers), "they are")
+    return f"{who}: {one_line(failures[0]['error'])}; {verb} restarted {where}"
 
 
 def best(sweep: SweepState) -> str:
