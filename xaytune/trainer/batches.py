@@ -68,10 +68,7 @@ def signature(batch: Any) -> Hashable:
     if type(batch) is list and all(type(part) is Tensor for part in batch):  # as a loader over tensors has them
         return tuple([(part.shape, part.dtype) for part in batch])
     flat, structure = tree_flatten(batch)
-    return structure, tuple(
-        (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf).__name__, repr(leaf))
-        for leaf in flat
-    )
+    return structure, tuple(map(_signature_of_leaf, flat))
 
 
 def describe(value: Any) -> str:
@@ -83,6 +80,14 @@ def describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a Tensor of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
+
+
+def _signature_of_leaf(leaf: Any) -> Hashable:
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.dtype
+    if isinstance(leaf, (np.ndarray, np.generic)):  # a long one is not written out in full
+        return "array", leaf.shape, str(leaf.dtype), leaf.tobytes()
+    return type(leaf).__name__, repr(leaf)
 
 
 def _sizes(batch: Any) -> Iterator[int]:

@@ -131,12 +131,13 @@ class ResumableLoader:
         loader: Yields its batches anew each time it is iterated.
 
     Attributes:
+        loader: The loader.
         generators: The random generators that the loader, its samplers and its dataset hold.
         draws: Whether the next batch may draw from the global random generators.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
-        self._loader = loader
+        self.loader = loader
         self.generators = generators_of(loader)
         self.draws = True
         self._keeps_its_place = _has_state(loader)
@@ -166,7 +167,7 @@ class ResumableLoader:
             batches = self._ask_for_its_place()
         elif self._epoch_start is None or self._trained == 0:
             self._epoch_start = self._capture()
-            batches = _unread(self._loader)
+            batches = _unread(self.loader)
         else:
             batches = self._return_to_place(self._epoch_start)
         for batch in batches:
@@ -177,7 +178,7 @@ class ResumableLoader:
     def batches_left(self) -> int | None:
         """Returns how many batches the epoch has left to train, as far as the loader says."""
         try:
-            return len(self._loader) - self._trained  # type: ignore[arg-type]
+            return len(self.loader) - self._trained  # type: ignore[arg-type]
         except TypeError:
             return None
 
@@ -185,7 +186,7 @@ class ResumableLoader:
         """Returns how many of the next batches surely have the size of the one before, and draw nothing."""
         if self._draws_always or self._batch_size is None:
             return 0
-        return max(0, len(self._loader.sampler) // self._batch_size - self._loaded)  # type: ignore[attr-defined]
+        return max(0, len(self.loader.sampler) // self._batch_size - self._loaded)  # type: ignore[attr-defined]
 
     def count_trained(self) -> None:
         """Counts all batches that were loaded as trained."""
@@ -209,10 +210,10 @@ class ResumableLoader:
     def _return_to_place(self, epoch_start: dict[str, Any]) -> Iterator[Any]:
         now = random_state.capture(self.generators)
         random_state.restore(epoch_start, self.generators)
-        dataset: list[Any] = [owner for owner in self._stateful if owner is getattr(self._loader, "dataset", None)]
+        dataset: list[Any] = [owner for owner in self._stateful if owner is getattr(self.loader, "dataset", None)]
         datasets_now = [owner.state_dict() for owner in dataset]
         self._load(self._stateful, epoch_start.get("stateful", []))
-        batches = _unread(self._loader, skip=self._trained)
+        batches = _unread(self.loader, skip=self._trained)
         # A sampler is where it was by having been walked; a dataset was not read again.
         self._load(dataset, datasets_now)
         random_state.restore(now, self.generators)
@@ -220,11 +221,11 @@ class ResumableLoader:
 
     def _ask_for_its_place(self) -> Iterator[Any]:
         if self._loader_state is None:
-            return iter(self._loader)
+            return iter(self.loader)
         now = random_state.capture(self.generators)
-        self._loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
+        self.loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
         self._loader_state = None
-        batches = iter(self._loader)
+        batches = iter(self.loader)
         random_state.restore(now, self.generators)  # what it drew to return, it had drawn before
         return batches
 
@@ -238,7 +239,7 @@ class ResumableLoader:
                 "a checkpoint cannot be saved within a step where train_loader keeps its place itself: it has "
                 "loaded the step's batches already; save it in a handler of step_end"
             )
-        return self._loader.state_dict()  # type: ignore[attr-defined]
+        return self.loader.state_dict()  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the place, in tensors and plain values."""

@@ -26,6 +26,9 @@ _DIRECTIONS = {"loss": "min", "eval_loss": "min", "eval_accuracy": "max"}
 class Schedule:
     """Steps a learning rate scheduler, and the optimizer's hyperparameters with it where a run is resumed.
 
+    Attributes:
+        scheduler: As it was given.
+
     Args:
         optimizer: The scheduler's.
         scheduler: Any of torch's, or with the same interface; None keeps the rates as they are.
@@ -44,7 +47,7 @@ class Schedule:
         *,
         evaluates: bool,
     ) -> None:
-        self._optimizer, self._scheduler, self._interval = optimizer, scheduler, interval
+        self._optimizer, self.scheduler, self._interval = optimizer, scheduler, interval
         self._metric = metric
         self._begun = hyperparameters.of(optimizer)
         self._by_evaluations = metric is not None and evaluates
@@ -88,7 +91,7 @@ class Schedule:
     @property
     def by_step(self) -> bool:
         """Whether rates may change after each step."""
-        return self._scheduler is not None and self._interval == "step"
+        return self.scheduler is not None and self._interval == "step"
 
     def after_step(self, metrics: Mapping[str, Any]) -> None:
         """Counts an optimizer step that was not skipped."""
@@ -112,12 +115,12 @@ class Schedule:
         self._reduce(self._metric, metrics)
 
     def _step(self, metrics: Mapping[str, Any]) -> None:
-        if self._scheduler is None or self._by_evaluations:
+        if self.scheduler is None or self._by_evaluations:
             return
         if self._metric is not None:
             self._reduce(self._metric, metrics)
         else:
-            self._scheduler.step()
+            self.scheduler.step()
             self._steps += 1
 
     def _reduce(self, metric: str, metrics: Mapping[str, Any]) -> None:
@@ -126,8 +129,8 @@ class Schedule:
                 f"ReduceLROnPlateau watches {metric!r}, which was not measured; name one that is with lr_metric=: "
                 + ", ".join(sorted(metrics))
             )
-        assert isinstance(self._scheduler, ReduceLROnPlateau)
-        self._scheduler.step(float(metrics[metric]))
+        assert isinstance(self.scheduler, ReduceLROnPlateau)
+        self.scheduler.step(float(metrics[metric]))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the scheduler, and what the run was begun with."""
@@ -161,7 +164,7 @@ class Schedule:
         self._optimizer._opt_called = True  # type: ignore[attr-defined]
         if not another_optimizer:
             hyperparameters.follow(self._optimizer, self._begun, begun)
-        if self._scheduler is None:
+        if self.scheduler is None:
             if saved["lr_scheduler"]:
                 self._put_rates_back()
             return
@@ -175,7 +178,7 @@ class Schedule:
         if followed or another_optimizer:
             self._follow_from_its_beginning(steps)
         else:
-            self._scheduler.load_state_dict(saved["lr_scheduler"])
+            self.scheduler.load_state_dict(saved["lr_scheduler"])
         self._steps = steps
 
     def _is_another(self, begun: list[dict[str, Any]], scheduler_begun: dict[str, Any] | None) -> bool:
@@ -188,7 +191,7 @@ class Schedule:
         )
 
     def _follow_from_its_beginning(self, steps: int) -> None:
-        assert self._scheduler is not None
+        assert self.scheduler is not None
         logger.info(
             "the learning rate has another schedule than in the checkpoint: %d steps of it are taken", steps
         )
@@ -196,7 +199,7 @@ class Schedule:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, for steps beyond the last one it knows
             for _ in range(steps):
-                self._scheduler.step()
+                self.scheduler.step()
 
     def _put_rates_back(self) -> None:
         for group, begun in zip(self._optimizer.param_groups, self._begun, strict=True):
@@ -204,7 +207,7 @@ class Schedule:
                 hyperparameters.put(group, name, begun[name])
 
     def _scheduler_state(self) -> dict[str, Any]:
-        return {} if self._scheduler is None else copy.deepcopy(self._scheduler.state_dict())
+        return {} if self.scheduler is None else copy.deepcopy(self.scheduler.state_dict())
 
 
 def _watched_metric(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
-from xaytune.trainer.fused.member import Member, Randomness, States
+from xaytune.trainer.fused.member import Member, Randomness, Rehearsal, States
 from xaytune.trainer.fused.shape import batches_key, objective_key, shape_of
 from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # What is alike waits for others that are not yet as far for so many steps.
 _PATIENCE = 40
+_DIFFERS = "its loss or gradients are not those of training alone"
 # A shape whose steps could so often not be taken at once is fused no more.
 _FAILURES = 3
 
@@ -57,7 +59,8 @@ class Fusion:
         self._groups: dict[Hashable, Group] = {}
         self._refused: dict[Hashable, str] = {}
         self._failures: dict[Hashable, int] = defaultdict(int)
-        self._proven: set[Hashable] = set()
+        self._proven: set[Hashable] = set()  # evaluations
+        self._steps: Counter[Hashable] = Counter()  # taken at once, by group and shapes of batches
         self._told: set[str] = set()
         self._held = Held()
 
@@ -159,13 +162,15 @@ class Fusion:
                 for part in (slice(half), slice(half, None))
                 for answer in self._at_once(group, asked.part(part))
             ]
-        self.randomness.vacate()
+        rehearsed: dict[int, Rehearsal] = {}
         try:
-            if (group.key, asked.shapes) not in self._proven:
-                return self._prove(group, asked)
-            if self._timed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
+            self.randomness.vacate()
+            group.learn(asked)
+            rehearsed = self._rehearse(group, asked)
+            self.randomness.vacate()
+            if self._timed and not rehearsed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
                 return self._time(group, asked)
-            given, broken = group.take_steps(asked, _how_many(group, asked))
+            given, broken = group.take_steps(asked, 1 if rehearsed else _how_many(group, asked))
         except torch.OutOfMemoryError:
             if len(asked.members) == 1:
                 return [self._alone(member) for member in asked.members]
@@ -177,9 +182,12 @@ class Fusion:
         except Exception as error:
             self._failed(group, error)
             return [self._alone(member) for member in asked.members]
+        self._steps[group.key, asked.shapes] += 1
         if broken is not None:
             self._take_alone(group, broken, given)
-        return [Answer(member, steps) for member, steps in zip(asked.members, given, strict=True)]
+        wrong = self._check(group, asked, given, rehearsed)
+        answers = [Answer(member, steps) for member, steps in zip(asked.members, given, strict=True)]
+        return [self._alone(answer.member) if answer.member in wrong else answer for answer in answers]
 
     def _take_alone(self, group: Group, broken: Broken, given: Sequence[list[Any]]) -> None:
         """Takes the steps that could not be taken at once, after others that were, and adds what they give."""
@@ -190,28 +198,47 @@ class Fusion:
             answer = self._alone(member)
             steps += answer.value if answer.error is None else [answer.error]
 
-    def _prove(self, group: Group, asked: Asked) -> list[Answer]:
-        """Takes the first step of its shapes: two members train alone, which shows whether the others may not.
+    def _rehearse(self, group: Group, asked: Asked) -> dict[int, Rehearsal]:
+        """Computes alone what is to be compared with the same at once; returns it by the place of the member.
 
-        Raises:
-            Exception: The step cannot be taken at once.
+        That is the first step of each member in its group, and of two members the 1st, 10th, 100th ... step over
+        batches of their shapes: what makes runs differ beside their keys shows in some batches only.
         """
-        tried = group.try_step(asked)
-        answers = []
-        for at in sorted({0, len(asked.members) - 1}):
+        places = {at for at, member in enumerate(asked.members) if not member.checked}
+        taken, count = self._steps[group.key, asked.shapes], len(asked.members)
+        if str(taken + 1).strip("0") == "1":
+            places |= {taken % count, (taken + count // 2) % count}
+        rehearsed = {}
+        for at in sorted(places):
             member = asked.members[at]
-            answers.append(self._alone(member))
-            if answers[-1].error is None:
-                loss, gradients = tried[at]
-                own = group.layout.join([grad[None] for grad in member.gradients_now()])[0]
-                far = max(distance(loss, answers[-1].value[0].metrics["loss"]), distance(gradients, own))
-                if far > _tolerance_of(member):
-                    self._refuse(
-                        group, f"its loss or gradients are not those of training alone (off by {far:.1e})"
-                    )
-        if group.key not in self._refused:
-            self._proven.add((group.key, asked.shapes))
-        return answers + (self._at_once(group, asked.part(slice(1, -1))) if len(asked.members) > 2 else [])
+            rehearsal = member.rehearse(asked.steps[at]._replace(batches=iter(asked.windows[at])))
+            if rehearsal is not None:
+                rehearsed[at] = rehearsal
+        return rehearsed
+
+    def _check(
+        self, group: Group, asked: Asked, given: Sequence[list[Any]], rehearsed: Mapping[int, Rehearsal]
+    ) -> list[Member]:
+        """Compares steps that were taken at once with the same alone; returns members whose steps were undone."""
+        far: dict[Member, float] = {}
+        for at, rehearsal in rehearsed.items():
+            member = asked.members[at]
+            own = math.inf if rehearsal.trains_others else distance(member.gradients_now(), rehearsal.gradients)
+            found = max(own, distance(given[at][0].metrics["loss"], rehearsal.loss))
+            if found > _tolerance_of(member):
+                far[member] = found
+                member.window = asked.windows[at]
+        if any(member.checked for member in far) or len(far) == len(rehearsed) == len(asked.members):
+            self._refuse(group, f"{_DIFFERS} (off by {max(far.values()):.1e})")
+        elif far:
+            self._say(f"trained alone: {_DIFFERS}")
+        for at, rehearsal in rehearsed.items():
+            member = asked.members[at]
+            member.checked = True
+            if member in far:
+                member.refused = _DIFFERS
+                member.take_back(rehearsal)
+        return list(far)
 
     def _time(self, group: Group, asked: Asked) -> list[Answer]:
         """Takes the step of the last member alone, after those of the others at once, to see which is faster.
@@ -299,6 +326,7 @@ class Fusion:
         if member.settle():
             return True
         assert member.group is not None
+        member.group.forget()
         member.group.remove(member)
         return False
 

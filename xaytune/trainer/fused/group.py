@@ -142,7 +142,9 @@ class Group:
         self._hyper: dict[int, update.Hyper] = {}
         self._seconds = _IN_A_ROW_S  # of a step
         self._tolerance = tolerance(self.rows.dtype, stepper.precision)
+        self._device, self._tell = stepper.device, tell
         self._graphs = Graphs(stepper.device, tell, _AFTER) if is_recorded(stepper.device) else None
+        self._spoken = False
 
     def add(self, member: Member) -> None:
         """Gives a member a row."""
@@ -157,6 +159,26 @@ class Group:
             self.rows.move(last.row, member.row)
             self.members[member.row], last.row = last, member.row
         member.group, member.row = None, -1
+
+    def forget(self) -> None:
+        """Learns that a member has changed what it had in common with the others: graphs may compute with that."""
+        if self._graphs is not None:
+            self._graphs = Graphs(self._device, self._tell, _AFTER)
+            self._spoken = False
+
+    def learn(self, asked: Asked) -> None:
+        """Learns what passes over batches of these shapes need, unless that is known.
+
+        Raises:
+            NotFusedError: They change more than buffers.
+            Exception: They cannot be computed.
+        """
+        for shape, batch in zip(asked.shapes, asked.windows[0], strict=True):
+            if shape not in self._masks:
+                self._speak_for(asked.members[0])
+                taken = self.rows.take([asked.members[0].row])
+                batch = to_device(batch, taken.values.device)
+                self._masks[shape] = self._program.learn_masks(taken, batch)
 
     def step(self, asked: Asked) -> list[Stepped]:
         """Takes a step of each of some members, which are settled in their rows.
@@ -180,6 +202,7 @@ class Group:
             Exception: The first step cannot be taken at once. Then nothing has changed but random states.
         """
         begun = time.monotonic()
+        self._speak_for(asked.members[0])
         rows = [member.row for member in asked.members]
         taken = self.rows.take(rows)
         hypers = self._hypers(asked.members, taken)
@@ -230,18 +253,6 @@ class Group:
             metrics = self._graphs.run(kind, compute, tensors, state, self._tolerance).values
         return metrics.pop(_GRADIENTS), metrics
 
-    def try_step(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:
-        """Computes a step without taking it; returns each member's loss and gradients (width,)."""
-        generators = [member.generator for member in asked.members]
-        before = [generator.get_state() for generator in generators]
-        try:
-            taken = self.rows.take([member.row for member in asked.members])
-            computed = self._compute(self._inputs(asked, taken, []), taken, asked.steps[0])
-        finally:
-            for generator, state in zip(generators, before, strict=True):
-                generator.set_state(state)
-        return list(zip(computed.metrics["loss"], computed.flat, strict=True))
-
     def evaluate(self, members: Sequence[Member]) -> list[dict[str, Any]]:
         """Evaluates some members, whose evaluations are over the same batches.
 
@@ -250,6 +261,7 @@ class Group:
         """
         evaluator = workings(members[0].run).evaluator
         assert evaluator is not None
+        self._speak_for(members[0])
         taken = self.rows.take([member.row for member in members])
         total = weight = hits = judged = torch.zeros(len(members), dtype=torch.float64, device=taken.values.device)
         batches = 0
@@ -267,6 +279,11 @@ class Group:
             metrics = {"eval_loss": loss_sum / whole if whole else float("nan")}
             measured.append(metrics | ({"eval_accuracy": right / of} if of else {}))
         return measured
+
+    def _speak_for(self, member: Member) -> None:
+        if self._graphs is None or not self._spoken:  # a graph keeps the memory of what it was recorded with
+            self._program.speak_for(member.run)
+            self._spoken = True
 
     def _inputs(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> _Inputs:
         device = taken.values.device
@@ -308,10 +325,7 @@ class Group:
 
     def _draw(self, asked: Asked, taken: Taken, at: int) -> list[Tensor]:
         """Draws the masks of the pass over one batch of the window."""
-        needed = self._masks.get(asked.shapes[at])
-        if needed is None:
-            batch = to_device(asked.windows[0][at], taken.values.device)
-            needed = self._masks[asked.shapes[at]] = self._program.learn_masks(taken, batch)
+        needed = self._masks[asked.shapes[at]]
         if not needed:
             return []
         drops = [member.drops for member in asked.members]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import functools
+import itertools
+import types
+from collections import deque
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import Any
 
+import numpy as np
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from xaytune.trainer.random_state import Generator
 from xaytune.trainer.run import Run, workings
 
-__all__ = ["Held", "SharedError"]
+__all__ = ["Held", "SharedError", "reads_model"]
+
+
+# Of what a loader or a schedule holds so many objects are looked at, and so many of each container.
+_MOST, _MOST_OF_ONE = 5000, 100
+_LEAVES = (type(None), bool, int, float, str, bytes, type, types.ModuleType, Tensor, np.ndarray, Optimizer)
 
 
 class SharedError(ValueError):
@@ -53,6 +65,44 @@ class Held:
     def leave(self, run: Run) -> None:
         """Learns that a run has ended."""
         self._now = {key: whose for key, whose in self._now.items() if whose is not run}
+
+
+def reads_model(run: Run) -> str | None:
+    """Names what of a run may look at its model while it trains: its loader or its schedule; None for neither."""
+    stepper, _, parts = workings(run)
+    model = {id(part) for part in (*stepper.model.modules(), *stepper.model.parameters())}
+    for name, root in (("loader", parts.data.loader), ("schedule", parts.schedule.scheduler)):
+        if _leads_to(root, model):
+            return name
+    return None
+
+
+def _leads_to(root: Any, targets: Collection[int]) -> bool:
+    """Whether an object holds one of those with these ids, at any depth; large ones are looked at in part."""
+    seen: set[int] = set()
+    queue = deque([root])
+    while queue and len(seen) < _MOST:
+        value = queue.popleft()
+        if id(value) in targets:
+            return True
+        if id(value) not in seen and not isinstance(value, _LEAVES):
+            seen.add(id(value))
+            queue.extend(_within(value))
+    return False
+
+
+def _within(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(itertools.islice(value.values(), _MOST_OF_ONE))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(itertools.islice(value, _MOST_OF_ONE))
+    if isinstance(value, types.MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, types.FunctionType):
+        return [*(cell.cell_contents for cell in value.__closure__ or ()), *(value.__defaults__ or ())]
+    return list(getattr(value, "__dict__", {}).values())
 
 
 def _of(run: Run) -> tuple[list[Tensor], list[Generator]]:

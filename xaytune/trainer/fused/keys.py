@@ -6,6 +6,7 @@ import enum
 import functools
 import sys
 import types
+import zlib
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
@@ -56,7 +57,7 @@ def key_of(value: Any, where: str, name_of: Name) -> Hashable:
     if isinstance(value, types.ModuleType):
         return "module", value.__name__
     if isinstance(value, (np.ndarray, np.generic)):
-        return _key_of_tensor(torch.as_tensor(value), where)
+        return _key_of_array(np.asarray(value), where)
     if isinstance(value, Tensor):
         return _key_of_tensor(value, where)
     if isinstance(value, nn.Module):
@@ -131,9 +132,16 @@ def _key_of_tensor(tensor: Tensor, where: str) -> Hashable:
     if tensor.requires_grad:
         raise NotFusedError(f"{where} holds a tensor that requires a gradient")
     if tensor.numel() > _SMALL:  # the same one, such as data
-        return "tensor", tensor.data_ptr(), shape, tensor.stride(), kind
+        version = 0 if tensor.is_inference() else tensor._version
+        return "tensor", tensor.data_ptr(), version, shape, tensor.stride(), kind
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return "tensor", str(tensor.device), shape, kind, data.numpy().tobytes()
+
+
+def _key_of_array(array: np.ndarray[Any, Any], where: str) -> Hashable:
+    if array.dtype.hasobject:
+        raise NotFusedError(f"{where} holds an array of objects, which cannot be compared with another run's")
+    return "array", array.shape, str(array.dtype), zlib.crc32(array.tobytes())
 
 
 def _is_found(value: Any) -> bool:

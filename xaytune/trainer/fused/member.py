@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,25 @@ from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.rows import Own
 from xaytune.trainer.fused.shape import Watch, objective_key
 from xaytune.trainer.run import Run, workings
+from xaytune.trainer.step import Step
 
 if TYPE_CHECKING:
     from xaytune.trainer.fused.group import Group
 
-__all__ = ["Member", "Randomness", "States"]
+__all__ = ["Member", "Randomness", "Rehearsal", "States"]
+
+
+class RandomStates(NamedTuple):
+    """States of the global generators at some time."""
+
+    python: Any
+    numpy: Any
+    cpu: Tensor
+    cuda: Tensor | None
+
+    def of(self, device: torch.device) -> Tensor:
+        """Returns that of torch's generator of a device."""
+        return self.cpu if self.cuda is None or device.type == "cpu" else self.cuda
 
 
 class Randomness:
@@ -76,6 +90,19 @@ class States:
             self._left()
         self._take()
 
+    def now(self) -> RandomStates:
+        """Returns the global states, which are these now."""
+        cuda = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda.device)
+        return RandomStates(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
+
+    def rewind(self, before: RandomStates) -> None:
+        """Makes the global states what they were."""
+        random.setstate(before.python)
+        np.random.set_state(before.numpy)
+        torch.set_rng_state(before.cpu)
+        if before.cuda is not None and self._cuda is not None:
+            torch.cuda.set_rng_state(before.cuda, self._cuda.device)
+
     def _take(self) -> None:
         self._python, self._numpy = random.getstate(), np.random.get_state()
         self._cpu.set_state(torch.get_rng_state())
@@ -91,6 +118,22 @@ class States:
             torch.cuda.set_rng_state(self._cuda.get_state(), self._cuda.device)
         if self._entered is not None:
             self._entered()
+
+
+class Rehearsal(NamedTuple):
+    """What a step gives that is taken alone.
+
+    Attributes:
+        loss: Of its batches.
+        gradients: As a row.
+        trains_others: Whether parameters have gradients that have no place in a row.
+        random_states: Before it.
+    """
+
+    loss: Tensor
+    gradients: Tensor
+    trains_others: bool
+    random_states: RandomStates
 
 
 class Member:
@@ -113,6 +156,7 @@ class Member:
         states: Its random states.
         generator: Draws what torch's global generator would draw for it.
         drops: Probabilities of its dropout layers.
+        checked: Whether a step that was taken with others was compared with the same taken alone.
         gradients: Of its last step, as a row.
         objective: A key of its loss, before it has trained; None where that cannot be compared.
         compiled: Whether its model runs through ``torch.compile``: that pays where it trains alone.
@@ -132,6 +176,7 @@ class Member:
         self.objective = _objective_key_of(run)
         self.generator = states.generator(workings(run).stepper.device)
         self.drops: list[float] = []
+        self.checked = False
         self.gradients: tuple[Tensor, int] | None = None
         self._taken = self._beside = 0
         self._randomness = randomness
@@ -186,10 +231,46 @@ class Member:
         assert self._own is not None
         return self._own.trained[0].dtype
 
-    def gradients_now(self) -> list[Tensor]:
-        """Returns the gradients that its own parameters have."""
+    def gradients_now(self) -> Tensor:
+        """Returns the gradients of the step that was just taken with others, as a row."""
+        assert self.gradients is not None
+        rows, at = self.gradients
+        return rows[at]
+
+    def rehearse(self, step: Step) -> Rehearsal | None:
+        """Computes the gradients of a step alone, and changes nothing; None where that raises.
+
+        Args:
+            step: What is to be taken with others; the member is settled.
+        """
+        assert self.group is not None
         assert self._own is not None
-        return [p.grad for p in self._own.trained if p.grad is not None]
+        stepper = workings(self.run).stepper
+        self.enter()
+        self.group.rows.get(self.row, self._own)
+        buffers = [(module, dict(module._buffers)) for module in stepper.model.modules() if module._buffers]
+        random_states = self.states.now()
+        try:
+            loss = stepper.gradients(step)["loss"]
+        except Exception:  # the step itself will raise it
+            return None
+        finally:
+            self.states.rewind(random_states)
+            for module, known in buffers:
+                module._buffers.update(known)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._own.trained]
+        trained = {id(p) for p in self._own.trained}
+        others = [p.grad for p in stepper.model.parameters() if p.grad is not None and id(p) not in trained]
+        row = self.group.layout.join([gradient[None] for gradient in gradients])[0]
+        return Rehearsal(loss, row, any(bool(gradient.any()) for gradient in others), random_states)
+
+    def take_back(self, rehearsal: Rehearsal) -> None:
+        """Undoes the step that was rehearsed, and leaves the group: its own model is as before."""
+        assert self.group is not None
+        self.generator.set_state(rehearsal.random_states.of(self.generator.device))
+        self._away, self.gradients = False, None
+        self._taken = self._beside = 0
+        self.group.remove(self)
 
     def leave(self) -> None:
         """Gives up its row."""
@@ -200,7 +281,7 @@ class Member:
 
     def join(self, group: Group, row: int) -> None:
         """Takes a row."""
-        self.group, self.row = group, row
+        self.group, self.row, self.checked = group, row, False
         self._own, self._watch = Own(self.run, group.layout), Watch(self.run)
         optimizer: Any = workings(self.run).stepper.optimizer
         optimizer._opt_called = True  # else torch's schedulers warn, falsely
@@ -212,7 +293,7 @@ class Member:
         assert self.group is not None
         assert self._own is not None
         assert self._watch is not None
-        if self._watch.changed():
+        if self._watch.changed() or not self._own.is_whole or _objective_key_of(self.run) != self.objective:
             return False
         self.group.rows.put(self.row, self._own)
         self.drops = probabilities(workings(self.run).stepper.model)

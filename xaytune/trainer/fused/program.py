@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.fused.dropout import Mask, Masks
-from xaytune.trainer.fused.keys import INTERNAL, NotFusedError
+from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of
 from xaytune.trainer.fused.rows import Layout, Taken
 from xaytune.trainer.indexed import IndexedBatch, read_stacked
 from xaytune.trainer.objective import Objective
@@ -91,12 +94,19 @@ class Program:
             parameter.grad = None
         self._layout, self._precision = layout, stepper.precision
         self.masks = Masks(model)
+        self._pads = False  # whether it has embeddings with padding
         self._training = _Pass(model, stepper.objective, None, weigh=stepper.window > 1)
         self._evaluation: _Pass | None = None
         if (evaluator := workings(run).evaluator) is not None:
             evaluated = copy.deepcopy(model)
             evaluated.eval()
             self._evaluation = _Pass(evaluated, stepper.objective, evaluator, weigh=True)
+
+    def speak_for(self, run: Run) -> None:
+        """Computes with the loss of a member from now on: what an earlier one captured may be changed by now."""
+        for each in (self._training, self._evaluation):
+            if each is not None:
+                each.objective = workings(run).stepper.objective
 
     def learn_masks(self, taken: Taken, batch: Any) -> list[Mask]:
         """Returns the masks that a forward pass over a batch of one member needs.
@@ -113,8 +123,9 @@ class Program:
         tensors = {name: tensor[0] for name, tensor in taken.others.items()}
         tensors |= dict(zip(self._layout.names, [t[0] for t in self._layout.split(taken.values[:1])], strict=True))
         before, drawn = _attributes(self._training.model), drawn_on_the_host()
+        looking = _LooksForPadding()
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), self._precision.autocast():
+            with looking, torch.no_grad(), torch.random.fork_rng(devices=[]), self._precision.autocast():
                 copied = {f"model.{name}": tensor.clone() for name, tensor in tensors.items()}
                 torch.func.functional_call(self._training, copied, (batch,))
         finally:
@@ -123,6 +134,7 @@ class Program:
             raise NotFusedError(f"its model changes {changed} in its forward pass")
         if drawn != drawn_on_the_host():
             raise NotFusedError("its model draws random numbers of Python or numpy in its forward pass")
+        self._pads |= looking.found
         return needed
 
     def train(
@@ -180,7 +192,8 @@ class Program:
         tensors = {f"model.{n}": t.clone() if n in buffers else t for n, t in others.items()}
         tensors |= {f"model.{n}": t for n, t in zip(self._layout.names, parameters, strict=True)}
         run = torch.vmap(one, in_dims=(0, None if shared else 0, 0), randomness="error")
-        with _as_one_program(), self._precision.autocast():
+        padding = _WithPadding() if self._pads else contextlib.nullcontext()
+        with _as_one_program(), padding, self._precision.autocast():
             values, left = run(tensors, [flat[place] for place in places], masks)
         return Passed(values, plain, left)
 
@@ -198,34 +211,55 @@ def _as_one_program() -> Iterator[None]:
         functorch._set_vmap_fallback_enabled(before)
 
 
-def _attributes(model: nn.Module) -> list[tuple[str, str, Any]]:
+class _LooksForPadding(TorchFunctionMode):
+    """Notices whether there is an embedding with padding."""
+
+    found = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found |= _padding_of(func, args, kwargs or {}) is not None
+        return func(*args, **kwargs or {})
+
+
+class _WithPadding(TorchFunctionMode):
+    """Gives the padding of embeddings no gradients, which torch forgets where many are computed at once."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **kwargs or {})
+        padding = _padding_of(func, args, kwargs or {})
+        return found if padding is None else torch.where(padding, found.detach(), found)
+
+
+def _padding_of(function: Any, args: Any, kwargs: Any) -> Tensor | None:
+    """Returns what of the input of an embedding is padding (..., 1); None where it has none."""
+    if function is not F.embedding:
+        return None
+    given = inspect.signature(function).bind(*args, **kwargs).arguments
+    if given.get("padding_idx") is None:
+        return None
+    is_padding: Tensor = given["input"] == given["padding_idx"] % len(given["weight"])
+    return is_padding.unsqueeze(-1)
+
+
+def _attributes(model: nn.Module) -> list[tuple[str, str, Hashable]]:
+    names = {id(module): name for name, module in model.named_modules()}
     return [
-        (name, key, _copied(value))
+        (name, key, key_of(value, f"the model's {name}.{key}", lambda part: names.get(id(part))))
         for name, module in model.named_modules()
         for key, value in vars(module).items()
         if key not in INTERNAL and key not in ("masks", "number")
     ]
 
 
-def _copied(value: Any) -> Any:
-    return copy.copy(value) if isinstance(value, (dict, list, set)) else value
-
-
-def _changed(before: list[tuple[str, str, Any]], after: list[tuple[str, str, Any]]) -> str | None:
+def _changed(
+    before: Sequence[tuple[str, str, Hashable]], after: Sequence[tuple[str, str, Hashable]]
+) -> str | None:
     """Returns the name of an attribute that is not what it was."""
     known = {(name, key): value for name, key, value in before}
     for name, key, value in after:
-        same = (name, key) in known and (known[name, key] is value or _equal(known[name, key], value))
-        if not same:
+        if (name, key) not in known or known[name, key] != value:
             return f"{name}.{key}".lstrip(".")
     return None
-
-
-def _equal(one: Any, other: Any) -> bool:
-    try:
-        return bool(one == other)
-    except (RuntimeError, TypeError, ValueError):
-        return False
 
 
 def stack(batches: Sequence[Any]) -> Any:

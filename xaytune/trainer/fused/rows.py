@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from xaytune.trainer.fused.update import STATES
 from xaytune.trainer.run import Run, workings
@@ -228,9 +229,28 @@ class Own:
         self._optimizer = stepper.optimizer
         self._groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
         self.trained: list[nn.Parameter] = [parameters[name] for name in layout.names]
-        self.parameters = [p.data for p in self.trained]
-        others = [parameters[name] for name in layout.others] + [buffers[name] for name in layout.buffers]
-        self.others = [tensor.data for tensor in others]
+        self._others = [parameters[name] for name in layout.others] + [buffers[name] for name in layout.buffers]
+        self._kept = STATES[layout.kind]
+        self._counts = layout.kind is not SGD
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Those that are trained, as they are now: a handler may give one another memory, by its ``data``."""
+        return [parameter.data for parameter in self.trained]
+
+    @property
+    def others(self) -> list[Tensor]:
+        """Those that are not, and buffers."""
+        return [tensor.data for tensor in self._others]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the optimizer keeps what it needs of all parameters, as it does unless somebody clears that."""
+        if not self._counts:
+            return True
+        states = [self._optimizer.state.get(parameter, {}) for parameter in self.trained]
+        whole = all(name in state for state in states for name in ("step", *self._kept))
+        return whole and len({float(state["step"]) for state in states}) == 1
 
     def state(self, name: str) -> list[Tensor | None]:
         """Returns what the optimizer keeps of each parameter under a name; None where it keeps nothing yet."""

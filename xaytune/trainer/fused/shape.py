@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset, default_collate
 
+from xaytune.trainer.fused.held import reads_model
 from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of, key_of_type
 from xaytune.trainer.fused.update import COLUMNS
 from xaytune.trainer.run import Run, workings
@@ -33,6 +33,8 @@ def shape_of(run: Run) -> Hashable:
         raise NotFusedError("its precision is fp16, which scales the loss of each run by itself: use bf16")
     if hasattr(stepper.model, "_orig_mod"):
         raise NotFusedError("its model is compiled: give the model itself, and compile=True")
+    if (reader := reads_model(run)) is not None:
+        raise NotFusedError(f"its {reader} holds its model: it may look at it between steps")
     if stepper.window > 1 and parts.data.draws:
         raise NotFusedError("it accumulates batches of a loader that may draw random numbers with each")
     try:
@@ -170,29 +172,26 @@ class Watch:
     """Tells whether the model or the optimizer of a run were changed, in what makes its shape.
 
     Args:
-        run: The run.
+        run: The run, whose shape is known.
     """
 
     def __init__(self, run: Run) -> None:
         stepper = workings(run).stepper
-        self._modules = list(stepper.model.modules())
+        self._modules = dict(stepper.model.named_modules())
+        self._names = {id(module): name for name, module in self._modules.items()}
         self._optimizer = stepper.optimizer
         self._parameters = list(stepper.model.parameters())
-        self._losses = [part for part in (stepper.objective.loss_fn,) if isinstance(part, nn.Module)]
         self._seen = self._look()
 
     def changed(self) -> bool:
         """Whether it was changed since it was made."""
         try:
             return bool(self._look() != self._seen)
-        except (RuntimeError, TypeError, ValueError):  # tensors in the place of others
+        except NotFusedError:
             return True
 
     def _look(self) -> list[Any]:
-        modules = [
-            {name: _copied(name, value) for name, value in vars(module).items()}
-            for module in (*self._modules, *self._losses)
-        ]
+        modules = [self._look_at(module) for module in self._modules.values()]
         parameters = [(id(p), p.requires_grad, p.dtype, p.device, p.shape) for p in self._parameters]
         groups = [
             {
@@ -204,17 +203,18 @@ class Watch:
         ]
         return [modules, parameters, groups]
 
+    def _look_at(self, module: nn.Module) -> dict[str, Hashable]:
+        return {
+            name: _identity(value) if name in INTERNAL else key_of(value, name, self._name_of)
+            for name, value in vars(module).items()
+        }
 
-def _copied(name: str, value: Any) -> Any:
-    if type(value) in (bool, int, float, str, type(None)) or not isinstance(value, (dict, list, set)):
-        return value
-    return value.copy() if name in INTERNAL else _plainly(value)  # copy.copy takes ten times as long
+    def _name_of(self, module: nn.Module) -> str | None:
+        return self._names.get(id(module))
 
 
-def _plainly(value: Any) -> Any:
-    """A container as it is now, with what is in it at any depth."""
+def _identity(value: Any) -> Hashable:
+    """Which objects are in a container of a module's own; a buffer may be equal to another one by chance."""
     if isinstance(value, dict):
-        return {key: _plainly(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plainly(item) for item in value]
-    return copy.copy(value) if isinstance(value, set) else value
+        return tuple(value), tuple(map(id, value.values()))
+    return frozenset(value) if isinstance(value, set) else value
