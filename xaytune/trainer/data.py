@@ -69,8 +69,13 @@ def with_workers_of_each_epoch(loader: Any) -> Any:
 
 
 def generators_of(loader: Any) -> list[Generator]:
-    """Returns the random generators that a loader, its samplers and its dataset hold."""
-    return random_state.held_by(*_owners(loader))
+    """Returns the random generators that a loader, its samplers and its dataset have, or name in their code."""
+    owners = [*_owners(loader), getattr(loader, "collate_fn", None)]
+    dataset = getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+        owners.append(dataset)
+    return random_state.held_by(*owners)
 
 
 def _owners(loader: Any) -> list[Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import types
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,9 +91,33 @@ def drawn_on_the_host() -> tuple[Any, ...]:
 
 
 def held_by(*owners: Any) -> list[Generator]:
-    """Returns the random generators that are attributes of the given objects, each once."""
-    found = (value for owner in owners for value in getattr(owner, "__dict__", {}).values())
+    """Returns the random generators that objects have, or whose global names are in their code, each once."""
+    found: list[Any] = []
+    for owner in owners:
+        found += [*getattr(owner, "__dict__", {}).values(), *_named_by(owner)]
     return list(dict.fromkeys(value for value in found if isinstance(value, Generator)))
+
+
+def _named_by(owner: Any) -> Iterator[Any]:
+    """Yields the values of the global names in the code of a function, or of an object's methods.
+
+    Those of torch's own classes are left out.
+    """
+    if isinstance(owner, types.FunctionType):
+        yield from _named_in(owner.__code__, owner.__globals__)
+        return
+    for kind in type(owner).__mro__:
+        if not kind.__module__.startswith("torch."):
+            for function in vars(kind).values():
+                if isinstance(function, types.FunctionType):
+                    yield from _named_in(function.__code__, function.__globals__)
+
+
+def _named_in(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
+    yield from (names[name] for name in code.co_names if name in names)
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _named_in(inner, names)
 
 
 def _state_of(generator: Generator) -> Any:

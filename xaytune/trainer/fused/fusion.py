@@ -16,7 +16,7 @@ from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member, Randomness, Rehearsal, States
-from xaytune.trainer.fused.shape import batches_key, objective_key, shape_of
+from xaytune.trainer.fused.shape import batches_key, difference, objective_key, shape_of
 from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run, workings
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # What is alike waits for others that are not yet as far for so many steps.
 _PATIENCE = 40
+# So many shapes, of none of which there are enough runs to be trained at once, are worth a word.
+_UNLIKE = 6
 _DIFFERS = "its loss or gradients are not those of training alone"
 # A shape whose steps could so often not be taken at once is fused no more.
 _FAILURES = 3
@@ -312,6 +314,7 @@ class Fusion:
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = Group(member, key, self._say)
+                self._tell_apart()
         except NotFusedError as error:
             member.refused = str(error)
             self._say(f"trained alone: {error}")
@@ -320,6 +323,13 @@ class Fusion:
         if member.compiled:
             self._say("runs with compile=True are trained fused, without torch.compile")
         return group
+
+    def _tell_apart(self) -> None:
+        """Says where the first runs differ, if so few are alike that none is trained with others."""
+        first, *others = self._groups
+        if len(self._groups) == _UNLIKE and not self._steps:
+            parts = sorted({difference(first, other) for other in others})
+            self._say(f"trained alone: the first {_UNLIKE} shapes differ in their {' and '.join(parts)}")
 
     def _settled(self, member: Member) -> bool:
         """Brings a member's row up to date; takes it out of its group if it has become another shape."""

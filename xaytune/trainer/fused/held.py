@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from xaytune.trainer.random_state import Generator
+from xaytune.trainer.random_state import Generator, held_by
 from xaytune.trainer.run import Run, workings
 
 __all__ = ["Held", "SharedError", "reads_model"]
@@ -109,7 +109,9 @@ def _of(run: Run) -> tuple[list[Tensor], list[Generator]]:
     stepper, _, parts = workings(run)
     tensors: list[Tensor] = [*stepper.model.buffers(), *(p for p in stepper.model.parameters() if p.requires_grad)]
     tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
-    return [tensor for tensor in tensors if tensor.numel()], parts.data.generators
+    objective = stepper.objective
+    draws = held_by(*stepper.model.modules(), objective.loss_fn, objective.training_step)
+    return [tensor for tensor in tensors if tensor.numel()], [*parts.data.generators, *draws]
 
 
 def _keys(tensors: list[Tensor], generators: list[Generator]) -> set[int]:

@@ -16,9 +16,11 @@ from xaytune.trainer.fused.update import COLUMNS
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Stepper
 
-__all__ = ["Watch", "batches_key", "objective_key", "shape_of"]
+__all__ = ["Watch", "batches_key", "difference", "objective_key", "shape_of"]
 
 _HOOKS: Final = tuple(name for name in INTERNAL if name.endswith("_hooks") and "state_dict" not in name)
+# What a shape consists of, in its order.
+_PARTS: Final = ("device", "precision", "accumulation", "clipping", "model", "optimizer", "loss", "evaluation")
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
 
 
@@ -50,6 +52,11 @@ def shape_of(run: Run) -> Hashable:
         )
     except RecursionError:
         raise NotFusedError("its model or loss refers to itself") from None
+
+
+def difference(one: Any, other: Any) -> str:
+    """Names what differs between two shapes."""
+    return next(name for name, mine, theirs in zip(_PARTS, one, other, strict=True) if mine != theirs)
 
 
 def batches_key(run: Run) -> Hashable:
