@@ -267,6 +267,14 @@ def test_try_trains_one_configuration_without_ray(tmp_path: Path) -> None:
     assert lines[-1] == "completed: best score 0.499"
 
 
+@pytest.mark.parametrize("scheduler", ["curves", "asha", "hyperband"])
+def test_try_takes_a_value_for_each_parameter_of_the_space(tmp_path: Path, scheduler: str) -> None:
+    spec = spec_file(tmp_path, "curve", more=f"\nscheduler: {{algorithm: {scheduler}, max_t: 9}}\n")
+    done = here("try", spec, "--set", "x=0.5")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "completed: best score 0.499"
+
+
 def test_try_shows_the_traceback_of_a_recipe_that_raises(tmp_path: Path) -> None:
     done = here("try", spec_file(tmp_path, "fails_for_some"), "--set", "x=0.1")
     assert done.exit_code == 1

@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 
 from tests.report.journals import ASHA, Written, simulated
 from xaytune.cli.main import main
+from xaytune.records.journal import FILE_NAME
+from xaytune.records.naming import new_sweep_folder
 
 KINDS = ["trainer", "loop", "lightning", "transformers", "command"]
 
@@ -149,6 +151,38 @@ def test_check_shows_ten_configurations_that_the_sweep_begins_with(tmp_path: Pat
     swept = simulated(tmp_path / "sweep", space={"y": 7}, scheduler={"algorithm": "fifo"}, num_samples=12)
     assert shown == [f"x {trial.config['x']:.4g}" for trial in swept.trials[:10]]
     assert "y 7 (the same in all trials)" in told
+
+
+def test_check_shows_the_configurations_of_a_warm_start_first(tmp_path: Path) -> None:
+    earlier = simulated(tmp_path / "earlier", scheduler={"algorithm": "fifo"})
+    spec = (
+        "{recipe: 'tests.recipes:curve', metric: score, mode: max, space: {x: {uniform: [0, 1]}}, num_samples: 3, "
+        "warm_start: [%s]}"
+    )
+    (tmp_path / "s.yaml").write_text(spec % "earlier")
+    told = xaytune("check", tmp_path / "s.yaml", "--storage", tmp_path).output
+    assert earlier.best is not None
+    assert f"    0  x {earlier.best.config['x']:.4g}\n" in told
+    (tmp_path / "s.yaml").write_text(spec % "nowhere")
+    assert xaytune("check", tmp_path / "s.yaml", "--storage", tmp_path).exit_code == 2
+
+
+def test_the_name_of_a_sweep_that_was_killed_as_it_began_is_free(tmp_path: Path) -> None:
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / FILE_NAME).touch()
+    assert "no sweep" in xaytune("status", "killed", "--storage", tmp_path).output
+    assert new_sweep_folder(str(tmp_path), "killed", "s").local == tmp_path / "killed"
+    assert simulated(tmp_path / "killed").sweep.done
+
+
+def test_simulate_refuses_curves_of_another_metric(tmp_path: Path) -> None:
+    simulated(tmp_path / "earlier")
+    (tmp_path / "s.yaml").write_text(
+        "{recipe: 'tests.recipes:curve', metric: loss, mode: min, space: {x: {uniform: [0, 1]}}, num_samples: 3}"
+    )
+    done = xaytune("simulate", tmp_path / "s.yaml", "--curves", "earlier", "--storage", tmp_path)
+    assert done.exit_code == 2
+    assert "metric: the curves of earlier are of score (max), and this spec is for loss (min)" in done.output
 
 
 def test_best_config_is_the_one_to_train_again(tmp_path: Path) -> None:

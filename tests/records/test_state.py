@@ -177,7 +177,7 @@ def test_the_configuration_to_train_again_is_the_best_at_max_t_once_three_trials
     assert recommended.value == pytest.approx(0.84)
     assert recommended.reason == (
         "at epoch 9 its acc is 0.84, the best of the 3 trials that were trained so far; trial 3 reached 0.95, "
-        "but at another time, which may have been luck"
+        "at another time, which may have been luck"
     )
 
 
@@ -186,6 +186,20 @@ def test_before_three_trials_reached_max_t_it_is_the_best_of_all() -> None:
     assert recommended is not None
     assert (recommended.trial.number, recommended.value) == (2, 0.95)
     assert recommended.reason.endswith("2 reached epoch 9, too few to compare")
+
+
+def test_a_trial_that_diverged_after_its_best_value_is_not_to_be_trained_again() -> None:
+    log = MemoryLog()
+    begin(log)
+    for number, (value, last) in enumerate([(0.6, 0.6), (0.9, None), (0.7, 0.7)]):
+        trial(log, number)
+        end(log, number, value, 9, metrics={"acc": last})
+    sweep = state_of(log.events)
+    recommended = recommend(sweep)
+    assert sweep.best is not None
+    assert recommended is not None
+    assert (sweep.best.number, recommended.trial.number, recommended.value) == (1, 2, 0.7)
+    assert recommended.reason.endswith("trial 1 reached 0.9, and diverged after that")
 
 
 def test_without_max_t_or_a_value_it_is_the_best_or_none() -> None:

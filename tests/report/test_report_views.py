@@ -226,6 +226,19 @@ def test_trials_that_a_process_trains_at_once_stand_together_on_the_timeline(tmp
     assert worked.training_share == pytest.approx((2 + 3 + 5 + 6 + 6) / (4 * 9))
 
 
+def test_a_sweep_with_a_trial_without_any_finite_value_has_a_report(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    for trial, value in enumerate((0.5, None)):
+        written("trial", trial, config={"x": 0.5 + trial / 4}, seed=1)
+        written("start", trial, attempt=0, node="n", pid=1)
+        written.at("result", trial, epoch=1, step=4, value=value, due=True)
+        written.at(
+            "end", trial, epoch=1, step=4, value=value, status="stopped", reason="r", due=True, checkpoints={}
+        )
+    results = written.results()
+    assert "trial 1" in page(results, list(plots(results)))
+
+
 def test_a_sweep_that_runs_has_a_report(tmp_path: Path) -> None:
     written = Written(tmp_path / "sweep")
     written("trial", 0, config={"x": 0.5}, seed=1)

@@ -266,6 +266,8 @@ class Scheduler:
         ({"mode": "maximize"}, "mode: must be 'max' or 'min' (got 'maximize')"),
         ({"stop": {"training_iteration": 3}}, "stop: unknown option 'stop'; here it is the recipe's own"),
         ({"n_trials": 3}, "n_trials: unknown option 'n_trials'; here it is num_samples"),
+        ({"method": "bayes"}, "method: unknown option 'method'; here it is search"),
+        ({"parameters": {}}, "parameters: unknown option 'parameters'; here it is space"),
         ({"recipe": "sweeps/digits.py"}, "(got 'sweeps/digits.py'): write sweeps.digits:train"),
         ({"setup": "load"}, "setup: must be 'module:function', or a function (got 'load')"),
         ({"num_samples": 0}, "num_samples: must be at least 1, or -1 to draw until the budget is spent (got 0)"),

@@ -163,6 +163,9 @@ def _run(
             sys.exit(BAD_INPUT)
         except StorageError as error:
             raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted before the sweep began", err=True)
+            raise
     end_as(results.sweep, as_json)
 
 
@@ -221,6 +224,7 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 
 @click.command()
 @spec_argument
+@storage_option
 @set_option
 @click.option(
     "--time",
@@ -228,14 +232,14 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     is_flag=True,
     help="Train an epoch (or 60 steps) of the first configuration here, and show what the sweep costs at most.",
 )
-def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
+def check(spec: Path, storage: str, assignments: tuple[str, ...], timed: bool) -> None:
     """Checks a SPEC and shows what its sweep will do.
 
-    Nothing is trained without --time. The configurations shown are those that the sweep would try first, without
-    a warm start.
+    Nothing is trained without --time. The configurations shown are those that the sweep would try first.
     """
     loaded = load_spec(spec, parse_assignments(assignments))
 
+    from xaytune.records.warm_start import warm_started
     from xaytune.report.plan import first_configurations, plan, samples
     from xaytune.sweep.gpus import count_gpus, unused_gpus
     from xaytune.sweep.references import check_references
@@ -248,6 +252,7 @@ def check(spec: Path, assignments: tuple[str, ...], timed: bool) -> None:
             raise SpecError([missing])
         if problems := problems_of(loaded.trackers):
             raise SpecError(problems)
+        loaded = warm_started(loaded, storage)
         configs = first_configurations(loaded, _SAMPLES)
     say(plan(loaded))
     say(samples(loaded, configs))

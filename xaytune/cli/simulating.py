@@ -17,6 +17,7 @@ from xaytune.cli.options import (
     spec_argument,
     storage_option,
 )
+from xaytune.errors import Problem, SpecError
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
@@ -98,6 +99,14 @@ def _curves(spec: SweepSpec, what: str, storage: str, workers: int | None, neare
         sys.path.insert(0, os.getcwd())
         return surrogate(what), workers or 4
     results = Results(find_sweep(what, storage))
+    theirs = results.sweep.spec["metric"], results.sweep.spec["mode"]
+    if theirs != (spec.metric, spec.mode):
+        problem = Problem(
+            ("metric",),
+            f"the curves of {results.sweep.name} are of {theirs[0]} ({theirs[1]}), and this spec is for "
+            f"{spec.metric} ({spec.mode}): give curves of the same metric",
+        )
+        raise SpecError([problem])
     axis = method_for(spec).points.axis
     curves = RecordedCurves(results, spec.space, axis, nearest=nearest, timed=workers is None)
     return curves, workers or curves.workers

@@ -18,7 +18,7 @@ from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder
-from xaytune.records.warm_start import best_of_earlier
+from xaytune.records.warm_start import warm_started
 from xaytune.search.build import method_for
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.objective import Objective
@@ -56,17 +56,13 @@ def run_sweep(
         SpecError: The sweep cannot run as specified, which may show only when its first trial has ended.
         StorageError: The sweep's folder cannot be written any more.
     """
-    if spec.warm_start:
-        given = spec.points_to_evaluate
-        room = None if spec.num_trials is None else max(0, spec.num_trials - len(given))
-        earlier = best_of_earlier(spec.warm_start, storage, spec.space)[:room]
-        spec = spec.model_copy(update={"points_to_evaluate": [*given, *earlier]})
+    spec = warm_started(spec, storage)
     method = method_for(spec)
     check_shippable(spec.functions, cloudpickle.dumps)
     sweep_folder = new_sweep_folder(storage, name, default_name)
     try:
         return _drive(spec, method, sweep_folder, session, listener)
-    except (SpecError, SessionError):
+    except (SpecError, SessionError, KeyboardInterrupt):
         if (
             sweep_folder.local.exists() and not sweep_folder.exists
         ):  # nothing was recorded: the sweep has not begun

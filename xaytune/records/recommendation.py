@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xaytune.records.state import SweepState
@@ -31,7 +32,8 @@ class Recommendation:
 def recommend(sweep: SweepState) -> Recommendation | None:
     """Chooses the best at `max_t` once three trials have reached it; before, and without `max_t`, the best of all.
 
-    The best of many noisy values is a lucky one; what was trained in full is compared at one age.
+    The best of many noisy values is a lucky one; what was trained in full is compared at one age. A trial that
+    diverged after its best value is not to be trained again, unless all did.
 
     Returns:
         None while no trial has reported the metric.
@@ -39,25 +41,45 @@ def recommend(sweep: SweepState) -> Recommendation | None:
     best = sweep.best
     if best is None or best.value is None:
         return None
-    metric, score = sweep.spec["metric"], sweep.objective.score
-    highest = f"its {metric} reached {best.value:.6g}, better than any other"
-    max_t = sweep.max_t
-    if max_t is None:
-        return Recommendation(best, best.value, f"{highest} trial's")
-    full = [
-        (score(value), -trial.number, trial, value)
+    metric, score, max_t = sweep.spec["metric"], sweep.objective.score, sweep.max_t
+    highest = f"its {metric} reached {best.value:.6g}, better than any other trial's"
+    if max_t is not None:
+        full = [
+            (score(value), -trial.number, trial, value)
+            for trial in sweep.trials.values()
+            if trial.status != "failed" and (value := _value_at(sweep, trial, max_t)) is not None
+        ]
+        at = sweep.axis.at(max_t)
+        if len(full) >= _ENOUGH:
+            _, _, trial, value = max(full, key=lambda one: one[:2])
+            reason = (
+                f"at {at} its {metric} is {value:.6g}, the best of the {len(full)} trials that were trained so far"
+            )
+            if trial.number != best.number:
+                reason += (
+                    f"; trial {best.number} reached {best.value:.6g} at another time, which may have been luck"
+                )
+            return Recommendation(trial, value, reason)
+        highest += f"; {len(full)} reached {at}, too few to compare"
+    stable = [
+        (score(trial.value), -trial.number, trial, trial.value)
         for trial in sweep.trials.values()
-        if trial.status != "failed" and (value := _value_at(sweep, trial, max_t)) is not None
+        if trial.status != "failed" and trial.value is not None and not _diverged(trial, metric)
     ]
-    at = sweep.axis.at(max_t)
-    if len(full) < _ENOUGH:
-        reason = f"{highest} trial's; {len(full)} reached {at}, too few to compare"
-        return Recommendation(best, best.value, reason)
-    _, _, trial, value = max(full, key=lambda one: one[:2])
-    reason = f"at {at} its {metric} is {value:.6g}, the best of the {len(full)} trials that were trained so far"
-    if trial.number != best.number:
-        reason += f"; trial {best.number} reached {best.value:.6g}, but at another time, which may have been luck"
+    if not stable or not _diverged(best, metric):
+        return Recommendation(best, best.value, highest)
+    _, _, trial, value = max(stable, key=lambda one: one[:2])
+    reason = (
+        f"its {metric} reached {value:.6g}, the best of the trials that did not diverge; trial {best.number} "
+        f"reached {best.value:.6g}, and diverged after that"
+    )
     return Recommendation(trial, value, reason)
+
+
+def _diverged(trial: TrialRecord, metric: str) -> bool:
+    """Whether the last value of a trial is no number."""
+    last = trial.metrics.get(metric, 0.0)
+    return last is None or (isinstance(last, float) and not math.isfinite(last))
 
 
 def _value_at(sweep: SweepState, trial: TrialRecord, time: int) -> float | None:

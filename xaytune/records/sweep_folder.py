@@ -39,10 +39,8 @@ class SweepFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a sweep."""
-        if self.remote is not None and self.remote.size(FILE_NAME) is not None:
-            return True
-        return (self.local / FILE_NAME).is_file()
+        """Whether there is a sweep; an empty journal is of one that was ended before it began."""
+        return bool(self.remote is not None and self.remote.size(FILE_NAME)) or _size(self.local / FILE_NAME) > 0
 
     def fetch_journal(self) -> None:
         """Brings the working copy of the journal up to date.

@@ -6,16 +6,39 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from xaytune.errors import SpecError
+from xaytune.errors import Problem, SpecError
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.sweep import values
 from xaytune.sweep.space import Space
+from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["best_of_earlier"]
+__all__ = ["best_of_earlier", "warm_started"]
 
 # So many configurations are taken in all.
 _MOST = 5
+
+
+def warm_started(spec: SweepSpec, storage: str) -> SweepSpec:
+    """Returns a spec whose `points_to_evaluate` are followed by the best configurations of its `warm_start`.
+
+    Args:
+        spec: The spec.
+        storage: Where the names of earlier sweeps are looked for.
+
+    Raises:
+        JournalError: There is no such sweep.
+        SpecError: No configuration of theirs can be tried.
+    """
+    if not spec.warm_start:
+        return spec
+    earlier = best_of_earlier(spec.warm_start, storage, spec.space)
+    if not earlier:
+        message = f"no trial of {', '.join(spec.warm_start)} has a value, and a configuration of this space"
+        raise SpecError([Problem(("warm_start",), message)])
+    given = spec.points_to_evaluate
+    room = None if spec.num_trials is None else max(0, spec.num_trials - len(given))
+    return spec.model_copy(update={"points_to_evaluate": [*given, *earlier[:room]]})
 
 
 def best_of_earlier(sweeps: Iterable[str], storage: str, space: Space) -> list[dict[str, Any]]:

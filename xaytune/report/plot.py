@@ -53,9 +53,9 @@ def label(text: str) -> str:
     return html.escape(shortened(text, 40))
 
 
-def with_values(figure: go.Figure, metric: str, values: Sequence[float]) -> go.Figure:
+def with_values(figure: go.Figure, metric: str, values: Sequence[float | None]) -> go.Figure:
     """Draws the metric upwards: by powers of ten where its values are of very different size."""
-    known = [value for value in values if math.isfinite(value)]
+    known = [value for value in values if value is not None and math.isfinite(value)]
     wide = bool(known) and min(known) > 0 and max(known) > _WIDE * min(known)
     return figure.update_yaxes(title=label(metric), type="log" if wide else "linear")
 

@@ -62,7 +62,7 @@ def why(trial: TrialRecord, sweep: SweepState) -> str:
         return f"It failed {reached}{reason}{best}."
     if trial.status == "paused":
         return f"It is paused {reached}{reason}{best}."
-    if trial.status == "running" and sweep.state == "lost":
+    if trial.status == "running" and sweep.state in ("lost", "failed"):
         return f"It was cut off {reached}, when {sweep.reason}{best}."
     if trial.status == "running":
         return f"It is running, {reached}{best}."

@@ -83,7 +83,8 @@ def listed(numbers: list[int], most: int = 10) -> str:
 
 def tally(sweep: SweepState) -> str:
     """Writes how many trials are in each status, without those that no trial is in."""
-    counts = {"cut off" if n == "running" and sweep.state == "lost" else n: c for n, c in sweep.counts().items()}
+    over = sweep.state in ("lost", "failed")
+    counts = {"cut off" if name == "running" and over else name: count for name, count in sweep.counts().items()}
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 

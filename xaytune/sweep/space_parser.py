@@ -37,6 +37,9 @@ from xaytune.sweep.values import problems, read
 
 __all__ = ["parse_space"]
 
+# What stands beside the bounds of a domain in a spec of Optuna or W&B.
+_ELSEWHERE = ("log", "step", "q", "distribution")
+
 
 def parse_space(raw: Any) -> Space:
     """Builds a space from a mapping.
@@ -83,6 +86,11 @@ class _Parser:
         if isinstance(value, Mapping) and (domain := _domain_key(value)) is not None:
             self._parameter(value, domain, path, name)
         elif isinstance(value, Mapping) and value and (_names(value) or _holds_domain(value)):
+            if (meant := _meant(value)) is not None:
+                message = (
+                    f"holds constants, where a domain may be meant: write {meant}; {{choice: [x]}} is a constant"
+                )
+                self._problem(path, f"{message} (got {value!r})")
             self.walk(value, path, name)
         elif isinstance(value, (list, tuple)) and _holds_domain(value):
             self.sequences[name] = type(value)
@@ -160,6 +168,18 @@ def _holds_domain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return _domain_key(value) is not None or any(map(_holds_domain, value.values()))
     return isinstance(value, (list, tuple)) and any(map(_holds_domain, value))
+
+
+def _meant(value: Mapping[str, Any]) -> str | None:
+    """Words the domain that a mapping of constants is to Optuna or W&B; None where it is none."""
+    for low, high in (("low", "high"), ("min", "max")):
+        bounds = value.get(low), value.get(high)
+        if all(isinstance(bound, (int, float)) for bound in bounds) and value.keys() <= {low, high, *_ELSEWHERE}:
+            by_log = value.get("log") or "log" in str(value.get("distribution", ""))
+            return f"{{{'loguniform' if by_log else 'uniform'}: [{bounds[0]}, {bounds[1]}]}}"
+    if value.keys() <= {"values", "distribution"} and isinstance(value.get("values"), (list, tuple)):
+        return f"{{choice: {list(value['values'])}}}"
+    return None
 
 
 def _domain_key(value: Mapping[str, Any]) -> str | None:

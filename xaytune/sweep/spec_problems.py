@@ -18,18 +18,23 @@ __all__ = ["contradictions", "worded"]
 
 # How pydantic's locations tell which member of a union was chosen.
 _TAGS = {*ALGORITHMS, "built-in", "extension", "bundle", "bundles"}
-# What users of Ray Tune and Optuna write first, and what it is here.
+# What users of Ray Tune, Optuna and W&B write first, and what it is here.
 _ELSEWHERE = {
     "config": "space",
     "direction": "mode, 'max' or 'min'",
+    "early_terminate": "scheduler",
     "max_concurrent": "max_concurrent_trials",
     "max_failures": "failures: {retries: 3}",
+    "method": "search, such as random or tpe",
     "n_jobs": "max_concurrent_trials",
     "n_trials": "num_samples",
     "objective": "recipe",
     "param_space": "space",
+    "parameters": "space",
+    "program": "command, such as python train.py --lr {lr}, or recipe",
     "pruner": "scheduler",
     "resources": "resources_per_trial",
+    "run_cap": "num_samples",
     "sampler": "search",
     "search_alg": "search",
     "stop": "the recipe's own number of epochs, or max_t of a scheduler such as asha",

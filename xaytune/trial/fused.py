@@ -47,8 +47,8 @@ _LOOK_S = 0.02
 # have left there, which once in some thousand errors ends the process: so a recipe has that many beneath it.
 _FRAMES = 64
 _SHARED = (
-    "trials share a model, a buffer or a random generator that is made once for all of them, such as at the top of a "
-    "module; make it in the recipe, and they are fused"
+    "trials share a model, a buffer or a random generator that is made once for all of them, such as at the top "
+    "of a module; make it in the recipe, and they are fused"
 )
 
 

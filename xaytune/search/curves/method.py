@@ -191,7 +191,7 @@ class CurvesMethod(SearchMethod):
 
     def _features(self, points: Sequence[Coordinates] | Coordinates) -> Coordinates:
         dimensions = self._candidates.encoding.dimensions
-        return self._candidates.encoding.features(np.asarray(points).reshape(-1, dimensions))
+        return self._candidates.encoding.features(np.asarray(points).reshape(len(points), dimensions))
 
     def _words(
         self, trial: Trial, verdict: Verdict | None, instead: dict[str, Any] | None = None
