@@ -176,7 +176,7 @@ def test_the_configuration_to_train_again_is_the_best_at_max_t_once_three_trials
     assert recommended.trial.number == 1
     assert recommended.value == pytest.approx(0.84)
     assert recommended.reason == (
-        "at epoch 9 its acc is 0.84, the best of the 3 trials that were trained so far; trial 3 reached 0.95, "
+        "at epoch 9 its acc is 0.84, the best of the 3 trials that were trained so far; trial 3 reached 0.95 "
         "at another time, which may have been luck"
     )
 

@@ -139,10 +139,19 @@ def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> Non
         ),
         (
             {"a": {"low": 0.1, "high": 1, "log": True}, "b": {"uniform": [0, 1]}},
-            "a: holds constants, where a domain may be meant: write {loguniform: [0.1, 1]}",
+            "a: holds constants: write {loguniform: [0.1, 1]} for a domain, or {choice: [x]} for each constant "
+            "(got {'low': 0.1, 'high': 1, 'log': True})",
         ),
-        ({"a": {"min": 0, "max": 1}, "b": {"uniform": [0, 1]}}, "write {uniform: [0, 1]}"),
-        ({"a": {"values": [1, 2]}, "b": {"uniform": [0, 1]}}, "write {choice: [1, 2]}"),
+        (
+            {"a": {"min": 0, "max": 1}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {uniform: [0, 1]} for a domain, or {choice: [x]} for each constant "
+            "(got {'min': 0, 'max': 1})",
+        ),
+        (
+            {"a": {"values": [1, 2]}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {choice: [1, 2]} for a domain, or {choice: [x]} for each constant "
+            "(got {'values': [1, 2]})",
+        ),
         (
             {"a": {"choice": [{"name": "sgd", "momentum": {"uniform": [0, 1]}}]}},
             "a.choice.0.momentum: takes values, not domains: give each its own name and a 'when' "

@@ -87,9 +87,7 @@ class _Parser:
             self._parameter(value, domain, path, name)
         elif isinstance(value, Mapping) and value and (_names(value) or _holds_domain(value)):
             if (meant := _meant(value)) is not None:
-                message = (
-                    f"holds constants, where a domain may be meant: write {meant}; {{choice: [x]}} is a constant"
-                )
+                message = f"holds constants: write {meant} for a domain, or {{choice: [x]}} for each constant"
                 self._problem(path, f"{message} (got {value!r})")
             self.walk(value, path, name)
         elif isinstance(value, (list, tuple)) and _holds_domain(value):
