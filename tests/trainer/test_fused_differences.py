@@ -244,7 +244,7 @@ def begins_with_the_hardest(factor: float) -> Trainer:
 def has_a_rate_by_its_norm(factor: float) -> Trainer:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * factor)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / float(model.last.weight.norm()))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / float(model.last.weight.detach().norm()))
     return trainer_of(model, optimizer=optimizer, lr_scheduler=schedule, lr_interval="step")
 
 
@@ -379,3 +379,26 @@ def test_that_no_runs_are_alike_is_said_with_what_differs(caplog: pytest.LogCapt
 
     fit_fused([of(weight) for weight in range(1, 8)])
     assert "differ in their loss" in caplog.text
+
+
+def test_that_gradients_of_a_model_that_fits_its_data_are_rounding_is_no_difference(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs, weight = torch.randn(64, 300, generator=generator) * 3, torch.randn(300, 1, generator=generator)
+    data = TensorDataset(inputs, (inputs.double() @ weight.double()).float())
+
+    def fitted() -> Trainer:
+        model = nn.Linear(300, 1, bias=False)
+        with torch.no_grad():
+            model.weight.copy_(weight.T)
+        return Trainer(
+            model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=1e-5),
+            loss_fn=F.mse_loss,
+            train_loader=DataLoader(data, 32, shuffle=True),
+            num_epochs=5,
+        )
+
+    fit_fused([fitted() for _ in range(5)])
+    assert caplog.text == ""

@@ -9,15 +9,22 @@ from torch import Tensor
 
 from xaytune.trainer.precision import Precision
 
-__all__ = ["distance", "tolerance"]
+__all__ = ["distance", "rounding", "tolerance"]
 
 _TOLERANCES: Final = {torch.float64: 1e-8, torch.float32: 2e-3}
 _TOLERANCE_HALF: Final = 0.1
+_ROUNDING: Final = {torch.float64: 1e-15, torch.float32: 1e-6}
+_ROUNDING_HALF: Final = 1e-2
 
 
 def tolerance(dtype: torch.dtype, precision: Precision) -> float:
     """Returns how large the distance of losses and gradients may be, by the numbers they are computed in."""
     return _TOLERANCES.get(dtype, _TOLERANCE_HALF) if precision.name == "fp32" else _TOLERANCE_HALF
+
+
+def rounding(dtype: torch.dtype, precision: Precision) -> float:
+    """Returns the size of some roundings of a number, in its own size."""
+    return _ROUNDING.get(dtype, _ROUNDING_HALF) if precision.name == "fp32" else _ROUNDING_HALF
 
 
 def distance(one: Tensor, other: Tensor) -> float:

@@ -225,9 +225,11 @@ class Fusion:
         far: dict[Member, float] = {}
         for at, rehearsal in rehearsed.items():
             member = asked.members[at]
-            own = math.inf if rehearsal.trains_others else distance(member.gradients_now(), rehearsal.gradients)
-            found = max(own, distance(given[at][0].metrics["loss"], rehearsal.loss))
-            if found > _tolerance_of(member):
+            loss, gradients = given[at][0].metrics["loss"], member.gradients_now()
+            found = max(distance(gradients, rehearsal.gradients), distance(loss, rehearsal.loss))
+            found = math.inf if rehearsal.trains_others else found
+            step = asked.steps[at]._replace(batches=iter(asked.windows[at]))
+            if found > _tolerance_of(member) and not member.is_rounding(step, rehearsal, loss, gradients):
                 far[member] = found
                 member.window = asked.windows[at]
         if any(member.checked for member in far) or len(far) == len(rehearsed) == len(asked.members):

@@ -16,11 +16,16 @@ from xaytune.trainer.fused.rows import Own
 from xaytune.trainer.fused.shape import Watch, objective_key
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
+from xaytune.trainer.tolerance import distance, rounding, tolerance
 
 if TYPE_CHECKING:
     from xaytune.trainer.fused.group import Group
 
 __all__ = ["Member", "Randomness", "Rehearsal", "States"]
+
+
+# What differs from training alone by no more than so many roundings is that.
+_ROUNDINGS = 20
 
 
 class RandomStates(NamedTuple):
@@ -30,10 +35,6 @@ class RandomStates(NamedTuple):
     numpy: Any
     cpu: Tensor
     cuda: Tensor | None
-
-    def of(self, device: torch.device) -> Tensor:
-        """Returns that of torch's generator of a device."""
-        return self.cpu if self.cuda is None or device.type == "cpu" else self.cuda
 
 
 class Randomness:
@@ -245,29 +246,77 @@ class Member:
         """
         assert self.group is not None
         assert self._own is not None
-        stepper = workings(self.run).stepper
         self.enter()
         self.group.rows.get(self.row, self._own)
-        buffers = [(module, dict(module._buffers)) for module in stepper.model.modules() if module._buffers]
         random_states = self.states.now()
+        computed = self._gradients(step)
+        self.states.rewind(random_states)
+        return None if computed is None else Rehearsal(*computed, self._trains_others(), random_states)
+
+    def is_rounding(self, step: Step, rehearsal: Rehearsal, loss: Tensor, gradients: Tensor) -> bool:
+        """Whether a step gives other values than the same alone for rounding alone.
+
+        Where a model fits its data, gradients are differences of numbers that are nearly equal. Then weights that
+        are changed by a rounding give others as well.
+
+        Args:
+            step: As it was rehearsed.
+            rehearsal: What it gave.
+            loss: What it gave with others.
+            gradients: The same.
+        """
+        assert self._own is not None
+        if rehearsal.trains_others:
+            return False
+        self.enter()
+        parameters, random_states = self._own.parameters, self.states.now()
+        before = [parameter.clone() for parameter in parameters]
+        generator = torch.Generator(parameters[0].device).manual_seed(0)
+        size = rounding(self.dtype, workings(self.run).stepper.precision)
+        for parameter in parameters:
+            noise = torch.empty_like(parameter).normal_(generator=generator)
+            parameter.mul_(1 + size * noise)
+        self.states.rewind(rehearsal.random_states)
+        computed = self._gradients(step)
+        self.states.rewind(random_states)
+        torch._foreach_copy_(parameters, before)
+        if computed is None:
+            return False
+        pairs = (gradients, rehearsal.gradients, computed[1]), (loss, rehearsal.loss, computed[0])
+        return all(
+            float((given - alone).norm()) <= _ROUNDINGS * float((changed - alone).norm())
+            or distance(given, alone) <= tolerance(self.dtype, workings(self.run).stepper.precision)
+            for given, alone, changed in pairs
+        )
+
+    def _gradients(self, step: Step) -> tuple[Tensor, Tensor] | None:
+        """Returns the loss of a step and its gradients as a row; None where it raises."""
+        assert self.group is not None
+        assert self._own is not None
+        stepper = workings(self.run).stepper
+        buffers = [(module, dict(module._buffers)) for module in stepper.model.modules() if module._buffers]
         try:
             loss = stepper.gradients(step)["loss"]
         except Exception:  # the step itself will raise it
             return None
         finally:
-            self.states.rewind(random_states)
             for module, known in buffers:
                 module._buffers.update(known)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._own.trained]
-        trained = {id(p) for p in self._own.trained}
-        others = [p.grad for p in stepper.model.parameters() if p.grad is not None and id(p) not in trained]
-        row = self.group.layout.join([gradient[None] for gradient in gradients])[0]
-        return Rehearsal(loss, row, any(bool(gradient.any()) for gradient in others), random_states)
+        return loss, self.group.layout.join([gradient[None] for gradient in gradients])[0]
+
+    def _trains_others(self) -> bool:
+        """Whether parameters have gradients now that have no place in a row."""
+        assert self._own is not None
+        trained = {id(parameter) for parameter in self._own.trained}
+        parameters = workings(self.run).stepper.model.parameters()
+        return any(p.grad is not None and bool(p.grad.any()) for p in parameters if id(p) not in trained)
 
     def take_back(self, rehearsal: Rehearsal) -> None:
         """Undoes the step that was rehearsed, and leaves the group: its own model is as before."""
         assert self.group is not None
-        self.generator.set_state(rehearsal.random_states.of(self.generator.device))
+        self.enter()
+        self.states.rewind(rehearsal.random_states)
         self._away, self.gradients = False, None
         self._taken = self._beside = 0
         self.group.remove(self)
