@@ -20,8 +20,8 @@ from tests.trainer.fused_oddities import ODDITIES
 from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState, may_be_late, metrics_only
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.fused.fusion import Fusion
-from xaytune.trainer.fused.member import States
 from xaytune.trainer.fused.program import Program
+from xaytune.trainer.fused.states import States
 from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything

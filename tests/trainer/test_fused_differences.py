@@ -244,7 +244,9 @@ def begins_with_the_hardest(factor: float) -> Trainer:
 def has_a_rate_by_its_norm(factor: float) -> Trainer:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1 * factor)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / float(model.last.weight.detach().norm()))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 1 / float(model.last.weight.detach().norm())
+    )
     return trainer_of(model, optimizer=optimizer, lr_scheduler=schedule, lr_interval="step")
 
 

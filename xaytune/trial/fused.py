@@ -29,7 +29,8 @@ from xaytune.records.history import Row
 from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.fused.fusion import Answer, Fusion
 from xaytune.trainer.fused.held import SharedError
-from xaytune.trainer.fused.member import Member, States
+from xaytune.trainer.fused.member import Member
+from xaytune.trainer.fused.states import States
 from xaytune.trainer.run import Run
 from xaytune.trial.channel import Channel
 from xaytune.trial.failures import NeedsOwnProcessError

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused.fusion import Answer, Fusion
-from xaytune.trainer.fused.member import Member, States
+from xaytune.trainer.fused.member import Member
+from xaytune.trainer.fused.states import States
 from xaytune.trainer.interrupts import interrupt_stops
 from xaytune.trainer.run import Run
 

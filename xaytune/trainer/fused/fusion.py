@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from xaytune.trainer.batches import signature
+from xaytune.trainer.fused.checks import Checks, Rehearsal
 from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
-from xaytune.trainer.fused.member import Member, Randomness, Rehearsal, States
+from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.shape import batches_key, difference, objective_key, shape_of
+from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run, workings
@@ -62,7 +63,7 @@ class Fusion:
         self._refused: dict[Hashable, str] = {}
         self._failures: dict[Hashable, int] = defaultdict(int)
         self._proven: set[Hashable] = set()  # evaluations
-        self._steps: Counter[Hashable] = Counter()  # taken at once, by group and shapes of batches
+        self._checks = Checks()
         self._told: set[str] = set()
         self._held = Held()
 
@@ -168,7 +169,7 @@ class Fusion:
         try:
             self.randomness.vacate()
             group.learn(asked)
-            rehearsed = self._rehearse(group, asked)
+            rehearsed = self._checks.rehearse(group, asked)
             self.randomness.vacate()
             if self._timed and not rehearsed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
                 return self._time(group, asked)
@@ -184,7 +185,6 @@ class Fusion:
         except Exception as error:
             self._failed(group, error)
             return [self._alone(member) for member in asked.members]
-        self._steps[group.key, asked.shapes] += 1
         if broken is not None:
             self._take_alone(group, broken, given)
         wrong = self._check(group, asked, given, rehearsed)
@@ -200,49 +200,22 @@ class Fusion:
             answer = self._alone(member)
             steps += answer.value if answer.error is None else [answer.error]
 
-    def _rehearse(self, group: Group, asked: Asked) -> dict[int, Rehearsal]:
-        """Computes alone what is to be compared with the same at once; returns it by the place of the member.
-
-        That is the first step of each member in its group, and of two members the 1st, 10th, 100th ... step over
-        batches of their shapes: what makes runs differ beside their keys shows in some batches only.
-        """
-        places = {at for at, member in enumerate(asked.members) if not member.checked}
-        taken, count = self._steps[group.key, asked.shapes], len(asked.members)
-        if str(taken + 1).strip("0") == "1":
-            places |= {taken % count, (taken + count // 2) % count}
-        rehearsed = {}
-        for at in sorted(places):
-            member = asked.members[at]
-            rehearsal = member.rehearse(asked.steps[at]._replace(batches=iter(asked.windows[at])))
-            if rehearsal is not None:
-                rehearsed[at] = rehearsal
-        return rehearsed
-
     def _check(
         self, group: Group, asked: Asked, given: Sequence[list[Any]], rehearsed: Mapping[int, Rehearsal]
     ) -> list[Member]:
-        """Compares steps that were taken at once with the same alone; returns members whose steps were undone."""
-        far: dict[Member, float] = {}
-        for at, rehearsal in rehearsed.items():
-            member = asked.members[at]
-            loss, gradients = given[at][0].metrics["loss"], member.gradients_now()
-            found = max(distance(gradients, rehearsal.gradients), distance(loss, rehearsal.loss))
-            found = math.inf if rehearsal.trains_others else found
-            step = asked.steps[at]._replace(batches=iter(asked.windows[at]))
-            if found > _tolerance_of(member) and not member.is_rounding(step, rehearsal, loss, gradients):
-                far[member] = found
-                member.window = asked.windows[at]
-        if any(member.checked for member in far) or len(far) == len(rehearsed) == len(asked.members):
+        """Compares steps with the same alone; returns members whose steps were undone: they train alone now."""
+        far = self._checks.compare(group, asked, given, rehearsed)
+        if any(asked.members[at].checked for at in far) or len(far) == len(rehearsed) == len(asked.members):
             self._refuse(group, f"{_DIFFERS} (off by {max(far.values()):.1e})")
         elif far:
             self._say(f"trained alone: {_DIFFERS}")
         for at, rehearsal in rehearsed.items():
             member = asked.members[at]
             member.checked = True
-            if member in far:
-                member.refused = _DIFFERS
-                member.take_back(rehearsal)
-        return list(far)
+            if at in far:
+                member.refused, member.window = _DIFFERS, asked.windows[at]
+                member.take_back(rehearsal.random_states)
+        return [asked.members[at] for at in far]
 
     def _time(self, group: Group, asked: Asked) -> list[Answer]:
         """Takes the step of the last member alone, after those of the others at once, to see which is faster.
@@ -329,7 +302,7 @@ class Fusion:
     def _tell_apart(self) -> None:
         """Says where the first runs differ, if so few are alike that none is trained with others."""
         first, *others = self._groups
-        if len(self._groups) == _UNLIKE and not self._steps:
+        if len(self._groups) == _UNLIKE and not self._checks.begun:
             parts = sorted({difference(first, other) for other in others})
             self._say(f"trained alone: the first {_UNLIKE} shapes differ in their {' and '.join(parts)}")
 
