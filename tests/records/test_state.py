@@ -137,11 +137,11 @@ def test_no_best_trial_is_told_apart_all_failed_from_none_has_reported() -> None
     begin(log)
     assert state_of(log.events).why_no_best == "no trial was started"
     trial(log, 0)
-    assert state_of(log.events).why_no_best == "no trial has reported 'acc' yet"
+    assert state_of(log.events).why_no_best == "no trial has reported a finite 'acc' yet"
     end(log, 0, None, status="failed", reason="ValueError: x")
     assert state_of(log.events).why_no_best == "the only trial failed; trial 0: ValueError: x"
     trial(log, 1)
-    told = "no trial has reported 'acc' yet; 1 failed, trial 0: ValueError: x"
+    told = "no trial has reported a finite 'acc' yet; 1 failed, trial 0: ValueError: x"
     assert state_of(log.events).why_no_best == told
     end(log, 1, None, status="failed", reason="y")
     assert state_of(log.events).why_no_best == "all 2 trials failed; trial 0: ValueError: x"

@@ -211,7 +211,7 @@ def test_best_tells_all_failed_from_none_has_reported(tmp_path: Path) -> None:
             written.at("end", 0, epoch=0, step=0, value=None, **ends)
         written.results()
     assert "the only trial failed; trial 0: ValueError: no" in said("best", tmp_path / "failed")
-    assert "no trial has reported 'score' yet" in said("best", tmp_path / "silent")
+    assert "no trial has reported a finite 'score' yet" in said("best", tmp_path / "silent")
 
 
 def test_commands_in_hints_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:

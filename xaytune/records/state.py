@@ -144,7 +144,7 @@ class SweepState:
             count = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
             return f"{count} failed; {first}"
         others = f"; {len(failed)} failed, {first}" if failed else ""
-        return f"no trial has reported {metric!r}{'' if self.state != 'running' else ' yet'}{others}"
+        return f"no trial has reported a finite {metric!r}{'' if self.state != 'running' else ' yet'}{others}"
 
     @property
     def done(self) -> bool:

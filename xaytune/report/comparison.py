@@ -54,7 +54,7 @@ class Comparison:
         self._grown = [progress(results, self._axis) for results in compared]
         for name, grown in zip(self._names, self._grown, strict=True):
             if not grown.best:
-                raise JournalError(f"{name}: no trial has reported {first.spec['metric']!r}")
+                raise JournalError(f"{name}: no trial has reported a finite {first.spec['metric']!r}")
 
     def tables(self) -> list[Table]:
         """Returns what to print: a summary, and the best values over time and over training."""

@@ -72,6 +72,8 @@ def trials(count: int) -> str:
 
 def planned(sweep: SweepState) -> str:
     """Writes how many trials a sweep has, or has had so far where only its budget ends it."""
+    if sweep.num_trials is None and not sweep.trials:
+        return "as many trials as its budget allows"
     return trials(len(sweep.trials) if sweep.num_trials is None else sweep.num_trials)
 
 

@@ -17,7 +17,7 @@ from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import distance, rounding, tolerance
 
-__all__ = ["Checks", "Rehearsal"]
+__all__ = ["Checks", "Rehearsal", "is_due"]
 
 # What differs from training alone by no more than so many roundings is that.
 _ROUNDINGS = 20
@@ -39,6 +39,11 @@ class Rehearsal(NamedTuple):
     random_states: RandomStates
 
 
+def is_due(taken: int) -> bool:
+    """Whether what was done so often is to be compared the next time: the 1st, the 10th, the 100th ..."""
+    return str(taken + 1).strip("0") == "1"
+
+
 class Checks:
     """Says which steps are compared, and compares them.
 
@@ -58,7 +63,7 @@ class Checks:
         """Takes alone what is to be compared, and changes nothing; returns it by the place of the member."""
         places = {at for at, member in enumerate(asked.members) if not member.checked}
         taken, count = self._taken[group.key, asked.shapes], len(asked.members)
-        if str(taken + 1).strip("0") == "1":
+        if is_due(taken):
             places |= {taken % count, (taken + count // 2) % count}
         rehearsed = {}
         for at in sorted(places):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from xaytune.trainer.batches import signature
-from xaytune.trainer.fused.checks import Checks, Rehearsal
+from xaytune.trainer.fused.checks import Checks, Rehearsal, is_due
 from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
@@ -22,7 +22,7 @@ from xaytune.trainer.fused.timing import now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
-from xaytune.trainer.tolerance import distance, tolerance
+from xaytune.trainer.tolerance import distance, rounding, tolerance
 
 __all__ = ["Answer", "Fusion"]
 
@@ -62,7 +62,7 @@ class Fusion:
         self._groups: dict[Hashable, Group] = {}
         self._refused: dict[Hashable, str] = {}
         self._failures: dict[Hashable, int] = defaultdict(int)
-        self._proven: set[Hashable] = set()  # evaluations
+        self._evaluated: Counter[Hashable] = Counter()  # at once, by group and batches
         self._checks = Checks()
         self._told: set[str] = set()
         self._held = Held()
@@ -214,7 +214,7 @@ class Fusion:
             member.checked = True
             if at in far:
                 member.refused, member.window = _DIFFERS, asked.windows[at]
-                member.take_back(rehearsal.random_states)
+                member.take_back(rehearsal.random_states, len(asked.members))
         return [asked.members[at] for at in far]
 
     def _time(self, group: Group, asked: Asked) -> list[Answer]:
@@ -246,16 +246,16 @@ class Fusion:
             self._say(f"evaluations are not fused: {_line(error)}")
             return [self._alone(member) for member in members]
         answers = [Answer(member, metrics) for member, metrics in zip(members, measured, strict=True)]
-        if (group.key, batches) not in self._proven:
-            alone = self._alone(members[0])
-            if alone.error is None:
-                one, other = (torch.tensor(value["eval_loss"]) for value in (alone.value, measured[0]))
-                if alone.value.keys() != measured[0].keys() or distance(one, other) > _tolerance_of(members[0]):
-                    self._refused[group.key, batches] = "it differs"
-                    self._say("evaluations are not fused: they give other values than alone")
-                    return [alone, *(self._alone(member) for member in members[1:])]
-            self._proven.add((group.key, batches))
-            answers[0] = alone
+        taken = self._evaluated[group.key, batches]
+        self._evaluated[group.key, batches] += 1
+        if is_due(taken):
+            at = taken % len(members)
+            alone = self._alone(members[at])
+            if alone.error is None and not _alike(members[at], alone.value, measured[at]):
+                self._refused[group.key, batches] = "it differs"
+                self._say("evaluations are not fused: they give other values than alone")
+                return [alone, *(self._alone(member) for member in members if member is not members[at])]
+            answers[at] = alone
         return answers
 
     def _alone(self, member: Member) -> Answer:
@@ -344,8 +344,12 @@ def _how_many(group: Group, asked: Asked) -> int:
     return min(group.pace, 1 + min(step.more for step in asked.steps))
 
 
-def _tolerance_of(member: Member) -> float:
-    return tolerance(member.dtype, workings(member.run).stepper.precision)
+def _alike(member: Member, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two evaluations of a member give the same, to rounding."""
+    precision = workings(member.run).stepper.precision
+    losses = [torch.tensor(metrics["eval_loss"], dtype=torch.float64) for metrics in (one, other)]
+    near = float((losses[0] - losses[1]).abs()) <= rounding(member.dtype, precision)
+    return one.keys() == other.keys() and (near or distance(*losses) <= tolerance(member.dtype, precision))
 
 
 def _line(error: BaseException) -> str:

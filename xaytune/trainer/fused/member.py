@@ -123,17 +123,18 @@ class Member:
         rows, at = self.gradients
         return rows[at]
 
-    def take_back(self, random_states: RandomStates) -> None:
+    def take_back(self, random_states: RandomStates, members: int) -> None:
         """Leaves the group without the step that was just taken: its own model is as before that.
 
         Args:
             random_states: As they were before.
+            members: How many took the step.
         """
         assert self.group is not None
         self.enter()
         self.states.rewind(random_states)
         self._away, self.gradients = False, None
-        self._taken = self._beside = 0
+        self.stepped(members, -1)
         self.group.remove(self)
 
     def leave(self) -> None:
