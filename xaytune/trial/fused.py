@@ -81,14 +81,15 @@ class FusedProcess:
         while not self._over:
             self._listen()
             if self._asking:
-                begun = self._clock()
+                begun, compared = self._clock(), self._fusion.compared
                 asking, self._asking = self._asking, []
                 answers = self._perform(asking)
                 answered = {answer.member for answer in answers}
                 self._asking += [member for member in asking if member not in answered]
                 for answer in answers:
                     self._whose[answer.member].resume(answer)
-                self._try_width(sum(map(_steps_of, answers)), self._clock() - begun)
+                if self._fusion.compared == compared:
+                    self._try_width(answers, self._clock() - begun)
             self._send()
 
     def fit(self, run: Run) -> None:
@@ -205,12 +206,14 @@ class FusedProcess:
         half = len(asking) // 2
         return [answer for part in (asking[:half], asking[half:]) for answer in self._fusion.perform(part)]
 
-    def _try_width(self, steps: int, seconds: float) -> None:
+    def _try_width(self, answers: Sequence[Answer], seconds: float) -> None:
         """Looks whether more trials at once would train faster, where the spec leaves that open."""
         if self._width is None:
             return
         wanted = self._width.wanted
-        found = self._width.did(steps, seconds, len(self._trials), self._fusion.most)
+        rows = [len(answer.value) if isinstance(answer.value, list) else 0 for answer in answers]
+        steps, in_a_row = sum(max(1, row) for row in rows), max(rows, default=0)
+        found = self._width.did(steps, in_a_row, seconds, len(self._trials), self._fusion.most)
         if found is not None:
             self._note(found)
         self._urgent |= self._width.wanted != wanted
@@ -318,10 +321,6 @@ class _Trial:
     def _left(self) -> None:
         """The code of another one is to run."""
         self._settings = _settings()
-
-
-def _steps_of(answer: Answer) -> int:
-    return len(answer.value) if isinstance(answer.value, list) else 1
 
 
 def _settings() -> tuple[Any, ...]:

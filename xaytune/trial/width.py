@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import resource
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +19,12 @@ MOST = 1024
 # A width is measured for so long, and so many rounds, while the process has nearly as many trials.
 _WINDOW_S = 1.0
 _ROUNDS = 40
+# So many in halves, and as many not, are enough to be compared.
+_ENOUGH = 3
 _NEARLY = 0.75
 # They must train so many times as fast as in two halves, for twice as many to be tried: more trials at once cost
 # memory, and a search knows less of them.
-_GAIN = 1.15
+_GAIN = 1.1
 # What twice as many trials take must fit into this share of the memory.
 _SHARE = 0.8
 
@@ -27,7 +32,8 @@ _SHARE = 0.8
 class Width:
     """Doubles while trials train faster at once than in two halves and there is memory, and then stays.
 
-    What is compared is measured in turns: what else the machine does meanwhile slows both down.
+    What is compared is measured by turns, which are drawn: what else the machine does meanwhile slows both down.
+    Rounds are compared with such of as many steps in a row: the more, the faster is each.
 
     Args:
         fits: Tells whether there is memory for twice as many.
@@ -41,13 +47,15 @@ class Width:
         self.wanted, self.halved = FIRST_WIDTH, False
         self._fits = fits
         self._settled = False
-        self._rounds: dict[bool, list[tuple[float, int]]] = {False: [], True: []}  # seconds a step, and steps
+        self._turns = random.Random(0)
+        self._rounds = _Rounds()
 
-    def did(self, steps: int, seconds: float, trials: int, most: int) -> str | None:
+    def did(self, steps: int, in_a_row: int, seconds: float, trials: int, most: int) -> str | None:
         """Takes in what was done in a round.
 
         Args:
-            steps: Steps and evaluations.
+            steps: Steps and evaluations, of all trials.
+            in_a_row: Steps that a trial took in a row; 0 where they were evaluated.
             seconds: What they took.
             trials: How many the process has.
             most: How many can be trained at once: where memory ran out, that is known.
@@ -62,13 +70,12 @@ class Width:
             return f"{most} at once: there is no memory for more"
         if trials < _NEARLY * self.wanted or not steps:
             return None
-        self._rounds[self.halved].append((seconds / steps, steps))
-        self.halved = not self.halved
-        rounds = [*self._rounds[False], *self._rounds[True]]
-        if len(rounds) < _ROUNDS or sum(each * steps for each, steps in rounds) < _WINDOW_S:
+        self._rounds.add(self.halved, in_a_row, steps, seconds)
+        self.halved = self._turns.random() < 0.5
+        gain = self._rounds.gain()
+        if gain is None:
             return None
-        gain = _median(self._rounds[True]) / _median(self._rounds[False])
-        self._rounds = {False: [], True: []}
+        self._rounds = _Rounds()
         return self._measured(gain)
 
     def _measured(self, gain: float) -> str | None:
@@ -85,14 +92,28 @@ class Width:
         self.wanted, self.halved, self._settled = width, False, True
 
 
-def _median(rounds: list[tuple[float, int]]) -> float:
-    """The seconds of the median step: rounds in which trials begin or end, or few take a step, hardly count."""
-    half, done = sum(steps for _, steps in rounds) / 2, 0
-    for each, steps in sorted(rounds):
-        done += steps
-        if done >= half:
-            return each
-    raise ValueError("there are no rounds")
+class _Rounds:
+    """Rounds of one width."""
+
+    def __init__(self) -> None:
+        # Seconds of each step, by whether it was in halves, and by steps in a row.
+        self._each: dict[bool, defaultdict[int, list[float]]] = {False: defaultdict(list), True: defaultdict(list)}
+        self._seconds, self._count = 0.0, 0
+
+    def add(self, halved: bool, in_a_row: int, steps: int, seconds: float) -> None:
+        """Takes in a round."""
+        self._each[halved][in_a_row].append(seconds / steps)
+        self._seconds, self._count = self._seconds + seconds, self._count + 1
+
+    def gain(self) -> float | None:
+        """Returns how many times as fast steps are at once as in halves; None while that is not known."""
+        whole, halves = self._each[False], self._each[True]
+        known = [n for n in whole if min(len(whole[n]), len(halves.get(n, []))) >= _ENOUGH]
+        if self._count < _ROUNDS or self._seconds < _WINDOW_S or not known:
+            return None
+        weights = [max(1, n) * (len(whole[n]) + len(halves[n])) for n in known]
+        gains = [statistics.median(halves[n]) / statistics.median(whole[n]) for n in known]
+        return statistics.fmean(gains, weights)
 
 
 class Memory:

@@ -54,10 +54,11 @@ class Fusion:
 
     Attributes:
         randomness: The global random states.
+        compared: How many steps were compared with the same alone, so that what was performed took longer.
     """
 
     def __init__(self, tell: Callable[[str], None] = logger.warning, *, timed: bool = False) -> None:
-        self.randomness = Randomness()
+        self.randomness, self.compared = Randomness(), 0
         self._tell, self._timed = tell, timed
         self._groups: dict[Hashable, Group] = {}
         self._refused: dict[Hashable, str] = {}
@@ -170,6 +171,7 @@ class Fusion:
             self.randomness.vacate()
             group.learn(asked)
             rehearsed = self._checks.rehearse(group, asked)
+            self.compared += len(rehearsed)
             self.randomness.vacate()
             if self._timed and not rehearsed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
                 return self._time(group, asked)
