@@ -187,7 +187,7 @@ def test_an_error_of_torch_looks_at_no_stack_but_that_of_its_recipe(ray_here: No
     results = sweep_of("shows_its_stack", tmp_path, num_samples=2, fused=2)
     for trial in results.trials:
         shown = (results.path / file_of(trial.number)).read_text()
-        assert "python frames" in shown
+        assert "frame" in shown
         assert "greenlet" not in shown
 
 
