@@ -104,6 +104,20 @@ def with_a_class_of_its_own(factor: float) -> Trainer:
     return trainer_of(Local())
 
 
+def with_batch_norm_and_a_class_of_its_own(factor: float) -> Trainer:
+    class Local(Net):
+        scales = (factor, 1.0)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.norm(x)) * self.scales[0]
+
+    return trainer_of(Local())
+
+
 def with_a_lambda(factor: float) -> Trainer:
     model = Net(lambda net, x: net.scale(x), factor=nn.Buffer(torch.tensor(factor)))
     model.scale = lambda x: x * model.factor
@@ -303,6 +317,7 @@ CASES: dict[str, Callable[[float], Trainer]] = {
     "the weights of a loss": with_weighted_classes,
     "a loss that changes alike in all": anneals_alike_and_stops_first,
     "an attribute of a class": with_a_class_of_its_own,
+    "an attribute of a class beside a batch norm": with_batch_norm_and_a_class_of_its_own,
     "a buffer that a lambda reads": with_a_lambda,
     "a probability of dropout that is read": reads_its_dropout,
     "a tensor of the model": with_attribute(lambda: torch.ones(8), lambda kept, by: kept.mul_(by)),

@@ -164,7 +164,7 @@ def _run(
         except StorageError as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
-            click.echo("interrupted before the sweep began", err=True)
+            click.echo("interrupted", err=True)
             raise
     end_as(results.sweep, as_json)
 

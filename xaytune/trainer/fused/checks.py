@@ -146,6 +146,7 @@ def _gradients(member: Member, step: Step) -> tuple[Tensor, Tensor] | None:
     assert member.own is not None
     stepper = workings(member.run).stepper
     buffers = [(module, dict(module._buffers)) for module in stepper.model.modules() if module._buffers]
+    kept = [(buffer, buffer.clone()) for buffer in stepper.model.buffers()]
     try:
         loss = stepper.gradients(step)["loss"]
     except Exception:  # the step itself will raise it
@@ -153,6 +154,9 @@ def _gradients(member: Member, step: Step) -> tuple[Tensor, Tensor] | None:
     finally:
         for module, known in buffers:
             module._buffers.update(known)
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in member.own.trained]
     return member.group.layout.join([gradient[None] for gradient in gradients])[0], loss
 
