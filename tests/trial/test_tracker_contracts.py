@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.testing import TrackerContract
 from xaytune.trial.trackers.mlflow import Mlflow
 from xaytune.trial.trackers.tensorboard import TensorBoard
-from xaytune.trial.trackers.tracker import TrackedTrial, Tracker
+from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 from xaytune.trial.trackers.tracking import problems_of
 from xaytune.trial.trackers.wandb import Wandb
 
@@ -60,6 +61,15 @@ class TestMlflow(TrackerContract):
         (run,) = client.search_runs([experiment.experiment_id], tag)
         histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
         return {name: [(m.step, m.value) for m in history] for name, history in histories.items()}
+
+    def test_characters_that_it_refuses_in_a_name_are_replaced(self, tmp_path: Path) -> None:
+        tracker = self.make_tracker()
+        tracker.begin(tmp_path.name)
+        tracker.open(self.trial(tmp_path))
+        tracker.log([Point(1, 1e9, {"val/recall@10": 0.5, "F1 (größe)": 0.25, "loss": 1.0})])
+        tracker.close("completed", None, None)
+        kept = self.logged(self.trial(tmp_path))
+        assert kept == {"val/recall_10": [(1, 0.5)], "F1 _größe_": [(1, 0.25)], "loss": [(1, 1.0)]}
 
 
 class TestWandb(TrackerContract):

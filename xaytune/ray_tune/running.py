@@ -22,7 +22,7 @@ from xaytune.records.warm_start import warm_started
 from xaytune.search.build import method_for
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.objective import Objective
-from xaytune.sweep.references import check_shippable, own_functions
+from xaytune.sweep.references import check_shippable, own_functions, use_import_paths
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
 from xaytune.trial.template_client import start_template
@@ -144,7 +144,10 @@ def _drive(
     """
     if spec.fuses and sweep_folder.remote is not None:
         raise SpecError([Problem(("fused",), "needs a storage folder that all nodes share, not a remote storage")])
-    task = _task(spec, method, sweep_folder, [folder] if folder else [])
+    # Modules are found in the current folder first, by this process too: it begins the trackers.
+    folders = [os.getcwd(), *([folder] if folder else [])]
+    use_import_paths(folders)
+    task = _task(spec, method, sweep_folder, folders)
     template = start_template(task)
     try:
         # While Ray starts, and the template of this node imports what trials need: Tune takes a second to import.
@@ -157,7 +160,7 @@ def _drive(
 
 
 def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, folders: list[str]) -> Task:
-    """Returns what all trials share: modules are found in the current folder first, then in `folders`."""
+    """Returns what all trials share: modules are found in `folders`."""
     return Task(
         sweep=sweep_folder.local.name,
         sweep_id="",
@@ -172,7 +175,7 @@ def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, fold
         objective=Objective(spec.metric, spec.mode),
         seed=spec.search.seed,
         points=method.points,
-        import_paths=(os.getcwd(), *folders),
+        import_paths=tuple(folders),
         cpus=spec.bundles[0].get("cpu", 1),
         gpus=spec.bundles[0].get("gpu", 0),
         finds_width=spec.fused == "auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 import mlflow
@@ -16,6 +17,8 @@ from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 __all__ = ["Mlflow"]
 
 _ID = "xaytune.trial_id"
+# What MLflow refuses in the name of a metric.
+_REFUSED = re.compile(r"[^\w.\-/ ]")
 
 
 def _experiment(sweep: str, client: MlflowClient) -> str:
@@ -30,7 +33,10 @@ def _experiment(sweep: str, client: MlflowClient) -> str:
 
 
 class Mlflow(Tracker):
-    """A run of MLflow. ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` mean what they mean to MLflow."""
+    """A run of MLflow. ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` mean what they mean to MLflow.
+
+    Characters that it refuses in a metric's name become ``_``: ``recall@10`` is ``recall_10`` there.
+    """
 
     def begin(self, sweep: str) -> None:
         """Makes the experiment: trials are not to race for it. A server must answer."""
@@ -59,7 +65,7 @@ class Mlflow(Tracker):
     def log(self, points: Sequence[Point]) -> None:
         """Takes metrics, by ascending step."""
         metrics = [
-            Metric(name, value, int(point.time * 1000), point.global_step)
+            Metric(_REFUSED.sub("_", name), value, int(point.time * 1000), point.global_step)
             for point in points
             for name, value in point.metrics.items()
         ]

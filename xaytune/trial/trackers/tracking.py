@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import logging
@@ -123,10 +124,12 @@ class Tracking:
         note: Callable[[str], None] = logger.warning,
     ) -> None:
         self._trackers: list[tuple[str, Caller, Tracker]] = []
+        self._failing: list[tuple[Caller, Tracker]] = []  # that were given up, but for those that do not answer
         self._note = note
         # When it was trained, a row, and the names of it that are left out. The row is the reporter's own.
         self._rows: list[tuple[float, Row, frozenset[str]]] = []
         self._seen: dict[str, Any] = {}  # metrics as the last step left them
+        self._restored: dict[str, Any] = {}  # with the checkpoint, and not measured anew since
         self._evaluated: frozenset[str] = frozenset()
         self._step = 0
         self._given = time.monotonic()
@@ -148,6 +151,7 @@ class Tracking:
             newest_row: Returns the row of the last step.
         """
         handlers: dict[Event, Handler] = {
+            "train_start": self._on_start,
             "step_end": functools.partial(self._on_step_end, newest_row),
             "eval_end": self._on_evaluated,
             "epoch_end": self._on_epoch_end,
@@ -160,11 +164,20 @@ class Tracking:
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Gives the trackers what is left, and ends them."""
         self._give(lenient=True)
+        failing = list(self._failing)
         self._tell(lambda tracker: tracker.close(status, reason, best))
+        for caller, tracker in failing:  # their runs are not to stay open
+            with contextlib.suppress(Exception):
+                caller.call(functools.partial(tracker.close, status, reason, best))
+
+    def _on_start(self, state: TrainState) -> None:
+        self._seen = self._restored = dict(state.metrics)
 
     def _on_step_end(self, newest_row: Callable[[], Row], state: TrainState) -> None:
         self._seen, self._step = dict(state.metrics), state.global_step
-        self._rows.append((time.time(), newest_row(), self._evaluated))
+        if self._restored:
+            self._restored = {n: v for n, v in self._restored.items() if state.metrics.get(n) is v}
+        self._rows.append((time.time(), newest_row(), self._evaluated.union(self._restored)))
         if time.monotonic() >= self._given + _EVERY_S:
             self._give()
 
@@ -207,6 +220,8 @@ class Tracking:
             except Exception as error:
                 self._trackers.remove(known)
                 self._give_up(name, error)
+                if not isinstance(error, TimeoutError):
+                    self._failing.append((caller, tracker))
 
     def _give_up(self, name: str, error: Exception) -> None:
         logger.warning("%s: %s: %s", name, type(error).__name__, error)

@@ -1,0 +1,105 @@
+"""What trackers are given: each value once, at the step where it was measured, also by a run that was resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from xaytune.records.history import Row
+from xaytune.sweep.options import TrackerSpec
+from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trial.trackers import tracking
+from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
+
+
+class InMemory(Tracker):
+    """Keeps what it is given; it may refuse a metric, as a server does."""
+
+    def __init__(self, refused: str = "") -> None:
+        self.points: list[Point] = []
+        self.ended: list[str] = []
+        self._refused = refused
+
+    def open(self, trial: TrackedTrial) -> None:
+        pass
+
+    def log(self, points: Sequence[Point]) -> None:
+        if any(self._refused in point.metrics for point in points):
+            raise ValueError(f"{self._refused} is refused")
+        self.points += points
+
+    def close(self, status: str, reason: str | None, best: float | None) -> None:
+        self.ended.append(status)
+
+    def values(self, name: str) -> list[tuple[int, float]]:
+        return [(point.global_step, point.metrics[name]) for point in self.points if name in point.metrics]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def _track(
+    trackers: dict[str, Tracker], loop: OwnLoop, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tracking.Tracking:
+    monkeypatch.setattr(tracking, "made", lambda spec: trackers[spec.name])
+    trial = TrackedTrial(sweep="s", id="s-0", number=0, attempt=0, config={}, folder=folder)
+    given = tracking.Tracking([TrackerSpec(tracker=name) for name in trackers], trial, 10)
+    state = loop.state
+    given.attach(loop.callbacks, lambda: Row(state.epoch, state.step, state.global_step, dict(state.metrics)))
+    return given
+
+
+class _Counter:
+    """Something to keep."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
+
+def _train(loop: OwnLoop, killed_at: tuple[int, int] | None = None) -> None:
+    loop.keep(counter=_Counter())
+    for epoch in loop.epochs(4):
+        for step in loop.steps(5):
+            if (epoch, step) == killed_at:
+                raise Killed
+            loop.log(loss=float(epoch * 5 + step))
+        if (epoch, 5) == killed_at:
+            raise Killed
+        loop.report(score=float(epoch))
+    loop.finish()
+
+
+@pytest.mark.parametrize("killed_at", [(1, 5), (2, 0), (2, 3)], ids=str)
+def test_a_resumed_run_gives_every_step_and_no_evaluation_of_before(
+    killed_at: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = InMemory()
+    loop = OwnLoop(checkpoint_dir=tmp_path, save_every_s=0)
+    given = _track({"mlflow": tracker}, loop, tmp_path, monkeypatch)
+    with pytest.raises(Killed):
+        _train(loop, killed_at)
+    given.close("paused", None, None)
+    loop = OwnLoop(checkpoint_dir=tmp_path, save_every_s=0)
+    given = _track({"mlflow": tracker}, loop, tmp_path, monkeypatch)
+    _train(loop)
+    given.close("completed", None, None)
+    assert tracker.values("loss") == [(step + 1, float(step)) for step in range(20)]
+    assert tracker.values("score") == [(5 * (epoch + 1), float(epoch)) for epoch in range(4)]
+
+
+def test_a_tracker_that_refuses_a_metric_is_told_how_the_trial_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing, other = InMemory(refused="score"), InMemory()
+    loop = OwnLoop()
+    given = _track({"mlflow": refusing, "wandb": other}, loop, tmp_path, monkeypatch)
+    _train(loop)
+    given.close("completed", None, None)
+    assert refusing.ended == other.ended == ["completed"]
+    assert [step for step, _ in other.values("score")] == [5, 10, 15, 20]
