@@ -87,7 +87,9 @@ def _signature_of_leaf(leaf: Any) -> Hashable:
         return leaf.shape, leaf.dtype
     if isinstance(leaf, (np.ndarray, np.generic)):  # a long one is not written out in full
         return "array", leaf.shape, str(leaf.dtype), leaf.tobytes()
-    return type(leaf).__name__, repr(leaf)
+    if isinstance(leaf, (type(None), bool, int, float, complex, str, bytes)):
+        return type(leaf).__name__, repr(leaf)
+    return type(leaf).__name__, id(leaf)  # it may hold tensors
 
 
 def _sizes(batch: Any) -> Iterator[int]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from xaytune.trainer.reach import named_in, reachable
+
 __all__ = ["Generator", "capture", "drawn_on_the_host", "held_by", "restore", "seed_everything"]
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
@@ -87,15 +89,13 @@ def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None
 def drawn_on_the_host() -> tuple[Any, ...]:
     """Returns what changes when global random numbers are drawn that are not torch's."""
     legacy: Any = np.random.get_state()
-    return random.getstate(), legacy[1].tobytes(), legacy[2]
+    return random.getstate(), legacy[1].tobytes(), *legacy[2:]
 
 
 def held_by(*owners: Any) -> list[Generator]:
-    """Returns the random generators that objects have, or whose global names are in their code, each once."""
-    found: list[Any] = []
-    for owner in owners:
-        found += [*getattr(owner, "__dict__", {}).values(), *_named_by(owner)]
-    return list(dict.fromkeys(value for value in found if isinstance(value, Generator)))
+    """Returns the random generators that objects hold, or whose global names are in their code, each once."""
+    found = [*reachable(owners), *(value for owner in owners for value in _named_by(owner))]
+    return list({id(value): value for value in found if isinstance(value, Generator)}.values())
 
 
 def _named_by(owner: Any) -> Iterator[Any]:
@@ -104,20 +104,13 @@ def _named_by(owner: Any) -> Iterator[Any]:
     Those of torch's own classes are left out.
     """
     if isinstance(owner, types.FunctionType):
-        yield from _named_in(owner.__code__, owner.__globals__)
+        yield from named_in(owner)
         return
     for kind in type(owner).__mro__:
         if not kind.__module__.startswith("torch."):
             for function in vars(kind).values():
                 if isinstance(function, types.FunctionType):
-                    yield from _named_in(function.__code__, function.__globals__)
-
-
-def _named_in(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
-    yield from (names[name] for name in code.co_names if name in names)
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _named_in(inner, names)
+                    yield from named_in(function)
 
 
 def _state_of(generator: Generator) -> Any:

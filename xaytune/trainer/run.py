@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from xaytune.trainer.arguments import require
+from xaytune.trainer.arithmetic import only_computes
 from xaytune.trainer.callbacks import CallbackManager, Event, TrainState, fire_error
 from xaytune.trainer.context import EvaluationTimes
 from xaytune.trainer.evaluation import Evaluator
@@ -264,6 +265,7 @@ class Run:
         if not state.should_stop:
             yield from self._evaluate_after_epoch(exhausted)
         if exhausted:
+            self._let_schedule_look()
             self._parts.schedule.after_epoch(state.metrics)
             data.finish_epoch()
             place.epoch_finished = True
@@ -310,7 +312,8 @@ class Run:
         state, place, parts = self.state, self._place, self._parts
         state.metrics["learning_rate"] = _rate(parts.optimizer)
         state.metrics.update(stepped.metrics)
-        if not stepped.skipped:
+        if not stepped.skipped and parts.schedule.by_step:
+            self._let_schedule_look()
             parts.schedule.after_step(state.metrics)
         parts.data.count_trained()
         state.step += 1
@@ -340,6 +343,7 @@ class Run:
         if self._times.after_step(step):
             yield from self._evaluate()
         if self._times.asked_after_step(step):
+            self._let_schedule_look()
             self._parts.schedule.after_evaluation(self.state.metrics, step)
 
     def _evaluate_after_epoch(self, exhausted: bool) -> Loop:
@@ -348,6 +352,7 @@ class Run:
         if last or self._times.after_epoch(epochs):
             yield from self._evaluate()
         if exhausted and self._times.asked_after_epoch():
+            self._let_schedule_look()
             self._parts.schedule.after_evaluation(self.state.metrics, self.state.global_step)
 
     def _evaluate(self) -> Loop:
@@ -357,6 +362,11 @@ class Run:
         self.state.metrics.update((yield Evaluation()))
         self._place.evaluated_at = self.state.global_step
         self._fire("eval_end")
+
+    def _let_schedule_look(self) -> None:
+        """Brings the run up to date for a schedule that may look at it, or draw random numbers."""
+        if self._host is not None and not only_computes(self._parts.schedule.scheduler):
+            self._host.fetch()
 
     def _save_last(self) -> None:
         if self._folder is not None and self._place.saved != self._position():

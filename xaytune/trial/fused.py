@@ -65,6 +65,7 @@ class FusedProcess:
     def __init__(self, channel: Channel, task: Task, imports: Imports) -> None:
         self._channel, self._task, self._imports = channel, task, imports
         self._fusion = Fusion(tell=self._note, timed=True)
+        torch.set_num_threads(max(1, int(task.cpus)))  # as for each recipe
         self._settings = _settings()
         self._trials: dict[int, _Trial] = {}
         self._asking: list[Member] = []  # for a step or an evaluation
@@ -102,6 +103,7 @@ class FusedProcess:
             raise NeedsOwnProcessError(_SHARED) from None
         if _settings() != self._settings:
             member.refused = "its recipe changes a setting of torch for the whole process"
+            self._note(f"trained alone: {member.refused}")
         self._whose[member] = trial
         trial.member = member
         loop = run.loop(member)

@@ -21,20 +21,20 @@ __all__ = ["Checks", "Rehearsal", "is_due"]
 
 # What differs from training alone by no more than so many roundings is that.
 _ROUNDINGS = 20
+# The first step of so many epochs is compared, then of one where so many steps of members were taken since.
+_EPOCHS, _STEPS_BETWEEN_EPOCHS = 8, 500
 
 
 class Rehearsal(NamedTuple):
     """What a step gives that is taken alone.
 
     Attributes:
-        gradients: As a row.
-        loss: Of its batches.
+        values: Gradients as a row, the loss of the batches, and the buffers as it leaves them.
         trains_others: Whether parameters have gradients that have no place in a row.
         random_states: Before it.
     """
 
-    gradients: Tensor
-    loss: Tensor
+    values: list[Tensor]
     trains_others: bool
     random_states: RandomStates
 
@@ -47,12 +47,15 @@ def is_due(taken: int) -> bool:
 class Checks:
     """Says which steps are compared, and compares them.
 
-    These are the first step of each member in its group, and of two members the 1st, 10th, 100th ... step over
-    batches of their shapes: what makes runs differ beside their keys shows in some batches only.
+    These are the first step of each member in its group; of two members the 1st, 10th, 100th ... step over batches
+    of their shapes, for what makes runs differ beside their keys shows in some batches only; and every now and
+    then the first step of an epoch, for that is where handlers change what they change.
     """
 
     def __init__(self) -> None:
         self._taken: Counter[Hashable] = Counter()  # steps at once, by group and shapes of batches
+        self._epochs: Counter[Hashable] = Counter()  # first steps of an epoch that were compared, by group
+        self._since: Counter[Hashable] = Counter()  # steps of all members since the last of these, by group
 
     @property
     def begun(self) -> bool:
@@ -65,6 +68,8 @@ class Checks:
         taken, count = self._taken[group.key, asked.shapes], len(asked.members)
         if is_due(taken):
             places |= {taken % count, (taken + count // 2) % count}
+        elif (at := self._of_an_epoch(group, asked)) is not None:
+            places.add(at)
         rehearsed = {}
         for at in sorted(places):
             rehearsal = _rehearse(asked.members[at], _step_of(asked, at))
@@ -72,11 +77,26 @@ class Checks:
                 rehearsed[at] = rehearsal
         return rehearsed
 
+    def _of_an_epoch(self, group: Group, asked: Asked) -> int | None:
+        """Returns the place of a member whose first step of an epoch is to be compared; None where none is."""
+        key = group.key
+        if self._epochs[key] >= _EPOCHS and self._since[key] < _STEPS_BETWEEN_EPOCHS:
+            return None
+        # The group computes with what the first member has: the others show what is not the same for all.
+        begin = [at for at, m in enumerate(asked.members) if m.run.state.step == 0 < m.run.state.epoch]
+        others = begin[1:] or begin
+        if not others:
+            return None
+        self._epochs[key] += 1
+        self._since[key] = 0
+        return others[self._epochs[key] % len(others)]
+
     def compare(
         self, group: Group, asked: Asked, given: Sequence[Sequence[Stepped]], rehearsed: Mapping[int, Rehearsal]
     ) -> dict[int, float]:
         """Returns how far the steps are from the same alone that are not the same, by the place of the member."""
         self._taken[group.key, asked.shapes] += 1
+        self._since[group.key] += sum(map(len, given))
         far: dict[int, float] = {}
         for at, rehearsal in rehearsed.items():
             found = _distance(asked.members[at], _step_of(asked, at), given[at][0].metrics["loss"], rehearsal)
@@ -96,18 +116,21 @@ def _rehearse(member: Member, step: Step) -> Rehearsal | None:
     member.enter()
     member.group.rows.get(member.row, member.own)
     random_states = member.states.now()
-    computed = _gradients(member, step)
+    values = _values(member, step)
     member.states.rewind(random_states)
-    return None if computed is None else Rehearsal(*computed, _trains_others(member), random_states)
+    return None if values is None else Rehearsal(values, _trains_others(member), random_states)
 
 
 def _distance(member: Member, step: Step, loss: Tensor, rehearsal: Rehearsal) -> float:
     """Returns how far a step that was just taken with others is from the same alone; 0 where that is rounding."""
     if rehearsal.trains_others:
         return math.inf
+    assert member.group is not None
     precision = workings(member.run).stepper.precision
-    pairs = (member.gradients_now(), rehearsal.gradients), (loss, rehearsal.loss)
-    far = [distance(given, alone) for given, alone in pairs]
+    given = [member.gradients_now(), loss, *member.group.rows.buffers(member.row)]
+    if any(one.shape != other.shape for one, other in zip(given, rehearsal.values, strict=True)):
+        return math.inf
+    far = [distance(one, other) for one, other in zip(given, rehearsal.values, strict=True)]
     most = tolerance(member.dtype, precision)
     if max(far) <= most:
         return 0.0
@@ -116,16 +139,15 @@ def _distance(member: Member, step: Step, loss: Tensor, rehearsal: Rehearsal) ->
     changed = _with_rounded_weights(member, step, rehearsal, rounding(member.dtype, precision))
     if changed is None:
         return max(far)
-    for at, ((given, alone), other) in enumerate(zip(pairs, changed, strict=True)):
-        if float((given - alone).norm()) <= _ROUNDINGS * float((other - alone).norm()):
+    for at, (one, alone, other) in enumerate(zip(given, rehearsal.values, changed, strict=True)):
+        off, by_rounding = ((value.double() - alone.double()).norm() for value in (one, other))
+        if float(off) <= _ROUNDINGS * float(by_rounding):
             far[at] = 0.0
     return max(far) if max(far) > most else 0.0
 
 
-def _with_rounded_weights(
-    member: Member, step: Step, rehearsal: Rehearsal, size: float
-) -> tuple[Tensor, Tensor] | None:
-    """Returns the gradients and the loss of a step alone, with weights changed by so much of their size."""
+def _with_rounded_weights(member: Member, step: Step, rehearsal: Rehearsal, size: float) -> list[Tensor] | None:
+    """Returns what a step gives alone, with weights changed by so much of their size."""
     assert member.own is not None
     member.enter()
     parameters, random_states = member.own.parameters, member.states.now()
@@ -134,14 +156,14 @@ def _with_rounded_weights(
     for parameter in parameters:
         parameter.mul_(1 + size * torch.empty_like(parameter).normal_(generator=generator))
     member.states.rewind(rehearsal.random_states)
-    computed = _gradients(member, step)
+    values = _values(member, step)
     member.states.rewind(random_states)
     torch._foreach_copy_(parameters, before)
-    return computed
+    return values
 
 
-def _gradients(member: Member, step: Step) -> tuple[Tensor, Tensor] | None:
-    """Returns the gradients of a step as a row, and its loss; None where it raises."""
+def _values(member: Member, step: Step) -> list[Tensor] | None:
+    """Returns gradients of a step as a row, its loss, and buffers after it; None where it raises."""
     assert member.group is not None
     assert member.own is not None
     stepper = workings(member.run).stepper
@@ -149,6 +171,7 @@ def _gradients(member: Member, step: Step) -> tuple[Tensor, Tensor] | None:
     kept = [(buffer, buffer.clone()) for buffer in stepper.model.buffers()]
     try:
         loss = stepper.gradients(step)["loss"]
+        left = [buffer.clone() for buffer in stepper.model.buffers()]
     except Exception:  # the step itself will raise it
         return None
     finally:
@@ -158,7 +181,7 @@ def _gradients(member: Member, step: Step) -> tuple[Tensor, Tensor] | None:
             for buffer, before in kept:
                 buffer.copy_(before)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in member.own.trained]
-    return member.group.layout.join([gradient[None] for gradient in gradients])[0], loss
+    return [member.group.layout.join([gradient[None] for gradient in gradients])[0], loss, *left]
 
 
 def _trains_others(member: Member) -> bool:

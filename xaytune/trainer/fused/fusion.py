@@ -12,7 +12,7 @@ import torch
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.checks import Checks, Rehearsal, is_due
-from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Group
+from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member
@@ -175,6 +175,7 @@ class Fusion:
             self.randomness.vacate()
             if self._timed and not rehearsed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
                 return self._time(group, asked)
+            before = group.copy(asked.members) if rehearsed else None
             given, broken = group.take_steps(asked, 1 if rehearsed else _how_many(group, asked))
         except torch.OutOfMemoryError:
             if len(asked.members) == 1:
@@ -189,7 +190,7 @@ class Fusion:
             return [self._alone(member) for member in asked.members]
         if broken is not None:
             self._take_alone(group, broken, given)
-        wrong = self._check(group, asked, given, rehearsed)
+        wrong = self._check(group, asked, given, rehearsed, before) if before is not None else []
         answers = [Answer(member, steps) for member, steps in zip(asked.members, given, strict=True)]
         return [self._alone(answer.member) if answer.member in wrong else answer for answer in answers]
 
@@ -203,21 +204,37 @@ class Fusion:
             steps += answer.value if answer.error is None else [answer.error]
 
     def _check(
-        self, group: Group, asked: Asked, given: Sequence[list[Any]], rehearsed: Mapping[int, Rehearsal]
+        self,
+        group: Group,
+        asked: Asked,
+        given: Sequence[list[Any]],
+        rehearsed: Mapping[int, Rehearsal],
+        before: Copied,
     ) -> list[Member]:
         """Compares steps with the same alone; returns members whose steps were undone: they train alone now."""
+        members = asked.members
         far = self._checks.compare(group, asked, given, rehearsed)
-        if any(asked.members[at].checked for at in far) or len(far) == len(rehearsed) == len(asked.members):
+        known = any(members[at].checked for at in far)
+        for at in rehearsed:
+            members[at].checked = True
+        if not far:
+            return []
+        all_of_them = known or len(far) == len(rehearsed) == len(members)
+        undone = list(range(len(members))) if all_of_them else list(far)
+        self.randomness.vacate()
+        group.put_back(members, before, undone)
+        for at in undone:
+            members[at].take_back(len(members))
+            members[at].window = asked.windows[at]
+        wrong = [members[at] for at in undone]
+        if all_of_them:
             self._refuse(group, f"{_DIFFERS} (off by {max(far.values()):.1e})")
-        elif far:
-            self._say(f"trained alone: {_DIFFERS}")
-        for at, rehearsal in rehearsed.items():
-            member = asked.members[at]
-            member.checked = True
-            if at in far:
-                member.refused, member.window = _DIFFERS, asked.windows[at]
-                member.take_back(rehearsal.random_states, len(asked.members))
-        return [asked.members[at] for at in far]
+            return wrong
+        self._say(f"trained alone: {_DIFFERS}")
+        for member in wrong:
+            member.refused = _DIFFERS
+            group.remove(member)
+        return wrong
 
     def _time(self, group: Group, asked: Asked) -> list[Answer]:
         """Takes the step of the last member alone, after those of the others at once, to see which is faster.

@@ -26,7 +26,7 @@ from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
 
-__all__ = ["FEWEST", "Asked", "Broken", "Group"]
+__all__ = ["FEWEST", "Asked", "Broken", "Copied", "Group"]
 
 # Fewer steps than this are taken one after the other, which is as fast.
 FEWEST = 3
@@ -72,6 +72,18 @@ class Broken(NamedTuple):
 
     asked: Asked
     error: Exception
+
+
+class Copied(NamedTuple):
+    """Members as they were before a step.
+
+    Attributes:
+        rows: Theirs.
+        random_states: Of what draws for them.
+    """
+
+    rows: Taken
+    random_states: list[Tensor]
 
 
 class _Inputs(NamedTuple):
@@ -160,6 +172,17 @@ class Group:
             self.members[member.row], last.row = last, member.row
         member.group, member.row = None, -1
 
+    def copy(self, members: Sequence[Member]) -> Copied:
+        """Copies members, whose random states are not the global ones now."""
+        rows = self.rows.copy([member.row for member in members])
+        return Copied(rows, [member.generator.get_state() for member in members])
+
+    def put_back(self, members: Sequence[Member], copied: Copied, places: Sequence[int]) -> None:
+        """Makes some members, by their places, what they were when they were copied."""
+        self.rows.put_back([members[at].row for at in places], copied.rows.part(places))
+        for at in places:
+            members[at].generator.set_state(copied.random_states[at])
+
     def forget(self) -> None:
         """Learns that a member has changed what it had in common with the others: graphs may compute with that."""
         if self._graphs is not None:
@@ -184,7 +207,7 @@ class Group:
         """Takes a step of each of some members, which are settled in their rows.
 
         Raises:
-            Exception: The step cannot be taken at once. Then nothing has changed but random states.
+            Exception: The step cannot be taken at once. Then nothing has changed.
         """
         return [taken[0] for taken in self.take_steps(asked, 1)[0]]
 
@@ -199,7 +222,7 @@ class Group:
             What each member's steps gave, and the first one after them that cannot be taken at once.
 
         Raises:
-            Exception: The first step cannot be taken at once. Then nothing has changed but random states.
+            Exception: The first step cannot be taken at once. Then nothing has changed.
         """
         begun = time.monotonic()
         self._speak_for(asked.members[0])
@@ -231,7 +254,23 @@ class Group:
         return max(1, int(_IN_A_ROW_S / self._seconds))
 
     def _step(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> tuple[Tensor, dict[str, Any]]:
-        """Takes a step on rows; returns gradients (members, width), and metrics."""
+        """Takes a step on rows; returns gradients (members, width), and metrics.
+
+        Raises:
+            Exception: It cannot be taken at once. Then nothing has changed, also no random state.
+        """
+        drawing = [member.generator for member in asked.members] if any(map(self._masks.get, asked.shapes)) else []
+        before = [generator.get_state() for generator in drawing]
+        try:
+            return self._step_on(asked, taken, hypers)
+        except Exception:
+            for generator, state in zip(drawing, before, strict=True):
+                generator.set_state(state)
+            raise
+
+    def _step_on(
+        self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]
+    ) -> tuple[Tensor, dict[str, Any]]:
         flat, structure = tree_flatten(self._inputs(asked, taken, hypers))
 
         def compute(tensors: Sequence[Tensor]) -> Computed:

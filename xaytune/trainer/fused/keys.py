@@ -14,14 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["INTERNAL", "NotFusedError", "key_of", "key_of_type"]
+from xaytune.trainer.reach import content_of
+
+__all__ = ["HOOKS", "INTERNAL", "NotFusedError", "is_found", "key_of", "key_of_type"]
 
 _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 # Tensors up to so many numbers are compared by what they hold.
 _SMALL: Final = 1 << 14
 
+_METHODS: Final = (types.FunctionType, staticmethod, classmethod, property)
 # What every module has, beside its own attributes.
 INTERNAL: Final = frozenset(vars(nn.Module()))
+HOOKS: Final = tuple(name for name in INTERNAL if name.endswith("_hooks") and "state_dict" not in name)
 
 Name = Callable[[nn.Module], "str | None"]
 
@@ -65,6 +69,8 @@ def key_of(value: Any, where: str, name_of: Name) -> Hashable:
         return ("part", name) if name is not None else _key_of_module(value, where)
     if isinstance(value, property):
         return "property", key_of(value.fget, where, name_of), key_of(value.fset, where, name_of)
+    if isinstance(value, (staticmethod, classmethod)):
+        return type(value).__name__, key_of(value.__func__, where, name_of)
     if callable(value):
         return _key_of_callable(value, where, name_of)
     raise NotFusedError(f"{where} holds a {type(value).__name__}, which cannot be compared with another run's")
@@ -72,15 +78,18 @@ def key_of(value: Any, where: str, name_of: Name) -> Hashable:
 
 def key_of_type(kind: type) -> Hashable:
     """Returns the key of a class: itself, or what it consists of where each run makes its own."""
-    if _is_found(kind):
+    if is_found(kind):
         return kind
-    functions = tuple(
+    attributes = tuple(
         (name, key_of(value, f"{kind.__qualname__}.{name}", lambda module: None))
         for name, value in sorted(vars(kind).items())
-        if (isinstance(value, (types.FunctionType, int, float, str, property)) and not name.startswith("__"))
-        or name in ("__init__", "__call__")
+        if isinstance(value, _METHODS) or not _is_of_every_class(name, value)
     )
-    return kind.__module__, kind.__qualname__, tuple(map(key_of_type, kind.__bases__)), functions
+    return kind.__module__, kind.__qualname__, tuple(map(key_of_type, kind.__bases__)), attributes
+
+
+def _is_of_every_class(name: str, value: Any) -> bool:
+    return name.startswith("__") or name == "_abc_impl" or isinstance(value, types.GetSetDescriptorType)
 
 
 def _key_of_callable(function: Any, where: str, name_of: Name) -> Hashable:
@@ -94,25 +103,31 @@ def _key_of_callable(function: Any, where: str, name_of: Name) -> Hashable:
         return "method", key_of(owner, where, name_of), function.__name__
     if not isinstance(function, types.FunctionType):
         if isinstance(function, (types.BuiltinFunctionType, types.MethodWrapperType, torch.jit.ScriptFunction)):
-            return "builtin", getattr(function, "__module__", ""), getattr(function, "__qualname__", id(function))
+            owner = getattr(function, "__self__", None)
+            of = None if isinstance(owner, (type, types.ModuleType)) else key_of(owner, where, name_of)
+            named = getattr(function, "__qualname__", id(function))
+            return "builtin", getattr(function, "__module__", ""), named, of
         return _key_of_plain_object(function, where, name_of)
-    cells = [] if function.__closure__ is None else [cell.cell_contents for cell in function.__closure__]
+    cells = [content_of(cell) for cell in function.__closure__ or ()]
     names = function.__code__.co_freevars
     captured = tuple(
         key_of(content, f"{where}, which captures {name}: it", name_of)
         for name, content in zip(names, cells, strict=True)
         if content is not function and name != "__class__"
     )
-    if _is_found(function) and not captured:
+    attributes = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
+    if is_found(function) and not captured and not attributes:
         return function
-    defaults = key_of([function.__defaults__ or (), function.__kwdefaults__ or {}], where, name_of)
-    return function.__module__, function.__code__, captured, defaults
+    beside = [function.__defaults__ or (), function.__kwdefaults__ or {}, attributes]
+    return function.__module__, function.__code__, captured, key_of(beside, where, name_of)
 
 
 def _key_of_module(module: nn.Module, where: str) -> Hashable:
     """The key of a module that is no part of the model, such as a loss: it must have nothing to train."""
     if next(module.parameters(), None) is not None:
         raise NotFusedError(f"{where} holds a {type(module).__name__} with parameters that are not the model's")
+    if any(vars(part).get(hooks) for part in module.modules() for hooks in HOOKS):
+        raise NotFusedError(f"{where} holds a {type(module).__name__} with hooks")
     return key_of_type(type(module)), tuple(
         (name, key_of(value, where, lambda part: None))
         for name, value in vars(module).items()
@@ -122,7 +137,8 @@ def _key_of_module(module: nn.Module, where: str) -> Hashable:
 
 def _key_of_plain_object(value: Any, where: str, name_of: Name) -> Hashable:
     """The key of an object of a class of its own that can be called: what its attributes are."""
-    if not hasattr(value, "__dict__"):
+    slots = [kind for kind in type(value).__mro__ if vars(kind).get("__slots__")]
+    if slots or not hasattr(value, "__dict__"):
         raise NotFusedError(f"{where} is a {type(value).__name__}, which cannot be compared with another run's")
     return key_of_type(type(value)), key_of(vars(value), where, name_of)
 
@@ -144,7 +160,7 @@ def _key_of_array(array: np.ndarray[Any, Any], where: str) -> Hashable:
     return "array", array.shape, str(array.dtype), zlib.crc32(array.tobytes())
 
 
-def _is_found(value: Any) -> bool:
+def is_found(value: Any) -> bool:
     """Whether a class or function is the one that its module has under its name."""
     try:
         found: Any = functools.reduce(getattr, value.__qualname__.split("."), sys.modules[value.__module__])

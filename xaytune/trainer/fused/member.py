@@ -12,7 +12,7 @@ from xaytune.trainer.fused.dropout import probabilities
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.rows import Own
 from xaytune.trainer.fused.shape import Watch, objective_key
-from xaytune.trainer.fused.states import Randomness, RandomStates, States
+from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.run import Run, workings
 
 if TYPE_CHECKING:
@@ -123,19 +123,15 @@ class Member:
         rows, at = self.gradients
         return rows[at]
 
-    def take_back(self, random_states: RandomStates, members: int) -> None:
-        """Leaves the group without the step that was just taken: its own model is as before that.
+    def take_back(self, members: int) -> None:
+        """Makes its own model that of its row, which is as it was before the step that was just taken.
 
         Args:
-            random_states: As they were before.
             members: How many took the step.
         """
-        assert self.group is not None
-        self.enter()
-        self.states.rewind(random_states)
-        self._away, self.gradients = False, None
+        self.gradients = None
+        self.fetch()
         self.stepped(members, -1)
-        self.group.remove(self)
 
     def leave(self) -> None:
         """Gives up its row."""
@@ -169,5 +165,5 @@ class Member:
 def _objective_key_of(run: Run) -> Hashable:
     try:
         return objective_key(run)
-    except NotFusedError:
+    except (NotFusedError, RecursionError):
         return None

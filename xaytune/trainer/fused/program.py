@@ -27,6 +27,17 @@ from xaytune.trainer.run import Run, workings
 __all__ = ["Passed", "Program", "stack"]
 
 
+# Where numbers tie, these have other gradients if many are computed at once.
+_OF_ALL_NUMBERS = {getattr(of, name) for of in (torch, Tensor) for name in ("max", "min", "median", "nanmedian")}
+
+
+def _embed(weight: Tensor, input: Tensor, padding_idx: int = -1, *others: bool) -> None:
+    """Has the parameters of ``torch.embedding``, which says nothing of them itself."""
+
+
+_EMBEDDINGS = {F.embedding: inspect.signature(F.embedding), torch.embedding: inspect.signature(_embed)}
+
+
 class Passed(NamedTuple):
     """What a forward pass over one batch of each member gave.
 
@@ -123,18 +134,26 @@ class Program:
         tensors = {name: tensor[0] for name, tensor in taken.others.items()}
         tensors |= dict(zip(self._layout.names, [t[0] for t in self._layout.split(taken.values[:1])], strict=True))
         before, drawn = _attributes(self._training.model), drawn_on_the_host()
-        looking = _LooksForPadding()
+        copied = {f"model.{name}": tensor.clone() for name, tensor in tensors.items()}
+        for name in self._layout.names:
+            copied[f"model.{name}"].requires_grad_()
+        flat, structure = tree_flatten(batch)
+        leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in flat]
+        looking = _Looking()
         try:
-            with looking, torch.no_grad(), torch.random.fork_rng(devices=[]), self._precision.autocast():
-                copied = {f"model.{name}": tensor.clone() for name, tensor in tensors.items()}
-                torch.func.functional_call(self._training, copied, (batch,))
+            with looking, torch.enable_grad(), torch.random.fork_rng(devices=[]), self._precision.autocast():
+                torch.func.functional_call(self._training, copied, (tree_unflatten(leaves, structure),))
         finally:
             self.masks.needed = None
+        if any(isinstance(leaf, Tensor) and leaf._version for leaf in leaves):
+            raise NotFusedError("its model or loss changes its batches in place")
+        if looking.refused is not None:
+            raise NotFusedError(looking.refused)
         if (changed := _changed(before, _attributes(self._training.model))) is not None:
             raise NotFusedError(f"its model changes {changed} in its forward pass")
         if drawn != drawn_on_the_host():
             raise NotFusedError("its model draws random numbers of Python or numpy in its forward pass")
-        self._pads |= looking.found
+        self._pads |= looking.pads
         return needed
 
     def train(
@@ -156,11 +175,22 @@ class Program:
         Args:
             taken: The rows of the members.
             batch: A batch that is the same for all of them.
+
+        Raises:
+            NotFusedError: It changes the model.
         """
         assert self._evaluation is not None
+        before = _attributes(self._evaluation.model)
         with torch.no_grad():
             parameters = self._layout.split(taken.values)
-            return self._run(self._evaluation, parameters, taken.others, batch, [], shared=True)
+            passed = self._run(self._evaluation, parameters, taken.others, batch, [], shared=True)
+        changed = _changed(before, _attributes(self._evaluation.model))
+        changed = changed or next(
+            (name for name in self._layout.buffers if not _same(passed.buffers[name], taken.others[name])), None
+        )
+        if changed is not None:
+            raise NotFusedError(f"its model changes {changed} where it is evaluated")
+        return passed
 
     def _run(
         self,
@@ -211,13 +241,21 @@ def _as_one_program() -> Iterator[None]:
         functorch._set_vmap_fallback_enabled(before)
 
 
-class _LooksForPadding(TorchFunctionMode):
-    """Notices whether there is an embedding with padding."""
+class _Looking(TorchFunctionMode):
+    """Looks at what a forward pass does."""
 
-    found = False
+    def __init__(self) -> None:
+        self.pads = False  # whether there is an embedding with padding
+        self.refused: str | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found |= _padding_of(func, args, kwargs or {}) is not None
+        self.pads |= _padding_of(func, args, kwargs or {}) is not None
+        if func is Tensor.register_hook:
+            self.refused = "its model or loss has hooks of activations"
+        elif func in _OF_ALL_NUMBERS and len(args) == 1 and not kwargs and args[0].requires_grad:
+            self.refused = (
+                f"it takes the {func.__name__} of all numbers of a tensor: give a dim, or use amax, amin"
+            )
         return func(*args, **kwargs or {})
 
 
@@ -232,12 +270,13 @@ class _WithPadding(TorchFunctionMode):
 
 def _padding_of(function: Any, args: Any, kwargs: Any) -> Tensor | None:
     """Returns what of the input of an embedding is padding (..., 1); None where it has none."""
-    if function is not F.embedding:
+    if function not in _EMBEDDINGS:
         return None
-    given = inspect.signature(function).bind(*args, **kwargs).arguments
-    if given.get("padding_idx") is None:
+    given = _EMBEDDINGS[function].bind(*args, **kwargs).arguments
+    padding = given.get("padding_idx")
+    if padding is None or (function is torch.embedding and padding == -1):
         return None
-    is_padding: Tensor = given["input"] == given["padding_idx"] % len(given["weight"])
+    is_padding: Tensor = given["input"] == padding % len(given["weight"])
     return is_padding.unsqueeze(-1)
 
 
@@ -249,6 +288,12 @@ def _attributes(model: nn.Module) -> list[tuple[str, str, Hashable]]:
         for key, value in vars(module).items()
         if key not in INTERNAL and key not in ("masks", "number")
     ]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if torch.equal(one, other):
+        return True
+    return one.is_floating_point() and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _changed(

@@ -102,6 +102,13 @@ class Taken:
     others: dict[str, Tensor]
     copied: bool
 
+    def part(self, places: Sequence[int]) -> Taken:
+        """Returns copies of some of the rows."""
+        index = torch.tensor(list(places), device=self.values.device)
+        states = {name: tensor[index] for name, tensor in self.states.items()}
+        others = {name: tensor[index] for name, tensor in self.others.items()}
+        return Taken(self.values[index], states, self.counts[index], others, copied=True)
+
 
 class Rows:
     """The rows of a group of members.
@@ -170,6 +177,10 @@ class Rows:
             torch._foreach_copy_(own.others, others)
         own.set_count(float(self._counts[row]))
 
+    def buffers(self, row: int) -> list[Tensor]:
+        """Returns the buffers in a row."""
+        return [self._others[name][row] for name in self._layout.buffers]
+
     def move(self, source: int, target: int) -> None:
         """Copies a row over another one."""
         for tensor in (self._values, self._counts, *self._states.values(), *self._others.values()):
@@ -186,14 +197,11 @@ class Rows:
                 {name: tensor[:n] for name, tensor in self._others.items()},
                 copied=False,
             )
-        index = torch.tensor(rows, device=self._values.device)
-        return Taken(
-            self._values[index],
-            {name: tensor[index] for name, tensor in self._states.items()},
-            self._counts[index],
-            {name: tensor[index] for name, tensor in self._others.items()},
-            copied=True,
-        )
+        return self.copy(rows)
+
+    def copy(self, rows: Sequence[int]) -> Taken:
+        """Returns copies of rows."""
+        return Taken(self._values, self._states, self._counts, self._others, copied=False).part(rows)
 
     def put_back(self, rows: Sequence[int], taken: Taken) -> None:
         """Puts rows back that were worked on."""
@@ -227,7 +235,6 @@ class Own:
         stepper = workings(run).stepper
         parameters, buffers = dict(stepper.model.named_parameters()), dict(stepper.model.named_buffers())
         self._optimizer = stepper.optimizer
-        self._groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
         self.trained: list[nn.Parameter] = [parameters[name] for name in layout.names]
         self._others = [parameters[name] for name in layout.others] + [buffers[name] for name in layout.buffers]
         self._kept = STATES[layout.kind]
@@ -265,10 +272,11 @@ class Own:
         if len(there) == len(kept):
             torch._foreach_copy_(there, values)
             return
+        groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
         for parameter, own, value in zip(self.trained, kept, values, strict=True):
             if own is not None:
                 own.copy_(value)
-            elif self._groups[id(parameter)].get("momentum") != 0:
+            elif groups[id(parameter)].get("momentum") != 0:
                 self._optimizer.state[parameter][name] = value.clone()
 
     def count(self) -> float:

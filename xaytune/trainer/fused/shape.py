@@ -10,18 +10,19 @@ from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset, default_collate
 
-from xaytune.trainer.fused.held import reads_model
-from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of, key_of_type
+from xaytune.trainer.fused.held import loader_reads_model
+from xaytune.trainer.fused.keys import HOOKS, INTERNAL, NotFusedError, is_found, key_of, key_of_type
 from xaytune.trainer.fused.update import COLUMNS
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Stepper
 
 __all__ = ["Watch", "batches_key", "difference", "objective_key", "shape_of"]
 
-_HOOKS: Final = tuple(name for name in INTERNAL if name.endswith("_hooks") and "state_dict" not in name)
 # What a shape consists of, in its order.
 _PARTS: Final = ("device", "precision", "accumulation", "clipping", "model", "optimizer", "loss", "evaluation")
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
+# Options of an optimizer that are the same for all members of a group.
+_SHARED_OPTIONS: Final = ("nesterov", "maximize", "amsgrad", "dampening", "decoupled_weight_decay")
 
 
 def shape_of(run: Run) -> Hashable:
@@ -35,8 +36,8 @@ def shape_of(run: Run) -> Hashable:
         raise NotFusedError("its precision is fp16, which scales the loss of each run by itself: use bf16")
     if hasattr(stepper.model, "_orig_mod"):
         raise NotFusedError("its model is compiled: give the model itself, and compile=True")
-    if (reader := reads_model(run)) is not None:
-        raise NotFusedError(f"its {reader} holds its model: it may look at it between steps")
+    if loader_reads_model(run):
+        raise NotFusedError("its loader holds its model: it may look at it between steps")
     if stepper.window > 1 and parts.data.draws:
         raise NotFusedError("it accumulates batches of a loader that may draw random numbers with each")
     try:
@@ -83,6 +84,9 @@ def batches_key(run: Run) -> Hashable:
 
 def _model(model: nn.Module) -> Hashable:
     names = {id(module): name for name, module in model.named_modules()}
+    its_tensors = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    if len(set(_memory(model))) < len(_memory(model)):
+        raise NotFusedError("tensors of its model share their memory")
     first: dict[int, str] = {}
     described: list[Hashable] = []
     if nn.modules.module._has_any_global_hook():
@@ -91,9 +95,11 @@ def _model(model: nn.Module) -> Hashable:
         where = f"the model's {name or type(module).__name__!s}"
         if isinstance(module, torch.jit.ScriptModule):
             raise NotFusedError(f"{where} is compiled by TorchScript")
-        if any(vars(module).get(hooks) for hooks in _HOOKS):
+        if any(vars(module).get(hooks) for hooks in HOOKS):
             raise NotFusedError(f"{where} has hooks")
         own = {key: value for key, value in vars(module).items() if key not in INTERNAL}
+        if any(isinstance(value, Tensor) and id(value) in its_tensors for value in own.values()):
+            raise NotFusedError(f"{where} has an attribute that is one of the model's tensors")
         if type(module) is nn.Dropout:
             del own["p"]
         attributes = key_of(own, where, lambda part: names.get(id(part)))
@@ -113,10 +119,27 @@ def _tensor(tensor: Tensor | None, first: dict[int, str], name: str, where: str)
         raise NotFusedError(f"{where} has a {tensor.dtype} tensor of layout {tensor.layout}")
     if tensor.requires_grad and tensor.dtype not in (torch.float32, torch.float64):
         raise NotFusedError(f"{where} trains {tensor.dtype}: float32 and float64 are fused")
-    if getattr(tensor, "_backward_hooks", None) or getattr(tensor, "_post_accumulate_grad_hooks", None):
+    if _has_hooks(tensor):
         raise NotFusedError(f"{where} has a parameter with hooks")
     tied = first.setdefault(id(tensor), name)  # to the one of this name, where that is another
     return tied, tuple(tensor.shape), str(tensor.dtype), tensor.requires_grad
+
+
+def _has_hooks(tensor: Tensor) -> bool:
+    return bool(getattr(tensor, "_backward_hooks", None) or getattr(tensor, "_post_accumulate_grad_hooks", None))
+
+
+def _memory(model: nn.Module) -> list[int]:
+    """Where the tensors of a model begin, each tensor once."""
+    return [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()]
+
+
+def _has_a_step_of_its_own(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer takes other steps than its class; schedulers only wrap them."""
+    step: Any = vars(optimizer).get("step")
+    while hasattr(step, "_wrapped_by_lr_sched"):
+        step = step.__wrapped__
+    return step is not None and step is not type(optimizer).step
 
 
 def _optimizer(stepper: Stepper) -> Hashable:
@@ -131,7 +154,7 @@ def _optimizer(stepper: Stepper) -> Hashable:
         or torch_optimizer._global_optimizer_pre_hooks
         or torch_optimizer._global_optimizer_post_hooks
     )
-    if hooked or ("step" in vars(optimizer) and not hasattr(optimizer.step, "_wrapped_by_lr_sched")):
+    if hooked or _has_a_step_of_its_own(optimizer):
         raise NotFusedError("its optimizer has hooks, or a step of its own")
     names = {id(p): name for name, p in stepper.model.named_parameters()}
     groups: list[Hashable] = []
@@ -184,10 +207,13 @@ class Watch:
 
     def __init__(self, run: Run) -> None:
         stepper = workings(run).stepper
-        self._modules = dict(stepper.model.named_modules())
+        self._model = stepper.model
+        self._modules = dict(self._model.named_modules())
         self._names = {id(module): name for name, module in self._modules.items()}
         self._optimizer = stepper.optimizer
-        self._parameters = list(stepper.model.parameters())
+        self._tensors = [*self._model.parameters(), *self._model.buffers()]
+        # A class that each run makes for itself may capture what changes.
+        self._own_classes = {kind for kind in map(type, self._modules.values()) if not is_found(kind)}
         self._seen = self._look()
 
     def changed(self) -> bool:
@@ -198,17 +224,22 @@ class Watch:
             return True
 
     def _look(self) -> list[Any]:
-        modules = [self._look_at(module) for module in self._modules.values()]
-        parameters = [(id(p), p.requires_grad, p.dtype, p.device, p.shape) for p in self._parameters]
+        modules = [(type(module), self._look_at(module)) for module in self._modules.values()]
+        classes = [key_of_type(kind) for kind in self._own_classes]
+        tensors = [(id(t), t.requires_grad, t.dtype, t.device, t.shape, _has_hooks(t)) for t in self._tensors]
+        memory = _memory(self._model)
+        optimizer = self._optimizer
+        hooks = len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)
         groups = [
             {
                 name: [id(p) for p in value] if name == "params" else value
                 for name, value in group.items()
-                if name in ("params", "nesterov", "maximize", "amsgrad", "dampening", "decoupled_weight_decay")
+                if name in ("params", *_SHARED_OPTIONS) or isinstance(value, Tensor)
             }
-            for group in self._optimizer.param_groups
+            for group in optimizer.param_groups
         ]
-        return [modules, parameters, groups]
+        shared = len(memory) - len(set(memory))
+        return [modules, classes, tensors, shared, hooks, _has_a_step_of_its_own(optimizer), groups]
 
     def _look_at(self, module: nn.Module) -> dict[str, Hashable]:
         return {

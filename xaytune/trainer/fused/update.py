@@ -46,7 +46,7 @@ class Hyper:
         read: What was read from the groups.
         exact: A row for each member, a column for each hyperparameter, in float64.
         columns: The same as columns (members, 1), in the numbers of the parameters.
-        decays: Whether any member decays its weights.
+        decays: Whether all members decay their weights; None if some do.
         momenta: Whether all members of SGD have a momentum; None if some have.
     """
 
@@ -55,9 +55,8 @@ class Hyper:
         rows = self.read if kind is SGD else [(rate, decay, *betas, eps) for rate, decay, betas, eps in self.read]
         self.exact = torch.tensor(rows, dtype=torch.float64, device=like.device)
         self.columns = self.exact.to(like.dtype).split(1, dim=1)
-        self.decays = any(row[1] for row in rows)
-        some = [bool(row[2]) for row in rows]
-        self.momenta = all(some) if all(some) == any(some) else None
+        self.decays = _whether([bool(row[1]) for row in rows])
+        self.momenta = _whether([bool(row[2]) for row in rows])
 
     def on(self, exact: Tensor) -> Hyper:
         """Returns the same, with the numbers in another tensor."""
@@ -66,6 +65,19 @@ class Hyper:
         other = copy.copy(self)
         other.exact, other.columns = exact, exact.to(self.columns[0].dtype).split(1, dim=1)
         return other
+
+
+def _whether(some: Sequence[bool]) -> bool | None:
+    """Whether it is so for all; None if only for some."""
+    return all(some) if all(some) == any(some) else None
+
+
+def _decayed(gradients: Tensor, values: Tensor, decays: Tensor, hyper: Hyper) -> Tensor:
+    """Returns gradients with those of the decay; an infinite weight that does not decay has none."""
+    if hyper.decays is False:
+        return gradients
+    decayed = torch.addcmul(gradients, values, decays)
+    return decayed if hyper.decays else torch.where(decays != 0, decayed, gradients)
 
 
 def read(kind: type[Optimizer], groups: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
@@ -109,8 +121,7 @@ def step(
 
 def _sgd(values: Tensor, gradients: Tensor, buffers: Tensor, hyper: Hyper, *, nesterov: bool) -> None:
     rates, decays, momenta = hyper.columns
-    if hyper.decays:
-        gradients = torch.addcmul(gradients, values, decays)
+    gradients = _decayed(gradients, values, decays, hyper)
     if hyper.momenta:
         buffers.mul_(momenta).add_(gradients)
         gradients = torch.addcmul(gradients, buffers, momenta) if nesterov else buffers
@@ -135,11 +146,10 @@ def _adam(
     rates, exact_decays, exact_beta1, exact_beta2, _ = hyper.exact.split(1, dim=1)
     averages, squares = states["exp_avg"], states["exp_avg_sq"]
     kind = values.dtype
-    if hyper.decays:
-        if decoupled:
-            values.mul_((1 - rates * exact_decays).to(kind))
-        else:
-            gradients = torch.addcmul(gradients, values, decays)
+    if not decoupled:
+        gradients = _decayed(gradients, values, decays, hyper)
+    elif hyper.decays is not False:
+        values.mul_((1 - rates * exact_decays).to(kind))
     averages.lerp_(gradients, (1 - exact_beta1).to(kind))
     squares.mul_(beta2).addcmul_(gradients, gradients * (1 - exact_beta2).to(kind))
     sizes = (rates / (1 - exact_beta1**counts)).to(kind)

@@ -1,0 +1,615 @@
+"""Programs that do more than usual: fused they end as they would alone, or are refused."""
+
+from __future__ import annotations
+
+import random
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.fused import fit_fused
+from xaytune.trainer.fused.held import SharedError
+from xaytune.trainer.loop import Trainer
+from xaytune.trainer.random_state import seed_everything
+
+X = torch.randn(96, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = (X.sum(1) > 0).long()
+FACTORS = (0.5, 1.0, 1.5, 2.0, 0.7)
+# What a process makes once, for all of its runs.
+Once = dict[str, Any]
+
+
+def mlp(*middle: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 8), *middle, nn.ReLU(), nn.Linear(8, 2)).double()
+
+
+def sgd(model: nn.Module, **options: Any) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), **{"lr": 0.1, **options})
+
+
+def loader(*data: Tensor, **options: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(*(data or (X, Y))), 16, shuffle=True, **options)
+
+
+def trainer_of(model: nn.Module, **options: Any) -> Trainer:
+    model.double()
+    options = {"optimizer": sgd(model), "train_loader": loader(), "num_epochs": 3, **options}
+    if "training_step" not in options:
+        options.setdefault("loss_fn", F.cross_entropy)
+    return Trainer(model, device="cpu", **options)
+
+
+def at(event: str, trainer: Trainer, handler: Callable[[TrainState], object]) -> Trainer:
+    trainer.callbacks.on(event)(lambda state: (handler(state), None)[1])  # type: ignore[arg-type]
+    return trainer
+
+
+def from_the_second_epoch(trainer: Trainer, change: Callable[[], object]) -> Trainer:
+    return at("epoch_start", trainer, lambda state: change() if state.epoch == 1 else None)
+
+
+def penalised(beta: Callable[[], float]) -> Callable[[Any, Any], Any]:
+    def step(model: Any, batch: Any) -> Any:
+        outputs = model(batch[0])
+        return F.cross_entropy(outputs, batch[1]) + beta() * outputs.square().mean()
+
+    return step
+
+
+class TwoDropouts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.drop = nn.Linear(6, 8), nn.Linear(8, 2), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(F.dropout(self.drop(self.first(x)), 0.2, self.training))
+
+
+def drops_twice(member: int, once: Once) -> Trainer:
+    return trainer_of(TwoDropouts())
+
+
+def smooths_labels(member: int, once: Once) -> Trainer:
+    loss = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0]).double(), label_smoothing=0.1)
+    return trainer_of(mlp(nn.Dropout(0.3)), loss_fn=loss)
+
+
+def draws_its_rate(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+    schedule = LambdaLR(optimizer, lambda steps: random.uniform(0.5, 1))
+    return trainer_of(model, optimizer=optimizer, lr_scheduler=schedule, lr_interval="step")
+
+
+class ByNorm(LRScheduler):
+    def get_lr(self) -> list[float | Tensor]:
+        groups = self.optimizer.param_groups
+        return [b / float(g["params"][0].detach().norm()) for b, g in zip(self.base_lrs, groups, strict=True)]
+
+
+def rates_by_norm(interval: str) -> Callable[[int, Once], Trainer]:
+    def build(member: int, once: Once) -> Trainer:
+        optimizer = sgd(model := mlp(), lr=0.3 * FACTORS[member])
+        return trainer_of(model, optimizer=optimizer, lr_scheduler=ByNorm(optimizer), lr_interval=interval)
+
+    return build
+
+
+class Shrinking(StepLR):
+    def get_lr(self) -> list[float | Tensor]:
+        if self.last_epoch == 8:
+            with torch.no_grad():
+                self.optimizer.param_groups[0]["params"][0].mul_(0.5)
+        return super().get_lr()
+
+
+def shrinks_by_its_schedule(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+    return trainer_of(model, optimizer=optimizer, lr_scheduler=Shrinking(optimizer, 5), lr_interval="step")
+
+
+def anneals_an_attribute_of_its_loss(member: int, once: Once) -> Trainer:
+    step: Any = penalised(lambda: step.beta)
+    step.beta = 0.0
+
+    def anneal(state: TrainState) -> None:
+        step.beta = FACTORS[member] * state.epoch
+
+    return at("epoch_start", trainer_of(mlp(), training_step=step), anneal)
+
+
+def anneals_by_a_bound_method(member: int, once: Once) -> Trainer:
+    config = {"beta": 0.0}
+    get = config.get
+
+    def step(model: Any, batch: Any) -> Any:
+        outputs = model(batch[0])
+        return F.cross_entropy(outputs, batch[1]) + (get("beta") or 0.0) * outputs.square().mean()
+
+    trainer = trainer_of(mlp(), training_step=step)
+    return at("epoch_start", trainer, lambda state: config.update(beta=FACTORS[member] * state.epoch))
+
+
+def anneals_what_its_model_captures(member: int, once: Once) -> Trainer:
+    config = {"tau": 1.0}
+
+    class Heated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x) / config["tau"]
+
+    trainer = trainer_of(Heated())
+    return at("epoch_start", trainer, lambda state: config.update(tau=FACTORS[member] ** state.epoch))
+
+
+def has_a_class_of_its_own(member: int, once: Once) -> Trainer:
+    class Penalised(nn.Module):
+        penalties = (0.1 * FACTORS[member],)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x)
+
+    def step(model: Any, batch: Any) -> Any:
+        return (
+            F.cross_entropy(model(batch[0]), batch[1]) + model.penalties[0] * model.net[0].weight.square().mean()
+        )
+
+    return trainer_of(Penalised(), training_step=step)
+
+
+def counts_its_calls(member: int, once: Once) -> Trainer:
+    def step(model: Any, batch: Any) -> Any:
+        step.calls += 1  # type: ignore[attr-defined]
+        return F.cross_entropy(model(batch[0]), batch[1]) * (1 + 0.01 * step.calls)  # type: ignore[attr-defined]
+
+    step.calls = 0  # type: ignore[attr-defined]
+    return trainer_of(mlp(), training_step=step)
+
+
+def hooks_a_weight(member: int, once: Once) -> Trainer:
+    model = mlp()
+    weight: Any = model[0].weight
+    return from_the_second_epoch(
+        trainer_of(model), lambda: weight.register_hook(lambda gradient: gradient.clamp(-0.001, 0.001))
+    )
+
+
+def clamp(model: nn.Module, size: float = 0.2) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.clamp_(-size, size)
+
+
+def hooks_its_optimizer(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+    trainer = trainer_of(model, optimizer=optimizer)
+    return from_the_second_epoch(trainer, lambda: optimizer.register_step_post_hook(lambda *_: clamp(model)))
+
+
+def steps_by_itself_under_a_schedule(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+
+    def step(self: Any, closure: Any = None) -> None:
+        torch.optim.SGD.step(self, closure)
+        clamp(model)
+
+    optimizer.step = types.MethodType(step, optimizer)  # type: ignore[method-assign]
+    return trainer_of(model, optimizer=optimizer, lr_scheduler=StepLR(optimizer, 2))
+
+
+class Jitter:
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + self.generator.normal()
+
+
+class Jittered(Dataset[Any]):
+    def __init__(self) -> None:
+        self.transform = Jitter()
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(X[index]), Y[index]
+
+
+def shares_a_transform(member: int, once: Once) -> Trainer:
+    return trainer_of(mlp(), train_loader=DataLoader(once.setdefault("data", Jittered()), 16))
+
+
+def shares_workers(member: int, once: Once) -> Trainer:
+    workers = once.setdefault("loader", loader(num_workers=1, persistent_workers=True))
+    return trainer_of(mlp(), train_loader=workers)
+
+
+class Counting(nn.Module):
+    def __init__(self, *, in_a_buffer: bool) -> None:
+        super().__init__()
+        self.net, self.in_a_buffer, self.calls = mlp(), in_a_buffer, 0
+        self.seen = nn.Buffer(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Any:
+        if self.in_a_buffer:
+            self.seen.add_(1)
+        elif not self.training:
+            self.calls += 1
+        return self.net(x) * (1 + 0.01 * (self.seen + self.calls)) if self.training else self.net(x)
+
+
+def counts_evaluations(*, in_a_buffer: bool) -> Callable[[int, Once], Trainer]:
+    def build(member: int, once: Once) -> Trainer:
+        evaluated = DataLoader(TensorDataset(X, Y), 48)
+        return trainer_of(Counting(in_a_buffer=in_a_buffer), eval_loader=evaluated)
+
+    return build
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.second(self.first(x).tanh()).tanh())
+
+
+def ties_memory(member: int, once: Once) -> Trainer:
+    model = Tied().double()
+    model.second.weight.data = model.first.weight.data
+    return trainer_of(model)
+
+
+def ties_memory_later(member: int, once: Once) -> Trainer:
+    model = Tied()
+
+    def tie() -> None:
+        model.second.weight.data = model.first.weight.data
+
+    return from_the_second_epoch(trainer_of(model), tie)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.mask = nn.Linear(6, 3), nn.Parameter(torch.tensor([0.0, 0.0, -torch.inf]))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x) + self.mask
+
+
+def masks_by_infinity(kind: Any) -> Callable[[int, Once], Trainer]:
+    def build(member: int, once: Once) -> Trainer:
+        model = Masked().double()
+        optimizer = kind(model.parameters(), lr=0.1, weight_decay=0.01 * (member % 2))
+        return trainer_of(model, optimizer=optimizer)
+
+    return build
+
+
+def normalises_in_place(member: int, once: Once) -> Trainer:
+    raw = [[X[i::6] * 3 + 1, Y[i::6]] for i in range(6)]
+
+    class Raw:
+        def __len__(self) -> int:
+            return len(raw)
+
+        def __iter__(self) -> Iterator[Any]:
+            return ([x.clone(), y] for x, y in raw)
+
+    def step(model: Any, batch: Any) -> Any:
+        return F.cross_entropy(model(batch[0].sub_(1).div_(3)), batch[1])
+
+    return trainer_of(mlp(), training_step=step, train_loader=Raw())
+
+
+def draws_one_gaussian(member: int, once: Once) -> Trainer:
+    def step(model: Any, batch: Any) -> Any:
+        return F.cross_entropy(model(batch[0] + 0.3 * np.random.randn()), batch[1])
+
+    return trainer_of(mlp(), training_step=step)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.head, self.other = nn.Linear(6, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+
+def has_a_second_loss_in_some_batches(member: int, once: Once) -> Trainer:
+    batches = [{"x": X[i::6], "y": Y[i::6]} | ({"z": 1 - Y[i::6]} if i == 5 else {}) for i in range(6)]
+
+    def step(model: Any, batch: Any) -> Any:
+        hidden = model.trunk(batch["x"]).relu()
+        loss = F.cross_entropy(model.head(hidden), batch["y"])
+        return loss + F.cross_entropy(model.other(hidden), batch["z"]) if "z" in batch else loss
+
+    return trainer_of(
+        TwoHeads(), training_step=step, train_loader=batches, batch_size=lambda batch: len(batch["y"])
+    )
+
+
+def begins_momentum_by_a_state(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+
+    def begin() -> None:
+        saved = optimizer.state_dict()
+        saved["param_groups"][0]["momentum"] = 0.9
+        optimizer.load_state_dict(saved)
+
+    trainer = from_the_second_epoch(trainer_of(model, optimizer=optimizer), begin)
+    return at("step_end", trainer, lambda state: None)
+
+
+class Bag:
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __repr__(self) -> str:
+        return f"Bag({list(self.x.shape)})"
+
+
+def takes_bags(member: int, once: Once) -> Trainer:
+    def collate(rows: Any) -> Bag:
+        return Bag(torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows]))
+
+    def step(model: Any, bag: Bag) -> Tensor:
+        return F.cross_entropy(model(bag.x), bag.y)
+
+    return trainer_of(
+        mlp(nn.Dropout(0.1 * member)),
+        training_step=step,
+        train_loader=loader(collate_fn=collate),
+        batch_size=lambda bag: len(bag.y),
+    )
+
+
+def penalises_the_largest_weight(member: int, once: Once) -> Trainer:
+    model = mlp()
+
+    def step(model: Any, batch: Any) -> Any:
+        return F.cross_entropy(model(batch[0]), batch[1]) + 0.1 * sum(p.abs().max() for p in model.parameters())
+
+    trainer = trainer_of(model, training_step=step)
+    return at("epoch_end", trainer, lambda state: clamp(model, 0.3))
+
+
+class HooksActivations(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.first(x)
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: gradient.clamp(-0.02, 0.02))
+        return self.last(hidden.relu())
+
+
+def hooks_activations(member: int, once: Once) -> Trainer:
+    return trainer_of(HooksActivations())
+
+
+def keeps_means_of_its_own(member: int, once: Once) -> Trainer:
+    config = {"momentum": 0.1 * (member + 1)}
+
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.mean = mlp(), nn.Buffer(torch.zeros(6))
+
+        @staticmethod
+        def momentum() -> float:
+            return config["momentum"]
+
+        def forward(self, x: Tensor) -> Any:
+            if not self.training:
+                return self.net(x - self.mean)
+            self.mean.mul_(1 - self.momentum()).add_(self.momentum() * x.mean(0))
+            return self.net(x - x.mean(0))
+
+    return trainer_of(Centred())
+
+
+WORDS = torch.randint(1, 11, (96, 5), generator=torch.Generator().manual_seed(1))
+WORDS[48:, 3:] = 0
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Parameter(torch.randn(11, 4)), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.out(torch.embedding(self.words, x, 0).mean(1))
+
+
+def pads_by_hand(member: int, once: Once) -> Trainer:
+    return trainer_of(Padded(), train_loader=DataLoader(TensorDataset(WORDS, Y), 16))
+
+
+class Alias(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.seen = mlp(), nn.Buffer(torch.zeros(()).double())
+        self.count: Any = self.seen
+
+    def forward(self, x: Tensor) -> Any:
+        self.seen.add_(1)
+        return self.net(x) * (1 + 0.01 * (self.count - 8).clamp(min=0))
+
+
+def has_a_buffer_by_two_names(member: int, once: Once) -> Trainer:
+    return trainer_of(Alias().double())
+
+
+def has_a_rate_that_becomes_a_tensor(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+    group = optimizer.param_groups[0]
+
+    def lower(state: TrainState) -> None:
+        if state.global_step == 2:
+            group["lr"] = torch.tensor(0.1).double()
+        if state.global_step > 2:
+            group["lr"].mul_(0.8)
+
+    return at("step_end", trainer_of(model, optimizer=optimizer), lower)
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x)
+
+
+class Tripled(Plain):
+    def forward(self, x: Tensor) -> Any:
+        return 3 * self.net(x)
+
+
+def changes_its_class(member: int, once: Once) -> Trainer:
+    model = Plain()
+
+    def swap() -> None:
+        if member % 2:
+            model.__class__ = Tripled
+
+    return from_the_second_epoch(trainer_of(model), swap)
+
+
+def captures_what_is_not_there(member: int, once: Once) -> Trainer:
+    use = False
+
+    def step(model: Any, batch: Any) -> Any:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        return loss + extra(model) if use else loss
+
+    if use:
+
+        def extra(model: Any) -> float:
+            return 0.0
+
+    return trainer_of(mlp(), training_step=step)
+
+
+class RefersToItself:
+    def __init__(self) -> None:
+        self.base = self.cross_entropy
+
+    def cross_entropy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.base(outputs, targets)
+
+
+def has_a_loss_that_refers_to_itself(member: int, once: Once) -> Trainer:
+    return trainer_of(mlp(), loss_fn=RefersToItself())
+
+
+class Bank(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.bank = mlp(), nn.Buffer(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x) + self.bank.mean()
+
+
+def grows_a_buffer(member: int, once: Once) -> Trainer:
+    model = Bank()
+
+    def grow() -> None:
+        if member == 2:
+            model.bank.resize_(4).fill_(1)
+
+    return from_the_second_epoch(trainer_of(model), grow)
+
+
+PROGRAMS: dict[str, Callable[[int, Once], Trainer]] = {
+    "dropout beside what cannot be computed at once": drops_twice,
+    "dropout beside a loss that cannot": smooths_labels,
+    "a schedule that draws": draws_its_rate,
+    "a schedule by step that reads weights": rates_by_norm("step"),
+    "a schedule by epoch that reads weights": rates_by_norm("epoch"),
+    "a schedule that changes weights": shrinks_by_its_schedule,
+    "an attribute of a loss": anneals_an_attribute_of_its_loss,
+    "a bound method of a dict": anneals_by_a_bound_method,
+    "a dict that a local model captures": anneals_what_its_model_captures,
+    "a tuple of a local class": has_a_class_of_its_own,
+    "a loss that counts": counts_its_calls,
+    "a hook of a weight": hooks_a_weight,
+    "a hook of the optimizer": hooks_its_optimizer,
+    "a step of its own under a schedule": steps_by_itself_under_a_schedule,
+    "a transform with a generator": shares_a_transform,
+    "persistent workers of one loader": shares_workers,
+    "a buffer that evaluations change": counts_evaluations(in_a_buffer=True),
+    "an attribute that evaluations change": counts_evaluations(in_a_buffer=False),
+    "weights in the same memory": ties_memory,
+    "weights that come to be in the same memory": ties_memory_later,
+    "an infinite weight, SGD": masks_by_infinity(torch.optim.SGD),
+    "an infinite weight, Adam": masks_by_infinity(torch.optim.Adam),
+    "batches that are changed in place": normalises_in_place,
+    "one gaussian number a step": draws_one_gaussian,
+    "a second loss in some batches": has_a_second_loss_in_some_batches,
+    "momentum from a loaded state": begins_momentum_by_a_state,
+    "batches of a class": takes_bags,
+    "the largest of equal weights": penalises_the_largest_weight,
+    "hooks of activations": hooks_activations,
+    "means by a local class": keeps_means_of_its_own,
+    "padding by hand": pads_by_hand,
+    "a buffer by two names": has_a_buffer_by_two_names,
+    "a rate that becomes a tensor": has_a_rate_that_becomes_a_tensor,
+    "another class": changes_its_class,
+    "a name that is never bound": captures_what_is_not_there,
+    "a loss that refers to itself": has_a_loss_that_refers_to_itself,
+    "a buffer that grows": grows_a_buffer,
+}
+
+
+def ended(program: str, *, fused: bool, members: int) -> list[dict[str, Tensor]]:
+    once: Once = {}
+    trainers = []
+    for member in range(members):
+        seed_everything(100 + member)
+        trainers.append(PROGRAMS[program](member, once if fused else {}))
+    seed_everything(7)
+    if fused:
+        fit_fused(trainers)
+    else:
+        for trainer in trainers:
+            seed_everything(7)
+            trainer.fit()
+    return [trainer.model.state_dict() for trainer in trainers]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_odd_program_ends_as_it_would_alone_or_is_refused(program: str) -> None:
+    members = 3 if "workers" in program else 5
+    try:
+        fused = ended(program, fused=True, members=members)
+    except SharedError:
+        return
+    for alone, other in zip(ended(program, fused=False, members=members), fused, strict=True):
+        for name, tensor in alone.items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-7, atol=1e-10, equal_nan=True)
