@@ -78,6 +78,13 @@ def saving(config: dict[str, Any], trial: Trial) -> TrainState:
     return trainer.fit()
 
 
+def sets_a_precision(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The first trial changes a setting of torch; all train long enough to meet."""
+    if trial.number == 0:
+        torch.set_float32_matmul_precision("high")
+    return trainer_for(config, trial, num_epochs=30).fit()
+
+
 def shows_its_stack(config: dict[str, Any], trial: Trial) -> TrainState:
     """Prints the stack that an error of torch would look at."""
     print(get_cpp_backtrace(0, 64))

@@ -183,6 +183,17 @@ def test_a_member_that_raises_or_diverges_ends_alone_and_a_budget_stops_the_othe
             assert trial.global_step in trial.checkpoints, "it can be continued"
 
 
+def test_trials_of_several_cpus_are_fused_but_for_one_that_changes_a_setting_which_is_said(
+    ray_here: None, tmp_path: Path
+) -> None:
+    cpus = {"cpu": 2}
+    results = sweep_of("sets_a_precision", tmp_path, num_samples=6, fused=6, resources_per_trial=cpus)
+    assert results.trials[0].fused == 0
+    assert max(trial.fused for trial in results.trials) >= FEWEST
+    told = [event["text"] for event in events_of(results) if event["event"] == "note"]
+    assert "fused: trained alone: its recipe changes a setting of torch for the whole process" in told
+
+
 def test_an_error_of_torch_looks_at_no_stack_but_that_of_its_recipe(ray_here: None, tmp_path: Path) -> None:
     results = sweep_of("shows_its_stack", tmp_path, num_samples=2, fused=2)
     for trial in results.trials:
