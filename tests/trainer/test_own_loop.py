@@ -294,3 +294,32 @@ def test_the_run_of_a_trainer_ends_once_for_its_trial(tmp_path: Path) -> None:
     ).fit()
     run.finish()
     assert run.order().count("t") == 1
+
+
+class Interrupted(OwnLoop):
+    """A run that is to be resumed when it has stopped."""
+
+    is_pausing = True
+
+
+def test_what_is_evaluated_after_an_interruption_within_an_epoch_counts_when_the_epoch_is_trained(
+    tmp_path: Path,
+) -> None:
+    evaluated: list[tuple[int, float]] = []
+
+    def train(run: OwnLoop, stops_at: int) -> None:
+        run.keep(model=nn.Linear(1, 1))
+        run.callbacks.on("step_end")(
+            lambda state: state.stop_training() if state.global_step == stops_at else None
+        )
+        run.callbacks.on("eval_end")(lambda state: evaluated.append((state.global_step, state.metrics["score"])))
+        for epoch in run.epochs(3):
+            for _ in run.steps(5):
+                run.log(loss=1.0)
+            run.report(score=float(epoch))
+        run.finish()
+
+    train(Interrupted(checkpoint_dir=tmp_path), stops_at=7)
+    assert evaluated == [(5, 0.0)]
+    train(OwnLoop(checkpoint_dir=tmp_path), stops_at=-1)
+    assert evaluated == [(5, 0.0), (10, 1.0), (15, 2.0)]

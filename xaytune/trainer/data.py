@@ -61,7 +61,7 @@ def with_workers_of_each_epoch(loader: Any) -> Any:
     """
     if type(loader) is not DataLoader or not loader.persistent_workers:
         return loader
-    logger.warning("train_loader's workers are started anew each epoch, as by persistent_workers=False, to resume")
+    logger.warning("the loader's workers are started anew each epoch, as by persistent_workers=False, to resume")
     loader = copy.copy(loader)
     object.__setattr__(loader, "persistent_workers", False)  # a DataLoader's own refuses it
     loader._iterator = None

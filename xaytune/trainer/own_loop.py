@@ -104,6 +104,7 @@ class OwnLoop:
                 "before the loop"
             )
         self._saves.keep(things)
+        self._run.watch(things.values())
         if self._saves.wanted:
             self.attach(self._run.save_checkpoint)
 
@@ -144,8 +145,13 @@ class OwnLoop:
     def steps(self, source: int | Iterable[Any]) -> Iterator[Any]:
         """Yields each batch, or index, that is left to train, until the run is to stop.
 
-        A body is one optimizer step. Within the body of an epoch this is a part of that epoch; by itself it is
-        the loop of a run by steps, which is one epoch.
+        A body is one optimizer step, which :meth:`log` counts, or the end of the body. Where gradients accumulate,
+        a batch after which no optimizer that is kept has stepped is a part of the next step. Within the body of an
+        epoch this is a part of that epoch; by itself it is the loop of a run by steps, which is one epoch.
+
+        Where the run is resumed within it, batches that were trained are left out:
+        ``trial.steps(enumerate(loader))`` yields the numbers that they have in the epoch,
+        ``enumerate(trial.steps(loader))`` begins with 0.
 
         Args:
             source: What yields its batches anew each time it is iterated; or a number of steps.
@@ -232,6 +238,8 @@ class OwnLoop:
                 f"{self.metric!r}: report that, or name "
                 f"{repr(near[0]) if near else 'what you report'} as the metric of the sweep"
             )
+        if self.is_pausing and run.is_cut:
+            return self.stopped  # of a part of an epoch: it is evaluated when all of it is trained
         if steps is not None and not steps.logged:
             run.evaluate_before_step(values)
         else:
@@ -257,6 +265,11 @@ class OwnLoop:
             fire_end(self.callbacks, self._open, None if self._error_fired else error)
 
     @property
+    def is_pausing(self) -> bool:
+        """Whether the run stops only to be resumed. Only a trial ever does."""
+        return False
+
+    @property
     def keeps_nothing(self) -> bool:
         """Whether a loop has begun of which nothing is kept: no checkpoint is written, and none is restored."""
         return self._run.begun and not self._saves.wanted
@@ -279,6 +292,8 @@ class OwnLoop:
             return False
         step = state.global_step
         if steps is not None:
+            if steps.parts and not steps.logged:
+                return False
             return step == state.max_steps or (step > 0 and self.decision_due(global_step=step))
         step += not loop.stepped
         last = loop.done + 1 == loop.total

@@ -23,12 +23,14 @@ class StepLoop:
         source: Its batches, or how many steps it has.
         data: The batches, with their place; None for a number of steps.
         done: Bodies that were finished.
-        logged: Whether its step was counted.
+        parts: Those of them that are parts of a step which is not done: batches whose gradients accumulate.
+        logged: Whether the step of the body that is running was counted.
     """
 
     source: int | Iterable[Any]
     data: ResumableLoader | None
     done: int = 0
+    parts: int = 0
     logged: bool = False
 
     def items(self) -> Iterator[Any]:

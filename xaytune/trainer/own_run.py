@@ -11,6 +11,7 @@ import torch
 
 from xaytune.trainer import random_state
 from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_error
+from xaytune.trainer.data import with_workers_of_each_epoch
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
 
@@ -47,6 +48,9 @@ class OwnRun:
         self.begun = self._ended = False
         self._saved_at: tuple[Any, ...] | None = None
         self._told_of_training_on = False
+        self._restarted: list[tuple[Any, Any]] = []  # loaders, and what yields their batches in their place
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._optimized = False  # whether one of them has stepped in this body
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -55,6 +59,18 @@ class OwnRun:
             saved = self.saves.newest
             self._memory = dict(saved["memory"]) if saved is not None else {}
         return self._memory
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the run was stopped within the body of an epoch."""
+        return self.place.loop is not None and self.place.loop.cut
+
+    def watch(self, things: Iterable[Any]) -> None:
+        """Notices the steps of optimizers: a batch after which none has stepped is a part of a step."""
+        for optimizer in _optimizers_of(things):
+            if all(optimizer is not known for known in self._optimizers):
+                self._optimizers.append(optimizer)
+                optimizer.register_step_post_hook(self._note_optimized)
 
     def epochs(self, total: int, steps: int | None = None) -> Iterator[int]:
         """Yields the index of each epoch of a loop that is left to train; with `steps`, it has so many."""
@@ -74,7 +90,7 @@ class OwnRun:
         loop = self.place.loop
         assert loop is not None
         self.settle()
-        begun = self.place.begin_steps(source)
+        begun = self.place.begin_steps(self._restartable(source))
         if begun is None:
             return
         steps, random = begun
@@ -85,13 +101,15 @@ class OwnRun:
         try:
             if not state.should_stop:
                 for item in items:
-                    fire("step_start", state)
+                    if not steps.parts:
+                        fire("step_start", state)
+                    self._optimized = False
                     place.step_body, steps.logged = steps, False
                     yield item
                     place.step_body = None
                     if not loop.cut:  # at its top: what it has trained does not count
                         self._end_step(steps)
-                    if state.should_stop:
+                    if loop.cut or (state.should_stop and not steps.parts):
                         break
                 else:
                     loop.finish_steps()
@@ -259,9 +277,24 @@ class OwnRun:
         elif loop is not None and loop.in_body:
             self._end_body(loop, finished=bool(self._reported))
 
+    def _restartable(self, source: int | Iterable[Any]) -> int | Iterable[Any]:
+        """Returns a source of batches; one that can be resumed, where the run is saved."""
+        if isinstance(source, int) or not self.saves.wanted:
+            return source
+        known = next((loader for given, loader in self._restarted if given is source), None)
+        if known is None and (known := with_workers_of_each_epoch(source)) is not source:
+            self._restarted.append((source, known))
+        return known
+
     def _end_step(self, steps: StepLoop) -> None:
+        accumulates = bool(self._optimizers) and steps.data is not None and not self._optimized
         if not steps.logged:
+            if accumulates:
+                steps.parts += 1
+                steps.finish_body()
+                return
             self.count({})
+        steps.parts = 0
         steps.finish_body()
         self.settle()
         if self.saves.cadence.due() and not self.state.should_stop:
@@ -303,12 +336,25 @@ class OwnRun:
         self._fire("checkpoint_saved")
         return path
 
+    def _note_optimized(self, *_: Any) -> None:
+        self._optimized = True
+
     def _fire_end(self, error: BaseException | None) -> None:
         self._ended = True
         fire_end(self._callbacks, self.state, error)
 
     def _fire(self, event: Event) -> None:
         self._callbacks.fire(event, self.state)
+
+
+def _optimizers_of(things: Iterable[Any]) -> Iterator[torch.optim.Optimizer]:
+    """Yields optimizers, and those within things of Accelerate's and within schedulers."""
+    for thing in things:
+        if isinstance(thing, torch.optim.Optimizer) and hasattr(thing, "_optimizer_step_post_hooks"):
+            yield thing
+        else:
+            yield from _optimizers_of(getattr(thing, "_optimizers", None) or ())
+            yield from _optimizers_of([thing.optimizer] if hasattr(thing, "optimizer") else ())
 
 
 def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException | None) -> None:

@@ -56,6 +56,11 @@ class Trial(OwnLoop):
         """Whether the scheduler may pause the trial where it judges it: it is saved there."""
         return self._reporter.points.pausing
 
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the run stops only to be resumed."""
+        return self._reporter.stopping.pauses
+
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run: schedulers that pause trials have it saved where they judge it."""
         self._reporter.save_checkpoint = save_checkpoint
