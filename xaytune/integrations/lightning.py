@@ -15,6 +15,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from torchmetrics import Metric
 
 from xaytune.trainer import checkpoint, random_state
 from xaytune.trainer.cadence import Cadence
@@ -42,6 +43,8 @@ class XaytuneCallback(Checkpoint):
         save_every_s: Seconds between two checkpoints that nothing but the time asks for, at least.
     """
 
+    best_model_path = ""  # which Lightning reads of the first Checkpoint for ckpt_path="best"
+
     def __init__(self, trial: RunContext, *, save_every_s: float = 10.0) -> None:
         self._trial = trial
         self._state = TrainState()
@@ -53,6 +56,8 @@ class XaytuneCallback(Checkpoint):
         self._where: Where = "between_epochs"
         self._epoch_random: dict[str, Any] | None = None  # when the epoch began
         self._resumed: dict[str, Any] | None = None  # until the run is where it was
+        self._means: dict[str, Any] = {}  # of a part of an epoch that was trained before, by what was logged
+        self._known: dict[str, Any] = {}  # what was logged, as it was when it was read last
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Turns the progress bar off in a trial, whose output is a file.
@@ -64,6 +69,10 @@ class XaytuneCallback(Checkpoint):
             raise ValueError(
                 "Trainer(min_epochs=..., min_steps=...) trains on where a trial is told to stop: leave them out"
             )
+        if any(callback is not self for callback in trainer.checkpoint_callbacks):
+            # The first one is that of ckpt_path="best". Another list, for the hooks of this one are being called.
+            others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+            trainer.callbacks = [*others, self]  # type: ignore[attr-defined]
         if stage != "fit" or self._trial.checkpoint_dir is None:
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -72,8 +81,9 @@ class XaytuneCallback(Checkpoint):
         self._trial.attach(lambda: self._save(trainer, asked=True))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the run's place from a checkpoint."""
-        self._resumed = state_dict
+        """Takes the run's place from a checkpoint; one of a search of learning rates, before the run, has none."""
+        if state_dict["epoch_random"] is not None:
+            self._resumed = state_dict
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the random states that the first epoch's batches are drawn from."""
@@ -93,11 +103,14 @@ class XaytuneCallback(Checkpoint):
         elif resumed["where"] == "within_epoch":
             self._fire("epoch_start", trainer)
             self._skip_batches(trainer, resumed)
+            _restore_metrics(pl_module, resumed["torchmetrics"])
+            self._means = dict(resumed["means"])
             self._resumed = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins an epoch."""
         self._state.epoch, self._state.step = trainer.current_epoch, 0
+        self._known = dict(trainer.callback_metrics)
         self._where = "between_epochs"
         self._fire("epoch_start", trainer)
         resumed, self._resumed = self._resumed, None
@@ -120,6 +133,7 @@ class XaytuneCallback(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts a step, where an optimizer has stepped."""
+        self._add_means(trainer)
         if trainer.global_step == self._optimizer_steps:
             return
         state = self._state
@@ -129,10 +143,11 @@ class XaytuneCallback(Checkpoint):
         self._where = "last_batch" if trainer.is_last_batch else "within_epoch"
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, torch.Tensor):
-            state.metrics["loss"] = loss.detach()
+            # Lightning has divided it.
+            state.metrics["loss"] = loss.detach() * trainer.accumulate_grad_batches
         logged = state.global_step % (trainer.log_every_n_steps or 1) == 0  # type: ignore[attr-defined]
         if logged or self._trial.decision_due(global_step=state.global_step):
-            state.metrics.update(trainer.callback_metrics)  # takes 50 us
+            self._take_logged(trainer)  # takes 50 us
         self._fire("step_end", trainer)
         self._save_within_epoch(trainer)
 
@@ -144,13 +159,13 @@ class XaytuneCallback(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes what was measured."""
         if self._evaluates(trainer):
-            self._state.metrics.update(trainer.callback_metrics)
+            self._take_logged(trainer)
             self._fire("eval_end", trainer)
             self._save_within_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ends an epoch; a Checkpoint's hook is called after the module's."""
-        self._state.metrics.update(trainer.callback_metrics)
+        self._take_logged(trainer)
         self._in_step, self._where = False, "epoch_end"
         self._fire("epoch_end", trainer)
         if not trainer.should_stop and self._due():
@@ -184,7 +199,13 @@ class XaytuneCallback(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Counts an epoch as finished whose last batch was trained: Lightning would run it without a batch."""
+        """Adds what Lightning does not save of a part of an epoch.
+
+        An epoch whose last batch was trained counts as finished: Lightning would run it without a batch.
+        """
+        if self._where == "within_epoch":
+            mine = checkpoint["callbacks"][self.state_key]
+            mine["means"], mine["torchmetrics"] = _means_of(trainer), _metrics_of(pl_module)
         if self._where == "last_batch":
             loops = checkpoint["loops"]["fit_loop"]
             for counts in loops["epoch_progress"].values():
@@ -204,7 +225,24 @@ class XaytuneCallback(Checkpoint):
             "where": self._where,
             "random": random_state.capture(),
             "epoch_random": self._epoch_random,
+            "means": {},
+            "torchmetrics": {},
         }
+
+    def _take_logged(self, trainer: pl.Trainer) -> None:
+        """Takes what was logged since it was read last."""
+        new = {n: v for n, v in trainer.callback_metrics.items() if v is not self._known.get(n)}
+        self._known.update(new)
+        self._state.metrics.update(new)
+
+    def _add_means(self, trainer: pl.Trainer) -> None:
+        """Adds what was trained of the epoch before the run was resumed to means that are being logged now."""
+        for key in self._means.keys() & (trainer._results or {}).keys():
+            result: Any = trainer._results[key]  # type: ignore[index]
+            for name, before in self._means.pop(key).items():
+                after = getattr(result, name)
+                together = result.meta.reduce_fx if name == "value" and not _sums(result) else torch.add
+                setattr(result, name, together(before.to(after.device), after))
 
     def _begin(self, trainer: pl.Trainer) -> None:
         state, resumed = self._state, self._resumed
@@ -277,6 +315,35 @@ class XaytuneCallback(Checkpoint):
         self._trial.callbacks.fire(event, self._state)
         if self._state.should_stop:
             trainer.should_stop = True
+
+
+def _means_of(trainer: pl.Trainer) -> dict[str, dict[str, torch.Tensor]]:
+    """Returns the sums and weights that are being gathered for the metrics of the epoch, by what is logged."""
+    found = {}
+    for key, result in (trainer._results or {}).items():
+        if result.is_tensor and result.meta.on_epoch:
+            names = ("value", "cumulated_batch_size") if result.meta.is_mean_reduction else ("value",)
+            found[key] = {name: getattr(result, name).clone() for name in names}
+    return found
+
+
+def _sums(result: Any) -> bool:
+    return bool(result.meta.is_mean_reduction or result.meta.is_sum_reduction)
+
+
+def _metrics_of(module: pl.LightningModule) -> dict[str, dict[str, Any]]:
+    """Returns what metrics of torchmetrics have gathered, by their names in the module."""
+    metrics = {name: part for name, part in module.named_modules() if isinstance(part, Metric)}
+    return {
+        name: {**metric.metric_state, "_update_count": metric._update_count} for name, metric in metrics.items()
+    }
+
+
+def _restore_metrics(module: pl.LightningModule, saved: dict[str, dict[str, Any]]) -> None:
+    parts = dict(module.named_modules())
+    for name, state in saved.items():
+        for key, value in state.items():
+            setattr(parts[name], key, value)
 
 
 def _keeps_its_place(trainer: pl.Trainer) -> bool:

@@ -48,7 +48,9 @@ class OwnRun:
         self.begun = self._ended = False
         self._saved_at: tuple[Any, ...] | None = None
         self._told_of_training_on = False
-        self._restarted: list[tuple[Any, Any]] = []  # loaders, and what yields their batches in their place
+        self._restarted: list[
+            tuple[Any, Iterable[Any]]
+        ] = []  # loaders, and what yields their batches in their place
         self._optimizers: list[torch.optim.Optimizer] = []
         self._optimized = False  # whether one of them has stepped in this body
 
@@ -281,10 +283,13 @@ class OwnRun:
         """Returns a source of batches; one that can be resumed, where the run is saved."""
         if isinstance(source, int) or not self.saves.wanted:
             return source
-        known = next((loader for given, loader in self._restarted if given is source), None)
-        if known is None and (known := with_workers_of_each_epoch(source)) is not source:
-            self._restarted.append((source, known))
-        return known
+        for given, loader in self._restarted:
+            if given is source:
+                return loader
+        restarted: Iterable[Any] = with_workers_of_each_epoch(source)
+        if restarted is not source:
+            self._restarted.append((source, restarted))
+        return restarted
 
     def _end_step(self, steps: StepLoop) -> None:
         accumulates = bool(self._optimizers) and steps.data is not None and not self._optimized
