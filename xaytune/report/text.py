@@ -127,9 +127,10 @@ def _checkpoint(trial: TrialRecord) -> list[str]:
         return [f"  checkpoint  {trial.checkpoint or 'none was written'}"]
     return [
         f"  checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
-        f"  the best value was at step {trial.best.global_step}, where no checkpoint was saved. To keep the best: "
-        "SaveBest in a Trainer, ModelCheckpoint in Lightning;",
-        "  in any other loop, write the model itself to trial.checkpoint_dir where its value is the best so far",
+        f"  the best value was at step {trial.best.global_step}, where the trial saved no checkpoint of its own. "
+        "To keep the best: SaveBest in a Trainer, ModelCheckpoint in Lightning,",
+        "  load_best_model_at_end in Hugging Face (its checkpoints are in the folder transformers beside); in any "
+        "other loop, write the model itself to trial.checkpoint_dir where its value is the best so far",
     ]
 
 

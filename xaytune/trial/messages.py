@@ -266,7 +266,7 @@ class Start:
     """What came before the first step.
 
     Attributes:
-        seconds: How long it took.
+        seconds: How long code of the user's took.
         where: The function of the user's that most of it was spent in; empty where there was none.
     """
 
