@@ -104,7 +104,7 @@ class OwnLoop:
                 "before the loop"
             )
         self._saves.keep(things)
-        self._run.watch(things.values())
+        self._run.optimizers.watch(things.values())
         if self._saves.wanted:
             self.attach(self._run.save_checkpoint)
 

@@ -12,6 +12,7 @@ import torch
 from xaytune.trainer import random_state
 from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_error
 from xaytune.trainer.data import with_workers_of_each_epoch
+from xaytune.trainer.own_optimizers import OptimizerWatch
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
 
@@ -35,6 +36,7 @@ class OwnRun:
         place: Where it is.
         begun: Whether its loop has.
         memory: The user's own, saved with it.
+        optimizers: Those that are kept.
     """
 
     def __init__(self, callbacks: CallbackManager, saves: Saves) -> None:
@@ -51,8 +53,7 @@ class OwnRun:
         self._restarted: list[
             tuple[Any, Iterable[Any]]
         ] = []  # loaders, and what yields their batches in their place
-        self._optimizers: list[torch.optim.Optimizer] = []
-        self._optimized = False  # whether one of them has stepped in this body
+        self.optimizers = OptimizerWatch()
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -66,13 +67,6 @@ class OwnRun:
     def is_cut(self) -> bool:
         """Whether the run was stopped within the body of an epoch."""
         return self.place.loop is not None and self.place.loop.cut
-
-    def watch(self, things: Iterable[Any]) -> None:
-        """Notices the steps of optimizers: a batch after which none has stepped is a part of a step."""
-        for optimizer in _optimizers_of(things):
-            if all(optimizer is not known for known in self._optimizers):
-                self._optimizers.append(optimizer)
-                optimizer.register_step_post_hook(self._note_optimized)
 
     def epochs(self, total: int, steps: int | None = None) -> Iterator[int]:
         """Yields the index of each epoch of a loop that is left to train; with `steps`, it has so many."""
@@ -105,7 +99,7 @@ class OwnRun:
                 for item in items:
                     if not steps.parts:
                         fire("step_start", state)
-                    self._optimized = False
+                    self.optimizers.stepped = False
                     place.step_body, steps.logged = steps, False
                     yield item
                     place.step_body = None
@@ -292,7 +286,8 @@ class OwnRun:
         return restarted
 
     def _end_step(self, steps: StepLoop) -> None:
-        accumulates = bool(self._optimizers) and steps.data is not None and not self._optimized
+        optimizers = self.optimizers
+        accumulates = optimizers.sees_any and steps.data is not None and not optimizers.stepped
         if not steps.logged:
             if accumulates:
                 steps.parts += 1
@@ -341,25 +336,12 @@ class OwnRun:
         self._fire("checkpoint_saved")
         return path
 
-    def _note_optimized(self, *_: Any) -> None:
-        self._optimized = True
-
     def _fire_end(self, error: BaseException | None) -> None:
         self._ended = True
         fire_end(self._callbacks, self.state, error)
 
     def _fire(self, event: Event) -> None:
         self._callbacks.fire(event, self.state)
-
-
-def _optimizers_of(things: Iterable[Any]) -> Iterator[torch.optim.Optimizer]:
-    """Yields optimizers, and those within things of Accelerate's and within schedulers."""
-    for thing in things:
-        if isinstance(thing, torch.optim.Optimizer) and hasattr(thing, "_optimizer_step_post_hooks"):
-            yield thing
-        else:
-            yield from _optimizers_of(getattr(thing, "_optimizers", None) or ())
-            yield from _optimizers_of([thing.optimizer] if hasattr(thing, "optimizer") else ())
 
 
 def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException | None) -> None:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xaytune.trainer.fused.group import Asked, Group
+from xaytune.trainer.fused.asked import Asked
+from xaytune.trainer.fused.group import Group
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.states import RandomStates
 from xaytune.trainer.run import workings

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 
 from xaytune.trainer.batches import signature
+from xaytune.trainer.fused.asked import Asked, Broken
 from xaytune.trainer.fused.checks import Checks, Rehearsal, is_due
-from xaytune.trainer.fused.group import FEWEST, Asked, Broken, Copied, Group
+from xaytune.trainer.fused.group import FEWEST, Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member

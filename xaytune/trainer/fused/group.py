@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from xaytune.trainer.batches import to_device
 from xaytune.trainer.data import batches_of
 from xaytune.trainer.fused import update
+from xaytune.trainer.fused.asked import Asked, Broken
 from xaytune.trainer.fused.dropout import Mask
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member
@@ -26,7 +27,7 @@ from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
 
-__all__ = ["FEWEST", "Asked", "Broken", "Copied", "Group"]
+__all__ = ["FEWEST", "Copied", "Group"]
 
 # Fewer steps than this are taken one after the other, which is as fast.
 FEWEST = 3
@@ -36,42 +37,6 @@ _GRADIENTS = "the gradients"
 _IN_A_ROW_S = 0.1
 # Members come and leave: only where so many steps of as many members have been taken a graph is worth recording.
 _AFTER = 20
-
-
-class Asked(NamedTuple):
-    """Steps that members ask for, whose batches have the same shapes.
-
-    Attributes:
-        members: The members.
-        steps: What they ask for.
-        windows: The batches of their steps.
-        shapes: A key for each batch of a window.
-    """
-
-    members: Sequence[Member]
-    steps: Sequence[Step]
-    windows: Sequence[list[Any]]
-    shapes: tuple[Hashable, ...]
-
-    def part(self, part: slice) -> Asked:
-        """Returns those of some of the members."""
-        return Asked(self.members[part], self.steps[part], self.windows[part], self.shapes)
-
-    def following(self) -> Asked:
-        """Returns the steps that follow these, where more may be taken."""
-        return self._replace(windows=[[next(step.following)] for step in self.steps])
-
-
-class Broken(NamedTuple):
-    """A step among several that could not be taken at once.
-
-    Attributes:
-        asked: The step.
-        error: Why.
-    """
-
-    asked: Asked
-    error: Exception
 
 
 class Copied(NamedTuple):

@@ -85,8 +85,6 @@ def batches_key(run: Run) -> Hashable:
 def _model(model: nn.Module) -> Hashable:
     names = {id(module): name for name, module in model.named_modules()}
     its_tensors = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    if len(set(_memory(model))) < len(_memory(model)):
-        raise NotFusedError("tensors of its model share their memory")
     first: dict[int, str] = {}
     described: list[Hashable] = []
     if nn.modules.module._has_any_global_hook():
@@ -107,6 +105,8 @@ def _model(model: nn.Module) -> Hashable:
         for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
             for key, tensor in tensors.items():
                 described.append((kind, key, _tensor(tensor, first, f"{name}.{key}", where)))
+    if len(set(_memory(model))) < len(_memory(model)):
+        raise NotFusedError("tensors of its model share their memory")
     return tuple(described)
 
 
