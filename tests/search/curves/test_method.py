@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from xaytune.search.curves.observations import Observations
+from xaytune.search.curves.progress import Progress
 from xaytune.search.method import Continue, Decision, Done, End, NewTrial, Result, SearchMethod, Stop
 from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.time_axis import levels_of
@@ -246,3 +247,18 @@ def test_values_that_are_equal_have_equal_scores() -> None:
     assert y[0] == y[2] == y[4] == 0
     assert y[1] == -y[3] < 0
     np.testing.assert_allclose(observations.scores_at(y), [0.5, 0.1, 0.5, 0.9, 0.5])
+
+
+@pytest.mark.parametrize(("limited", "least"), [(True, 3), (False, 0)])
+def test_of_a_limited_number_of_trials_some_are_trained_in_full_however_early_the_others_are_stopped(
+    limited: bool, least: int
+) -> None:
+    progress, scores = Progress(limited=limited), np.random.default_rng(0).random(36)
+    progress.levels = (1, 2, 3, 5, 8, 12, 18, 27)
+    for score in scores:
+        trial = progress.begin(np.zeros(1), np.zeros(1))
+        progress.reach(trial, 1, float(score))
+        if progress.choose(trial, closing=False):
+            progress.reach(trial, 27, float(score))
+        progress.end(trial.number)
+    assert least <= progress.full <= 4

@@ -57,7 +57,7 @@ class CurvesMethod(SearchMethod):
         self._num_samples = math.inf if num_samples is None else num_samples
         self._first_configs = [dict(config) for config in points_to_evaluate]
         self._candidates = Candidates(space, seed)
-        self._progress = Progress()
+        self._progress = Progress(limited=num_samples is not None)
         self._model = CurveModel(self._progress)
         self._planned: list[dict[str, Any]] = []
         self._decisions = 0

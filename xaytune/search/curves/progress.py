@@ -14,6 +14,8 @@ __all__ = ["Progress", "Trial"]
 
 # One trial is trained in full for so many times max_t that all have trained: four, with something to spare.
 FULL_EVERY = 3.5
+# And one of so many trials, where their number is limited: they may all be tried in little time.
+FULL_EVERY_TRIALS = 9
 # Not before so many have been seen.
 FEW = 8
 # It is among this share of the best at its level.
@@ -48,6 +50,9 @@ class Trial:
 class Progress:
     """The trials of a sweep.
 
+    Args:
+        limited: Whether there are only so many of them.
+
     Attributes:
         levels: Times at which they are judged, ascending; the last is that of a trial that was trained in full.
             Empty until it is known.
@@ -57,7 +62,8 @@ class Progress:
         full: Trials that were trained in full, to the last level or to an end of their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, limited: bool = False) -> None:
+        self._limited = limited
         self.levels: tuple[int, ...] = ()
         self.trials: list[Trial] = []
         self.running: dict[int, Trial] = {}
@@ -116,6 +122,8 @@ class Progress:
         # While it trains to its end, so do the others that run.
         spent = self.spent + len(self.running) * (self.max_t - trial.time)
         due = spent // (FULL_EVERY * self.max_t) if len(self.trials) >= FEW else 0
+        if self._limited:
+            due = max(due, len(self.trials) // FULL_EVERY_TRIALS)
         due = max(due, int(closing))
         if not trial.chosen and self.full + sum(other.chosen for other in self.running.values()) < due:
             scores = self._scores[self._level(trial.time)]
