@@ -249,7 +249,7 @@ def test_values_that_are_equal_have_equal_scores() -> None:
     np.testing.assert_allclose(observations.scores_at(y), [0.5, 0.1, 0.5, 0.9, 0.5])
 
 
-@pytest.mark.parametrize(("limited", "least"), [(True, 3), (False, 0)])
+@pytest.mark.parametrize(("limited", "least"), [(True, 1), (False, 0)])
 def test_of_a_limited_number_of_trials_some_are_trained_in_full_however_early_the_others_are_stopped(
     limited: bool, least: int
 ) -> None:
@@ -261,4 +261,4 @@ def test_of_a_limited_number_of_trials_some_are_trained_in_full_however_early_th
         if progress.choose(trial, closing=False):
             progress.reach(trial, 27, float(score))
         progress.end(trial.number)
-    assert least <= progress.full <= 4
+    assert least <= progress.full <= 2 * least

@@ -15,7 +15,7 @@ __all__ = ["Progress", "Trial"]
 # One trial is trained in full for so many times max_t that all have trained: four, with something to spare.
 FULL_EVERY = 3.5
 # And one of so many trials, where their number is limited: they may all be tried in little time.
-FULL_EVERY_TRIALS = 9
+FULL_EVERY_TRIALS = 18
 # Not before so many have been seen.
 FEW = 8
 # It is among this share of the best at its level.
