@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from torchmetrics import Metric
 
@@ -133,7 +134,8 @@ class XaytuneCallback(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts a step, where an optimizer has stepped."""
-        self._add_means(trainer)
+        if self._means:
+            self._add_means(trainer)
         if trainer.global_step == self._optimizer_steps:
             return
         state = self._state
@@ -143,8 +145,8 @@ class XaytuneCallback(Checkpoint):
         self._where = "last_batch" if trainer.is_last_batch else "within_epoch"
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, torch.Tensor):
-            # Lightning has divided it.
-            state.metrics["loss"] = loss.detach() * trainer.accumulate_grad_batches
+            batches = trainer.accumulate_grad_batches  # by which Lightning has divided it
+            state.metrics["loss"] = loss.detach() if batches == 1 else loss.detach() * batches
         logged = state.global_step % (trainer.log_every_n_steps or 1) == 0  # type: ignore[attr-defined]
         if logged or self._trial.decision_due(global_step=state.global_step):
             self._take_logged(trainer)  # takes 50 us
@@ -340,9 +342,9 @@ def _metrics_of(module: pl.LightningModule) -> dict[str, dict[str, Any]]:
 
 
 def _restore_metrics(module: pl.LightningModule, saved: dict[str, dict[str, Any]]) -> None:
-    parts = dict(module.named_modules())
-    for name, state in saved.items():
-        for key, value in state.items():
+    parts: dict[str, Any] = dict(module.named_modules())
+    for name in saved.keys() & parts.keys():
+        for key, value in move_data_to_device(saved[name], parts[name].device).items():
             setattr(parts[name], key, value)
 
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR
 
+from xaytune.trainer.reach import content_of
+
 __all__ = ["only_computes"]
 
 _OF_TORCH: Final = ("torch.optim.lr_scheduler", "torch.optim.swa_utils")
@@ -40,5 +42,6 @@ def _is_arithmetic(value: Any) -> bool:
         return False
     names = value.__code__.co_names
     known = all(value.__globals__.get(name, _FUNCTIONS.get(name)) is _FUNCTIONS.get(name) for name in names)
-    captured = [cell.cell_contents for cell in value.__closure__ or ()]
-    return known and set(names) <= _FUNCTIONS.keys() and all(map(_is_arithmetic, captured))
+    held = [*map(content_of, value.__closure__ or ()), value.__defaults__, *(value.__kwdefaults__ or {}).values()]
+    held = [part for part in held if part is not value]
+    return known and set(names) <= _FUNCTIONS.keys() and all(map(_is_arithmetic, held))
