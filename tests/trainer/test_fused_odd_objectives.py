@@ -1,0 +1,170 @@
+"""Models, losses and schedules that do more than usual: fused they end as they would alone, or are refused."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, StepLR
+
+from tests.trainer.odd_programs import (
+    FACTORS,
+    Once,
+    Program,
+    assert_ends_as_alone,
+    at,
+    mlp,
+    sgd,
+    trainer_of,
+)
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.loop import Trainer
+
+
+def penalised(beta: Callable[[], float]) -> Callable[[Any, Any], Any]:
+    def step(model: Any, batch: Any) -> Any:
+        outputs = model(batch[0])
+        return F.cross_entropy(outputs, batch[1]) + beta() * outputs.square().mean()
+
+    return step
+
+
+class TwoDropouts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.drop = nn.Linear(6, 8), nn.Linear(8, 2), nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(F.dropout(self.drop(self.first(x)), 0.2, self.training))
+
+
+def drops_twice(member: int, once: Once) -> Trainer:
+    return trainer_of(TwoDropouts())
+
+
+def smooths_labels(member: int, once: Once) -> Trainer:
+    loss = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0]).double(), label_smoothing=0.1)
+    return trainer_of(mlp(nn.Dropout(0.3)), loss_fn=loss)
+
+
+def draws_its_rate(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+    schedule = LambdaLR(optimizer, lambda steps: random.uniform(0.5, 1))
+    return trainer_of(model, optimizer=optimizer, lr_scheduler=schedule, lr_interval="step")
+
+
+class ByNorm(LRScheduler):
+    def get_lr(self) -> list[float | Tensor]:
+        groups = self.optimizer.param_groups
+        return [b / float(g["params"][0].detach().norm()) for b, g in zip(self.base_lrs, groups, strict=True)]
+
+
+def rates_by_norm(interval: str) -> Callable[[int, Once], Trainer]:
+    def build(member: int, once: Once) -> Trainer:
+        optimizer = sgd(model := mlp(), lr=0.3 * FACTORS[member])
+        return trainer_of(model, optimizer=optimizer, lr_scheduler=ByNorm(optimizer), lr_interval=interval)
+
+    return build
+
+
+class Shrinking(StepLR):
+    def get_lr(self) -> list[float | Tensor]:
+        if self.last_epoch == 8:
+            with torch.no_grad():
+                self.optimizer.param_groups[0]["params"][0].mul_(0.5)
+        return super().get_lr()
+
+
+def shrinks_by_its_schedule(member: int, once: Once) -> Trainer:
+    optimizer = sgd(model := mlp())
+    return trainer_of(model, optimizer=optimizer, lr_scheduler=Shrinking(optimizer, 5), lr_interval="step")
+
+
+def anneals_an_attribute_of_its_loss(member: int, once: Once) -> Trainer:
+    step: Any = penalised(lambda: step.beta)
+    step.beta = 0.0
+
+    def anneal(state: TrainState) -> None:
+        step.beta = FACTORS[member] * state.epoch
+
+    return at("epoch_start", trainer_of(mlp(), training_step=step), anneal)
+
+
+def anneals_by_a_bound_method(member: int, once: Once) -> Trainer:
+    config = {"beta": 0.0}
+    get = config.get
+
+    def step(model: Any, batch: Any) -> Any:
+        outputs = model(batch[0])
+        return F.cross_entropy(outputs, batch[1]) + (get("beta") or 0.0) * outputs.square().mean()
+
+    trainer = trainer_of(mlp(), training_step=step)
+    return at("epoch_start", trainer, lambda state: config.update(beta=FACTORS[member] * state.epoch))
+
+
+def anneals_what_its_model_captures(member: int, once: Once) -> Trainer:
+    config = {"tau": 1.0}
+
+    class Heated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x) / config["tau"]
+
+    trainer = trainer_of(Heated())
+    return at("epoch_start", trainer, lambda state: config.update(tau=FACTORS[member] ** state.epoch))
+
+
+def has_a_class_of_its_own(member: int, once: Once) -> Trainer:
+    class Penalised(nn.Module):
+        penalties = (0.1 * FACTORS[member],)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x)
+
+    def step(model: Any, batch: Any) -> Any:
+        return (
+            F.cross_entropy(model(batch[0]), batch[1]) + model.penalties[0] * model.net[0].weight.square().mean()
+        )
+
+    return trainer_of(Penalised(), training_step=step)
+
+
+def counts_its_calls(member: int, once: Once) -> Trainer:
+    def step(model: Any, batch: Any) -> Any:
+        step.calls += 1  # type: ignore[attr-defined]
+        return F.cross_entropy(model(batch[0]), batch[1]) * (1 + 0.01 * step.calls)  # type: ignore[attr-defined]
+
+    step.calls = 0  # type: ignore[attr-defined]
+    return trainer_of(mlp(), training_step=step)
+
+
+PROGRAMS: dict[str, Program] = {
+    "dropout beside what cannot be computed at once": drops_twice,
+    "dropout beside a loss that cannot": smooths_labels,
+    "a schedule that draws": draws_its_rate,
+    "a schedule by step that reads weights": rates_by_norm("step"),
+    "a schedule by epoch that reads weights": rates_by_norm("epoch"),
+    "a schedule that changes weights": shrinks_by_its_schedule,
+    "an attribute of a loss": anneals_an_attribute_of_its_loss,
+    "a bound method of a dict": anneals_by_a_bound_method,
+    "a dict that a local model captures": anneals_what_its_model_captures,
+    "a tuple of a local class": has_a_class_of_its_own,
+    "a loss that counts": counts_its_calls,
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_run_with_an_odd_model_loss_or_schedule_ends_as_it_would_alone(program: str) -> None:
+    assert_ends_as_alone(PROGRAMS[program])
