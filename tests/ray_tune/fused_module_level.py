@@ -16,6 +16,7 @@ torch.manual_seed(3)
 MODEL = nn.Linear(FEATURES, CLASSES)
 ORDER = torch.Generator().manual_seed(7)
 BATCHES: DataLoader[Any] = DataLoader(dataset(), 8, shuffle=True, generator=ORDER)
+BACKBONE = nn.Linear(FEATURES, FEATURES).requires_grad_(False)
 
 
 def train(config: dict[str, Any], trial: Trial) -> TrainState:
@@ -26,6 +27,23 @@ def train(config: dict[str, Any], trial: Trial) -> TrainState:
         train_loader=BATCHES,
         eval_loader=loader(shuffle=False),
         num_epochs=2,
+        trial=trial,
+    ).fit()
+
+
+def unfreezes(config: dict[str, Any], trial: Trial) -> TrainState:
+    @trial.callbacks.on("epoch_start")
+    def unfreeze(state: TrainState) -> None:
+        BACKBONE.requires_grad_(state.epoch > 0)
+
+    model = nn.Sequential(BACKBONE, nn.ReLU(), nn.Linear(FEATURES, CLASSES))
+    return Trainer(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=config["x"]),
+        loss_fn=F.cross_entropy,
+        train_loader=loader(),
+        eval_loader=loader(shuffle=False),
+        num_epochs=3,
         trial=trial,
     ).fit()
 

@@ -71,6 +71,17 @@ def test_a_model_made_at_the_top_of_a_module_begins_anew_in_each_fused_trial(
     assert 0 < len(moved) < 5
 
 
+def test_a_shared_backbone_that_is_unfrozen_sends_its_trials_to_processes_of_their_own(
+    ray_here: None, tmp_path: Path
+) -> None:
+    space = {"x": {"grid": [0.01, 0.02, 0.05, 0.1]}}
+    fused = of_the_module("unfreezes", tmp_path / "fused", space=space, fused=4)
+    alone = of_the_module("unfreezes", tmp_path / "alone", space=space)
+    assert {event["trial"] for event in events_of(fused) if event["event"] == "failure"} == {0, 1, 2, 3}
+    for mine, other in zip(fused.trials, alone.trials, strict=True):
+        assert mine.metrics["eval_loss"] == pytest.approx(other.metrics["eval_loss"], rel=1e-5)
+
+
 def test_fused_trials_that_raise_before_any_has_trained_end_alone_unless_all_do(
     ray_here: None, tmp_path: Path
 ) -> None:

@@ -77,6 +77,10 @@ def assert_ends_as_alone(program: Program, members: int = 5) -> None:
         fused = ended(program, fused=True, members=members)
     except SharedError:
         return
+    except ExceptionGroup as errors:  # of what was found while they trained
+        if errors.split(SharedError)[1] is not None:
+            raise
+        return
     for alone, other in zip(ended(program, fused=False, members=members), fused, strict=True):
         for name, tensor in alone.items():
             torch.testing.assert_close(other[name], tensor, rtol=1e-7, atol=1e-10, equal_nan=True)

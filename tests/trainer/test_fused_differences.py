@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,17 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.fused.held import SharedError
 from xaytune.trainer.loop import Trainer
 
 FACTORS = (0.5, 1.0, 0.5, 2.0, 0.5)
 X = torch.randn(96, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = (X.sum(1) > 0).long()
-DRAWS = random.Random(0)
 
 
 class Net(nn.Module):
@@ -361,33 +358,6 @@ def test_what_differs_or_changes_beside_parameters_is_trained_as_it_would_be_alo
     for alone, fused in zip(ended(case, fused=False), ended(case, fused=True), strict=True):
         for name, tensor in alone.items():
             torch.testing.assert_close(fused[name], tensor, rtol=1e-6, atol=1e-9, equal_nan=True)
-
-
-class Noisy(Dataset[Any]):
-    """Examples with noise of a generator at the top of the module."""
-
-    def __len__(self) -> int:
-        return len(X)
-
-    def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
-        return X[at] + DRAWS.random(), Y[at]
-
-
-def noisy(model: Any, batch: Any) -> Any:
-    return model(batch[0]).mean() * DRAWS.random()
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: trainer_of(Net(), train_loader=DataLoader(Subset(Noisy(), range(48)), 16)),
-        lambda: trainer_of(Net(), training_step=noisy),
-    ],
-    ids=["dataset", "loss"],
-)
-def test_runs_that_draw_from_one_generator_of_a_module_are_refused(make: Callable[[], Trainer]) -> None:
-    with pytest.raises(SharedError, match="random generator"):
-        fit_fused([make() for _ in range(3)])
 
 
 def test_that_no_runs_are_alike_is_said_with_what_differs(caplog: pytest.LogCaptureFixture) -> None:

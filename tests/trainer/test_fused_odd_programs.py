@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.trainer.odd_programs import (
     Once,
@@ -60,34 +60,6 @@ def steps_by_itself_under_a_schedule(member: int, once: Once) -> Trainer:
 
     optimizer.step = types.MethodType(step, optimizer)  # type: ignore[method-assign]
     return trainer_of(model, optimizer=optimizer, lr_scheduler=StepLR(optimizer, 2))
-
-
-class Jitter:
-    def __init__(self) -> None:
-        self.generator = np.random.default_rng(0)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x + self.generator.normal()
-
-
-class Jittered(Dataset[Any]):
-    def __init__(self) -> None:
-        self.transform = Jitter()
-
-    def __len__(self) -> int:
-        return len(X)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.transform(X[index]), Y[index]
-
-
-def shares_a_transform(member: int, once: Once) -> Trainer:
-    return trainer_of(mlp(), train_loader=DataLoader(once.setdefault("data", Jittered()), 16))
-
-
-def shares_workers(member: int, once: Once) -> Trainer:
-    workers = once.setdefault("loader", loader(num_workers=1, persistent_workers=True))
-    return trainer_of(mlp(), train_loader=workers)
 
 
 class Counting(nn.Module):
@@ -400,8 +372,6 @@ PROGRAMS: dict[str, Program] = {
     "a hook of a weight": hooks_a_weight,
     "a hook of the optimizer": hooks_its_optimizer,
     "a step of its own under a schedule": steps_by_itself_under_a_schedule,
-    "a transform with a generator": shares_a_transform,
-    "persistent workers of one loader": shares_workers,
     "a buffer that evaluations change": counts_evaluations(in_a_buffer=True),
     "an attribute that evaluations change": counts_evaluations(in_a_buffer=False),
     "weights in the same memory": ties_memory,
@@ -428,4 +398,4 @@ PROGRAMS: dict[str, Program] = {
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_odd_program_ends_as_it_would_alone_or_is_refused(program: str) -> None:
-    assert_ends_as_alone(PROGRAMS[program], members=3 if "workers" in program else 5)
+    assert_ends_as_alone(PROGRAMS[program])

@@ -95,12 +95,14 @@ class FusedProcess:
 
     def fit(self, run: Run) -> None:
         """Trains a Trainer of the recipe that is running now; called in its greenlet."""
-        trial = self._current()
         try:
-            member = self._fusion.begin(run, trial.states)
+            self._fit(self._current(), run)
         except SharedError:
             self._note(f"trained in processes of their own: {_SHARED}")
             raise NeedsOwnProcessError(_SHARED) from None
+
+    def _fit(self, trial: _Trial, run: Run) -> None:
+        member = self._fusion.begin(run, trial.states)
         if _settings() != self._settings:
             member.refused = "its recipe changes a setting of torch for the whole process"
             self._note(f"trained alone: {member.refused}")

@@ -101,8 +101,9 @@ class Fusion:
         sets: dict[tuple[Group, Hashable], list[Member]] = defaultdict(list)
         for member in members:
             try:
+                self._held.check(member.run)
                 alike = self._alike(member)
-            except Exception as error:  # of its loader
+            except Exception as error:  # of its loader, for one
                 answers.append(Answer(member, None, error))
                 continue
             if alike is None:

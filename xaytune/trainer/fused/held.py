@@ -19,6 +19,12 @@ class SharedError(ValueError):
     """Two runs share what training changes."""
 
 
+_SHARED = (
+    "runs that are trained side by side must not share what training changes (got the same parameter, buffer, "
+    "random generator or workers in two of them): make a model and a loader for each"
+)
+
+
 class Held:
     """What runs hold and have held: parameters, buffers, random generators and loaders whose workers persist."""
 
@@ -26,6 +32,9 @@ class Held:
         self._now: dict[int, Run] = {}  # by addresses of memory, and generators: views of one tensor are one
         # Of what there still is, also where its run has ended, whose it was.
         self._tensors: MutableMapping[Tensor, object] = WeakTensorKeyDictionary()
+        # Parameters that are not trained may be shared; those of each run, and whose they are, None for several.
+        self._frozen: dict[Run, list[Tensor]] = {}
+        self._reads: MutableMapping[Tensor, object] = WeakTensorKeyDictionary()
         self._others: dict[int, tuple[Any, object]] = {}  # kept: numpy's have no weak references
 
     def take(self, run: Run, owner: object) -> None:
@@ -41,19 +50,32 @@ class Held:
         tensors, others = _of(run)
         held = _keys(tensors, others)
         owners = [self._tensors.get(tensor, owner) for tensor in tensors]
+        owners += [self._reads.get(tensor, owner) for tensor in tensors]
         owners += [self._others.get(id(other), (other, owner))[1] for other in others]
         if held & self._now.keys() or any(one is not owner for one in owners):
-            raise SharedError(
-                "runs that are trained side by side must not share what training changes (got the same parameter, "
-                "buffer, random generator or workers in two of them): make a model and a loader for each"
-            )
+            raise SharedError(_SHARED)
         self._now |= dict.fromkeys(held, run)
         for tensor in tensors:
             self._tensors[tensor] = owner
         self._others |= {id(other): (other, owner) for other in others}
+        frozen: list[Tensor] = [p for p in workings(run)[0].model.parameters() if not p.requires_grad]
+        if frozen:
+            self._frozen[run] = frozen
+        for tensor in frozen:
+            self._reads[tensor] = owner if self._reads.get(tensor, owner) is owner else None
+
+    def check(self, run: Run) -> None:
+        """Looks whether a run still may train beside others.
+
+        Raises:
+            SharedError: A parameter that it shares with others, or did, was frozen and is trained now.
+        """
+        if any(tensor.requires_grad and self._reads[tensor] is None for tensor in self._frozen.get(run, ())):
+            raise SharedError(_SHARED)
 
     def leave(self, run: Run) -> None:
         """Learns that a run has ended."""
+        self._frozen.pop(run, None)
         self._now = {key: whose for key, whose in self._now.items() if whose is not run}
 
 
