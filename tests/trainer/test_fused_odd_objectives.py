@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -150,7 +151,116 @@ def counts_its_calls(member: int, once: Once) -> Trainer:
     return trainer_of(mlp(), training_step=step)
 
 
+class Student(nn.Module):
+    """A model with a copy of itself that follows it: the momentum encoder of MoCo, the target of BYOL."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.target = net, copy.deepcopy(net).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x)
+
+
+def follow(target: nn.Module, net: nn.Module) -> None:
+    with torch.no_grad():
+        for mine, other in zip(target.parameters(), net.parameters(), strict=True):
+            mine.lerp_(other, 0.1)
+
+
+def distilled(model: Any, batch: Any, target: nn.Module) -> Any:
+    outputs = model(batch[0])
+    return F.cross_entropy(outputs, batch[1]) + F.mse_loss(outputs, target(batch[0]))
+
+
+def has_a_momentum_encoder(member: int, once: Once) -> Trainer:
+    def step(model: Any, batch: Any) -> Any:
+        follow(model.target, model.net)
+        return distilled(model, batch, model.target)
+
+    return trainer_of(Student(mlp()), training_step=step)
+
+
+class Following(Student):
+    def forward(self, x: Tensor) -> Any:
+        if self.training:
+            follow(self.target, self.net)
+        return self.net(x) + self.target(x)
+
+
+def follows_in_its_forward(member: int, once: Once) -> Trainer:
+    return trainer_of(Following(mlp()))
+
+
+def captures_a_momentum_encoder(member: int, once: Once) -> Trainer:
+    net = mlp()
+    target = copy.deepcopy(net).requires_grad_(False)
+
+    def step(model: Any, batch: Any) -> Any:
+        follow(target, model)
+        return distilled(model, batch, target)
+
+    return trainer_of(net, training_step=step)
+
+
+def captures_one_that_a_handler_moves(member: int, once: Once) -> Trainer:
+    net = mlp()
+    target = copy.deepcopy(net).requires_grad_(False)
+    trainer = trainer_of(net, training_step=lambda model, batch: distilled(model, batch, target))
+    return at("step_end", trainer, lambda state: follow(target, net))
+
+
+def captures_a_wide_one(member: int, once: Once) -> Trainer:
+    net = nn.Sequential(nn.Linear(6, 4000), nn.ReLU(), nn.Linear(4000, 2)).double()
+    target = copy.deepcopy(net).requires_grad_(False)
+    trainer = trainer_of(net, training_step=lambda model, batch: distilled(model, batch, target))
+
+    def move(state: TrainState) -> None:
+        for mine, other in zip(target.parameters(), net.parameters(), strict=True):
+            mine.data.lerp_(other.data, 0.1)
+
+    return at("step_end", trainer, move)
+
+
+def has_a_momentum_encoder_that_a_handler_moves(member: int, once: Once) -> Trainer:
+    model = Student(mlp())
+    trainer = trainer_of(model, training_step=lambda model, batch: distilled(model, batch, model.target))
+    return at("step_end", trainer, lambda state: follow(model.target, model.net))
+
+
+def counts_in_a_tensor(member: int, once: Once) -> Trainer:
+    calls = torch.zeros(())
+
+    def step(model: Any, batch: Any) -> Any:
+        calls.add_(1)
+        return F.cross_entropy(model(batch[0]), batch[1]) * (1 + 0.01 * calls)
+
+    return trainer_of(mlp(), training_step=step)
+
+
+def remembers_its_last_outputs(member: int, once: Once) -> Trainer:
+    memory: list[Tensor] = []
+
+    def step(model: Any, batch: Any) -> Any:
+        outputs = model(batch[0])
+        loss = F.cross_entropy(outputs, batch[1])
+        if memory:
+            loss = loss + F.mse_loss(outputs, memory[-1])
+        memory.append(outputs.detach())
+        return loss
+
+    return trainer_of(mlp(), training_step=step)
+
+
 PROGRAMS: dict[str, Program] = {
+    "a momentum encoder": has_a_momentum_encoder,
+    "a momentum encoder that its loss captures": captures_a_momentum_encoder,
+    "a momentum encoder that moves in forward": follows_in_its_forward,
+    "one that a handler moves": has_a_momentum_encoder_that_a_handler_moves,
+    "one that its loss captures, and a handler moves": captures_one_that_a_handler_moves,
+    "a wide one that its loss captures, and a handler moves": captures_a_wide_one,
+    "a loss that counts in a tensor": counts_in_a_tensor,
+    "a loss that remembers outputs": remembers_its_last_outputs,
     "dropout beside what cannot be computed at once": drops_twice,
     "dropout beside a loss that cannot": smooths_labels,
     "a schedule that draws": draws_its_rate,
