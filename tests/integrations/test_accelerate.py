@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("accelerate")
 
+import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from xaytune.testing.training import TrainingContract
+from xaytune.testing.training import JudgedRun, TrainingContract
 
 pytestmark = pytest.mark.slow
 
@@ -30,3 +33,25 @@ class TestHalfPrecision(TrainingContract):
     recipe = "tests.integrations.accelerate_recipes:half_precision"
     judged_by = ("epoch",)
     kills = 1
+
+
+def test_what_is_prepared_trains_with_the_rates_of_its_own_configuration(tmp_path: Path) -> None:
+    def rates(folder: str, rate: float, epochs: int) -> list[float]:
+        run = JudgedRun(tmp_path / folder)
+        accelerator = Accelerator(cpu=True)
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=9)
+        model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+        run.keep(accelerator=accelerator)
+        found = []
+        for _ in run.epochs(epochs):
+            accelerator.backward(model(torch.ones(1, 2)).mean())
+            optimizer.step()
+            found.append(float(optimizer.param_groups[0]["lr"]))
+            schedule.step()
+        run.finish()
+        return found
+
+    rates("one", 0.1, 3)
+    assert rates("one", 0.02, 6) == pytest.approx(rates("other", 0.02, 6)[3:])

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from torchmetrics import Metric
 
 from xaytune.trainer import checkpoint, random_state
+from xaytune.trainer.begun import Begun
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, Pause, TrainState, note_error
 from xaytune.trainer.context import RunContext
@@ -56,6 +57,7 @@ class XaytuneCallback(Checkpoint):
         self._settled = False  # whether the last checkpoint of a run that is over was written
         self._where: Where = "between_epochs"
         self._epoch_random: dict[str, Any] | None = None  # when the epoch began
+        self._begun = Begun()
         self._resumed: dict[str, Any] | None = None  # until the run is where it was
         self._means: dict[str, Any] = {}  # of a part of an epoch that was trained before, by what was logged
         self._known: dict[str, Any] = {}  # what was logged, as it was when it was read last
@@ -87,8 +89,12 @@ class XaytuneCallback(Checkpoint):
             self._resumed = state_dict
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the random states that the first epoch's batches are drawn from."""
+        """Takes the random states that the first epoch's batches are drawn from, and what the optimizers are."""
         self._epoch_random = random_state.capture()
+        self._begun = Begun()
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        for at, thing in enumerate([*trainer.optimizers, *schedulers]):
+            self._begun.add(str(at), thing)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins the run, or goes on where it was."""
@@ -96,6 +102,7 @@ class XaytuneCallback(Checkpoint):
         resumed = self._resumed
         if resumed is None or self._state.should_stop:
             return
+        self._begun.follow(resumed["begun"])
         if resumed["where"] in ("last_batch", "epoch_end"):
             self._reduce_rates(trainer, pl_module, resumed["epoch"])
         if resumed["where"] == "last_batch":
@@ -227,6 +234,7 @@ class XaytuneCallback(Checkpoint):
             "where": self._where,
             "random": random_state.capture(),
             "epoch_random": self._epoch_random,
+            "begun": self._begun.state_dict(),
             "means": {},
             "torchmetrics": {},
         }

@@ -8,22 +8,31 @@ Two lines of a program change::
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
-from xaytune.trainer import native
+from xaytune.trainer import hyperparameters, native, random_state
+from xaytune.trainer.begun import Begun, as_made, has_other_functions
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.context import RunContext
 
 __all__ = ["XaytuneCallback"]
+
+# What a checkpoint holds beside what the Trainer saves.
+_STATE = "xaytune.pt"
+# Arguments that the Trainer makes its optimizer with.
+_ARGUMENTS = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 class XaytuneCallback(TrainerCallback):
@@ -32,7 +41,8 @@ class XaytuneCallback(TrainerCallback):
     Metrics are those that the Trainer logs, and what it evaluates. Where the trial is judged it evaluates, if
     ``eval_strategy`` is not ``"no"``, and saves, unless the trial is never paused. Checkpoints are the Trainer's
     own folders; in a trial they are written to a folder of the trial's, whatever ``output_dir`` says. Pass
-    ``trial.latest_checkpoint`` as ``resume_from_checkpoint``.
+    ``trial.latest_checkpoint`` as ``resume_from_checkpoint``. Other callbacks come before this one: it saves a run
+    that one of them stops.
 
     Args:
         trial: The trial.
@@ -44,17 +54,30 @@ class XaytuneCallback(TrainerCallback):
         self._state = TrainState()
         self._cadence = Cadence(save_every_s, trial.discard)
         self._steps_per_epoch = 0
+        self._streams = False  # whether an epoch ends where the data does, which nobody knows before
+        self._begun = Begun()
+        self._arguments: dict[str, float] = {}
+        self._epoch_random: dict[str, Any] | None = None  # when the epoch began
+        self._resumed: dict[str, Any] | None = None  # until its epoch is where it was
         # The Trainer logs, evaluates and saves after its hooks: events wait for what they are to hold.
         self._waiting: list[Event] = []
         self._evaluating = False
+        self._evaluates = False  # whether the Trainer is about to evaluate
         self._evaluated_at = -1
+        # An evaluation may be of several data sets: what was measured of the latest, and of the last of all.
+        self._measured: frozenset[str] | None = None
+        self._measured_last: frozenset[str] | None = None
         self._wanted: bool | None = None  # whether the next checkpoint was asked for, or is only due
         self._users = False  # whether the next checkpoint is the user's too
         self._saved: Path | None = None  # of this step
         self._told = False  # whether `checkpoint_saved` was fired for it
 
-    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Gives the trial a folder of its own."""
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Gives the trial a folder of its own; an optimizer that is there already is the user's."""
+        for name in ("optimizer", "lr_scheduler"):
+            self._begun.add(name, kwargs.get(name))
         if self._trial.checkpoint_dir is not None:
             args.output_dir = str(self._trial.checkpoint_dir / "transformers")
 
@@ -71,7 +94,8 @@ class XaytuneCallback(TrainerCallback):
         if self._trial.checkpoint_dir is not None:
             self._trial.attach(self._take_saved)
         run, loader = self._state, kwargs["train_dataloader"]
-        self._steps_per_epoch = _steps_per_epoch(args, state, loader)
+        self._steps_per_epoch, self._streams = _steps_per_epoch(args, state, loader)
+        self._arguments = {name: float(getattr(args, name)) for name in _ARGUMENTS}
         # The Trainer counts the steps of a run by epochs too, whose last epoch is no broken off one.
         run.num_epochs, run.max_steps = state.num_train_epochs, args.max_steps
         run.global_step = state.global_step
@@ -80,23 +104,37 @@ class XaytuneCallback(TrainerCallback):
             run.epoch, run.step = run.num_epochs - 1, self._steps_per_epoch
         for logged in state.log_history:
             run.metrics.update(_metrics(logged))
+        if state.global_step > 0:
+            self._resume(args, **kwargs)
         self._fire("train_start", control)
         if run.should_stop:
             _empty(args, loader)
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begins an epoch."""
+        """Begins an epoch: its batches are drawn now."""
+        run, resumed, loader = self._state, self._resumed, kwargs["train_dataloader"]
         self._settle(control)
-        if not self._state.should_stop:
-            self._state.epoch, self._state.step = divmod(state.global_step, self._steps_per_epoch)
+        if resumed is not None:
+            random_state.restore(resumed["epoch_random"])
+            self._resumed = resumed if "random" in resumed else None
+        elif self._streams:
+            loader.skip_batches = 0
+            run.epoch, run.step = run.epoch + (self._epoch_random is not None), 0
+        elif not run.should_stop:
+            run.epoch, run.step = divmod(state.global_step, self._steps_per_epoch)
+        self._epoch_random = random_state.capture()
         self._fire("epoch_start", control)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Begins an optimizer step."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None and "random" in resumed:  # else the Trainer has restored them
+            random_state.restore(resumed["random"])
+        self._settle(control)
         self._fire("step_start", control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -108,6 +146,7 @@ class XaytuneCallback(TrainerCallback):
         # At an epoch's last step it is saved after the evaluation: resumed, the next epoch begins at once.
         if judged or run.step < self._steps_per_epoch:
             self._prepare(args, state, control, judged=judged)
+        self._expect(control)
         self._waiting.append("step_end")
         if not control.should_log:
             self._settle(control)
@@ -134,22 +173,40 @@ class XaytuneCallback(TrainerCallback):
         """Takes what was measured; the trial is judged by it, after it is saved where it may be paused."""
         if not self._evaluating:
             return
-        self._evaluating, self._evaluated_at = False, state.global_step
-        self._state.metrics.update(_metrics(metrics or {}))
-        self._waiting.insert(0, "eval_end")
-        if not control.should_save:
+        measured = _metrics(metrics or {})
+        self._state.metrics.update(measured)
+        if not self._evaluates:  # a callback of the user's has asked for it
+            self._evaluating = False
+            if self._measured is not None:  # or not, and the one before was the user's
+                self._measured = frozenset(measured)
+            self._fire("eval_end", control)
+            return
+        if control.should_training_stop:  # as another callback has decided, by these metrics
+            self._want_saved(control, asked=True)
+        self._measured = frozenset(measured)
+        saves = self._trial.checkpoint_dir is not None and args.save_strategy != SaveStrategy.BEST
+        if saves and self._measured_last is None and not control.should_save:
+            self._want_saved(control, asked=False, always=True)  # that is after the last data set
+        if not (saves and control.should_save) and self._measured_last in (None, self._measured):
+            self._end_evaluation(state)
             self._settle(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Adds what was saved to the trial's checkpoints, if it is the trial's."""
-        wanted, self._wanted = self._wanted, None
-        if wanted is not None and self._trial.checkpoint_dir is not None:
+        if self._evaluates and self._evaluating:
+            self._measured_last = self._measured_last or self._measured
+            self._end_evaluation(state)
+        asked, users, self._wanted = bool(self._wanted), self._users or self._wanted is None, None
+        self._users = False
+        if self._trial.checkpoint_dir is not None:
             source = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             with self._cadence.saving():
+                torch.save(self._state_dict(), source / _STATE)
                 self._saved = native.add_folder(source, self._trial.checkpoint_dir, state.global_step)
-            self._cadence.wrote(self._saved, asked=wanted)
+                (source / _STATE).unlink()
+            self._cadence.wrote(self._saved, asked=asked)
             self._told = False
-            if not self._users and state.best_model_checkpoint != str(source):
+            if not users and state.best_model_checkpoint != str(source):
                 shutil.rmtree(source)
         self._settle(control)
         if self._saved is not None and not self._told:
@@ -167,6 +224,7 @@ class XaytuneCallback(TrainerCallback):
         self._prepare(args, state, control, judged=judged)
         if self._evaluated_at == state.global_step:
             control.should_evaluate = False
+        self._expect(control)
         self._waiting.append("epoch_end")
         if not control.should_evaluate and not control.should_save:
             self._settle(control)
@@ -183,16 +241,65 @@ class XaytuneCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, judged: bool
     ) -> None:
         """Has the Trainer evaluate and save what it will do after this hook anyway, or the trial needs."""
-        over = 0 < state.max_steps <= state.global_step
+        over = 0 < state.max_steps <= state.global_step or control.should_training_stop
         if judged and args.eval_strategy != IntervalStrategy.NO:
             control.should_evaluate = True
         self._want_saved(control, asked=over or (judged and getattr(self._trial, "pausing", True)))
 
-    def _want_saved(self, control: TrainerControl, *, asked: bool) -> None:
-        if self._trial.checkpoint_dir is None or self._saved is not None:
+    def _expect(self, control: TrainerControl) -> None:
+        """Notes whether the Trainer evaluates now."""
+        self._measured_last = self._measured_last or self._measured
+        self._measured = None
+        self._evaluates = bool(control.should_evaluate)
+
+    def _end_evaluation(self, state: TrainerState) -> None:
+        """All data sets are evaluated."""
+        self._evaluating = self._evaluates = False
+        self._evaluated_at = state.global_step
+        self._waiting.insert(0, "eval_end")
+
+    def _resume(self, args: TrainingArguments, **kwargs: Any) -> None:
+        """Goes on where a checkpoint was written, with the arguments of this run."""
+        folder = self._trial.checkpoint_dir
+        latest = native.newest_whole(folder) if folder is not None else None
+        if latest is None or not (latest / _STATE).is_file():
             return
-        if asked or self._cadence.due():
-            self._users = bool(control.should_save) and self._wanted is None
+        saved = torch.load(latest / _STATE, weights_only=True)
+        optimizer, scheduler, run = kwargs["optimizer"], as_made(kwargs["lr_scheduler"]), self._state
+        self._begun.follow(saved["begun"])
+        rates = self._begun.rates("optimizer")
+        if rates is None:
+            _follow_arguments(optimizer, self._arguments, saved["arguments"])
+            rates = [group["initial_lr"] for group in optimizer.param_groups]
+        if isinstance(scheduler, LambdaLR) and "lr_scheduler" not in self._begun:
+            _follow_functions(scheduler, rates)
+        if not self._streams:
+            self._resumed = {"epoch_random": saved["epoch_random"]} if run.step > 0 else None
+            return
+        self._resumed = saved
+        run.epoch, run.step = saved["epoch"], saved["step"]
+        loader, trained = kwargs["train_dataloader"], run.step * args.gradient_accumulation_steps
+        if next(itertools.islice(loader.base_dataloader, trained, None), None) is None:  # it was the last one
+            del saved["random"]
+        else:
+            args.ignore_data_skip = True  # the Trainer would skip the batches of all passes
+            loader.skip_batches = trained
+
+    def _state_dict(self) -> dict[str, Any]:
+        return {
+            "arguments": self._arguments,
+            "begun": self._begun.state_dict(),
+            "epoch": self._state.epoch,
+            "step": self._state.step,
+            "epoch_random": self._epoch_random,
+            "random": random_state.capture(),
+        }
+
+    def _want_saved(self, control: TrainerControl, *, asked: bool, always: bool = False) -> None:
+        if self._trial.checkpoint_dir is None or (self._saved is not None and not always):
+            return
+        if asked or always or self._cadence.due():
+            self._users |= bool(control.should_save) and self._wanted is None
             self._wanted = asked or bool(self._wanted)
             control.should_save = True
 
@@ -232,13 +339,41 @@ def _metrics(logged: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> int:
-    """Returns the optimizer steps of an epoch, as the Trainer counts them."""
+def _steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> tuple[int, bool]:
+    """Returns the optimizer steps of an epoch, as the Trainer counts them, and whether that is only the most."""
     try:
         batches = len(loader)
-    except TypeError:  # a stream: the Trainer takes all of it for one epoch
-        return int(state.max_steps)
-    return max(math.ceil(batches / args.gradient_accumulation_steps), 1)
+    except TypeError:  # a stream: as many as it has, and then from its beginning
+        return int(state.max_steps), True
+    return max(math.ceil(batches / args.gradient_accumulation_steps), 1), False
+
+
+def _follow_arguments(
+    optimizer: torch.optim.Optimizer, now: Mapping[str, float], then: Mapping[str, float]
+) -> None:
+    """Gives the optimizer that the Trainer has made the arguments of this run, where the saved run had others."""
+    names = {"weight_decay": "weight_decay", "eps": "adam_epsilon"}
+    for at, group in enumerate(optimizer.param_groups):
+        for rate in hyperparameters.RATES & group.keys() if then["learning_rate"] else ():
+            hyperparameters.put(group, rate, group[rate] * now["learning_rate"] / then["learning_rate"])
+        for name, argument in names.items():
+            # The second group is of what does not decay.
+            if group.get(name) == then[argument] and (group[name] or at == 0):
+                group[name] = now[argument]
+        if tuple(group.get("betas", ())) == (then["adam_beta1"], then["adam_beta2"]):
+            group["betas"] = (now["adam_beta1"], now["adam_beta2"])
+
+
+def _follow_functions(scheduler: LambdaLR, rates: Sequence[float]) -> None:
+    """Gives a schedule that the Trainer has made the rates that it has in this run, at this step."""
+    scheduler.base_lrs = list(rates)
+    if not has_other_functions(scheduler):
+        return
+    groups = scheduler.optimizer.param_groups
+    for group, rate, function in zip(groups, rates, scheduler.lr_lambdas, strict=True):
+        hyperparameters.put(group, "initial_lr", rate)
+        hyperparameters.put(group, "lr", rate * function(scheduler.last_epoch))
+    scheduler._last_lr = [group["lr"] for group in groups]
 
 
 def _empty(args: TrainingArguments, loader: Any) -> None:

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from xaytune.trainer.plain import plain
 
-__all__ = ["SCHEDULED", "follow", "of", "put"]
+__all__ = ["RATES", "SCHEDULED", "follow", "of", "put", "put_rates"]
 
 # What schedulers of torch keep in the groups of an optimizer.
 SCHEDULED: Final = frozenset(
     {"lr", "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum", "min_momentum"}
 )
-_RATES = ("lr", "initial_lr")
+RATES: Final = frozenset({"lr", "initial_lr"})
 
 
 def of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -41,8 +41,15 @@ def follow(optimizer: torch.optim.Optimizer, fresh: list[dict[str, Any]], begun:
         for name in now.keys() & then.keys():
             if now[name] == then[name]:
                 continue
-            scheduled = name in _RATES and _value(group[name]) != then[name]
+            scheduled = name in RATES and _value(group[name]) != then[name]
             put(group, name, _value(group[name]) * now[name] / then[name] if scheduled else now[name])
+
+
+def put_rates(optimizer: torch.optim.Optimizer, fresh: list[dict[str, Any]]) -> None:
+    """Gives groups the rates, and what else schedulers keep there, that the optimizer was made with."""
+    for group, begun in zip(optimizer.param_groups, fresh, strict=True):
+        for name in begun.keys() & SCHEDULED:
+            put(group, name, begun[name])
 
 
 def put(group: dict[str, Any], name: str, value: Any) -> None:

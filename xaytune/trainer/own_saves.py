@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
-from xaytune.trainer import checkpoint, hyperparameters
+from xaytune.trainer import checkpoint
+from xaytune.trainer.begun import Begun
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.folder import CheckpointFolder
@@ -35,7 +34,7 @@ class Saves:
         self._trial = trial
         self.cadence = Cadence(every_s, trial.discard)
         self._things: dict[str, Any] | None = None
-        self._hyperparameters: dict[str, list[dict[str, Any]]] = {}
+        self._begun = Begun()
 
     def keep(self, things: Mapping[str, Any]) -> None:
         """Adds things whose state is saved and restored; one of the same name takes the place of another.
@@ -47,8 +46,14 @@ class Saves:
         Kept(kept)
         self._things = (self._things or {}) | kept
         for name, thing in things.items():
-            if isinstance(thing, torch.optim.Optimizer):
-                self._hyperparameters[name] = hyperparameters.of(thing)
+            self._begun.add(name, thing)
+
+    def begin(self) -> None:
+        """Learns that the run begins: what it is to train is made now, also what an Accelerator has prepared."""
+        for name, thing in (self._things or {}).items():
+            if isinstance(thing, _Folders):
+                for at, part in enumerate(thing.prepared()):
+                    self._begun.add(f"{name}.{at}", part)
 
     @property
     def wanted(self) -> bool:
@@ -83,14 +88,7 @@ class Saves:
                 "the loop begins"
             )
         Kept(self._things).load_state_dict(saved["kept"])
-        for name, begun in saved["hyperparameters"].items():
-            optimizer = self._things.get(name)
-            if isinstance(optimizer, torch.optim.Optimizer):
-                fresh = self._hyperparameters[name]
-                hyperparameters.follow(optimizer, fresh, begun)
-                _follow_rates(_schedulers_of(optimizer, self._things.values()), fresh, begun)
-                # Else torch warns, falsely: a scheduler does not see the steps of the process before.
-                optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._begun.follow(saved["begun"])
 
     def write(self, progress: Mapping[str, Any], global_step: int, *, asked: bool) -> Path:
         """Writes a checkpoint of what is kept, and of the run's progress.
@@ -110,7 +108,7 @@ class Saves:
             state = {
                 "kind": _KIND,
                 "kept": Kept(self._things).state_dict(),
-                "hyperparameters": self._hyperparameters,
+                "begun": self._begun.state_dict(),
                 **progress,
             }
             path = self._folder.save(state, global_step)
@@ -124,28 +122,15 @@ class Saves:
         return CheckpointFolder.of(self._trial.checkpoint_dir, None, self._trial, None, resume=True)
 
 
-def _schedulers_of(optimizer: torch.optim.Optimizer, things: Iterable[Any]) -> Iterator[Any]:
-    """Yields the schedulers of an optimizer, and those that they are made of."""
-    for thing in things:
-        if getattr(thing, "optimizer", None) is optimizer:
-            yield thing
-            yield from _schedulers_of(optimizer, getattr(thing, "_schedulers", ()))
-
-
-def _follow_rates(schedulers: Iterable[Any], fresh: list[dict[str, Any]], begun: list[dict[str, Any]]) -> None:
-    """Scales the rates that schedulers begin with by as much as those of the configuration have changed."""
-    for scheduler in schedulers:
-        rates = getattr(scheduler, "base_lrs", [])
-        for index, (now, then) in enumerate(zip(fresh, begun, strict=True)):
-            if index < len(rates) and now["lr"] != then["lr"]:
-                rates[index] *= now["lr"] / then["lr"]
-
-
 class _Folders:
     """A thing that saves its state into a folder by ``save_state``, as an Accelerator does."""
 
     def __init__(self, thing: Any) -> None:
         self._thing = thing
+
+    def prepared(self) -> list[Any]:
+        """Returns the optimizers and schedulers that it has prepared."""
+        return [part for kind in ("_optimizers", "_schedulers") for part in getattr(self._thing, kind, ())]
 
     def save(self, folder: Path) -> None:
         self._thing.save_state(str(folder))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from xaytune.trainer import hyperparameters
+from xaytune.trainer.begun import counts, follow_from_its_beginning, has_other_functions, is_another, put_options
 
 __all__ = ["LRInterval", "LRScheduler", "Schedule"]
 
@@ -166,7 +165,7 @@ class Schedule:
             hyperparameters.follow(self._optimizer, self._begun, begun)
         if self.scheduler is None:
             if saved["lr_scheduler"]:
-                self._put_rates_back()
+                hyperparameters.put_rates(self._optimizer, self._begun)
             return
         interval = saved.get("lr_interval", self._interval)
         if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
@@ -174,37 +173,17 @@ class Schedule:
                 f"the checkpoint's learning rates were scheduled each {interval}, and cannot be continued each "
                 f"{self._interval}: give lr_interval={interval!r}, or start anew with resume=False"
             )
-        followed = self._metric is None and self._is_another(begun, saved.get("lr_scheduler_begun"))
-        if followed or another_optimizer:
-            self._follow_from_its_beginning(steps)
-        else:
+        was_begun = saved.get("lr_scheduler_begun", self._scheduler_begun)
+        another = is_another((self._begun, self._scheduler_begun), (begun, was_begun))
+        followed = counts(self.scheduler) and (another or another_optimizer)
+        if not followed:
             self.scheduler.load_state_dict(saved["lr_scheduler"])
+            followed = has_other_functions(self.scheduler)
+        if followed:
+            follow_from_its_beginning(self.scheduler, self._scheduler_begun, self._begun, steps)
+        elif another:
+            put_options(self.scheduler, self._scheduler_begun, was_begun)
         self._steps = steps
-
-    def _is_another(self, begun: list[dict[str, Any]], scheduler_begun: dict[str, Any] | None) -> bool:
-        if scheduler_begun is not None and _comparable(self._scheduler_begun) != _comparable(scheduler_begun):
-            return True
-        return any(
-            now.get(name) != then.get(name)
-            for now, then in zip(self._begun, begun, strict=True)
-            for name in hyperparameters.SCHEDULED
-        )
-
-    def _follow_from_its_beginning(self, steps: int) -> None:
-        assert self.scheduler is not None
-        logger.info(
-            "the learning rate has another schedule than in the checkpoint: %d steps of it are taken", steps
-        )
-        self._put_rates_back()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, for steps beyond the last one it knows
-            for _ in range(steps):
-                self.scheduler.step()
-
-    def _put_rates_back(self) -> None:
-        for group, begun in zip(self._optimizer.param_groups, self._begun, strict=True):
-            for name in begun.keys() & hyperparameters.SCHEDULED:
-                hyperparameters.put(group, name, begun[name])
 
     def _scheduler_state(self) -> dict[str, Any]:
         return {} if self.scheduler is None else copy.deepcopy(self.scheduler.state_dict())
@@ -239,12 +218,3 @@ def _watched_metric(
             f"{mode!r}: name another metric with lr_metric=, or make it with mode={mode!r}"
         )
     return metric
-
-
-def _comparable(state: Any) -> Any:
-    """A state with tensors as numbers, which can be compared."""
-    if isinstance(state, dict):
-        return {key: _comparable(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return [_comparable(value) for value in state]
-    return state.tolist() if isinstance(state, (torch.Tensor, np.ndarray, np.generic)) else state

@@ -1,0 +1,81 @@
+"""A run that goes on from the checkpoint of another configuration, as under PBT, trains with its own rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from xaytune.testing.training import JudgedRun
+
+Schedule = Callable[[Optimizer, float], Any]
+SCHEDULES: dict[str, Schedule] = {
+    "chained": lambda o, x: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ConstantLR(o, 0.5, 4), lr_scheduler.ExponentialLR(o, x)]
+    ),
+    "cosine": lambda o, x: lr_scheduler.CosineAnnealingLR(o, int(10 * x)),
+    "cyclic": lambda o, x: lr_scheduler.CyclicLR(o, x / 100, x, step_size_up=3),
+    "exponential": lambda o, x: lr_scheduler.ExponentialLR(o, x),
+    "lambda": lambda o, x: lr_scheduler.LambdaLR(o, lambda step: x**step),
+    "multistep": lambda o, x: lr_scheduler.MultiStepLR(o, [2, 4], x),
+    "one cycle": lambda o, x: lr_scheduler.OneCycleLR(o, x, total_steps=12),
+    "plateau": lambda o, x: ReduceLROnPlateau(o, factor=x, patience=0, threshold=9.0, threshold_mode="abs"),
+    "polynomial": lambda o, x: lr_scheduler.PolynomialLR(o, 12, x),
+    "sequence": lambda o, x: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, x / 2, total_iters=2), lr_scheduler.ExponentialLR(o, x)], milestones=[2]
+    ),
+    "warm restarts": lambda o, x: lr_scheduler.CosineAnnealingWarmRestarts(o, 4, eta_min=x / 1000),
+}
+
+
+def two_groups(model: nn.Linear, rate: float) -> Optimizer:
+    groups: list[dict[str, Any]] = [{"params": [model.weight], "lr": rate / 10}, {"params": [model.bias]}]
+    return AdamW(groups, lr=rate)
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Linear, float], Optimizer]] = {
+    "one group": lambda m, x: SGD(m.parameters(), lr=x, momentum=0.9),
+    "two groups": two_groups,
+}
+
+
+def rates(folder: Path, how: tuple[Schedule, Any], epochs: int, *, option: float, rate: float) -> list[Any]:
+    """Trains, and returns the rates of each epoch."""
+    schedule, optimizer = how
+    run = JudgedRun(folder)
+    model = nn.Linear(4, 1)
+    steps = optimizer(model, rate)
+    scheduler = schedule(steps, option)
+    run.keep(model=model, optimizer=steps, scheduler=scheduler)
+    found = []
+    for _ in run.epochs(epochs):
+        model(torch.ones(2, 4)).mean().backward()
+        steps.step()
+        found.append([group["lr"] for group in steps.param_groups])
+        scheduler.step(*([1.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+    run.finish()
+    return found
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("changed", [{"rate": 0.02}, {"option": 0.5}, {"rate": 0.02, "option": 0.5}, {}])
+def test_a_loop_of_ones_own_goes_on_with_the_schedule_of_its_own_configuration(
+    tmp_path: Path, optimizer: str, schedule: str, changed: dict[str, float]
+) -> None:
+    how = SCHEDULES[schedule], OPTIMIZERS[optimizer]
+    before: dict[str, float] = {"option": 0.7, "rate": 0.1}
+    rates(tmp_path / "one", how, 5, **before)
+    resumed = rates(tmp_path / "one", how, 9, **(before | changed))
+    expected = rates(tmp_path / "other", how, 9, **(before | changed))
+    if schedule == "plateau" and "option" in changed:  # what it did before stays: it followed what was measured
+        assert resumed[1] == pytest.approx([changed["option"] * rate for rate in resumed[0]])
+    else:
+        for mine, other in zip(resumed, expected[5:], strict=True):
+            assert mine == pytest.approx(other)
