@@ -1,5 +1,22 @@
-"""``python -m xaytune``: the command line."""
+"""``python -m xaytune``, and ``xaytune``: the command line."""
 
-from xaytune.cli.main import main
+from __future__ import annotations
 
-main()
+import signal
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs the command line, which may be interrupted at any time: by Ctrl-C, or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from xaytune.cli.main import main as command_line
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -169,11 +169,49 @@ def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_e
         assert len(results.history(trial.number)) == noted.count("step_end")
 
 
+@pytest.mark.parametrize(
+    ("number", "after_s"),
+    [(signal.SIGTERM, 0.8), (signal.SIGINT, 1.6), (signal.SIGTERM, 2.4), (signal.SIGINT, 3.2)],
+)
+def test_a_signal_while_a_run_starts_ends_it_with_130_and_leaves_nothing(
+    ray_folder: Path, tmp_path: Path, number: int, after_s: float
+) -> None:
+    spec = spec_file(tmp_path, "waits")
+    process = subprocess.Popen(
+        [*COMMAND, "run", spec, "--storage", str(tmp_path / "runs")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(ray_folder),
+        start_new_session=True,
+    )
+    time.sleep(after_s)  # at any moment: none of them may be a bad one
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert "***" not in output
+
+
 def test_a_lost_process_is_told_in_a_line_without_output_of_ray(interrupted: tuple[int, str, Results]) -> None:
     output = interrupted[1]
     assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 2 times\n" in output
     assert "raylet" not in output
     assert "actor" not in output
+
+
+def test_a_sweep_without_an_end_but_its_budget_trains_on_with_a_larger_one(tmp_path: Path, ray_here: None) -> None:
+    spec = spec_file(tmp_path, "curve", -1, "budget: {epochs: 3}\n")
+    assert here("run", spec, "--storage", str(tmp_path)).exit_code == 0
+    before = Results(tmp_path / "curve").sweep
+    again = here("resume", "curve", "--storage", str(tmp_path), "--set", "budget.epochs=3")
+    assert (again.exit_code, Results(tmp_path / "curve").sweep.epochs) == (0, before.epochs)
+    assert "the budget of 3 epochs is spent" in again.stdout
+    more = before.epochs + 5
+    assert here("resume", "curve", "--storage", str(tmp_path), "--set", f"budget.epochs={more}").exit_code == 0
+    after = Results(tmp_path / "curve").sweep
+    assert after.epochs >= more
+    assert len(after.trials) > len(before.trials)
 
 
 def test_a_sweep_some_of_whose_trials_failed_is_done_and_exits_with_0(tmp_path: Path) -> None:

@@ -148,6 +148,18 @@ def test_a_budget_of_epochs_counts_those_of_all_trials(play: Play) -> None:
     assert len(sweep.driver.tick()) == 2
 
 
+def test_a_trial_that_comes_to_max_t_as_the_budget_is_spent_is_completed(play: Play) -> None:
+    sweep = play(budget={"epochs": 9})
+    sweep.start()
+    sweep.heartbeat(0, 85, epoch=8)
+    sweep.start()
+    sweep.heartbeat(1, 10, epoch=1)
+    assert len(sweep.driver.tick()) == 2
+    sweep.report(0, 9, 0.9)
+    sweep.end(0, 9, status="stopped", reason="the budget of 9 epochs is spent")
+    assert (sweep[0].status, sweep[0].reason) == ("completed", "reached max_t at epoch 9")
+
+
 def test_an_interrupt_pauses_the_trials_and_the_sweep_resumes_with_them(play: Play) -> None:
     sweep = play(num_samples=2)
     sweep.report(sweep.start().trial, 1, 0.9)

@@ -259,6 +259,8 @@ class Scheduler:
         ({"search": 3}, "search: must be a name, such as tpe, or its options, {algorithm: tpe, seed: 1} (got 3)"),
         ({"space": [1]}, "space: must map parameters to domains or constants (got [1])"),
         ({"resources_per_trial": "cpu"}, "resources_per_trial: must be {cpu: 1, gpu: 1} (got 'cpu')"),
+        ({"resources_per_trial": {"cpus": 1}}, "did you mean 'cpu'? (got 'cpus')"),
+        ({"resources_per_trial": [{"cpu": 1}, {"GPU": 1}]}, "did you mean 'gpu'? (got 'GPU')"),
         ({"budget": 7200}, "budget: must be {time: 2h, epochs: 500}, or a time such as 2h (got 7200)"),
         ({"budget": "soon"}, "budget.time: must be seconds, or a duration like '90s', '15m', '1h30m'"),
         ({"checkpoint_config": 3}, "must be {num_to_keep: 10} (got 3)"),

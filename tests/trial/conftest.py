@@ -86,6 +86,7 @@ def finish(process: TrialProcess, folder: Path, answer: Answer | None = None) ->
             request = answer(messages[-1])
             if request is not None:
                 process.request_stop(request)
+    process.close()
     output = folder / file_of(messages[-1].trial)
     return Outcome(messages, output.read_text() if output.exists() else "", process.pid, process.notes)
 

@@ -209,7 +209,8 @@ def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
     comparison = Comparison(compared)
     console = Console(highlight=False)
     for table in comparison.tables():
-        console.print(table, "")
+        width = max(console.width, console.measure(table).minimum)
+        console.print(table, "", width=width, crop=False)
     output = output or Path("-".join([*(Path(sweep).name for sweep in sweeps), "comparison.html"]))
     _write(output, comparison.page)
 

@@ -317,6 +317,10 @@ class Driver:
         attempt = self._attempts.remove(message.trial)
         if message.failure is not None and message.failure.kind == "storage":
             self._early_end.fail(StorageError(self._recorder.sweep_folder, message.failure.error))
+        decided = self._stops.get(message.trial)
+        if decided is not None and decided.status == "completed" and message.status == "stopped":
+            # It was asked to stop for the sweep's sake as well, which came first.
+            message = dataclasses.replace(message, status="completed", reason=decided.reason)
         message = settled(message, self.state.trials[message.trial], self._spec)
         self._recorder.reported(message)
         self._recorder.noted(*message.notes)

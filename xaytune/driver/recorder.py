@@ -250,6 +250,7 @@ class Recorder:
             config=decision.config,
             path=path,
             global_step=step_of(path),
+            reason=decision.reason,
         )
 
     def stop_requested(self, number: int, request: StopRequest) -> None:

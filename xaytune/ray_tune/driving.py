@@ -68,11 +68,12 @@ def drive(
         StorageError: The sweep's folder cannot be written any more.
     """
     session.wait()
-    resources.check_feasible(spec)
-    check_shared(sweep_folder)
-    trackers.begin(spec.trackers, sweep_folder.local.name)
-    with Mirror(sweep_folder) as mirror:
-        driver = _run(spec, method, sweep_folder, task, session, listener, known)
+    with _Interrupts() as interrupts:  # from now on: Ray has just set handlers of its own
+        resources.check_feasible(spec)
+        check_shared(sweep_folder)
+        trackers.begin(spec.trackers, sweep_folder.local.name)
+        with Mirror(sweep_folder) as mirror:
+            driver = _run(spec, method, sweep_folder, task, session, listener, known, interrupts)
     if driver.refused:
         sweep_folder.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
@@ -90,6 +91,7 @@ def _run(
     session: RaySession,
     listener: Listener | None,
     known: KnownEvents | None,
+    interrupts: _Interrupts,
 ) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
     capacity, clock = resources.Capacity(spec), SystemClock()
@@ -108,10 +110,7 @@ def _run(
         driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
         task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         try:
-            with (
-                TuneRun(task, resources.placement(spec), capacity.trials, width, _at_once(spec)) as tune_run,
-                _Interrupts() as interrupts,
-            ):
+            with TuneRun(task, resources.placement(spec), capacity.trials, width, _at_once(spec)) as tune_run:
                 tune_run.run(driver, session.check, lambda: interrupts.asked)
             state, reason = driver.outcome()
         except KeyboardInterrupt:

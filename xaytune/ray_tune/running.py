@@ -95,7 +95,9 @@ def resume_sweep(
     known = KnownEvents(sweep_folder.local / FILE_NAME)
     sweep = SweepState(str(sweep_folder), known.all())
     spec = resumed_spec(sweep, overrides or {})
-    if sweep.done and spec.num_trials == sweep.num_trials:
+    if sweep.done and not _asks_for_more(spec, SweepSpec.parse(sweep.spec)):
+        if listener is not None:
+            listener(sweep, known.all()[-1])
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
     check_shippable(spec.functions, cloudpickle.dumps)
@@ -104,6 +106,12 @@ def resume_sweep(
     except OSError as error:
         raise StorageError(sweep_folder, error) from error
     return _drive(spec, method_for(spec), sweep_folder, session, listener, known, sweep.folder)
+
+
+def _asks_for_more(spec: SweepSpec, before: SweepSpec) -> bool:
+    """Whether there is something to train for a spec, where nothing is left of what it was before."""
+    unlimited = spec.num_trials is None
+    return spec.num_trials != before.num_trials or (unlimited and spec.budget != before.budget)
 
 
 def _with_own_functions(spec: SweepSpec) -> SweepSpec:

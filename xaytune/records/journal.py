@@ -31,7 +31,7 @@ event            fields
 ``reopen``       the trial is restarted, though it failed: no trial had trained a step
 ``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,
-                 ``path``, ``global_step``
+                 ``path``, ``global_step``, ``reason``
 ``note``         something about the recipe that its author should know: ``text``
 ``max_t``        how many epochs or steps trials train, as the first one said: ``max_t``
 ``fall_back``    the search method was asked to decide by cheaper means: ``reason``

@@ -10,6 +10,7 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.sweep import values
+from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import Space
 from xaytune.sweep.spec import SweepSpec
 
@@ -32,7 +33,7 @@ def warm_started(spec: SweepSpec, storage: str) -> SweepSpec:
     """
     if not spec.warm_start:
         return spec
-    earlier = best_of_earlier(spec.warm_start, storage, spec.space)
+    earlier = best_of_earlier(spec.warm_start, storage, spec.space, Objective(spec.metric, spec.mode))
     if not earlier:
         message = f"no trial of {', '.join(spec.warm_start)} has a value, and a configuration of this space"
         raise SpecError([Problem(("warm_start",), message)])
@@ -41,18 +42,28 @@ def warm_started(spec: SweepSpec, storage: str) -> SweepSpec:
     return spec.model_copy(update={"points_to_evaluate": [*given, *earlier[:room]]})
 
 
-def best_of_earlier(sweeps: Iterable[str], storage: str, space: Space) -> list[dict[str, Any]]:
+def best_of_earlier(
+    sweeps: Iterable[str], storage: str, space: Space, objective: Objective
+) -> list[dict[str, Any]]:
     """Returns the best configurations of earlier sweeps: of each sweep its best, then of each its second best.
 
     Args:
         sweeps: Names in the storage, folders or URIs.
         storage: Where names are looked for.
         space: The space that they must be of. A configuration that is not is left out.
+        objective: What they are tried for. That of an earlier sweep may be another metric.
 
     Raises:
         JournalError: There is no such sweep.
+        SpecError: What is best in one of them is worst here.
     """
-    ranked = [_ranked(Results(find_sweep(sweep, storage)), space) for sweep in sweeps]
+    earlier = {sweep: Results(find_sweep(sweep, storage)) for sweep in sweeps}
+    for sweep, results in earlier.items():
+        theirs = results.sweep.objective
+        if theirs.metric == objective.metric and theirs.mode != objective.mode:
+            message = f"the best of {sweep} are the worst here: its mode is {theirs.mode} (got {objective.mode})"
+            raise SpecError([Problem(("warm_start",), message)])
+    ranked = [_ranked(results, space) for results in earlier.values()]
     found: dict[str, dict[str, Any]] = {}
     for config in filter(None, itertools.chain.from_iterable(itertools.zip_longest(*ranked))):
         found.setdefault(values.key(config), config)

@@ -84,8 +84,10 @@ class Comparison:
     def _table(self, heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
         table = Table(box=None, padding=(0, 2), header_style="bold")
         table.add_column(heading, no_wrap=True)
-        for name in self._names:
-            table.add_column(name, justify="right", overflow="fold")
+        for at, name in enumerate(self._names):
+            # A number that is broken in two is another number.
+            widest = max(len(texts[at]) for _, texts in rows)
+            table.add_column(name, justify="right", overflow="fold", min_width=widest)
         for name, texts in rows:
             table.add_row(name, *texts)
         return table

@@ -181,7 +181,8 @@ class _Teller:
 
     def _exploit(self, event: Event) -> str:
         config = self._terms.configuration(values.read(event["config"]))
-        return f"resumes from {_name(event)} of trial {event['source']}, with {config}"
+        reason = f"{event['reason']}; it " if event.get("reason") else ""
+        return f"{reason}resumes from {_name(event)} of trial {event['source']}, with {config}"
 
     def _end(self, event: Event) -> str:
         best, worth = event["best"], ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -97,7 +98,14 @@ def _check_reference(value: Any) -> Any:
     raise ValueError(f"must be 'module:function', or a function (got {value!r}){hint}")
 
 
-_Bundle = dict[str, Annotated[float, Field(ge=0)]]
+def _check_resource(name: str) -> str:
+    meant = name.lower().removeprefix("num_").removesuffix("s")
+    if meant in ("cpu", "gpu") and name != meant:
+        raise ValueError(f"did you mean {meant!r}? (got {name!r})")
+    return name
+
+
+_Bundle = dict[Annotated[str, AfterValidator(_check_resource)], Annotated[float, Field(ge=0)]]
 Resources = Annotated[
     Annotated[_Bundle, Tag("bundle")] | Annotated[list[_Bundle], Field(min_length=1), Tag("bundles")],
     Discriminator(lambda value: "bundles" if isinstance(value, list) else "bundle"),

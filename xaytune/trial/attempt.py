@@ -85,19 +85,23 @@ class TrialProcess:
             self._last, self._heard = message, time.monotonic()
         self._waiting = isinstance(message, DecisionDue)
         if isinstance(message, (Ended, Refused)):
-            self._finish()
+            self._await_exiting()
         return message
 
     def close(self) -> None:
-        """Ends the process, if it runs: one that waits is paused, another is killed."""
+        """Ends the process, if it runs: one that waits is paused, another is killed. It is gone after this."""
         if self._running and self._waiting:
             self.request_stop(StopRequest("paused", "paused"))
             deadline = time.monotonic() + _EXIT_S
             while self._running and time.monotonic() < deadline:
                 self.next_message(max(0.0, deadline - time.monotonic()))
         if self._running:
+            self._running = False
             self._template.kill_trial()
-            self._finish()
+        if not self._has_exited(_EXIT_S):
+            self._template.kill_trial()
+            self._has_exited(_EXIT_S)
+        self._channel.close()
 
     def _await_message(self, timeout: float) -> Message | None:
         deadline = time.monotonic() + timeout
@@ -124,13 +128,15 @@ class TrialProcess:
     def _has_exited(self, timeout: float = 0.0) -> bool:
         return self._template.exit_of_trial(self.pid, timeout) is not None
 
-    def _finish(self) -> None:
-        """Waits for the process to exit, and kills it if it does not."""
-        if not self._has_exited(_EXIT_S):
-            self._template.kill_trial()
-            self._has_exited(_EXIT_S)
+    def _await_exiting(self) -> None:
+        """Waits until a process whose trial has ended has only to be gone; kills it if that takes too long."""
         self._running = False
-        self._channel.close()
+        try:
+            exiting = self._channel.get(_EXIT_S) is not None
+        except EOFError:
+            exiting = True
+        if not exiting:
+            self._template.kill_trial()
 
     def _lost(self) -> Ended:
         """Words the end of a process that has not reported it."""

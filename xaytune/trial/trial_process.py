@@ -22,10 +22,12 @@ from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refu
 from xaytune.trial.output import file_of, flush_output, redirect_output
 from xaytune.trial.starting import StartWatch
 
-__all__ = ["TRAIN_ON", "ActorLink", "ChannelLink", "be_trial", "name_program"]
+__all__ = ["EXITING", "TRAIN_ON", "ActorLink", "ChannelLink", "be_trial", "name_program"]
 
 # What an actor answers where a trial waits.
 TRAIN_ON = "train on"
+# What a process says when it has only to be gone: the kernel takes some milliseconds for that.
+EXITING = "exiting"
 
 
 class ChannelLink:
@@ -131,6 +133,8 @@ def be_trial(
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     flush_output(output)
+    with contextlib.suppress(OSError):
+        channel.put(EXITING)
     os._exit(0)
 
 

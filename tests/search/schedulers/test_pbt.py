@@ -36,7 +36,7 @@ def test_trials_are_compared_at_the_same_age_however_few_train_at_once(slots: in
     """Two of eight are due at each of nine intervals, where all come to it in turn."""
     exploits = population(slots).decisions(Exploit)
     assert 9 <= len(exploits) <= 27
-    assert all("is among the worst: it continues from trial" in exploit.reason for exploit in exploits)
+    assert all("is among the worst, and" in exploit.reason for exploit in exploits)
 
 
 def test_no_trial_is_paused_where_all_have_a_place() -> None:

@@ -34,6 +34,7 @@ class _Member:
     taken_over: int = 0  # the age at which it took over another
     kept_time: int = -1  # of the checkpoint that others may take over
     kept_config: Mapping[str, Any] = field(default_factory=dict)
+    kept_score: float | None = None
 
 
 class PbtScheduler(Scheduler):
@@ -211,7 +212,7 @@ class PbtScheduler(Scheduler):
         if better >= math.ceil(self._size * self.options.quantile_fraction):
             return []
         member = self._members[trial]
-        member.kept_time, member.kept_config = member.time, member.config
+        member.kept_time, member.kept_config, member.kept_score = member.time, member.config, member.score
         return [KeepCheckpoint(trial)]
 
     @property
@@ -225,9 +226,12 @@ class PbtScheduler(Scheduler):
         donor = rng.choice(donors)
         config = self.explore(trial, donor, self._members[donor].kept_config, rng)
         assert member.score is not None
-        place = f"{self.axis.at(member.time)}: {self.objective.score(member.score):.4g}"
+        kept = self._members[donor].kept_score
+        assert kept is not None
+        mine, theirs = (f"{self.objective.score(score):.4g}" for score in (member.score, kept))
+        place = self.axis.at(member.time)
         self._take_over(trial, donor, config)
-        reason = f"{place} is among the worst: it continues from trial {donor}"
+        reason = f"{place}: {mine} is among the worst, and {theirs} of trial {donor} among the best"
         return Exploit(trial=trial, reason=reason, donor=donor, config=config)
 
     def config_of(self, trial: int) -> Mapping[str, Any]:
