@@ -231,6 +231,22 @@ def test_a_new_learning_rate_takes_the_place_of_the_saved_one(tmp_path: Path) ->
     assert train(0.3, 4) == 0.3
 
 
+def test_a_group_of_parameters_that_was_added_on_the_way_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    def train(epochs: int) -> None:
+        run = JudgedRun(tmp_path)
+        first, second = nn.Linear(2, 1), nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(first.parameters(), 0.1)
+        run.keep(first=first, second=second, optimizer=optimizer)
+        for epoch in run.epochs(epochs):
+            if epoch == 1:
+                optimizer.add_param_group({"params": list(second.parameters())})
+        run.finish()
+
+    train(2)
+    with pytest.raises(ValueError, match="make the optimizer with all of them"):
+        train(4)
+
+
 def test_a_metric_that_is_logged_carries_no_graph(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     weight = torch.ones(1, requires_grad=True)

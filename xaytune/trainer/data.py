@@ -46,10 +46,10 @@ def _pass_over(loader: Any, batches: Any, count: int) -> None:
             batches._next_index()
         return
     if not isinstance(loader, (list, tuple, range)):
-        why = (
-            "random numbers of its workers depend on it" if getattr(loader, "num_workers", 0) else "it cannot skip"
-        )
-        logger.warning("train_loader loads %d batches that were trained already, to resume: %s", count, why)
+        why = "it cannot skip; one that shuffles anew on its way, without an end, continues in another order"
+        if getattr(loader, "num_workers", 0):
+            why = "random numbers of its workers depend on it"
+        logger.warning("the loader loads %d batches that were trained already, to resume: %s", count, why)
     for _ in itertools.islice(batches, count):
         pass
 

@@ -80,6 +80,7 @@ def state_of(thing: Any) -> dict[str, Any]:
 def restore(thing: Any, saved: Mapping[str, Any]) -> None:
     """Puts a thing back into a state that :func:`state_of` returned."""
     if "state" in saved:
+        _check_groups(thing, saved["state"])
         thing.load_state_dict(saved["state"])
         return
     with tempfile.TemporaryDirectory(prefix="xaytune-kept-") as scratch:
@@ -88,6 +89,19 @@ def restore(thing: Any, saved: Mapping[str, Any]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.numpy().tobytes())
         thing.load(Path(scratch))
+
+
+def _check_groups(thing: Any, state: Any) -> None:
+    """Raises where an optimizer lacks groups of parameters that it had."""
+    if not isinstance(thing, torch.optim.Optimizer) or "param_groups" not in state:
+        return
+    saved, now = len(state["param_groups"]), len(thing.param_groups)
+    if saved != now:
+        raise ValueError(
+            f"the optimizer had {saved} groups of parameters when it was saved (it has {now} now): where a run "
+            "adds a group on its way, make the optimizer with all of them, and let their parameters require gradients "
+            "from then on"
+        )
 
 
 def _check(name: Any, thing: Any) -> None:
