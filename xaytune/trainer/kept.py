@@ -99,8 +99,8 @@ def _check_groups(thing: Any, state: Any) -> None:
     if saved != now:
         raise ValueError(
             f"the optimizer had {saved} groups of parameters when it was saved (it has {now} now): where a run "
-            "adds a group on its way, make the optimizer with all of them, and let their parameters require gradients "
-            "from then on"
+            "adds a group on its way, make the optimizer with all of them, and let their parameters require "
+            "gradients from then on"
         )
 
 
