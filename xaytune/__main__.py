@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Runs the command line, which may be interrupted at any time: by Ctrl-C, or SIGTERM."""
+    """Runs the command line, which may be interrupted at any time, by SIGTERM too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from xaytune.cli.main import main as command_line

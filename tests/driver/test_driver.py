@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.driver.harness import Played
+from tests.driver.harness import ASHA, Played
 from xaytune.driver.commands import Kill, Release, RequestStop
 from xaytune.errors import Problem, SpecError
+from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.state import Best
 from xaytune.trial.messages import Failure, Length, Refused, Start, StopRequest
 
@@ -158,6 +159,16 @@ def test_a_trial_that_comes_to_max_t_as_the_budget_is_spent_is_completed(play: P
     sweep.report(0, 9, 0.9)
     sweep.end(0, 9, status="stopped", reason="the budget of 9 epochs is spent")
     assert (sweep[0].status, sweep[0].reason) == ("completed", "reached max_t at epoch 9")
+
+
+def test_that_trials_end_before_they_could_be_judged_is_said_once(play: Play) -> None:
+    sweep = play(scheduler={**ASHA, "grace_period": 3})
+    for _ in range(2):
+        sweep.end(sweep.start().trial, 2)
+    sweep.end(sweep.start().trial, 2, reason="a callback stopped it at step 20")
+    events = read_events(sweep.recorder.sweep_folder.local / FILE_NAME)
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert notes == ["trials end before the scheduler's first decision, at epoch 3: it stops none of these"]
 
 
 def test_an_interrupt_pauses_the_trials_and_the_sweep_resumes_with_them(play: Play) -> None:

@@ -43,7 +43,7 @@ def test_what_is_prepared_trains_with_the_rates_of_its_own_configuration(tmp_pat
         optimizer = torch.optim.SGD(model.parameters(), rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=9)
         model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-        run.keep(accelerator=accelerator)
+        run.keep(accelerator=accelerator, optimizer=optimizer)
         found = []
         for _ in run.epochs(epochs):
             accelerator.backward(model(torch.ones(1, 2)).mean())

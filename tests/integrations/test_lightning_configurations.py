@@ -10,10 +10,15 @@ import pytest
 
 pytest.importorskip("lightning")
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import BackboneFinetuning
 from torch.optim import SGD, lr_scheduler
+from torch.utils.data import DataLoader
 
 from tests.integrations.lightning_recipes import Classifier, fit
+from tests.models import FEATURES, dataset, loader
+from xaytune.integrations.lightning import XaytuneCallback
 from xaytune.testing.training import JudgedRun
 
 pytestmark = pytest.mark.slow
@@ -69,3 +74,35 @@ def test_it_trains_with_the_hyperparameters_of_its_own_configuration(
     assert len(resumed) == 24 - killed_after
     for mine, other in zip(resumed, expected[killed_after:], strict=True):
         assert mine == pytest.approx(other)
+
+
+class Backbone(Classifier):
+    """A backbone that Lightning's callback unfreezes, in a group of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Linear(FEATURES, FEATURES)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return super().training_step([self.backbone(batch[0]), batch[1]], batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        return SGD([p for p in self.parameters() if p.requires_grad], 0.1)
+
+
+def test_a_backbone_that_is_unfrozen_on_the_way_is_resumed(tmp_path: Path) -> None:
+    def train(epochs: int) -> int:
+        run = JudgedRun(tmp_path)
+        unfreezes = BackboneFinetuning(unfreeze_backbone_at_epoch=1, verbose=False)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_model_summary=False,
+            max_epochs=epochs,
+            callbacks=[unfreezes, XaytuneCallback(run, save_every_s=0.0)],
+        )
+        trainer.fit(Backbone(), loader(), DataLoader(dataset(), 16), ckpt_path=run.latest_checkpoint)
+        return trainer.global_step
+
+    train(3)
+    assert train(4) == 24

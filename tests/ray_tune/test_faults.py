@@ -28,7 +28,7 @@ from tests.ray_tune.sweeps import (
     start,
     wait_for,
 )
-from xaytune.ray_tune.driving import _Interrupts
+from xaytune.interrupts import Interrupts
 from xaytune.ray_tune.sweep import resume
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
@@ -100,13 +100,13 @@ def test_a_sweep_that_was_interrupted_goes_on_as_if_it_had_not_been(undisturbed:
 
 
 def test_a_terminal_that_is_lost_pauses_the_sweep_however_often_that_is_told_unless_it_is_ignored() -> None:
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGHUP)
         assert interrupts.asked
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:
-        with _Interrupts() as interrupts:
+        with Interrupts() as interrupts:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not interrupts.asked
     finally:

@@ -79,3 +79,66 @@ def test_a_loop_of_ones_own_goes_on_with_the_schedule_of_its_own_configuration(
     else:
         for mine, other in zip(resumed, expected[5:], strict=True):
             assert mine == pytest.approx(other)
+
+
+def test_a_rate_that_began_at_nothing_is_followed_by_another(tmp_path: Path) -> None:
+    def warm_up(optimizer: Optimizer, steps: float) -> Any:
+        return lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / steps) if steps else 1.0)
+
+    how = warm_up, OPTIMIZERS["one group"]
+    rates(tmp_path / "one", how, 5, option=8, rate=0.1)
+    resumed = rates(tmp_path / "one", how, 9, option=0, rate=0.1)
+    assert resumed == [[pytest.approx(0.1)]] * 4
+
+
+class Agent(nn.Module):
+    """A model that has its own optimizer, as agents of reinforcement learning do."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.policy, self.log_std = nn.Linear(4, 1), nn.Parameter(torch.zeros(1))
+        self.optimizer = SGD(self.parameters(), rate)
+
+
+def test_a_model_with_an_optimizer_is_no_schedule(tmp_path: Path) -> None:
+    def train(rate: float, epochs: int) -> Agent:
+        run = JudgedRun(tmp_path)
+        agent = Agent(rate)
+        run.keep(agent=agent, optimizer=agent.optimizer)
+        for _ in run.epochs(epochs):
+            (agent.policy(torch.ones(2, 4)).mean() + agent.log_std.sum()).backward()
+            agent.optimizer.step()
+        run.finish()
+        return agent
+
+    before = train(0.1, 2)
+    after = train(0.2, 2)
+    assert torch.equal(before.policy.weight, after.policy.weight)
+    assert train(0.2, 4).optimizer.param_groups[0]["lr"] == 0.2
+
+
+def test_a_schedule_that_is_kept_between_two_loops_goes_on_as_it_was(tmp_path: Path) -> None:
+    def train(folder: str, killed: bool) -> list[float]:
+        run = JudgedRun(tmp_path / folder)
+        optimizer = SGD(nn.Linear(4, 1).parameters(), 0.1)
+        first = lr_scheduler.ExponentialLR(optimizer, 0.5)
+        run.keep(optimizer=optimizer, first=first)
+        for _ in run.epochs(3):
+            optimizer.step()
+            first.step()
+        second = lr_scheduler.ExponentialLR(optimizer, 0.9)
+        run.keep(second=second)
+        found = []
+        for epoch in run.epochs(6):
+            found.append(float(optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            second.step()
+            if killed and epoch == 3:
+                return found
+        run.finish()
+        return found
+
+    straight = train("straight", killed=False)
+    train("run", killed=True)
+    resumed = train("run", killed=False)
+    assert resumed == pytest.approx(straight[-len(resumed) :])

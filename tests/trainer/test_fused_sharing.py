@@ -26,7 +26,7 @@ from tests.trainer.odd_programs import (
     trainer_of,
 )
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.fused.held import SharedError
+from xaytune.trainer.fused.held import Held, SharedError
 from xaytune.trainer.loop import Trainer
 
 DRAWS = random.Random(0)
@@ -141,3 +141,17 @@ def test_what_a_run_that_has_ended_has_unfrozen_is_not_given_to_the_next() -> No
     first.fit()
     with pytest.raises(SharedError):
         fit_fused([second, shares_a_frozen_backbone(2, once)])
+
+
+def test_what_a_run_has_trained_is_not_given_to_one_that_freezes_it() -> None:
+    once: Once = {"backbone": frozen().requires_grad_(True)}
+    first = shares_a_frozen_backbone(0, once)
+    once["backbone"].requires_grad_(False)
+    second = shares_a_frozen_backbone(1, once)
+    once["backbone"].requires_grad_(True)
+    held = Held()
+    owners = object(), object()
+    held.take(first, owners[0])
+    once["backbone"].requires_grad_(False)
+    with pytest.raises(SharedError):
+        held.take(second, owners[1])

@@ -17,7 +17,7 @@ from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.endings import EarlyEnd, Ending, outcome_of
 from xaytune.driver.ends import last_words, settled
 from xaytune.driver.failures import ALONE, LOSSES, RestartPolicy
-from xaytune.driver.lengths import take_length
+from xaytune.driver.lengths import never_judged, take_length
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
 from xaytune.driver.starts import SlowStarts
@@ -325,8 +325,8 @@ class Driver:
         self._recorder.reported(message)
         self._recorder.noted(*message.notes)
         self._recorder.ended(message)
-        if (hint := self._slow_starts.add(message)) is not None:
-            self._recorder.noted(hint)
+        hints = self._slow_starts.add(message), never_judged(message, self._method.points)
+        self._recorder.noted(*filter(None, hints))
         if message.status == "paused":
             return []
         self._stops.pop(attempt.assignment.trial, None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from xaytune.driver.recorder import Recorder
 from xaytune.errors import Problem, SpecError
 from xaytune.search.method import SearchMethod
-from xaytune.trial.messages import Length
+from xaytune.sweep.time_axis import DecisionPoints
+from xaytune.trial.messages import Ended, Length
 
-__all__ = ["take_length"]
+__all__ = ["never_judged", "take_length"]
 
 
 def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> SpecError | None:
@@ -37,3 +40,12 @@ def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> Sp
         )
         return SpecError([Problem(("scheduler", "max_t"), why)])
     return None
+
+
+def never_judged(message: Ended, points: DecisionPoints) -> str | None:
+    """Words that a trial has trained to its end before it could be judged at all; None where it has not."""
+    first, axis = points.after(0), points.axis
+    time = axis.of(epoch=message.epoch, global_step=message.global_step)
+    if message.status != "completed" or message.reason is not None or not 0 < time < first < math.inf:
+        return None
+    return f"trials end before the scheduler's first decision, at {axis.at(int(first))}: it stops none of these"

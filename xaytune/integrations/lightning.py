@@ -89,7 +89,7 @@ class XaytuneCallback(Checkpoint):
             self._resumed = state_dict
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the random states that the first epoch's batches are drawn from, and what the optimizers are."""
+        """Takes the random states of the first epoch's beginning, and what the optimizers were made with."""
         self._epoch_random = random_state.capture()
         self._begun = Begun()
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
@@ -102,7 +102,7 @@ class XaytuneCallback(Checkpoint):
         resumed = self._resumed
         if resumed is None or self._state.should_stop:
             return
-        self._begun.follow(resumed["begun"])
+        self._begun.follow(resumed.get("begun", {}))
         if resumed["where"] in ("last_batch", "epoch_end"):
             self._reduce_rates(trainer, pl_module, resumed["epoch"])
         if resumed["where"] == "last_batch":

@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from xaytune.trainer import hyperparameters, native, random_state
-from xaytune.trainer.begun import Begun, as_made, has_other_functions
+from xaytune.trainer.begun import Begun, has_other_functions, unwrapped
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.context import RunContext
@@ -91,6 +91,11 @@ class XaytuneCallback(TrainerCallback):
         """
         if args.save_only_model:
             raise ValueError("a trial cannot resume from what save_only_model=True saves: leave it out")
+        if args.save_strategy == SaveStrategy.BEST and getattr(self._trial, "pausing", False):
+            raise ValueError(
+                'save_strategy="best" saves at no other time, and this scheduler may pause a trial wherever it is '
+                'judged: write save_strategy="epoch", or "no"'
+            )
         if self._trial.checkpoint_dir is not None:
             self._trial.attach(self._take_saved)
         run, loader = self._state, kwargs["train_dataloader"]
@@ -175,18 +180,20 @@ class XaytuneCallback(TrainerCallback):
             return
         measured = _metrics(metrics or {})
         self._state.metrics.update(measured)
+        # Each data set has a prefix, and its time: other metrics may be there now and then only.
+        names = frozenset(name for name in measured if name.endswith("_runtime"))
         if not self._evaluates:  # a callback of the user's has asked for it
             self._evaluating = False
-            if self._measured is not None:  # or not, and the one before was the user's
-                self._measured = frozenset(measured)
+            if self._measured is not None:  # unless that one was taken for the Trainer's, and this is it
+                self._measured = names
             self._fire("eval_end", control)
             return
         if control.should_training_stop:  # as another callback has decided, by these metrics
             self._want_saved(control, asked=True)
-        self._measured = frozenset(measured)
+        self._measured = names
         saves = self._trial.checkpoint_dir is not None and args.save_strategy != SaveStrategy.BEST
         if saves and self._measured_last is None and not control.should_save:
-            self._want_saved(control, asked=False, always=True)  # that is after the last data set
+            self._want_saved(control, asked=False, always=True)  # the Trainer saves after the last data set
         if not (saves and control.should_save) and self._measured_last in (None, self._measured):
             self._end_evaluation(state)
             self._settle(control)
@@ -265,20 +272,21 @@ class XaytuneCallback(TrainerCallback):
         if latest is None or not (latest / _STATE).is_file():
             return
         saved = torch.load(latest / _STATE, weights_only=True)
-        optimizer, scheduler, run = kwargs["optimizer"], as_made(kwargs["lr_scheduler"]), self._state
+        optimizer, scheduler, run = kwargs["optimizer"], unwrapped(kwargs["lr_scheduler"]), self._state
         self._begun.follow(saved["begun"])
         rates = self._begun.rates("optimizer")
         if rates is None:
             _follow_arguments(optimizer, self._arguments, saved["arguments"])
-            rates = [group["initial_lr"] for group in optimizer.param_groups]
+            rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
         if isinstance(scheduler, LambdaLR) and "lr_scheduler" not in self._begun:
             _follow_functions(scheduler, rates)
-        if not self._streams:
-            self._resumed = {"epoch_random": saved["epoch_random"]} if run.step > 0 else None
+        loader = kwargs["train_dataloader"]
+        if not self._streams or not hasattr(loader, "base_dataloader"):
+            self._resumed = {"epoch_random": saved["epoch_random" if run.step > 0 else "random"]}
             return
         self._resumed = saved
         run.epoch, run.step = saved["epoch"], saved["step"]
-        loader, trained = kwargs["train_dataloader"], run.step * args.gradient_accumulation_steps
+        trained = run.step * args.gradient_accumulation_steps
         if next(itertools.islice(loader.base_dataloader, trained, None), None) is None:  # it was the last one
             del saved["random"]
         else:

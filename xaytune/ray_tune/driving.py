@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import sys
-import threading
-from typing import Any
 
 import ray
 
@@ -15,6 +12,7 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
 from xaytune.driver.resuming import resume
 from xaytune.errors import StorageError
+from xaytune.interrupts import Interrupts
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import TuneRun
 from xaytune.ray_tune.session import RaySession
@@ -68,7 +66,7 @@ def drive(
         StorageError: The sweep's folder cannot be written any more.
     """
     session.wait()
-    with _Interrupts() as interrupts:  # from now on: Ray has just set handlers of its own
+    with Interrupts() as interrupts:  # from now on: Ray has just set handlers of its own
         resources.check_feasible(spec)
         check_shared(sweep_folder)
         trackers.begin(spec.trackers, sweep_folder.local.name)
@@ -91,7 +89,7 @@ def _run(
     session: RaySession,
     listener: Listener | None,
     known: KnownEvents | None,
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
 ) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
     capacity, clock = resources.Capacity(spec), SystemClock()
@@ -130,38 +128,3 @@ def _at_once(spec: SweepSpec) -> int:
     """Returns how many trials may be trained at once, at most."""
     learns = spec.search.algorithm not in ("random", "grid", "qmc") or spec.scheduler.algorithm == "curves"
     return min(spec.max_concurrent_trials or sys.maxsize, _AHEAD if learns and spec.fuses else sys.maxsize)
-
-
-_PAUSING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Interrupts:
-    """Takes Ctrl-C, SIGTERM and SIGHUP (the terminal is gone) as the wish to pause the sweep. A context.
-
-    The second time they interrupt it. Where SIGHUP is ignored, as under ``nohup``, it stays so; SIGINT, which
-    shells ignore for what runs in the background of a script, is taken all the same.
-
-    Attributes:
-        asked: Whether the sweep is to be paused.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            taken = [number for number in _PAUSING if not (ignored and number == signal.SIGHUP)]
-            self._before = {number: signal.signal(number, self._interrupt) for number in taken}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, signum: int, frame: object) -> None:
-        # A terminal that goes is told of more than once.
-        if self.asked and signum != signal.SIGHUP:
-            raise KeyboardInterrupt
-        self.asked = True

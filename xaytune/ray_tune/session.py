@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -20,6 +21,7 @@ import ray
 from ray.exceptions import AuthenticationError, RayError
 
 from xaytune.errors import SessionError
+from xaytune.interrupts import Interrupts
 from xaytune.ray_tune import compat
 from xaytune.ray_tune.compat import (
     GcsClient,
@@ -35,6 +37,7 @@ __all__ = ["RaySession"]
 
 _PORT = 6379
 _ANSWER_S = 5.0
+_LOOK_S = 0.1
 # What the processes of a Ray that is started here find in their environment, unless it is set there already.
 _SETTINGS = {
     # Its memory monitor kills the actors of trials; the kernel kills a trial, and the sweep tells that as it is.
@@ -61,10 +64,16 @@ class RaySession:
         self._node: _LocalNode | None = None  # if Ray was started here
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
+        self._interrupts = contextlib.ExitStack()
 
     def __enter__(self) -> RaySession:
-        """Begins to start Ray, in the background."""
+        """Begins to start Ray, in the background.
+
+        Until it is there, an interrupt waits for :meth:`wait`: while two threads import, what one raises at any
+        moment may leave the other without the lock of a module, for ever.
+        """
         if not ray.is_initialized():
+            self._interrupted = self._interrupts.enter_context(Interrupts())
             self._thread = threading.Thread(target=self._keep, name="ray-session")
             self._thread.start()
         return self
@@ -73,11 +82,16 @@ class RaySession:
         """Waits until Ray is there.
 
         Raises:
+            KeyboardInterrupt: It was interrupted meanwhile.
             SessionError: The cluster cannot be used.
             Exception: Whatever else kept it from starting.
         """
         if self._thread is not None:
-            self._ready.wait()
+            while not self._interrupted.asked and not self._ready.wait(_LOOK_S):
+                pass
+            self._interrupts.close()
+            if self._interrupted.asked:
+                raise KeyboardInterrupt
         if self._error is not None:
             raise self._error
 
@@ -101,6 +115,7 @@ class RaySession:
         if self._thread is not None:
             self._over.set()
             self._thread.join()
+        self._interrupts.close()
 
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""

@@ -98,7 +98,7 @@ def same(one: Any, other: Any) -> bool:
         return False
     if isinstance(one, (dict, list, tuple, set, frozenset)):
         return key(one) == key(other)
-    return bool(one == other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
+    return bool(one == other) or bool(one != one and other != other)
 
 
 def key(value: Any) -> str:

@@ -16,16 +16,18 @@ from xaytune.trainer import hyperparameters
 
 __all__ = [
     "Begun",
-    "as_made",
     "counts",
     "follow_from_its_beginning",
     "has_other_functions",
     "is_another",
     "put_options",
+    "unwrapped",
 ]
 
 logger = logging.getLogger(__name__)
 
+# What a scheduler's state says of where it is, which is no option of it.
+_COUNTS = {"last_epoch", "_step_count", "_last_lr"}
 # Hyperparameters of an optimizer, and the state of a scheduler of it, when the scheduler was made.
 MadeWith = tuple[list[dict[str, Any]], Mapping[str, Any]]
 
@@ -41,10 +43,12 @@ class Begun:
 
     def add(self, name: str, thing: Any) -> None:
         """Adds an optimizer or a scheduler, also one that Accelerate has prepared; others are passed over."""
-        thing = as_made(thing)
+        thing = unwrapped(thing)
+        if any(thing is known for known in (*self._optimizers.values(), *self._schedulers.values())):
+            return
         if isinstance(thing, torch.optim.Optimizer):
             self._optimizers[name] = thing
-        elif isinstance(getattr(thing, "optimizer", None), torch.optim.Optimizer) and hasattr(thing, "state_dict"):
+        elif isinstance(thing, LRScheduler):
             self._schedulers[name] = thing
             self._schedules[name] = copy.deepcopy(thing.state_dict())
         for known, optimizer in self._optimizers.items():  # a scheduler changes it when it is made
@@ -67,14 +71,17 @@ class Begun:
         """Puts what they were made with in the place of what was loaded, where the saved ones were made otherwise.
 
         Args:
-            saved: What :meth:`state_dict` returned when the saved run began.
+            saved: What :meth:`state_dict` returned of the saved run; empty where that is not known.
         """
-        for name in self._hyperparameters.keys() & saved["hyperparameters"].keys():
+        for name in self._hyperparameters.keys() & saved.get("hyperparameters", {}).keys():
             optimizer, fresh, then = (
                 self._optimizers[name],
                 self._hyperparameters[name],
                 saved["hyperparameters"][name],
             )
+            if not len(optimizer.param_groups) == len(fresh) == len(then):
+                logger.info("the optimizer has other groups of parameters than it began with: they stay as saved")
+                continue
             hyperparameters.follow(optimizer, fresh, then)
             # Else torch warns, falsely: a scheduler does not see the steps of the process before.
             optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -94,12 +101,13 @@ class Begun:
                 continue
             another = is_another((fresh, begun), (then, saved[name]))
             if len(names) == 1 and counts(scheduler) and (another or has_other_functions(scheduler)):
-                follow_from_its_beginning(scheduler, begun, fresh, _steps_of(scheduler.state_dict()))
+                steps = _steps_of(scheduler.state_dict()) - _steps_of(saved[name])
+                follow_from_its_beginning(scheduler, begun, fresh, steps)
             elif another:  # what rates are is not of its steps alone
                 put_options(scheduler, begun, saved[name])
 
 
-def as_made(thing: Any) -> Any:
+def unwrapped(thing: Any) -> Any:
     """Returns what Accelerate has wrapped; anything else as it is."""
     inner = getattr(thing, "optimizer" if isinstance(thing, torch.optim.Optimizer) else "scheduler", None)
     return inner if isinstance(inner, (torch.optim.Optimizer, LRScheduler)) else thing
@@ -112,6 +120,8 @@ def counts(scheduler: Any) -> bool:
 
 def is_another(mine: MadeWith, saved: MadeWith) -> bool:
     """Whether a scheduler was made otherwise than the one whose state was saved."""
+    if len(mine[0]) != len(saved[0]):
+        return True
     rates = any(
         one.get(name) != other.get(name)
         for one, other in zip(mine[0], saved[0], strict=True)
@@ -146,7 +156,10 @@ def follow_from_its_beginning(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, for steps beyond the last one it knows
         for _ in range(steps):
-            scheduler.step()
+            try:
+                scheduler.step()
+            except ValueError:  # OneCycleLR's, for steps beyond its last one
+                break
 
 
 def put_options(scheduler: Any, begun: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
@@ -157,7 +170,7 @@ def put_options(scheduler: Any, begun: Mapping[str, Any], saved: Mapping[str, An
         begun: Its state when it was made.
         saved: The same of the one whose state was loaded.
     """
-    for name in begun.keys() & saved.keys():
+    for name in (begun.keys() & saved.keys()) - _COUNTS:
         if name == "_schedulers":
             for part, mine, theirs in zip(scheduler._schedulers, begun[name], saved[name], strict=True):
                 put_options(part, mine, theirs)

@@ -41,7 +41,7 @@ def follow(optimizer: torch.optim.Optimizer, fresh: list[dict[str, Any]], begun:
         for name in now.keys() & then.keys():
             if now[name] == then[name]:
                 continue
-            scheduled = name in RATES and _value(group[name]) != then[name]
+            scheduled = name in RATES and then[name] and _value(group[name]) != then[name]
             put(group, name, _value(group[name]) * now[name] / then[name] if scheduled else now[name])
 
 

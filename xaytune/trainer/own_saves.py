@@ -34,7 +34,7 @@ class Saves:
         self._trial = trial
         self.cadence = Cadence(every_s, trial.discard)
         self._things: dict[str, Any] | None = None
-        self._begun = Begun()
+        self._begun, self._has_begun = Begun(), False
 
     def keep(self, things: Mapping[str, Any]) -> None:
         """Adds things whose state is saved and restored; one of the same name takes the place of another.
@@ -45,11 +45,13 @@ class Saves:
         kept = {name: _with_folders(thing) for name, thing in things.items()}
         Kept(kept)
         self._things = (self._things or {}) | kept
-        for name, thing in things.items():
-            self._begun.add(name, thing)
+        if not self._has_begun:
+            for name, thing in things.items():
+                self._begun.add(name, thing)
 
     def begin(self) -> None:
-        """Learns that the run begins: what it is to train is made now, also what an Accelerator has prepared."""
+        """Learns that the run begins: by now all optimizers exist, also those that Accelerate has prepared."""
+        self._has_begun = True
         for name, thing in (self._things or {}).items():
             if isinstance(thing, _Folders):
                 for at, part in enumerate(thing.prepared()):
@@ -88,7 +90,7 @@ class Saves:
                 "the loop begins"
             )
         Kept(self._things).load_state_dict(saved["kept"])
-        self._begun.follow(saved["begun"])
+        self._begun.follow(saved.get("begun", {}))
 
     def write(self, progress: Mapping[str, Any], global_step: int, *, asked: bool) -> Path:
         """Writes a checkpoint of what is kept, and of the run's progress.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,8 +13,6 @@ from xaytune.trainer import hyperparameters
 from xaytune.trainer.begun import counts, follow_from_its_beginning, has_other_functions, is_another, put_options
 
 __all__ = ["LRInterval", "LRScheduler", "Schedule"]
-
-logger = logging.getLogger(__name__)
 
 LRInterval = Literal["epoch", "step"]
 LRScheduler = torch.optim.lr_scheduler.LRScheduler | ReduceLROnPlateau

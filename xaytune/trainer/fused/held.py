@@ -51,6 +51,8 @@ class Held:
         held = _keys(tensors, others)
         owners = [self._tensors.get(tensor, owner) for tensor in tensors]
         owners += [self._reads.get(tensor, owner) for tensor in tensors]
+        frozen: list[Tensor] = [p for p in workings(run)[0].model.parameters() if not p.requires_grad]
+        owners += [self._tensors.get(tensor, owner) for tensor in frozen]
         owners += [self._others.get(id(other), (other, owner))[1] for other in others]
         if held & self._now.keys() or any(one is not owner for one in owners):
             raise SharedError(_SHARED)
@@ -58,7 +60,6 @@ class Held:
         for tensor in tensors:
             self._tensors[tensor] = owner
         self._others |= {id(other): (other, owner) for other in others}
-        frozen: list[Tensor] = [p for p in workings(run)[0].model.parameters() if not p.requires_grad]
         if frozen:
             self._frozen[run] = frozen
         for tensor in frozen:
