@@ -25,11 +25,14 @@ class TestSteps(TrainingContract):
 
 class TestAccumulated(TrainingContract):
     recipe = "tests.integrations.transformers_recipes:accumulated"
+    judged_by = ("epoch",)
+    kills = 1
 
 
 class TestBestAtEnd(TrainingContract):
     recipe = "tests.integrations.transformers_recipes:best_at_end"
     judged_by = ("epoch",)
+    kills = 1
 
 
 def test_trls_trainer_stops_and_resumes_as_transformers_own(tmp_path: Path) -> None:
