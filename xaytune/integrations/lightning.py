@@ -19,10 +19,10 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from torchmetrics import Metric
 
 from xaytune.trainer import checkpoint, random_state
-from xaytune.trainer.begun import Begun
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, Pause, TrainState, note_error
 from xaytune.trainer.context import RunContext
+from xaytune.trainer.made_with import MadeWith
 
 __all__ = ["XaytuneCallback"]
 
@@ -57,7 +57,7 @@ class XaytuneCallback(Checkpoint):
         self._settled = False  # whether the last checkpoint of a run that is over was written
         self._where: Where = "between_epochs"
         self._epoch_random: dict[str, Any] | None = None  # when the epoch began
-        self._begun = Begun()
+        self._made_with = MadeWith()
         self._resumed: dict[str, Any] | None = None  # until the run is where it was
         self._means: dict[str, Any] = {}  # of a part of an epoch that was trained before, by what was logged
         self._known: dict[str, Any] = {}  # what was logged, as it was when it was read last
@@ -91,10 +91,10 @@ class XaytuneCallback(Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the random states of the first epoch's beginning, and what the optimizers were made with."""
         self._epoch_random = random_state.capture()
-        self._begun = Begun()
+        self._made_with = MadeWith()
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         for at, thing in enumerate([*trainer.optimizers, *schedulers]):
-            self._begun.add(str(at), thing)
+            self._made_with.add(str(at), thing)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins the run, or goes on where it was."""
@@ -102,7 +102,7 @@ class XaytuneCallback(Checkpoint):
         resumed = self._resumed
         if resumed is None or self._state.should_stop:
             return
-        self._begun.follow(resumed.get("begun", {}))
+        self._made_with.follow(resumed.get("made_with", {}))
         if resumed["where"] in ("last_batch", "epoch_end"):
             self._reduce_rates(trainer, pl_module, resumed["epoch"])
         if resumed["where"] == "last_batch":
@@ -234,7 +234,7 @@ class XaytuneCallback(Checkpoint):
             "where": self._where,
             "random": random_state.capture(),
             "epoch_random": self._epoch_random,
-            "begun": self._begun.state_dict(),
+            "made_with": self._made_with.state_dict(),
             "means": {},
             "torchmetrics": {},
         }

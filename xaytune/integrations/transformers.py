@@ -22,10 +22,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from xaytune.trainer import hyperparameters, native, random_state
-from xaytune.trainer.begun import Begun, has_other_functions, unwrapped
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.context import RunContext
+from xaytune.trainer.made_with import MadeWith, has_other_functions, unwrapped
 
 __all__ = ["XaytuneCallback"]
 
@@ -55,18 +55,18 @@ class XaytuneCallback(TrainerCallback):
         self._cadence = Cadence(save_every_s, trial.discard)
         self._steps_per_epoch = 0
         self._streams = False  # whether an epoch ends where the data does, which nobody knows before
-        self._begun = Begun()
+        self._made_with = MadeWith()
         self._arguments: dict[str, float] = {}
         self._epoch_random: dict[str, Any] | None = None  # when the epoch began
         self._resumed: dict[str, Any] | None = None  # until its epoch is where it was
         # The Trainer logs, evaluates and saves after its hooks: events wait for what they are to hold.
         self._waiting: list[Event] = []
-        self._evaluating = False
-        self._evaluates = False  # whether the Trainer is about to evaluate
+        self._in_evaluation = False
+        self._trainer_evaluates = False  # whether the Trainer is about to evaluate
         self._evaluated_at = -1
-        # An evaluation may be of several data sets: what was measured of the latest, and of the last of all.
-        self._measured: frozenset[str] | None = None
-        self._measured_last: frozenset[str] | None = None
+        # An evaluation may be of several data sets, which are told by the names of their metrics.
+        self._latest_data_set: frozenset[str] | None = None
+        self._last_data_set: frozenset[str] | None = None
         self._wanted: bool | None = None  # whether the next checkpoint was asked for, or is only due
         self._users = False  # whether the next checkpoint is the user's too
         self._saved: Path | None = None  # of this step
@@ -77,7 +77,7 @@ class XaytuneCallback(TrainerCallback):
     ) -> None:
         """Gives the trial a folder of its own; an optimizer that is there already is the user's."""
         for name in ("optimizer", "lr_scheduler"):
-            self._begun.add(name, kwargs.get(name))
+            self._made_with.add(name, kwargs.get(name))
         if self._trial.checkpoint_dir is not None:
             args.output_dir = str(self._trial.checkpoint_dir / "transformers")
 
@@ -168,40 +168,40 @@ class XaytuneCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Begins an evaluation with its first batch."""
-        if not self._evaluating and self._steps_per_epoch:
-            self._evaluating = True
+        if not self._in_evaluation and self._steps_per_epoch:
+            self._in_evaluation = True
             self._fire("eval_start", control)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
     ) -> None:
         """Takes what was measured; the trial is judged by it, after it is saved where it may be paused."""
-        if not self._evaluating:
+        if not self._in_evaluation:
             return
         measured = _metrics(metrics or {})
         self._state.metrics.update(measured)
         # Each data set has a prefix, and its time: other metrics may be there now and then only.
         names = frozenset(name for name in measured if name.endswith("_runtime"))
-        if not self._evaluates:  # a callback of the user's has asked for it
-            self._evaluating = False
-            if self._measured is not None:  # unless that one was taken for the Trainer's, and this is it
-                self._measured = names
+        if not self._trainer_evaluates:  # a callback of the user's has asked for it
+            self._in_evaluation = False
+            if self._latest_data_set is not None:  # unless that one was taken for the Trainer's, and this is it
+                self._latest_data_set = names
             self._fire("eval_end", control)
             return
         if control.should_training_stop:  # as another callback has decided, by these metrics
             self._want_saved(control, asked=True)
-        self._measured = names
+        self._latest_data_set = names
         saves = self._trial.checkpoint_dir is not None and args.save_strategy != SaveStrategy.BEST
-        if saves and self._measured_last is None and not control.should_save:
+        if saves and self._last_data_set is None and not control.should_save:
             self._want_saved(control, asked=False, always=True)  # the Trainer saves after the last data set
-        if not (saves and control.should_save) and self._measured_last in (None, self._measured):
+        if not (saves and control.should_save) and self._last_data_set in (None, self._latest_data_set):
             self._end_evaluation(state)
             self._settle(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Adds what was saved to the trial's checkpoints, if it is the trial's."""
-        if self._evaluates and self._evaluating:
-            self._measured_last = self._measured_last or self._measured
+        if self._trainer_evaluates and self._in_evaluation:
+            self._last_data_set = self._last_data_set or self._latest_data_set
             self._end_evaluation(state)
         asked, users, self._wanted = bool(self._wanted), self._users or self._wanted is None, None
         self._users = False
@@ -255,13 +255,13 @@ class XaytuneCallback(TrainerCallback):
 
     def _expect(self, control: TrainerControl) -> None:
         """Notes whether the Trainer evaluates now."""
-        self._measured_last = self._measured_last or self._measured
-        self._measured = None
-        self._evaluates = bool(control.should_evaluate)
+        self._last_data_set = self._last_data_set or self._latest_data_set
+        self._latest_data_set = None
+        self._trainer_evaluates = bool(control.should_evaluate)
 
     def _end_evaluation(self, state: TrainerState) -> None:
         """All data sets are evaluated."""
-        self._evaluating = self._evaluates = False
+        self._in_evaluation = self._trainer_evaluates = False
         self._evaluated_at = state.global_step
         self._waiting.insert(0, "eval_end")
 
@@ -273,12 +273,12 @@ class XaytuneCallback(TrainerCallback):
             return
         saved = torch.load(latest / _STATE, weights_only=True)
         optimizer, scheduler, run = kwargs["optimizer"], unwrapped(kwargs["lr_scheduler"]), self._state
-        self._begun.follow(saved["begun"])
-        rates = self._begun.rates("optimizer")
+        self._made_with.follow(saved["made_with"])
+        rates = self._made_with.rates("optimizer")
         if rates is None:
             _follow_arguments(optimizer, self._arguments, saved["arguments"])
             rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        if isinstance(scheduler, LambdaLR) and "lr_scheduler" not in self._begun:
+        if isinstance(scheduler, LambdaLR) and "lr_scheduler" not in self._made_with:
             _follow_functions(scheduler, rates)
         loader = kwargs["train_dataloader"]
         if not self._streams or not hasattr(loader, "base_dataloader"):
@@ -296,7 +296,7 @@ class XaytuneCallback(TrainerCallback):
     def _state_dict(self) -> dict[str, Any]:
         return {
             "arguments": self._arguments,
-            "begun": self._begun.state_dict(),
+            "made_with": self._made_with.state_dict(),
             "epoch": self._state.epoch,
             "step": self._state.step,
             "epoch_random": self._epoch_random,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from xaytune.trainer import checkpoint
-from xaytune.trainer.begun import Begun
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.folder import CheckpointFolder
 from xaytune.trainer.kept import Kept
+from xaytune.trainer.made_with import MadeWith
 
 __all__ = ["Saves"]
 
@@ -34,7 +34,7 @@ class Saves:
         self._trial = trial
         self.cadence = Cadence(every_s, trial.discard)
         self._things: dict[str, Any] | None = None
-        self._begun, self._has_begun = Begun(), False
+        self._made_with, self._has_begun = MadeWith(), False
 
     def keep(self, things: Mapping[str, Any]) -> None:
         """Adds things whose state is saved and restored; one of the same name takes the place of another.
@@ -47,7 +47,7 @@ class Saves:
         self._things = (self._things or {}) | kept
         if not self._has_begun:
             for name, thing in things.items():
-                self._begun.add(name, thing)
+                self._made_with.add(name, thing)
 
     def begin(self) -> None:
         """Learns that the run begins: by now all optimizers exist, also those that Accelerate has prepared."""
@@ -55,7 +55,7 @@ class Saves:
         for name, thing in (self._things or {}).items():
             if isinstance(thing, _Folders):
                 for at, part in enumerate(thing.prepared()):
-                    self._begun.add(f"{name}.{at}", part)
+                    self._made_with.add(f"{name}.{at}", part)
 
     @property
     def wanted(self) -> bool:
@@ -90,7 +90,7 @@ class Saves:
                 "the loop begins"
             )
         Kept(self._things).load_state_dict(saved["kept"])
-        self._begun.follow(saved.get("begun", {}))
+        self._made_with.follow(saved.get("made_with", {}))
 
     def write(self, progress: Mapping[str, Any], global_step: int, *, asked: bool) -> Path:
         """Writes a checkpoint of what is kept, and of the run's progress.
@@ -110,7 +110,7 @@ class Saves:
             state = {
                 "kind": _KIND,
                 "kept": Kept(self._things).state_dict(),
-                "begun": self._begun.state_dict(),
+                "made_with": self._made_with.state_dict(),
                 **progress,
             }
             path = self._folder.save(state, global_step)

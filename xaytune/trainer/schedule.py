@@ -10,7 +10,13 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from xaytune.trainer import hyperparameters
-from xaytune.trainer.begun import counts, follow_from_its_beginning, has_other_functions, is_another, put_options
+from xaytune.trainer.made_with import (
+    counts,
+    follow_from_its_beginning,
+    has_other_functions,
+    is_another,
+    put_options,
+)
 
 __all__ = ["LRInterval", "LRScheduler", "Schedule"]
 

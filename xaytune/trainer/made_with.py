@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import warnings
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from xaytune.trainer import hyperparameters
 
 __all__ = [
-    "Begun",
+    "MadeWith",
     "counts",
     "follow_from_its_beginning",
     "has_other_functions",
@@ -29,10 +30,10 @@ logger = logging.getLogger(__name__)
 # What a scheduler's state says of where it is, which is no option of it.
 _COUNTS = {"last_epoch", "_step_count", "_last_lr"}
 # Hyperparameters of an optimizer, and the state of a scheduler of it, when the scheduler was made.
-MadeWith = tuple[list[dict[str, Any]], Mapping[str, Any]]
+Settings = tuple[list[dict[str, Any]], Mapping[str, Any]]
 
 
-class Begun:
+class MadeWith:
     """What optimizers and their schedulers were made with; they are added before a state is loaded."""
 
     def __init__(self) -> None:
@@ -53,7 +54,8 @@ class Begun:
             self._schedules[name] = copy.deepcopy(thing.state_dict())
         for known, optimizer in self._optimizers.items():  # a scheduler changes it when it is made
             if optimizer is getattr(thing, "optimizer", thing):
-                self._hyperparameters[known] = hyperparameters.of(optimizer)
+                with contextlib.suppress(TypeError):  # those of an optimizer that keeps objects are not followed
+                    self._hyperparameters[known] = hyperparameters.of(optimizer)
 
     def __contains__(self, name: str) -> bool:
         """Whether an optimizer or a scheduler of that name was added."""
@@ -74,11 +76,8 @@ class Begun:
             saved: What :meth:`state_dict` returned of the saved run; empty where that is not known.
         """
         for name in self._hyperparameters.keys() & saved.get("hyperparameters", {}).keys():
-            optimizer, fresh, then = (
-                self._optimizers[name],
-                self._hyperparameters[name],
-                saved["hyperparameters"][name],
-            )
+            optimizer = self._optimizers[name]
+            fresh, then = self._hyperparameters[name], saved["hyperparameters"][name]
             if not len(optimizer.param_groups) == len(fresh) == len(then):
                 logger.info("the optimizer has other groups of parameters than it began with: they stay as saved")
                 continue
@@ -118,7 +117,7 @@ def counts(scheduler: Any) -> bool:
     return isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau)
 
 
-def is_another(mine: MadeWith, saved: MadeWith) -> bool:
+def is_another(mine: Settings, saved: Settings) -> bool:
     """Whether a scheduler was made otherwise than the one whose state was saved."""
     if len(mine[0]) != len(saved[0]):
         return True
