@@ -170,7 +170,7 @@ def test_a_signal_to_the_whole_group_pauses_the_trials_through_their_loops_and_e
 
 
 @pytest.mark.parametrize(("number", "after_s"), [(signal.SIGTERM, 1.5), (signal.SIGINT, 2.5)])
-def test_a_signal_while_a_run_starts_ends_it_with_130_and_leaves_nothing(
+def test_a_signal_while_a_run_starts_ends_it_with_130(
     ray_folder: Path, tmp_path: Path, number: int, after_s: float
 ) -> None:
     spec = spec_file(tmp_path, "waits")
