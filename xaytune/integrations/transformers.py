@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,17 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
-from xaytune.trainer import hyperparameters, native, random_state
+from xaytune.integrations.transformers_arguments import ARGUMENTS, follow_arguments, follow_functions
+from xaytune.trainer import native, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.context import RunContext
-from xaytune.trainer.made_with import MadeWith, has_other_functions, unwrapped
+from xaytune.trainer.made_with import MadeWith, unwrapped
 
 __all__ = ["XaytuneCallback"]
 
 # What a checkpoint holds beside what the Trainer saves.
 _STATE = "xaytune.pt"
-# Arguments that the Trainer makes its optimizer with.
-_ARGUMENTS = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 class XaytuneCallback(TrainerCallback):
@@ -100,7 +99,7 @@ class XaytuneCallback(TrainerCallback):
             self._trial.attach(self._take_saved)
         run, loader = self._state, kwargs["train_dataloader"]
         self._steps_per_epoch, self._streams = _steps_per_epoch(args, state, loader)
-        self._arguments = {name: float(getattr(args, name)) for name in _ARGUMENTS}
+        self._arguments = {name: float(getattr(args, name)) for name in ARGUMENTS}
         # The Trainer counts the steps of a run by epochs too, whose last epoch is no broken off one.
         run.num_epochs, run.max_steps = state.num_train_epochs, args.max_steps
         run.global_step = state.global_step
@@ -276,10 +275,10 @@ class XaytuneCallback(TrainerCallback):
         self._made_with.follow(saved["made_with"])
         rates = self._made_with.rates("optimizer")
         if rates is None:
-            _follow_arguments(optimizer, self._arguments, saved["arguments"])
+            follow_arguments(optimizer, self._arguments, saved["arguments"])
             rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
         if isinstance(scheduler, LambdaLR) and "lr_scheduler" not in self._made_with:
-            _follow_functions(scheduler, rates)
+            follow_functions(scheduler, rates)
         loader = kwargs["train_dataloader"]
         if not self._streams or not hasattr(loader, "base_dataloader"):
             self._resumed = {"epoch_random": saved["epoch_random" if run.step > 0 else "random"]}
@@ -354,34 +353,6 @@ def _steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) 
     except TypeError:  # a stream: as many as it has, and then from its beginning
         return int(state.max_steps), True
     return max(math.ceil(batches / args.gradient_accumulation_steps), 1), False
-
-
-def _follow_arguments(
-    optimizer: torch.optim.Optimizer, now: Mapping[str, float], then: Mapping[str, float]
-) -> None:
-    """Gives the optimizer that the Trainer has made the arguments of this run, where the saved run had others."""
-    names = {"weight_decay": "weight_decay", "eps": "adam_epsilon"}
-    for at, group in enumerate(optimizer.param_groups):
-        for rate in hyperparameters.RATES & group.keys() if then["learning_rate"] else ():
-            hyperparameters.put(group, rate, group[rate] * now["learning_rate"] / then["learning_rate"])
-        for name, argument in names.items():
-            # The second group is of what does not decay.
-            if group.get(name) == then[argument] and (group[name] or at == 0):
-                group[name] = now[argument]
-        if tuple(group.get("betas", ())) == (then["adam_beta1"], then["adam_beta2"]):
-            group["betas"] = (now["adam_beta1"], now["adam_beta2"])
-
-
-def _follow_functions(scheduler: LambdaLR, rates: Sequence[float]) -> None:
-    """Gives a schedule that the Trainer has made the rates that it has in this run, at this step."""
-    scheduler.base_lrs = list(rates)
-    if not has_other_functions(scheduler):
-        return
-    groups = scheduler.optimizer.param_groups
-    for group, rate, function in zip(groups, rates, scheduler.lr_lambdas, strict=True):
-        hyperparameters.put(group, "initial_lr", rate)
-        hyperparameters.put(group, "lr", rate * function(scheduler.last_epoch))
-    scheduler._last_lr = [group["lr"] for group in groups]
 
 
 def _empty(args: TrainingArguments, loader: Any) -> None:
