@@ -164,7 +164,18 @@ def test_check_shows_the_configurations_of_a_warm_start_first(tmp_path: Path) ->
     assert earlier.best is not None
     assert f"    0  x {earlier.best.config['x']:.4g}\n" in told
     (tmp_path / "s.yaml").write_text(spec % "nowhere")
-    assert xaytune("check", tmp_path / "s.yaml", "--storage", tmp_path).exit_code == 2
+    refused = xaytune("check", tmp_path / "s.yaml", "--storage", tmp_path)
+    assert refused.exit_code == 2
+    assert f"{tmp_path / 's.yaml'}:1 warm_start.0: no sweep 'nowhere'" in refused.output
+
+
+def test_check_says_what_a_population_does(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "{recipe: 'tests.recipes:curve', metric: score, mode: max, space: {x: {uniform: [0, 1]}}, num_samples: 4, "
+        "scheduler: {algorithm: pbt, perturbation_interval: 3, hyperparam_mutations: [x]}}"
+    )
+    told = xaytune("check", tmp_path / "s.yaml").output
+    assert "pbt: every 3 epochs the worst 25% of the trials go on from the best, and change x\n" in told
 
 
 def test_the_name_of_a_sweep_that_was_killed_as_it_began_is_free(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from xaytune.errors import Problem, SpecError
+from xaytune.errors import JournalError, Problem, SpecError
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.sweep import values
@@ -28,8 +28,7 @@ def warm_started(spec: SweepSpec, storage: str) -> SweepSpec:
         storage: Where the names of earlier sweeps are looked for.
 
     Raises:
-        JournalError: There is no such sweep.
-        SpecError: No configuration of theirs can be tried.
+        SpecError: There is no such sweep, or no configuration of theirs can be tried.
     """
     if not spec.warm_start:
         return spec
@@ -54,10 +53,9 @@ def best_of_earlier(
         objective: What they are tried for. That of an earlier sweep may be another metric.
 
     Raises:
-        JournalError: There is no such sweep.
-        SpecError: What is best in one of them is worst here.
+        SpecError: There is no such sweep, or what is best in one of them is worst here.
     """
-    earlier = {sweep: Results(find_sweep(sweep, storage)) for sweep in sweeps}
+    earlier = {sweep: _results(sweep, number, storage) for number, sweep in enumerate(sweeps)}
     for sweep, results in earlier.items():
         theirs = results.sweep.objective
         if theirs.metric == objective.metric and theirs.mode != objective.mode:
@@ -68,6 +66,13 @@ def best_of_earlier(
     for config in filter(None, itertools.chain.from_iterable(itertools.zip_longest(*ranked))):
         found.setdefault(values.key(config), config)
     return list(found.values())[:_MOST]
+
+
+def _results(sweep: str, number: int, storage: str) -> Results:
+    try:
+        return Results(find_sweep(sweep, storage))
+    except JournalError as error:
+        raise SpecError([Problem(("warm_start", number), str(error))]) from None
 
 
 def _ranked(results: Results, space: Space) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from xaytune.report.terms import configuration
 from xaytune.report.text import trials
 from xaytune.search.build import method_for
 from xaytune.search.method import NewTrial
-from xaytune.sweep.algorithms import AshaSpec, CurvesSpec
+from xaytune.sweep.algorithms import AshaSpec, CurvesSpec, PopulationSpec
 from xaytune.sweep.space import dotted
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis, levels_of
@@ -89,6 +89,12 @@ def _cost(spec: SweepSpec) -> list[str]:
             f"after {levels} {axis.unit}s" if max_t else f"at levels up to the {axis.unit}s that the recipe trains"
         )
         judged = f": judged {when}, against what a new configuration promises"
+    if isinstance(scheduler, PopulationSpec):
+        changed = ", ".join(scheduler.hyperparam_mutations or ["every parameter that all trials have"])
+        judged = (
+            f": every {axis.count(scheduler.perturbation_interval)} the worst {scheduler.quantile_fraction:.0%} "
+            f"of the trials go on from the best, and change {changed}"
+        )
     lines = [f"scheduler   {scheduler.algorithm}{judged}"]
     if spec.without_scheduler is not None:
         lines.append(f"at most     what the recipe trains: {spec.without_scheduler}")

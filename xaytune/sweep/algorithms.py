@@ -37,6 +37,7 @@ __all__ = [
     "Options",
     "Pb2Spec",
     "PbtSpec",
+    "PopulationSpec",
     "QmcSpec",
     "RandomSpec",
     "SchedulerSpec",
@@ -248,7 +249,7 @@ class HyperbandSpec(Options):
     reduction_factor: int = Field(default=3, ge=2)
 
 
-class _Population(Options):
+class PopulationSpec(Options):
     """What schedulers of a population have.
 
     Attributes:
@@ -269,7 +270,7 @@ class _Population(Options):
     hyperparam_mutations: list[str] | None = Field(default=None, min_length=1)
 
 
-class PbtSpec(_Population):
+class PbtSpec(PopulationSpec):
     """Population based training (Jaderberg et al., 2017): the worst take over and perturb what the best are.
 
     Attributes:
@@ -280,7 +281,7 @@ class PbtSpec(_Population):
     resample_probability: float = Field(default=0.25, ge=0, le=1)
 
 
-class Pb2Spec(_Population):
+class Pb2Spec(PopulationSpec):
     """Population based bandits (Parker-Holder et al., 2020): PBT whose perturbations a Gaussian process draws."""
 
     algorithm: Literal["pb2"] = "pb2"
