@@ -121,3 +121,28 @@ def test_the_worst_of_a_population_go_on_from_what_the_best_are_with_a_configura
             assert len(after) > 0
             assert (after["metrics.learning_rate"] == own[-1]["config"]["x"]).all()
             assert trial.config == own[-1]["config"]
+
+
+@pytest.mark.parametrize(("recipe", "fused"), [("own_loop", 1), ("trainer", 1), ("trainer", 4)])
+def test_a_trial_that_takes_over_another_is_worth_what_it_reached_itself_and_with_which_configuration(
+    run: Run, recipe: str, fused: int
+) -> None:
+    given = [0.1, 0.2, 0.3, 0.99]
+    results = run(
+        recipe,
+        module="tests.programs.population",
+        metric="acc",
+        points_to_evaluate=[{"x": x} for x in given],
+        num_samples=len(given),
+        scheduler={"algorithm": "pbt", "perturbation_interval": 2, "resample_probability": 0, "synch": True},
+        fused=fused,
+    )
+    taken_over = {event["trial"] for event in events_of(results) if event["event"] == "exploit"}
+    assert taken_over == {0, 1}
+    for trial, x in zip(results.trials, given, strict=True):
+        assert trial.value == x  # what it was worth before, and no trial is worth as much later
+        assert trial.best_config == {"x": x}
+        assert (trial.config == trial.best_config) == (trial.number not in taken_over)
+        assert results.history(trial.number)["metrics.acc"].max() == x
+    assert results.best is not None
+    assert (results.best.number, results.best_config) == (3, {"x": 0.99})

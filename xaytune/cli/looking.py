@@ -115,7 +115,7 @@ def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
     if found is None or recommended is None:
         raise JournalError(f"{sweep}: {results.sweep.why_no_best}")
     if only_config:
-        print_json(recommended.trial.written_config)
+        print_json(recommended.trial.written_best_config)
     elif as_json:
         print_json(found.to_dict())
     else:

@@ -44,5 +44,6 @@ def next_attempt(record: TrialRecord, axis: TimeAxis, stop: StopRequest | None =
         checkpoints=tuple(sorted(record.checkpoints)),
         last_judged=record.results[-1].time(axis) if record.results else 0,
         judged_step=record.results[-1].global_step if record.results else 0,
+        taken_over_at=record.taken_over_at,
         stop=stop,
     )

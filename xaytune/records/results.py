@@ -82,7 +82,7 @@ class Results:
         Until then, and where the scheduler has no ``max_t``, that of the best trial. ``recommended`` says why.
         """
         recommended = self.recommended
-        return recommended.trial.config if recommended is not None else None
+        return recommended.trial.best_config if recommended is not None else None
 
     def history(self, trial: int) -> pd.DataFrame:
         """Returns a row for every optimizer step that a trial trained, stopped and failed trials included.
@@ -148,7 +148,7 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "node": trial.node,
         "attempts": trial.attempts,
         "checkpoint": trial.checkpoint,
-        **{f"config.{name}": value for name, value in dotted(trial.config).items()},
+        **{f"config.{name}": value for name, value in dotted(trial.best_config).items()},
         **{f"metrics.{name}": value for name, value in metrics.items()},
     }
 

@@ -264,9 +264,8 @@ class SweepState:
 
     def _on_exploit(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        trial.written_config = _interned(event["config"])
+        trial.take_over(event["global_step"], _interned(event["config"]))
         trial.checkpoints = {event["global_step"]: f"{self.root}/{event['path']}"}
-        trial.results = [result for result in trial.results if result.global_step <= event["global_step"]]
 
     def _on_pause(self, event: Event) -> None:
         trial = self.trials[event["trial"]]

@@ -84,6 +84,7 @@ class TrialRecord:
     Attributes:
         number: From 0, in the order of suggestion.
         written_config: Its configuration, as the journal has it.
+        written_before: The configurations that it had before, oldest first, each with the step up to which it did.
         seed: What its random generators began from.
         status: Where it is in its life.
         node: Where it ran last.
@@ -132,6 +133,7 @@ class TrialRecord:
     ended: float | None = None
     fused: int = 0
     seconds: float = 0.0
+    written_before: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     results: list[ResultRecord] = field(default_factory=list)
     decisions: list[DecisionRecord] = field(default_factory=list)
     _trained_before: float = 0.0  # seconds, in earlier attempts
@@ -142,6 +144,25 @@ class TrialRecord:
         """What the recipe gets: each value as it is in the space, of its own type."""
         config: dict[str, Any] = values.read(self.written_config)
         return config
+
+    @property
+    def written_best_config(self) -> dict[str, Any]:
+        """The configuration that its best value was reached with, as the journal has it."""
+        if self.best is None:
+            return self.written_config
+        earlier = (config for until, config in self.written_before if self.best.global_step <= until)
+        return next(earlier, self.written_config)
+
+    @property
+    def best_config(self) -> dict[str, Any]:
+        """The same, each value of its own type: one that a scheduler changed meanwhile is as it was then."""
+        config: dict[str, Any] = values.read(self.written_best_config)
+        return config
+
+    @property
+    def taken_over_at(self) -> int | None:
+        """The step of another trial's checkpoint that it went on from last; None if it never did."""
+        return self.written_before[-1][0] if self.written_before else None
 
     @property
     def value(self) -> float | None:
@@ -164,6 +185,20 @@ class TrialRecord:
     def checkpoint(self) -> str | None:
         """Path of that checkpoint."""
         return self.checkpoints[self.checkpoint_step] if self.checkpoint_step is not None else None
+
+    def take_over(self, global_step: int, written_config: dict[str, Any]) -> None:
+        """Notes that it goes on from another trial's checkpoint, with another configuration.
+
+        Args:
+            global_step: The step of that checkpoint.
+            written_config: The configuration, as the journal has it.
+        """
+        before = [(until, config) for until, config in self.written_before if until < global_step]
+        self.written_before = [*before, (global_step, self.written_config)]
+        self.written_config = written_config
+        self.results = [result for result in self.results if result.global_step <= global_step]
+        if self.best is not None and self.best.global_step > global_step:
+            self.best = None  # that is no part of its training any more
 
     def begin(self, uptime: float) -> None:
         """Notes that an attempt begins to train.
@@ -196,7 +231,7 @@ class TrialRecord:
             "value": self.value,
             "epoch": best.epoch if best is not None else None,
             "global_step": best.global_step if best is not None else None,
-            "config": self.written_config,
+            "config": self.written_best_config,
             "metrics": best.metrics if best is not None else {},
             "checkpoint": self.checkpoint,
             "checkpoint_step": self.checkpoint_step,

@@ -82,7 +82,7 @@ def _ranked(results: Results, space: Space) -> list[dict[str, Any]]:
     ranked = []
     for trial in sorted(finished, key=lambda trial: -score(trial.value or 0.0)):
         try:
-            ranked.append(space.complete(trial.config))
+            ranked.append(space.complete(trial.best_config))
         except (SpecError, ValueError):
             continue  # another space
     return ranked

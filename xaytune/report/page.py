@@ -61,7 +61,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         best_value=number(best.value if best is not None else None),
         best_at=_best_at(best, terms),
         best_config=[
-            (name, value_text(value)) for name, value in terms.differing(best.config if best else {}).items()
+            (name, value_text(value)) for name, value in terms.differing(best.best_config if best else {}).items()
         ],
         constants=[(name, value_text(value)) for name, value in terms.constants.items()],
         recommended=_recommended(results),
@@ -136,7 +136,7 @@ def _ranked(sweep: SweepState) -> list[TrialRecord]:
 
 
 def _row(trial: TrialRecord, names: Sequence[str], terms: Terms) -> dict[str, Any]:
-    config = dotted(trial.config)
+    config = dotted(trial.best_config)
     trained = [trial.global_step] if terms.axis.by_step else [trial.epoch, trial.global_step]
     seconds = trial.seconds if trial.started is not None else None
     cells = [

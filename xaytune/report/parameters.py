@@ -36,7 +36,7 @@ def parameter_plots(sweep: SweepState) -> Iterator[Plot]:
     except SpecError:  # it names classes that cannot be imported here
         return
     trials = [trial for trial in sweep.trials.values() if trial.value is not None and trial.status != "failed"]
-    points = [space.values(trial.config) for trial in trials]
+    points = [space.values(trial.best_config) for trial in trials]
     varied = [parameter for parameter in space.parameters if _varies(parameter, points)]
     if len(trials) < 2 or not varied:
         return

@@ -51,7 +51,7 @@ def best_so_far(sweep: SweepState, terms: Terms) -> str:
     """Writes the best value so far, and its configuration."""
     best = sweep.best
     if best is not None:
-        shown = f"best {terms.worth(best.value)} (trial {best.number}: {terms.configuration(best.config)})"
+        shown = f"best {terms.worth(best.value)} (trial {best.number}: {terms.configuration(best.best_config)})"
         return printable(shown)
     started = any(trial.started for trial in list(sweep.trials.values()))
     return "no value yet" if started else "processes are being started"

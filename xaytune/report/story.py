@@ -71,10 +71,13 @@ def why(trial: TrialRecord, sweep: SweepState) -> str:
 
 def tell(trial: TrialRecord, sweep: SweepState, events: Iterable[Event]) -> str:
     """Writes the whole story of a trial."""
+    terms = Terms(sweep)
+    changed = trial.written_best_config != trial.written_config
     lines = [
         f"trial {trial.number} of {sweep.name}: {trial.status}",
         f"  {why(trial, sweep)}",
-        *Terms(sweep).lines(trial.config),
+        *terms.lines(trial.config),
+        *([f"  at its best {terms.configuration(trial.best_config)}"] if changed else []),
         f"  checkpoint  {trial.checkpoint or '-'}",
         "",
         *map(str, stories(sweep, events)[trial.number]),

@@ -60,7 +60,7 @@ def frozen(
         intermediate_values: Its metric by the time of its training.
     """
     domains = {parameter.name: parameter.domain for parameter in space.parameters}
-    values = space.values(trial.config)
+    values = space.values(trial.best_config)
     told = {"status": trial.status, "reason": trial.reason, "checkpoint": trial.checkpoint}
     state = state or state_of(trial)
     return FrozenTrial(

@@ -115,7 +115,7 @@ def best(sweep: SweepState) -> str:
     where = terms.at(epoch=trial.best.epoch, global_step=trial.best.global_step)
     lines = [
         f"best: trial {trial.number}, {terms.worth(trial.value)} at {where}",
-        *terms.lines(trial.config),
+        *terms.lines(trial.best_config),
         *_checkpoint(trial),
     ]
     return "\n".join(lines)

@@ -128,6 +128,7 @@ class Assignment:
         checkpoints: Steps of the checkpoints that the journal knows, which this attempt may resume from.
         last_judged: The newest time at which it was judged.
         judged_step: The step at which it was.
+        taken_over_at: The step of another trial's checkpoint that it went on from; None if it never did.
         stop: Why it is to end at once, if it is to: that was decided while it was paused.
     """
 
@@ -138,6 +139,7 @@ class Assignment:
     checkpoints: tuple[int, ...] = ()
     last_judged: int = 0
     judged_step: int = 0
+    taken_over_at: int | None = None
     stop: StopRequest | None = None
 
 

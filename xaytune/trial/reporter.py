@@ -93,7 +93,7 @@ class Reporter:
         self._link = link
         self.points, self._heartbeat_s = task.points, task.heartbeat_s
         self._judging = Judging(task.objective.metric, task.points, assignment.last_judged)
-        self._checkpoints = assignment.checkpoints
+        self._checkpoints, self._taken_over_at = assignment.checkpoints, assignment.taken_over_at
         self._begun = False  # whether a step, or an epoch without one, has ended in this attempt
         self._next_look = 0.0
         self._told = time.monotonic()
@@ -211,6 +211,8 @@ class Reporter:
                 "train_start was fired after the first step or epoch of the run: fire it once, before all others; "
                 "and a loop that fires its events itself does not call trial.report()"
             )
+        if state.global_step == self._taken_over_at:
+            state.metrics.clear()  # they came with the checkpoint, and are what another trial was worth
         self.state = state
         self.untold.epochs.resume(state)
         self.untold.resume_at(state.global_step)
