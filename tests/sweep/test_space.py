@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xaytune.errors import SpecError
+from xaytune.sweep.domains import Float
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.space_parser import parse_space
 
@@ -336,6 +337,18 @@ def test_a_point_of_a_grid_of_millions_is_found_without_a_list_of_them() -> None
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+@pytest.mark.parametrize("bounds", [(0, 0.9, 0.3), (-1, 1, 0.1), (0.1, 1, 0.05), (1e-4, 1e-3, 1e-4)])
+def test_a_value_in_steps_is_as_a_person_writes_it(bounds: tuple[float, float, float]) -> None:
+    low, high, q = bounds
+    values = Float(low, high, q=q).values()
+    assert values is not None
+    assert values[0] == low
+    assert values[-1] == high
+    assert all(len(f"{value!r}") <= 6 for value in values)
+
+
 keys = st.sampled_from(["uniform", "loguniform", "quniform", "randint", "choice", "grid", "when", "a", "b", "x.y"])
 anything = st.recursive(
     scalars,

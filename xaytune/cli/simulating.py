@@ -21,6 +21,7 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
+from xaytune.records.warm_start import warm_started
 from xaytune.report import text
 from xaytune.search.build import method_for
 from xaytune.simulation.curves import Curves, RecordedCurves, surrogate
@@ -71,6 +72,7 @@ def simulate(
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
     with locating(spec):
+        loaded = warm_started(loaded, storage)
         curves, at_once = _curves(loaded, what, storage, workers, nearest)
         sweep_folder = new_sweep_folder(storage, name, f"{spec.stem}-simulated")
         try:

@@ -36,7 +36,7 @@ def draw_value(domain: Domain, rng: Random) -> Any:
     if isinstance(domain, Categorical):
         return rng.choice(domain.choices)
     if isinstance(domain, Float) and domain.q is not None:
-        return domain.low + rng.randrange(round((domain.high - domain.low) / domain.q) + 1) * domain.q
+        return domain.at_step(rng.randrange(domain.step_of(domain.high) + 1))
     if isinstance(domain, Integer) and not domain.log:
         return rng.randrange(domain.low, domain.high)
     if not domain.log:
@@ -52,8 +52,9 @@ def hold(domain: Domain, value: Any) -> Any:
         return value
     if isinstance(domain, Integer):
         return min(max(round(value), domain.low), domain.high - 1)
-    value = min(max(float(value), domain.low), domain.high)
-    return value if domain.q is None else domain.low + round((value - domain.low) / domain.q) * domain.q
+    if domain.q is not None:
+        return domain.at_step(domain.step_of(value))
+    return min(max(float(value), domain.low), domain.high)
 
 
 def draw_configuration(space: Space, rng: Random, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _key(domain: Domain, value: Any) -> Any:
     if isinstance(domain, Categorical):
         return key(value)  # which tells (1, 2) from [1, 2]
     if isinstance(domain, Float) and domain.q is not None:
-        return round((value - domain.low) / domain.q)  # the same step, however it was computed
+        return domain.step_of(value)  # the same step, however it was computed
     return value
 
 

@@ -45,7 +45,17 @@ class Float:
         """All values there are; None if they are too many to be tried each."""
         if self.q is None or (steps := round((self.high - self.low) / self.q)) >= _MAX_COUNTED:
             return None
-        return [self.low + step * self.q for step in range(steps + 1)]
+        return [self.at_step(step) for step in range(steps + 1)]
+
+    def at_step(self, step: int) -> float:
+        """Returns the value so many steps of `q` above `low`, as a person writes it: 0.9, not 0.8999999999999999."""
+        assert self.q is not None, "it has no steps"
+        return min(float(f"{self.low + step * self.q:.15g}"), self.high)
+
+    def step_of(self, value: float) -> int:
+        """Returns how many steps of `q` above `low` a value is, or the nearest one that the domain has."""
+        assert self.q is not None, "it has no steps"
+        return round((min(max(value, self.low), self.high) - self.low) / self.q)
 
     def accept(self, value: Any) -> float:
         """Returns a value as the domain gives it.

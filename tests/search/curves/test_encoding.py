@@ -16,6 +16,7 @@ SPACE: dict[str, Any] = {
     "momentum": {"uniform": [-1, 2], "when": {"optimizer": "sgd"}},
     "dropout": {"quniform": [0, 0.5, 0.1]},
     "layers": {"randint": [1, 5]},
+    "skip": {"uniform": [0, 1], "when": {"layers": [2, 4]}},
     "width": {"lograndint": [16, 513]},
     "optimizer": {"choice": ["sgd", "adam", None]},
     "nested": {"betas": {"choice": [[0.9, 0.99], [0.8, 0.9]], "when": {"optimizer": "adam"}}},
@@ -36,13 +37,16 @@ def test_every_draw_is_a_configuration_of_the_space_and_comes_back_as_it_was() -
         assert 16 <= config["width"] <= 512
         assert config["constant"] == 3
         assert ("momentum" in config) == (config["optimizer"] == "sgd")
+        assert ("skip" in config) == (config["layers"] in (2, 4))
         assert ("nested" in config) == (config["optimizer"] == "adam")
         assert key_of(encoding.point(config)) == key_of(point)
 
 
 def test_a_parameter_that_does_not_exist_makes_no_difference_between_two_configurations() -> None:
     encoding = Encoding(parse_space(SPACE))
-    points = encoding.settle(np.array([[0.5, 0.1, 0.5, 0.5, 0.5, 0.9, 0.1], [0.5, 0.8, 0.5, 0.5, 0.5, 0.9, 0.9]]))
+    points = encoding.settle(
+        np.array([[0.5, 0.1, 0.5, 0.5, 0.5, 0.5, 0.9, 0.1], [0.5, 0.8, 0.5, 0.5, 0.5, 0.5, 0.9, 0.9]])
+    )
     columns = {name: index for index, name in enumerate(p.name for p in parse_space(SPACE).parameters)}
     absent = [columns["momentum"], columns["nested.betas"]]
     by_choice = points[:, columns["optimizer"]]

@@ -97,6 +97,21 @@ def test_every_configuration_is_of_the_space_also_where_parents_change(
         assert not list(point_problems(spec.space, config)), config
 
 
+def test_a_value_in_steps_moves_by_one_where_the_factor_is_too_small_for_one() -> None:
+    space = {"layers": {"randint": [1, 9]}, "dropout": {"quniform": [0, 0.5, 0.1]}}
+    options = {"algorithm": "pbt", "perturbation_interval": 1, "resample_probability": 0, "synch": True}
+    given = [{"layers": 2, "dropout": 0.2}] * 8
+    spec = spec_of(options, space=space, num_samples=len(given), points_to_evaluate=given)
+    method = method_for(spec)
+    for _ in given:
+        method.next()
+    actions = [action for trial in range(8) for action in method.on_result(trial, Result(1, float(trial)))]
+    exploits = [action for action in actions if isinstance(action, Exploit)]
+    assert exploits
+    assert {exploit.config["layers"] for exploit in exploits} <= {1, 3}
+    assert {exploit.config["dropout"] for exploit in exploits} <= {0.1, 0.3}
+
+
 @pytest.mark.ray
 @given(
     st.lists(st.floats(-10, 10), min_size=1, max_size=12, unique=True),

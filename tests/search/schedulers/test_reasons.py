@@ -68,3 +68,30 @@ def test_a_bracket_does_not_wait_for_trials_that_the_sweep_does_not_have() -> No
     method.on_resume(3)
     assert not method.on_end(3, End("failed"))
     assert isinstance(method.on_result(4, Result(9, 0.5))[0], Stop)
+
+
+def test_a_trial_is_not_compared_with_what_lies_between_one_that_diverged_and_one_that_did_not() -> None:
+    asha = method_of({"algorithm": "asha", "max_t": 9, "reduction_factor": 3})
+    asha.on_result(0, Result(1, 0.9))
+    asha.on_result(1, Result(1, None))
+    (stop,) = asha.on_result(2, Result(1, 0.1))
+    reason = "rung 1: 0.1 is below the cut-off 0.9 of 2 trials"
+    assert stop == Stop(trial=2, reason=reason, cutoff=0.9, compared=2)
+    median = method_of({"algorithm": "median", "min_samples_required": 2}, trials=5)
+    for trial, value in enumerate((0.9, 0.9, None, None)):
+        median.on_result(trial, Result(1, value))
+    (stop,) = median.on_result(4, Result(1, 0.1))
+    assert isinstance(stop, Stop)
+    assert stop.reason == "epoch 1: its best value 0.1 is below the median 0.9 of the running averages of 4 trials"
+
+
+def test_a_trial_continues_where_those_that_it_is_compared_with_diverged() -> None:
+    asha = method_of({"algorithm": "asha", "max_t": 9, "reduction_factor": 3})
+    median = method_of({"algorithm": "median", "min_samples_required": 2})
+    for method in (asha, median):
+        method.on_result(0, Result(1, None))
+        method.on_result(1, Result(1, None))
+    (asha_says,), (median_says,) = (method.on_result(2, Result(1, 0.1)) for method in (asha, median))
+    words = "0.1 is better than most of 2 trials, which diverged"
+    assert asha_says == Continue(trial=2, reason=f"rung 1: {words}", compared=2)
+    assert median_says == Continue(trial=2, reason=f"epoch 1: {words}", compared=2)

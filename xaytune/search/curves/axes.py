@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xaytune.search.configurations import hold
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
 
 __all__ = ["Axis", "Choice", "Coordinates", "Numeric", "axis_of"]
@@ -30,6 +31,14 @@ class Axis(ABC):
     @abstractmethod
     def settle(self, coordinates: Coordinates) -> Coordinates:
         """Moves coordinates to those of values that the parameter can have."""
+
+    @abstractmethod
+    def index(self, coordinates: Coordinates) -> Coordinates:
+        """Returns which of its values coordinates stand for, where they are counted."""
+
+    @abstractmethod
+    def place(self, value: Any) -> int:
+        """Returns which of its values a value is, where they are counted."""
 
     @abstractmethod
     def value(self, coordinate: float) -> Any:
@@ -54,7 +63,7 @@ class Numeric(Axis):
     width = 1
 
     def __init__(self, domain: Float | Integer) -> None:
-        self._integer = isinstance(domain, Integer)
+        self._domain = domain
         self._log = domain.log
         self._step = domain.q if isinstance(domain, Float) else 1
         self._first, self._last = domain.low, domain.high if isinstance(domain, Float) else domain.high - 1
@@ -66,16 +75,23 @@ class Numeric(Axis):
         """Moves coordinates to the nearest values."""
         if self._step is None:
             return np.clip(coordinates, 0, 1)
+        return self._of_steps(self.index(coordinates))
+
+    def index(self, coordinates: Coordinates) -> Coordinates:
+        """Returns which of its steps coordinates stand for."""
+        assert self._step is not None, "its values are not counted"
         steps = np.round((self._number(coordinates) - self._first) / self._step)
-        return self._of_steps(np.clip(steps, 0, self.count - 1))
+        return np.clip(steps, 0, self.count - 1)
+
+    def place(self, value: Any) -> int:
+        """Returns which of its steps a value is."""
+        assert self._step is not None, "its values are not counted"
+        return round((value - self._first) / self._step)
 
     def value(self, coordinate: float) -> float | int:
         """Returns the value at a coordinate."""
-        number = float(self._number(np.asarray(coordinate)))
-        if self._step is None:
-            return min(max(number, self._first), self._last)
-        steps = round((number - self._first) / self._step)
-        return self._first + min(max(steps, 0), int(self.count) - 1) * self._step
+        value: float | int = hold(self._domain, float(self._number(np.asarray(coordinate))))
+        return value
 
     def coordinate(self, value: Any) -> float:
         """Returns the coordinate of a value."""

@@ -106,6 +106,5 @@ class Encoding:
         if parent not in self._axes:
             return np.full(len(settled), self._space.constants[parent] in allowed)
         axis, coordinates = self._axes[parent], settled[:, self._columns[parent]]
-        assert isinstance(axis, Choice), "the parser of spaces takes conditions on choices only"
         indices = [axis.place(value) for value in allowed]
         return np.isin(axis.index(coordinates), indices)

@@ -52,6 +52,9 @@ class AshaScheduler(Scheduler):
         rung.add(trial, score)
         if cutoff is None:
             return self.keep_training(trial, f"{place} is the first there")
+        if cutoff == WORST_SCORE:
+            reason = f"{place} is better than most of {trials(compared)}, which diverged"
+            return self.keep_training(trial, reason, compared=compared)
         value, worse = self.objective.score(cutoff), score < cutoff
         side = self.objective.describe_worse(worse=worse)
         reason = f"{place} {side} the cut-off {value:.4g} of {trials(compared)}"
@@ -107,11 +110,17 @@ class _Rung:
         bisect.insort(self._scores, score)
 
     def cutoff(self) -> float | None:
-        """Returns the score that a trial has to reach, to the bit what numpy.percentile is; None of no scores."""
+        """Returns the score that a trial has to reach; None of no scores.
+
+        It is to the bit what numpy.percentile is. Between a trial that diverged and one that did not there is
+        nothing: it is the score of the latter.
+        """
         if not self._scores:
             return None
         position = (len(self._scores) - 1) * self._quantile
         below = math.floor(position)
         low, high = self._scores[below], self._scores[min(below + 1, len(self._scores) - 1)]
+        if low == WORST_SCORE:
+            return high if position > below else low
         part, distance = position - below, high - low
         return high - distance * (1 - part) if part >= 0.5 else low + distance * part

@@ -48,6 +48,9 @@ class MedianScheduler(Scheduler):
             have = f"{others} of the {required} other trials"
             return self.keep_training(trial, f"{place}, not compared: {have} that it takes have come as far")
         median = averages.median_of_others(own)
+        if median == WORST_SCORE:
+            reason = f"{place} is better than most of {trials(others)}, which diverged"
+            return self.keep_training(trial, reason, compared=others)
         cutoff, worse = self.objective.score(median), median > curve.best
         compared = f"the median {cutoff:.4g} of the running averages of {trials(others)}"
         best, side = self.objective.score(curve.best), self.objective.describe_worse(worse=worse)
@@ -108,10 +111,15 @@ class _Averages:
         return len(self._sorted) - (own is not None)
 
     def median_of_others(self, own: float | None) -> float:
-        """Returns the median of all but one's own, to the bit what numpy.median is."""
+        """Returns the median of all but one's own, to the bit what numpy.median is.
+
+        Between a trial that diverged and one that did not there is nothing: it is the average of the latter.
+        """
         count = self.others(own)
         skipped = count if own is None else bisect.bisect_left(self._sorted, own)
         low, high = (self._sorted[k + (k >= skipped)] for k in ((count - 1) // 2, count // 2))
+        if low == WORST_SCORE:
+            return high
         return (low + high) / 2 if count % 2 == 0 else low
 
 
@@ -140,9 +148,9 @@ class _Curve:
             self._averages.append(float(np.mean(self._scores)))
 
     def average(self, time: int) -> float | None:
-        """Returns the average up to a time; None where the trial has not come so far, or it is not finite."""
+        """Returns the average up to a time; None where the trial has not come so far, or it is too large."""
         if self.reached < time:
             return None
         count = bisect.bisect_right(self._times, time)
         average = self._averages[count - 1] if count else math.nan
-        return average if math.isfinite(average) else None
+        return average if math.isfinite(average) or average == WORST_SCORE else None

@@ -310,7 +310,11 @@ def _perturb(domain: Domain, value: Any, rng: Random) -> Any:
     """Returns a neighbour of a choice, or a number times a factor; it stays within the domain."""
     if not isinstance(domain, Categorical):
         factor = rng.choice(_FACTORS)
-        return hold(domain, round(value * factor) if isinstance(domain, Integer) else value * factor)
+        moved = hold(domain, value * factor)
+        step = 1 if isinstance(domain, Integer) else domain.q
+        if moved == value and step is not None:  # the factor is too small for a step: it takes one all the same
+            moved = hold(domain, value + math.copysign(step, value * (factor - 1)))
+        return moved
     places = [i for i, choice in enumerate(domain.choices) if choice == value and type(choice) is type(value)]
     if not places:
         return rng.choice(domain.choices)

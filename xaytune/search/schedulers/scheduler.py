@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +14,8 @@ from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
 __all__ = ["WORST_SCORE", "Scheduler", "trials"]
 
-# What a value that is not finite counts as: worse than every other, and still a number to compute with.
-WORST_SCORE = -1e300
+# What a value that is not finite counts as: worse than every other.
+WORST_SCORE = -math.inf
 
 
 class Scheduler(Extension, ABC):
