@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.cluster.hosts import wait_until
 
 # In a process that has no Ray: starts one in each of several environments, and prints why it cannot.
 _START = """
@@ -75,6 +78,58 @@ def test_ray_kills_no_trial_for_want_of_memory_and_nothing_of_it_outlives_a_driv
         while left := _processes(started):
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
+
+
+_SWEEP = """
+import json, sys
+from xaytune.ray_tune.sweep import Sweep
+space = {"x": {"uniform": [0, 1]}}
+sweep = Sweep("tests.recipes:curve", metric="score", mode="max", space=space, num_samples=2)
+results = sweep.run(storage=sys.argv[1])
+notes = [event["text"] for event in results.events() if event["event"] == "note"]
+print(json.dumps([results.sweep.counts()["completed"], notes]))
+"""
+
+
+def test_a_ray_of_this_machine_is_used_with_its_own_tokens_and_none_that_has_ended(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="xt", dir=os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("0" * 64)  # of another cluster
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"RAY_TMPDIR": folder, "HOME": str(tmp_path)}
+        started = subprocess.Popen(
+            [*_RAY, "start", "--head", "--block", "--port=0", "--num-cpus=2", "--include-dashboard=false"],
+            env={**environment, "RAY_AUTH_MODE": "disabled"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_until((Path(folder) / "ray" / "ray_current_cluster").exists, 60)
+            address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
+            completed, notes = _swept(tmp_path, environment)
+            assert completed == 2
+            assert any(note.startswith(f"trials run in the Ray at {address}, which was started") for note in notes)
+        finally:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+        assert (Path(folder) / "ray" / "ray_current_cluster").exists()
+        completed, notes = _swept(tmp_path, environment)
+        assert completed == 2
+        assert not any(note.startswith("trials run in the Ray") for note in notes)
+
+
+_RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+def _swept(storage: Path, environment: dict[str, str]) -> tuple[int, list[str]]:
+    """Runs a sweep. Returns how many of its trials completed, and its notes."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SWEEP, str(storage)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    completed, notes = json.loads(done.stdout.splitlines()[-1])
+    return completed, notes
 
 
 def _processes(variable: bytes) -> list[str]:

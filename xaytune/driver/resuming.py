@@ -47,11 +47,12 @@ def resume(spec: SweepSpec, recorder: Recorder, method: SearchMethod) -> Remaini
         recorder: Its recorder.
         method: A new one, as the spec makes it.
     """
-    if not recorder.state.trained:
-        # The recipe was at fault where every trial raised before its first step: they are restarted.
-        for trial in list(recorder.state.trials.values()):
-            if trial.failure == "error":
-                recorder.reopened(trial.number)
+    # The recipe was at fault where every trial raised before its first step: they are restarted. So are trials
+    # whose process never began.
+    faultless = ("not_started",) if recorder.state.trained else ("not_started", "error")
+    for trial in list(recorder.state.trials.values()):
+        if trial.status == "failed" and trial.failure in faultless:
+            recorder.reopened(trial.number)
     left = replay(method, recorder.events(), spec.metric)
     stops = {trial: StopRequest(stop.reason, stop.status) for trial, stop in left.stops.items()}
     return Remaining(

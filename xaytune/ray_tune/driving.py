@@ -100,6 +100,11 @@ def _run(
         recorder.begun()
         if spec.without_scheduler is not None:
             recorder.noted(spec.without_scheduler)
+        if session.found is not None:
+            recorder.noted(
+                f"trials run in the Ray at {session.found}, which was started on this machine; with "
+                "RAY_ADDRESS=local the sweep starts one of its own"
+            )
         for reference in spec.functions.values():
             if (why := not_found_again(reference)) is not None:
                 recorder.noted(why)

@@ -56,9 +56,13 @@ class RaySession:
     Args:
         address: Of a cluster that this machine is a node of, ``HEAD:6379`` or ``auto``; by default what
             RAY_ADDRESS says, or else what was started on this machine.
+
+    Attributes:
+        found: The address of the Ray that was started on this machine, if it is used without being asked for.
     """
 
     def __init__(self, address: str | None = None) -> None:
+        self.found: str | None = None
         self._address = address
         self._thread: threading.Thread | None = None
         self._node: _LocalNode | None = None  # if Ray was started here
@@ -119,9 +123,9 @@ class RaySession:
 
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
-        with _quiet_ray(), _without_address(self._address):
+        with _quiet_ray(), _without_address() as set_address:
             try:
-                self._node = self._start()
+                self._node = self._start(self._address or set_address)
             except BaseException as error:
                 self._error = error
             self._ready.set()
@@ -130,15 +134,15 @@ class RaySession:
             if self._node is not None:
                 self._node.end()
 
-    def _start(self) -> _LocalNode | None:
+    def _start(self, address: str | None) -> _LocalNode | None:
         """Connects to a Ray; returns the one that was started for that, if one was."""
         compat.check(*compat.SESSION)
-        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         node: _LocalNode | None = None
-        address = self._address or os.environ.get("RAY_ADDRESS")
-        if address is not None:
-            _check(address)
-        elif not _is_there():
+        if address is None:
+            address = self.found = _found_here()
+        if address not in (None, "local"):
+            address = _checked(address)
+        else:
             _check_environment()
             node = _started()
             address = node.address
@@ -165,29 +169,28 @@ def _quiet_ray() -> Iterator[None]:
 
 
 @contextmanager
-def _without_address(given: str | None) -> Iterator[None]:
-    """Hides RAY_ADDRESS where an address was given: Ray would take it instead."""
-    hidden = os.environ.pop("RAY_ADDRESS", None) if given is not None else None
+def _without_address() -> Iterator[str | None]:
+    """Hides RAY_ADDRESS, and yields it: Ray would take it instead of the address that it is given."""
+    hidden = os.environ.pop("RAY_ADDRESS", None)
     try:
-        yield
+        yield hidden
     finally:
         if hidden is not None:
             os.environ["RAY_ADDRESS"] = hidden
 
 
-def _check(address: str) -> None:
-    """Checks that there is a cluster at an address: Ray itself would try for minutes."""
+def _checked(address: str) -> str:
+    """Returns the address of the head of a cluster that is there: Ray itself would try for minutes."""
     if "://" in address:
         raise SessionError(
             f"a sweep is run from a node of its cluster (got {address}, of --address or RAY_ADDRESS): give the "
             f"address of its head, HEAD:{_PORT}; from elsewhere use `xaytune launch`"
         )
-    host, _, port = address.partition(":")
-    if address in ("auto", "local"):
-        return
     try:
-        socket.create_connection((host, int(port or _PORT)), timeout=_ANSWER_S).close()
-        GcsClient(address=f"{host}:{port or _PORT}")
+        host, port = _place_of(services.canonicalize_bootstrap_address(address) or address)
+        socket.create_connection((host, port), timeout=_ANSWER_S).close()
+        _call(host, port)
+        return f"{host}:{port}"
     except AuthenticationError:
         raise SessionError(
             f"the Ray at {address} does not take this token: use the one that it was started with "
@@ -198,6 +201,24 @@ def _check(address: str) -> None:
             f"no Ray answers at {address} ({error}): is the cluster up, and is this the address of its head, "
             f"HEAD:{_PORT}?"
         ) from None
+
+
+def _call(host: str, port: int) -> None:
+    """Calls the head of a cluster; with a token only where it asks for one.
+
+    One that was started without tokens could not call back a driver that asks for them.
+    """
+    try:
+        GcsClient(address=f"{host}:{port}")
+    except AuthenticationError:
+        if not authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+            raise
+        GcsClient(address=f"{host}:{port}")
+
+
+def _place_of(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":") if ":" in address else (address, "", "")
+    return host, int(port or _PORT)
 
 
 def _join(address: str | None) -> None:
@@ -265,9 +286,16 @@ def _start_process(popen: Callable[..., Any], command: list[str], **options: Any
     return popen(command, **options, start_new_session=True)
 
 
-def _is_there() -> bool:
-    """Whether `ray start` started a Ray on this machine."""
-    return services.canonicalize_bootstrap_address(None) is not None  # type: ignore[arg-type]
+def _found_here() -> str | None:
+    """Returns the address of the Ray that was started on this machine; None where none runs."""
+    address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
+    if address is None:
+        return None
+    try:
+        socket.create_connection(_place_of(address), timeout=_ANSWER_S).close()
+    except OSError:
+        return None  # it was killed, and left its address behind
+    return address
 
 
 class _LocalNode(Node):

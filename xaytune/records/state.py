@@ -148,8 +148,8 @@ class SweepState:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do of the sweep."""
-        finished = sum(trial.finished for trial in self.trials.values())
+        """Whether nothing is left to do of the sweep; a trial whose process never began is to be tried again."""
+        finished = sum(trial.finished and trial.failure != "not_started" for trial in self.trials.values())
         wanted = len(self.trials) if self.num_trials is None else self.num_trials
         return self.state == "completed" and finished == wanted
 

@@ -101,11 +101,12 @@ def _ran_s(sweep: SweepState) -> float:
 def _left(sweep: SweepState) -> str:
     """How long the sweep may still take, by how long it took so far; empty where that is too early to say."""
     finished = _finished(sweep)
-    if finished < _ENOUGH or sweep.state != "running":
+    if finished < _ENOUGH or finished == sweep.num_trials or sweep.state != "running":
         return ""
     ran = _ran_s(sweep)
-    first = min(trial.started for trial in list(sweep.trials.values()) if trial.started)
-    training = max(0.0, time.time() - max(first, time.time() - ran))  # processes are started once
+    now = time.time()
+    first = min((trial.started for trial in list(sweep.trials.values()) if trial.started), default=now)
+    training = max(0.0, now - max(first, now - ran))  # processes are started once
     budget = (sweep.spec.get("budget") or {}).get("time")
     estimates = [] if budget is None else [max(0.0, budget - ran)]
     if sweep.num_trials is not None:

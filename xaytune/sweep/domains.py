@@ -48,7 +48,7 @@ class Float:
         return [self.at_step(step) for step in range(steps + 1)]
 
     def at_step(self, step: int) -> float:
-        """Returns the value so many steps of `q` above `low`, as a person writes it: 0.9, not 0.8999999999999999."""
+        """Returns the value so many steps of `q` above `low`, as a person writes it: 0.9, not 0.899..."""
         assert self.q is not None, "it has no steps"
         return min(float(f"{self.low + step * self.q:.15g}"), self.high)
 

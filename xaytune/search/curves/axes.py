@@ -86,12 +86,13 @@ class Numeric(Axis):
     def place(self, value: Any) -> int:
         """Returns which of its steps a value is."""
         assert self._step is not None, "its values are not counted"
-        return round((value - self._first) / self._step)
+        step: int = round((value - self._first) / self._step)
+        return step
 
     def value(self, coordinate: float) -> float | int:
         """Returns the value at a coordinate."""
-        value: float | int = hold(self._domain, float(self._number(np.asarray(coordinate))))
-        return value
+        held = hold(self._domain, float(self._number(np.asarray(coordinate))))
+        return int(held) if isinstance(self._domain, Integer) else float(held)
 
     def coordinate(self, value: Any) -> float:
         """Returns the coordinate of a value."""
