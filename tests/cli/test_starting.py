@@ -18,6 +18,7 @@ from tests.report.journals import ASHA, Written, simulated
 from xaytune.cli.main import main
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.naming import new_sweep_folder
+from xaytune.records.results import Results
 
 KINDS = ["trainer", "loop", "lightning", "transformers", "command"]
 
@@ -153,7 +154,7 @@ def test_check_shows_ten_configurations_that_the_sweep_begins_with(tmp_path: Pat
     assert "y 7 (the same in all trials)" in told
 
 
-def test_check_shows_the_configurations_of_a_warm_start_first(tmp_path: Path) -> None:
+def test_check_and_simulate_try_the_configurations_of_a_warm_start_first(tmp_path: Path) -> None:
     earlier = simulated(tmp_path / "earlier", scheduler={"algorithm": "fifo"})
     spec = (
         "{recipe: 'tests.recipes:curve', metric: score, mode: max, space: {x: {uniform: [0, 1]}}, num_samples: 3, "
@@ -163,6 +164,9 @@ def test_check_shows_the_configurations_of_a_warm_start_first(tmp_path: Path) ->
     told = xaytune("check", tmp_path / "s.yaml", "--storage", tmp_path).output
     assert earlier.best is not None
     assert f"    0  x {earlier.best.config['x']:.4g}\n" in told
+    curves = ("--curves", "tests.simulation.surrogates:power_law", "--name", "simulated", "--storage", tmp_path)
+    assert xaytune("simulate", tmp_path / "s.yaml", *curves).exit_code == 0
+    assert Results(tmp_path / "simulated").trials[0].config == earlier.best.config
     (tmp_path / "s.yaml").write_text(spec % "nowhere")
     refused = xaytune("check", tmp_path / "s.yaml", "--storage", tmp_path)
     assert refused.exit_code == 2

@@ -136,6 +136,19 @@ def test_a_sweep_without_any_finite_value_has_failed(tmp_path: Path) -> None:
     assert (sweep.state, sweep.reason) == ("failed", "no trial reported a finite 'm'")
 
 
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, CURVES], ids=lambda scheduler: scheduler["algorithm"])
+@pytest.mark.parametrize("budget", [{"epochs": 100}, {"time": 60.0}], ids=["epochs", "time"])
+def test_a_sweep_ends_within_an_epoch_of_each_worker_when_its_budget_is_spent(
+    tmp_path: Path, scheduler: dict[str, Any], budget: dict[str, Any]
+) -> None:
+    sweep = spec(scheduler, budget=budget, num_samples=60)
+    simulated = simulate(sweep, POWER_LAW, SweepFolder(tmp_path), workers=4)
+    assert simulated.results.sweep.epochs <= budget.get("epochs", math.inf) + 4
+    assert simulated.seconds <= budget.get("time", math.inf) + 2  # no epoch takes longer
+    reasons = [trial.reason or "" for trial in simulated.results.trials]
+    assert sum("the budget of" in reason for reason in reasons) in (3, 4)
+
+
 def test_more_workers_take_less_time(tmp_path: Path) -> None:
     seconds = [
         simulate(spec({"algorithm": "fifo"}), POWER_LAW, SweepFolder(tmp_path / str(workers)), workers).seconds

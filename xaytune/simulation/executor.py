@@ -17,7 +17,7 @@ from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curve, Curves
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints, LevelPoints
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Length, Started, StopRequest
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Heartbeat, Length, Started, StopRequest
 
 __all__ = ["SimulatedExecutor"]
 
@@ -51,6 +51,7 @@ class SimulatedExecutor:
         curves: What configurations are worth.
         workers: Trials at once.
         clock: The clock that the driver has, too.
+        budgeted: Whether the sweep has a budget: its trials report each epoch or step, so that it ends in time.
 
     Attributes:
         decisions: Decisions that were taken.
@@ -65,10 +66,13 @@ class SimulatedExecutor:
         curves: Curves,
         workers: int,
         clock: VirtualClock,
+        *,
+        budgeted: bool = False,
     ) -> None:
         self.decisions = self.censored = 0
         self._driver, self._method, self._objective = driver, method, objective
         self._curves, self._workers, self._clock = curves, workers, clock
+        self._budgeted = budgeted
         self._plays: dict[int, _Play] = {}
         self._reached: dict[int, int] = {}  # where paused trials are
         self._events: list[tuple[float, int, int]] = []  # moment, order, trial
@@ -121,9 +125,9 @@ class SimulatedExecutor:
         heapq.heappush(self._events, (max(moment, now), next(self._order), play.assignment.trial))
 
     def _next_time(self, play: _Play) -> int:
-        """When a trial is judged next, diverges, or is at the end of what is known of it."""
+        """When a trial is judged next, reports, diverges, or is at the end of what is known of it."""
         later = [time for time in play.curve.values if time > play.time]
-        if self._points.at_every_evaluation:
+        if self._points.at_every_evaluation or self._budgeted:
             return later[0]
         due = self._points.after(play.time)
         return next((time for time in later if time >= due or play.curve.values[time] is None), later[-1])
@@ -138,6 +142,9 @@ class SimulatedExecutor:
             self._end(play, "completed", None, due=due)
         elif due or value is None:
             self._judge(play, due=due)
+        elif play.time < play.curve.last:
+            self._perform(self._driver.receive(Heartbeat(**self._progress(play))))
+            self._schedule(play)
         else:
             self._cut_off(play)
 

@@ -67,7 +67,8 @@ def simulate(
         remaining = resume(spec, recorder, method)
         recorder.begun()
         driver = Driver(spec, method, recorder, clock, remaining)
-        executor = SimulatedExecutor(driver, method, objective, curves, workers, clock)
+        budgeted = spec.budget.limited
+        executor = SimulatedExecutor(driver, method, objective, curves, workers, clock, budgeted=budgeted)
         executor.run()
         recorder.finished(*driver.outcome())
     if driver.fatal is not None:

@@ -62,7 +62,7 @@ class BudgetSpec(Options):
 
     Attributes:
         time: Seconds that the sweep runs, or a duration such as ``"2h"``.
-        epochs: Epochs of all trials together.
+        epochs: Epochs of all trials together, as they report them: every two seconds, and where they are judged.
     """
 
     time: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] | None = None
