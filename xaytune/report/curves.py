@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from xaytune.records import history
@@ -51,21 +55,35 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
     curves = []
     for trial in results.trials:
         times, values = measured(results.history(trial.number), metric, axis)
+        if not axis.by_step:  # of an epoch that was not finished there is nothing to compare
+            finished = max(1, bisect.bisect_right(times, trial.epoch))
+            times, values = times[:finished], values[:finished]
         if not times:  # a simulated sweep has no histories
             judged = {result.time(axis): result.value for result in trial.results if result.value is not None}
             if metric in trial.metrics:
                 judged.setdefault(axis.of(epoch=trial.epoch, global_step=trial.global_step), trial.metrics[metric])
             times, values = list(judged), list(judged.values())
         if times:
-            stride = max(1, -(-len(times) // most))
-            # The last point is always there: it is where the trial ended.
-            kept = [*range(0, len(times) - 1, stride), len(times) - 1]
+            kept = _shape(values, most)
             curves.append(Curve(trial, [times[i] for i in kept], [values[i] for i in kept]))
     return curves
 
 
+def _shape(values: Sequence[float], most: int) -> list[int]:
+    """Which of many values are drawn: the smallest and the largest of each stretch, and where the curve ends."""
+    if len(values) <= most:
+        return list(range(len(values)))
+    width = -(-2 * len(values) // most)
+    stretches = [range(begin, min(begin + width, len(values))) for begin in range(0, len(values), width)]
+    kept = {choose(stretch, key=values.__getitem__) for stretch in stretches for choose in (min, max)}
+    return sorted(kept | {0, len(values) - 1})
+
+
 def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis) -> tuple[list[int], list[float]]:
-    """Returns the metric at the end of each epoch, or wherever it changed, and when that was.
+    """Returns the finite values of the metric at the end of each epoch, or wherever it changed, and when that was.
+
+    Rows hold what was measured last. Where a trial was evaluated after each third epoch, say, its values are those
+    of these epochs.
 
     Args:
         rows: The history of a trial.
@@ -75,10 +93,13 @@ def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis) -> tuple[list[int]
     name = history.column(metric)
     if name not in rows:
         return [], []
-    known = rows[rows[name].notna()]
     if not axis.by_step:
-        last = known.groupby("epoch", sort=True)[name].last()
-        return [int(epoch) + 1 for epoch in last.index], [float(value) for value in last]
+        ends = rows.drop_duplicates("epoch", keep="last")
+        ends = ends[np.isfinite(ends[name])].assign(epoch=ends["epoch"] + 1)
+        new = ends["epoch"][ends[name] != ends[name].shift()]
+        ends = ends[ends["epoch"] % math.gcd(*new.astype(int)) == 0]
+        return [int(epoch) for epoch in ends["epoch"]], [float(value) for value in ends[name]]
+    known = rows[np.isfinite(rows[name])]
     values = known[name]
     changed = known[(values != values.shift()) | (known.index == known.index[-1:].max())]
     return [int(step) for step in changed["global_step"]], [float(value) for value in changed[name]]

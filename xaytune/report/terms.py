@@ -10,6 +10,7 @@ from xaytune.records.state import SweepState
 from xaytune.report.printing import shortened
 from xaytune.sweep import values
 from xaytune.sweep.domains import Categorical
+from xaytune.sweep.numbers import written
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import dotted
 from xaytune.sweep.space_parser import parse_space
@@ -22,12 +23,23 @@ _STEPS = TimeAxis("global_step")
 
 def number(value: float | None) -> str:
     """Writes a number with four digits that count; a dash if there is none."""
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else written(value)
 
 
 def value_text(value: Any) -> str:
-    """Writes a value of a configuration, shortened where it is long."""
-    return number(value) if isinstance(value, float) else shortened(values.text(value))
+    """Writes a value of a configuration, shortened where it is long; text that looks like no text is quoted."""
+    if isinstance(value, float):
+        return number(value)
+    text = shortened(values.text(value))
+    return f'"{text}"' if isinstance(value, str) and _looks_like_no_text(value) else text
+
+
+def _looks_like_no_text(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return value.lower() in ("", "true", "false", "none", "null")
+    return True
 
 
 def configuration(config: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from xaytune.search.curves.model import MIN_VALUES, CurveModel, Verdict
 from xaytune.search.curves.progress import Progress, Trial
 from xaytune.search.method import Action, Continue, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.sweep.algorithms import CurvesSpec
+from xaytune.sweep.numbers import written
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import Space
 from xaytune.sweep.time_axis import DecisionPoints, LevelPoints, TimeAxis, levels_of
@@ -205,13 +206,14 @@ class CurvesMethod(SearchMethod):
         score = self._objective.score
         predicted = {time: (score(value), deviation) for time, (value, deviation) in verdict.predicted.items()}
         words = " or ".join(
-            f"{value:.4g} ± {deviation:.2g} at {self.points.axis.at(time)}"
+            f"{written(value)} ± {written(deviation, 2)} at {self.points.axis.at(time)}"
             for time, (value, deviation) in predicted.items()
         )
         promises = "promises more than" if instead is None else "promises less than"
+        best = score(verdict.best)
         return {
-            "reason": f"predicted {words} against a best of {score(verdict.best):.4g}, {promises} a new trial",
-            "cutoff": score(verdict.best),
+            "reason": f"predicted {words} against a best of {written(best)}, {promises} a new trial",
+            "cutoff": best,
             "compared": others,
             "details": {
                 "predicted": [[time, *values] for time, values in predicted.items()],

@@ -11,6 +11,7 @@ import numpy as np
 from xaytune.search.method import Action, End, Result, Stop
 from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, trials
 from xaytune.sweep.algorithms import AshaSpec
+from xaytune.sweep.numbers import told_apart, written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
 __all__ = ["AshaScheduler"]
@@ -46,18 +47,20 @@ class AshaScheduler(Scheduler):
             return [Stop(trial=trial, reason=reason, status="completed")]
         rung = self._rung(trial, result.time)
         if rung is None:
-            return self.keep_training(trial, f"{self.axis.at(result.time)}: {result.value:.4g}, between two rungs")
-        place = f"rung {math.ceil(rung.time)}: {result.value:.4g}"
+            at = f"{self.axis.at(result.time)}: {written(result.value)}"
+            return self.keep_training(trial, f"{at}, between two rungs")
+        at = f"rung {math.ceil(rung.time)}"
         score, cutoff, compared = self.objective.score(result.value), rung.cutoff(), len(rung)
         rung.add(trial, score)
         if cutoff is None:
-            return self.keep_training(trial, f"{place} is the first there")
+            return self.keep_training(trial, f"{at}: {written(result.value)} is the first there")
         if cutoff == WORST_SCORE:
-            reason = f"{place} is better than most of {trials(compared)}, which diverged"
+            reason = f"{at}: {written(result.value)} is better than most of {trials(compared)}, which diverged"
             return self.keep_training(trial, reason, compared=compared)
         value, worse = self.objective.score(cutoff), score < cutoff
         side = self.objective.describe_worse(worse=worse)
-        reason = f"{place} {side} the cut-off {value:.4g} of {trials(compared)}"
+        own, other = told_apart(result.value, value)
+        reason = f"{at}: {own} {side} the cut-off {other} of {trials(compared)}"
         if worse:
             return [Stop(trial=trial, reason=reason, cutoff=value, compared=compared)]
         return self.keep_training(trial, reason, cutoff=value, compared=compared)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from xaytune.search.method import Action, Result
 from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import FifoSpec
+from xaytune.sweep.numbers import written
 from xaytune.sweep.time_axis import DecisionPoints
 
 __all__ = ["FifoScheduler"]
@@ -25,4 +26,5 @@ class FifoScheduler(Scheduler):
 
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         """Lets the trial continue."""
-        return self.keep_training(trial, f"{self.axis.at(result.time)}: {result.value:.4g}")
+        assert result.value is not None
+        return self.keep_training(trial, f"{self.axis.at(result.time)}: {written(result.value)}")

@@ -12,6 +12,7 @@ import numpy as np
 from xaytune.search.method import Action, Continue, Decision, End, Pause, Result, Stop
 from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import HyperbandSpec
+from xaytune.sweep.numbers import written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
 __all__ = ["HyperbandScheduler"]
@@ -53,7 +54,7 @@ class HyperbandScheduler(Scheduler):
         bracket = self._bracket_of[trial]
         bracket.report(trial, result.time, self.objective.score(result.value))
         if result.time < bracket.milestone:
-            at = f"{self.axis.at(result.time)}: {result.value:.4g}"
+            at = f"{self.axis.at(result.time)}: {written(result.value)}"
             return self.keep_training(trial, f"{at}, its bracket decides at {self.axis.at(bracket.milestone)}")
         decisions = {decision.trial: decision for decision in self._decide(bracket, trial)}
         own: Action | None = decisions.pop(trial, None)
@@ -145,7 +146,7 @@ class HyperbandScheduler(Scheduler):
 
     def _place(self, bracket: _Bracket, trial: int) -> str:
         value = self.objective.score(bracket.score(trial))
-        return f"{self.axis.at(bracket.time(trial))}: {value:.4g}"
+        return f"{self.axis.at(bracket.time(trial))}: {written(value)}"
 
     @property
     def _most_halvings(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from xaytune.search.method import Action, End, Result, Stop
 from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, trials
 from xaytune.sweep.algorithms import MedianSpec
+from xaytune.sweep.numbers import told_apart, written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
 __all__ = ["MedianScheduler"]
@@ -39,7 +40,7 @@ class MedianScheduler(Scheduler):
         """Compares a trial with the others that are as old, or older."""
         assert result.value is not None
         curve = self._add(trial, result.time, self.objective.score(result.value))
-        place = f"{self.axis.at(result.time)}: {result.value:.4g}"
+        place = f"{self.axis.at(result.time)}: {written(result.value)}"
         if result.time < self.options.grace_period:
             return self.keep_training(trial, f"{place}, before grace_period: it is not compared")
         averages, own = self._averages_at(result.time), curve.average(result.time)
@@ -52,9 +53,10 @@ class MedianScheduler(Scheduler):
             reason = f"{place} is better than most of {trials(others)}, which diverged"
             return self.keep_training(trial, reason, compared=others)
         cutoff, worse = self.objective.score(median), median > curve.best
-        compared = f"the median {cutoff:.4g} of the running averages of {trials(others)}"
-        best, side = self.objective.score(curve.best), self.objective.describe_worse(worse=worse)
-        reason = f"{self.axis.at(result.time)}: its best value {best:.4g} {side} {compared}"
+        best, other = told_apart(self.objective.score(curve.best), cutoff)
+        side = self.objective.describe_worse(worse=worse)
+        compared = f"the median {other} of the running averages of {trials(others)}"
+        reason = f"{self.axis.at(result.time)}: its best value {best} {side} {compared}"
         if worse:
             return [Stop(trial=trial, reason=reason, cutoff=cutoff, compared=others)]
         return self.keep_training(trial, reason, cutoff=cutoff, compared=others)

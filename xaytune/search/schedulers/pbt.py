@@ -14,6 +14,7 @@ from xaytune.search.method import Action, Continue, Decision, End, Exploit, Keep
 from xaytune.search.schedulers.scheduler import Scheduler, trials
 from xaytune.sweep.algorithms import Options, PbtSpec
 from xaytune.sweep.domains import Categorical, Domain, Integer
+from xaytune.sweep.numbers import told_apart, written
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
@@ -81,7 +82,7 @@ class PbtScheduler(Scheduler):
         member = self._members[trial]
         member.time, member.score = result.time, self.objective.score(result.value)
         member.judgements += 1
-        place = f"{self.axis.at(result.time)}: {result.value:.4g}"
+        place = f"{self.axis.at(result.time)}: {written(result.value)}"
         if result.time < self.options.burn_in_period:
             return self.keep_training(trial, f"{place}, within burn_in_period")
         if self.options.synch:
@@ -228,7 +229,7 @@ class PbtScheduler(Scheduler):
         assert member.score is not None
         kept = self._members[donor].kept_score
         assert kept is not None
-        mine, theirs = (f"{self.objective.score(score):.4g}" for score in (member.score, kept))
+        mine, theirs = told_apart(self.objective.score(member.score), self.objective.score(kept))
         place = self.axis.at(member.time)
         self._take_over(trial, donor, config)
         reason = f"{place}: {mine} is among the worst, and {theirs} of trial {donor} among the best"
