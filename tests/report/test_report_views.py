@@ -118,6 +118,19 @@ def test_configurations_can_be_filtered_and_so_are_their_curves(many: Results, f
         assert set(drawn) == expected
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("foo = 3", "there is no column foo"), ("score < abc", "abc is no number"), ("score >", "nothing is no number")],
+)
+def test_a_filter_that_cannot_be_understood_says_so_and_hides_nothing(
+    file: Path, opened: Open, typed: str, told: str
+) -> None:
+    tab = opened(file)
+    tab.locator("#filter").fill(typed)
+    assert tab.locator("#matching").inner_text() == told
+    assert tab.locator("#leaderboard tbody tr:visible").count() == 500
+
+
 def test_in_a_folder_plotly_lies_beside_the_page(many: Results, tmp_path: Path, opened: Open) -> None:
     done = CliRunner().invoke(main, ["report", str(many.path), "--output", str(tmp_path / "out")])
     assert done.output.strip() == str(tmp_path / "out" / "index.html")

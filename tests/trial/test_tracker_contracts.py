@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ class TestTensorBoard(TrackerContract):
         run = EventAccumulator(str(trial.folder / "tensorboard" / trial.name))
         run.Reload()
         return {name: [(e.step, e.value) for e in run.Scalars(name)] for name in run.Tags()["scalars"]}
+
+    def test_what_is_trained_again_after_an_attempt_was_cut_off_is_there_once(self, tmp_path: Path) -> None:
+        self.track(self.trial(tmp_path), [1, 2, 3, 4, 5], "paused")
+        begun = int(time.time())
+        while int(time.time()) == begun:  # files are in the order of seconds
+            time.sleep(0.01)
+        self.track(self.trial(tmp_path, attempt=1), [4, 5, 6])
+        assert [step for step, _ in self.logged(self.trial(tmp_path))["loss"]] == [1, 2, 3, 4, 5, 6]
 
 
 class TestMlflow(TrackerContract):

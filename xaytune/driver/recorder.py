@@ -38,8 +38,8 @@ from xaytune.trial.messages import (
 
 __all__ = ["Listener", "Recorder"]
 
-# How far a trial is stands in the journal so often, for who watches from elsewhere.
-_PROGRESS_S = 10.0
+# How far a trial is stands in the journal so often, for who watches from elsewhere: less often in a long sweep.
+_PROGRESS_S, _PROGRESS_SHARE, _MOST_PROGRESS_S = 2.0, 1 / 60, 10.0
 
 Listener = Callable[[SweepState, Event], None]
 
@@ -174,7 +174,8 @@ class Recorder:
                 message.trial, message.epoch, message.global_step, dict(message.metrics), self._best(message)
             )
             return
-        self._quiet_until[message.trial] = now + _PROGRESS_S
+        quiet = min(max(_PROGRESS_S, _PROGRESS_SHARE * self.state.ran_s), _MOST_PROGRESS_S)
+        self._quiet_until[message.trial] = now + quiet
         self._write("progress", message.trial, **self._position(message))
 
     def saved(self, message: Progress) -> None:

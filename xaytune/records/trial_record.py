@@ -105,7 +105,8 @@ class TrialRecord:
         started: Unix seconds.
         ended: Unix seconds.
         fused: With how many trials at once its steps were taken, in the mean of those that were; 0: none was.
-        seconds: What its attempts have trained together, as far as it was heard of.
+        seconds: What its attempts have trained together, as far as it was heard of; not while they waited to be
+            decided on.
         results: What it was worth at each decision point.
         decisions: What followed.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -25,6 +24,7 @@ from xaytune.report.predicted import prediction_plots
 from xaytune.report.terms import Terms, number
 from xaytune.report.text import duration
 from xaytune.report.timeline import Attempt, Timeline, timeline
+from xaytune.sweep import values
 from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["Figures", "comparison_plots", "figures", "plots", "titled"]
@@ -63,13 +63,13 @@ def plots(results: Results) -> Iterator[Plot]:
         yield Plot("learning-curves", "Learning curves", caption, _curves_figure(curves, sweep))
     yield from prediction_plots(results.events(), curves, sweep)
     judged = rungs(sweep)
-    if judged:
+    if judged and sweep.spec["scheduler"]["algorithm"] != "fifo":
         caption = "Trials that continued, and that were stopped, wherever the scheduler judged."
         yield Plot("rungs", "What every rung cut", caption, _rungs_figure(judged, terms.axis))
     yield from parameter_plots(sweep)
     worked = timeline(results.events())
     if worked.attempts:
-        yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, sweep, terms), 320)
+        yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, terms), 320)
 
 
 def comparison_plots(compared: dict[str, Progress], metric: str) -> list[Plot]:
@@ -184,10 +184,10 @@ def _together_words(worked: Timeline) -> str:
     return f"; those of a process, which trained up to {most} at once, stand together" if most else ""
 
 
-def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Figure:
+def _timeline_figure(worked: Timeline, terms: Terms) -> go.Figure:
     attempts, places = worked.attempts, worked.places
     figure = go.Figure()
-    for status, color in COLORS.items():
+    for status, color in {**COLORS, "cut off": COLORS["pending"]}.items():
         shown = [attempt for attempt in attempts if attempt.how == status]
         if not shown:
             continue
@@ -199,7 +199,7 @@ def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Fi
             orientation="h",
             marker={"color": color, "line": {"width": 0.5 if len(attempts) < 200 else 0, "color": "white"}},
             name=status,
-            hovertext=[_attempt_words(attempt, sweep, terms) for attempt in shown],
+            hovertext=[_attempt_words(attempt, terms) for attempt in shown],
             hoverinfo="text",
         )
     figure.update_xaxes(title="seconds since the first trial was started")
@@ -211,8 +211,7 @@ def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Fi
     return dressed(figure, height=140 + 28 * len(processes) + 7 * (len(places) - len(processes)))
 
 
-def _attempt_words(attempt: Attempt, sweep: SweepState, terms: Terms) -> str:
-    trial = sweep.trials[attempt.trial]
+def _attempt_words(attempt: Attempt, terms: Terms) -> str:
     took = duration(attempt.ended - attempt.begun)
-    shown: Any = terms.configuration(trial.config)
-    return f"trial {attempt.trial}: {attempt.how} after {took}, {number(trial.value)}<br>{html.escape(shown)}"
+    config = terms.configuration(values.read(dict(attempt.config)))
+    return f"trial {attempt.trial}: {attempt.how} after {took}, {number(attempt.value)}<br>{html.escape(config)}"

@@ -18,7 +18,7 @@ from xaytune.report.printing import printable, shortened
 from xaytune.report.story import stories, why
 from xaytune.report.templating import render
 from xaytune.report.terms import Terms, number, value_text
-from xaytune.report.text import clock, duration, planned
+from xaytune.report.text import checkpoint_lines, clock, duration, planned
 from xaytune.report.timeline import slowest_words, timeline
 from xaytune.sweep import values
 from xaytune.sweep.space import dotted
@@ -57,6 +57,8 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         unit=terms.axis.unit,
         trained=trained(sweep, terms.axis),
         best=best,
+        checkpoint=checkpoint_lines(best)[0].removeprefix("checkpoint").strip() if best is not None else "",
+        keep_best=" ".join(checkpoint_lines(best)[1:]) if best is not None else "",
         loading=lines_to_load(best.checkpoint) if best is not None else [],
         best_value=number(best.value if best is not None else None),
         best_at=_best_at(best, terms),

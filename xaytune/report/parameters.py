@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,19 @@ from plotly.subplots import make_subplots
 from xaytune.errors import SpecError
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.report.plot import COLORS, SCALE, Plot, dressed, label, with_values
+from xaytune.report.printing import shortened
 from xaytune.report.study import space_of, study_of
 from xaytune.report.terms import number, value_text
 from xaytune.sweep import values
 from xaytune.sweep.domains import Categorical
+from xaytune.sweep.numbers import told_apart
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.space import Space
 
 __all__ = ["parameter_plots"]
 
+# Characters of a choice beside others.
+_SHORT = 16
 # Too many of them cannot be told apart any more.
 _MOST_SLICES = 8
 _COLUMNS = 2
@@ -102,7 +107,7 @@ def _parallel_figure(
     ]
     figure = go.Figure()
     figure.add_parcoords(
-        dimensions=[*axes, {"label": label(sweep.spec["metric"]), "values": reached}],
+        dimensions=[*axes, {"label": label(sweep.spec["metric"]), "values": reached, "tickformat": ".4~g"}],
         line={"color": reached, "coloraxis": "coloraxis"},
         labelfont={"size": 12},
     )
@@ -118,30 +123,36 @@ def _axis(parameter: Parameter, given: Sequence[Any], exists: Sequence[bool]) ->
     if isinstance(domain, Categorical):
         choices = _choices(domain, known)
         ticks = [float(tick) for tick in range(len(choices))]
-        words = [value_text(choice) for choice in choices]
+        words = _words(choices)
         at = [float(_index(choices, value)) if there else -1.0 for value, there in zip(given, exists, strict=True)]
         absent = -1.0
     else:
         scale = math.log10 if domain.log else float
         low, high = scale(min([domain.low, *known])), scale(max([domain.high, *known]))
         ticks = [low + (high - low) * part / 4 for part in range(5)]
-        words = [number(10**tick if domain.log else tick) for tick in ticks]
+        words = told_apart(*(10**tick if domain.log else tick for tick in ticks))
         absent = low - (high - low) / 8
         at = [scale(value) if there else absent for value, there in zip(given, exists, strict=True)]
     if not all(exists):
         ticks, words = [absent, *ticks], ["-", *words]
-    ticktext = [label(word) for word in words]
-    axis = {"label": label(parameter.name), "values": at, "tickvals": ticks, "ticktext": ticktext}
+    axis = {"label": label(parameter.name), "values": at, "tickvals": ticks, "ticktext": words}
     return {**axis, "range": [ticks[0], max(ticks[-1], ticks[0] + 1)] if len(ticks) < 2 else [ticks[0], ticks[-1]]}
 
 
 def _choices(domain: Categorical, known: Sequence[Any]) -> list[Any]:
-    """The choices of a domain, and what trials had that is none of them: an earlier version's, perhaps."""
+    """The choices of a domain, numbers ascending; and what trials had that is none of them, from earlier."""
     choices = list(domain.choices)
     for value in known:
         if not any(values.same(value, choice) for choice in choices):
             choices.append(value)
-    return choices
+    return sorted(choices) if all(type(choice) in (int, float) for choice in choices) else choices
+
+
+def _words(choices: Sequence[Any]) -> list[str]:
+    """Writes choices as short as tells them apart: plots have little room."""
+    words = [value_text(choice) for choice in choices]
+    short = [shortened(word, _SHORT) for word in words]
+    return short if len(set(short)) == len(set(words)) else words
 
 
 def _index(choices: Sequence[Any], value: Any) -> int:
@@ -171,9 +182,14 @@ def _slices_figure(
         ]
         row, column = index // _COLUMNS + 1, index % _COLUMNS + 1
         domain = parameter.domain
-        categorical = isinstance(domain, Categorical)
+        order: list[str] = []
+        x = [value for _, value in there]
+        if isinstance(domain, Categorical):
+            choices = _choices(domain, x)
+            order = [html.escape(word) for word in _words(choices)]
+            x = [order[_index(choices, value)] for value in x]
         figure.add_scatter(
-            x=[label(value_text(value)) if categorical else value for _, value in there],
+            x=x,
             y=[trial.value for trial, _ in there],
             mode="markers",
             marker={"color": [trial.number for trial, _ in there], "coloraxis": "coloraxis", "size": 7},
@@ -187,7 +203,8 @@ def _slices_figure(
         )
         kind = "category" if isinstance(domain, Categorical) else "log" if domain.log else "linear"
         angle = -35 if kind == "category" else None  # words lie beside each other on a phone
-        figure.update_xaxes(type=kind, tickangle=angle, automargin=True, row=row, col=column)
+        sorting = {"categoryorder": "array", "categoryarray": order} if order else {}
+        figure.update_xaxes(type=kind, tickangle=angle, automargin=True, row=row, col=column, **sorting)
     with_values(figure, sweep.spec["metric"], [trial.value for trial in trials if trial.value is not None])
     figure.for_each_yaxis(lambda axis: axis.update(title=None) if axis.plotly_name != "yaxis" else None)
     figure = dressed(figure, height=80 + 250 * rows)

@@ -33,7 +33,7 @@ def picture(sweep: SweepState, terms: Terms, console: Console) -> RenderableType
         Text(sweep.name, style="bold", no_wrap=True, overflow="ellipsis"),
         ProgressBar(total=sweep.num_trials, completed=_finished(sweep), width=max(8, min(30, console.width // 4))),
         _share(sweep),
-        Text(", ".join(filter(None, (duration(_ran_s(sweep)), _left(sweep)))), style="dim"),
+        Text(", ".join(filter(None, (duration(int(_ran_s(sweep))), _left(sweep)))), style="dim"),
     )
     running = [trial for trial in list(sweep.trials.values()) if trial.status == "running"]
     room = max(1, console.height - 8)
@@ -111,4 +111,4 @@ def _left(sweep: SweepState) -> str:
     estimates = [] if budget is None else [max(0.0, budget - ran)]
     if sweep.num_trials is not None:
         estimates.append(training / finished * (sweep.num_trials - finished))
-    return f"about {duration(max(1.0, min(estimates)))} left" if estimates else ""
+    return f"about {duration(int(max(1.0, min(estimates))))} left" if estimates else ""

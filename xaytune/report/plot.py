@@ -62,6 +62,8 @@ def with_values(figure: go.Figure, metric: str, values: Sequence[float | None]) 
 
 def dressed(figure: go.Figure, height: int = 380) -> go.Figure:
     """Gives a figure the look that all have."""
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(exponentformat="power")  # not "10µ" for a learning rate
     return figure.update_layout(
         template="plotly_white",
         title=None,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xaytune.records.journal import Event
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import Best, SweepState, TrialRecord
 from xaytune.records.sweep_folder import DEFAULT_STORAGE
 from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable, shortened
@@ -17,6 +17,7 @@ from xaytune.report.terms import Terms, configuration, number, value_text
 __all__ = [
     "age",
     "best",
+    "checkpoint_lines",
     "clock",
     "configuration",
     "duration",
@@ -42,7 +43,9 @@ def _metric(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Writes a duration in its two largest units."""
+    """Writes a duration in its two largest units; a short one with a tenth of a second."""
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     whole = int(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
@@ -116,20 +119,26 @@ def best(sweep: SweepState) -> str:
     lines = [
         f"best: trial {trial.number}, {terms.worth(trial.value)} at {where}",
         *terms.lines(trial.best_config),
-        *_checkpoint(trial),
+        *(f"  {line}" for line in checkpoint_lines(trial)),
     ]
     return "\n".join(lines)
 
 
-def _checkpoint(trial: TrialRecord) -> list[str]:
-    """The path of the checkpoint; and what to do, where it is not that of the best value."""
+def checkpoint_lines(trial: TrialRecord) -> list[str]:
+    """Returns the path of the checkpoint; and what to do, where it is not that of the best value."""
     if trial.best is None or trial.checkpoint_step in (None, trial.best.global_step):
-        return [f"  checkpoint  {trial.checkpoint or 'none was written'}"]
+        return [f"checkpoint  {trial.checkpoint or 'none was written'}"]
     return [
-        f"  checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
-        f"  the best value was at step {trial.best.global_step}, where the trial saved no checkpoint of its own. "
+        f"checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
+        *_keep_best(trial.best),
+    ]
+
+
+def _keep_best(best: Best) -> list[str]:
+    return [
+        f"the best value was at step {best.global_step}, where the trial saved no checkpoint of its own. "
         "To keep the best: SaveBest in a Trainer, ModelCheckpoint in Lightning,",
-        "  load_best_model_at_end in Hugging Face (its checkpoints are in the folder transformers beside); in any "
+        "load_best_model_at_end in Hugging Face (its checkpoints are in the folder transformers beside); in any "
         "other loop, write the model itself to trial.checkpoint_dir where its value is the best so far",
     ]
 

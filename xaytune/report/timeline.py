@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
@@ -15,6 +16,8 @@ from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["Attempt", "Timeline", "slowest_words", "timeline"]
 
+# Times of the journal are told apart by a thousandth of a second.
+_MOMENT = 1e-4
 # A trial is called slow where a unit of its training took so many times as long as that of the median trial.
 _SLOW = 1.5
 
@@ -28,7 +31,9 @@ class Attempt:
         node: Where that was.
         begun: Seconds since the first trial was started, without the time in which no trial could run.
         ended: Likewise.
-        how: The status it ended with; ``running`` if it has not.
+        how: The status it ended with; ``running`` if it has not, ``cut off`` if the driver was lost meanwhile.
+        value: The best value that the trial had reached until then.
+        config: The configuration that it had, as the journal has it.
         pid: The process that it had.
         process: Which of the places for processes that had: no two processes had one at the same time.
         lane: Which of the places in its process it had, where that trains several trials; 0 where it does not.
@@ -39,6 +44,8 @@ class Attempt:
     begun: float
     ended: float
     how: str
+    value: float | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
     pid: int = 0
     process: str = ""
     lane: int = 0
@@ -111,18 +118,29 @@ def timeline(events: Iterable[Event]) -> Timeline:
     What a run of the sweep takes until its first trial is started (Ray, imports) counts as start-up.
     """
     open_: dict[int, tuple[Event, float]] = {}
+    configs: dict[int, Mapping[str, Any]] = {}
+    values: dict[int, float] = {}
     judged: dict[int, float] = {}
     found: list[Attempt] = []
     start_up = deciding = now = before = 0.0
     begun: float | None = None  # when a run began whose first trial was not started yet
     fused = False
+
+    def attempt(number: int, ended: float, how: str) -> Attempt:
+        start, begun = open_.pop(number)
+        config, node = configs.get(number, {}), start["node"]
+        return Attempt(number, node, begun, max(begun, ended), how, values.get(number), config, start["pid"])
+
     for seconds, event in timed(events):
         if event["event"] == "sweep" and event["state"] == "running":  # what ran before was cut off
-            found += [_attempt(start, at, now, "failed") for start, at in open_.values()]
-            open_.clear()
+            found += [attempt(number, now, "cut off") for number in list(open_)]
             begun = before
             fused = event["spec"].get("fused", 1) != 1
         number = event.get("trial", -1)
+        if event.get("best"):
+            values[number] = event["best"]["value"]
+        if event["event"] == "trial":
+            configs[number] = event["config"]
         if event["event"] == "start":
             if begun is not None:
                 start_up, begun = start_up + seconds - begun, None
@@ -134,17 +152,21 @@ def timeline(events: Iterable[Event]) -> Timeline:
             judged[number] = now
         elif event["event"] == "verdict" and number in judged:
             deciding += now - judged.pop(number)
-        elif event["event"] in ("end", "pause", "failure", "exploit") and number in open_:
-            how = event.get("status", {"pause": "paused", "exploit": "paused"}.get(event["event"], "failed"))
-            start, at = open_.pop(number)
-            found.append(_attempt(start, at, now, how))
-    found += [_attempt(start, at, now, "running") for start, at in open_.values()]
+        elif number in open_ and (how := _ending(event)) is not None:
+            found.append(attempt(number, now, how))
+        if event["event"] == "exploit":
+            configs[number] = event["config"]
+    found += [attempt(number, now, "running") for number in list(open_)]
     place = _placed_together if fused else _placed
     return Timeline(place(sorted(found, key=lambda attempt: attempt.begun)), start_up, deciding)
 
 
-def _attempt(start: Event, begun: float, ended: float, how: str) -> Attempt:
-    return Attempt(start["trial"], start["node"], begun, max(begun, ended), how, start["pid"])
+def _ending(event: Event) -> str | None:
+    """The status that an attempt ends with by an event; None where it does not end by it."""
+    if event["event"] == "failure":  # one that is not retried is followed by the end of its trial
+        moves = event.get("kind") == "shared"
+        return ("paused" if moves else "failed") if event.get("retried") else None
+    return {"end": event.get("status"), "pause": "paused", "exploit": "paused"}.get(event["event"])
 
 
 def _placed(attempts: list[Attempt]) -> list[Attempt]:
@@ -175,7 +197,8 @@ def _placed_together(attempts: list[Attempt]) -> list[Attempt]:
 
 def _first_free(free_from: list[float], attempt: Attempt) -> int:
     """Takes the first place that is free for an attempt, and returns its number, from 1."""
-    place = next((index for index, ended in enumerate(free_from) if ended <= attempt.begun), len(free_from))
+    begun = attempt.begun + _MOMENT
+    place = next((index for index, ended in enumerate(free_from) if ended <= begun), len(free_from))
     if place == len(free_from):
         free_from.append(0.0)
     free_from[place] = attempt.ended

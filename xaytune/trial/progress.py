@@ -66,6 +66,10 @@ class Untold:
             self.resumed_at = global_step
             self._row = Row(0, 0, global_step, {})
 
+    def waited(self, seconds: float) -> None:
+        """Takes in that training stood still for a decision: that is no time of training."""
+        self._begun += seconds
+
     def note(self, text: str) -> None:
         """Takes what whoever runs the sweep should know of its recipe, once."""
         if text not in self._noted:

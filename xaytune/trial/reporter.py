@@ -213,6 +213,7 @@ class Reporter:
             )
         if state.global_step == self._taken_over_at:
             state.metrics.clear()  # they came with the checkpoint, and are what another trial was worth
+        self.stopping.take(self._link.stop_request())  # by which the link learns, too, that training begins
         self.state = state
         self.untold.epochs.resume(state)
         self.untold.resume_at(state.global_step)
@@ -294,8 +295,10 @@ class Reporter:
         if self.points.pausing and self.save_checkpoint is not None:
             self.save_checkpoint()
         fields, rows = self.untold.take(state, keep_last=not self.points.pausing, all_checkpoints=False)
+        asked = time.monotonic()
         answer = self._link.ask(DecisionDue(**self._sender, **fields, due=due), rows)
         self._told = time.monotonic()
+        self.untold.waited(self._told - asked)
         self.stopping.take(answer)
         if answer is not None and answer.status == "paused" and self.points.pausing:
             raise Pause

@@ -18,24 +18,28 @@ class TensorBoard(Tracker):
     def open(self, trial: TrackedTrial) -> None:
         """Begins a run, or continues it."""
         self._config = trial.config
-        self._writer = SummaryWriter(str(trial.folder / "tensorboard" / trial.name))
+        self._folder = str(trial.folder / "tensorboard" / trial.name)
+        self._writer: SummaryWriter | None = None
         self._newest = 0
 
     def log(self, points: Sequence[Point]) -> None:
         """Takes metrics, by ascending step."""
         for point in points:
+            if self._writer is None:  # what an attempt that was cut off had written from there on is taken back
+                self._writer = SummaryWriter(self._folder, purge_step=point.global_step)
             for name, value in point.metrics.items():
                 self._writer.add_scalar(name, value, point.global_step, walltime=point.time)
             self._newest = point.global_step
 
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Ends the run."""
+        writer = self._writer or SummaryWriter(self._folder)
         if status != "paused":
             known = {n: v if isinstance(v, (bool, int, float, str)) else str(v) for n, v in self._config.items()}
             found = {} if best is None else {"best": best}
             for summary in hparams({**known, "status": status}, found):
-                self._writer._get_file_writer().add_summary(summary)
+                writer._get_file_writer().add_summary(summary)
             for name, value in found.items():
-                self._writer.add_scalar(name, value, self._newest)
-            self._writer.add_text("status", f"{status}: {reason}" if reason else status, self._newest)
-        self._writer.close()
+                writer.add_scalar(name, value, self._newest)
+            writer.add_text("status", f"{status}: {reason}" if reason else status, self._newest)
+        writer.close()
