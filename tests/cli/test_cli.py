@@ -192,7 +192,7 @@ def test_a_signal_while_a_run_starts_ends_it_with_130(
 
 def test_a_lost_process_is_told_in_a_line_without_output_of_ray(interrupted: tuple[int, str, Results]) -> None:
     output = interrupted[1]
-    assert "failed: trial 0; the first, trial 0, with\n  its process was lost, 2 times\n" in output
+    assert "failed: trial 0, with\n  its process was lost, 2 times\n" in output
     assert "raylet" not in output
     assert "actor" not in output
 

@@ -120,7 +120,11 @@ def test_configurations_can_be_filtered_and_so_are_their_curves(many: Results, f
 
 @pytest.mark.parametrize(
     ("typed", "told"),
-    [("foo = 3", "there is no column foo"), ("score < abc", "abc is no number"), ("score >", "nothing is no number")],
+    [
+        ("foo = 3", "there is no column foo"),
+        ("score < abc", "abc is no number"),
+        ("score >", "nothing is no number"),
+    ],
 )
 def test_a_filter_that_cannot_be_understood_says_so_and_hides_nothing(
     file: Path, opened: Open, typed: str, told: str

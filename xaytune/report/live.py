@@ -54,6 +54,7 @@ class LiveView:
         if not console.is_jupyter:
             console.file = cast("IO[str]", Lenient(console.file))
         self._resume = resume
+        self._begun = time.monotonic()
         self._incidents = Incidents()
         self._sweep: SweepState | None = None
         self._terms: Terms | None = None
@@ -105,7 +106,7 @@ class LiveView:
 
     def _draw(self, console: Console) -> RenderableType:
         if self._sweep is None or self._terms is None:
-            return Text("starting ...", style="dim")
+            return Text(f"starting ... {time.monotonic() - self._begun:.0f} s", style="dim")
         return picture(self._sweep, self._terms, console)
 
 
@@ -171,7 +172,10 @@ class _Lines:
             _print(self._console, f"{sweep.name}: {planned(sweep)}{ended}")
             _print(self._console, line.plain if line is not None else None)
         elif line is not None:
-            failed = event["event"] in ("failure", "note") or event.get("status") == "failed"
+            if event["event"] == "note":
+                _print(self._console, line.plain)
+                return
+            failed = event["event"] == "failure" or event.get("status") == "failed"
             if failed or time.monotonic() >= self._quiet_until:
                 self._quiet_until = time.monotonic() + _QUIET_S
                 _print(self._console, f"[{progress_text(sweep)}] {line.plain}; {best_so_far(sweep, terms)}")

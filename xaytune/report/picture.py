@@ -65,7 +65,8 @@ def progress_text(sweep: SweepState) -> str:
 def _running_table(trials: list[TrialRecord], terms: Terms, width: int) -> Table:
     """A row for each trial: the sweep's own time always, steps and the loss beside it where there is room."""
     axis, metric = terms.axis, terms.metric
-    steps, loss = width >= 60 and not axis.by_step, width >= 72 and metric != "loss"
+    steps = width >= 60 and not axis.by_step
+    loss = width >= 72 and metric != "loss" and any("loss" in trial.metrics for trial in trials)
     table = Table(box=None, padding=(0, 1), show_edge=False, expand=True)
     names = ("trial", axis.unit, *(["step"] if steps else []), shortened(metric), *(["loss"] if loss else []))
     for name in names:

@@ -63,7 +63,7 @@ def why(trial: TrialRecord, sweep: SweepState) -> str:
     if trial.status == "paused":
         return f"It is paused {reached}{reason}{best}."
     if trial.status == "running" and sweep.state in ("lost", "failed"):
-        return f"It was cut off {reached}, when {sweep.reason}{best}."
+        return f"It was cut off {reached}: {sweep.reason}{best}."
     if trial.status == "running":
         return f"It is running, {reached}{best}."
     return f"It waits to be restarted{reason}." if trial.attempts else "It waits for its turn."

@@ -96,7 +96,7 @@ def tally(sweep: SweepState) -> str:
 def ending(trial: TrialRecord, terms: Terms) -> str:
     """Writes how a trial ended, in one line."""
     reason = f": {one_line(trial.reason)}" if trial.reason else ""
-    worth = f" (best {terms.worth(trial.value)})" if trial.status != "failed" else ""
+    worth = f" (best {terms.worth(trial.value)})" if trial.value is not None and trial.status != "failed" else ""
     where = terms.at(epoch=trial.epoch, global_step=trial.global_step)
     return f"trial {trial.number} {trial.status} at {where}{worth}{reason}"
 
@@ -192,5 +192,6 @@ def _failures(sweep: SweepState) -> list[str]:
     # Of a lost process there is no traceback, only Ray's guesses: they are in the journal.
     error = failed[0].error or ""
     shown = error if "Traceback" in error else str(failed[0].reason)
-    heading = f"failed: {listed([trial.number for trial in failed])}; the first, trial {failed[0].number}, with"
+    first = f"; the first, trial {failed[0].number}, with" if len(failed) > 1 else ", with"
+    heading = f"failed: {listed([trial.number for trial in failed])}{first}"
     return [heading, *(f"  {line}" for line in shown.rstrip().splitlines())]
