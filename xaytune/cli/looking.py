@@ -28,7 +28,9 @@ from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder, find_sweep
 from xaytune.report import text
 from xaytune.report.incidents import Incidents
+from xaytune.report.lineage import lineage_lines
 from xaytune.report.loading import lines_to_load
+from xaytune.report.terms import Terms
 
 if TYPE_CHECKING:
     from xaytune.report.templating import Page
@@ -122,6 +124,8 @@ def best(sweep: str, storage: str, as_json: bool, only_config: bool) -> None:
         say(text.best(results.sweep))
         for line in lines_to_load(found.checkpoint):
             say(f"    {line}")
+        for line in lineage_lines(results.events(), found, Terms(results.sweep)):
+            say(line)
         if recommended.trial.number != found.number:
             say(
                 f"to train again: trial {recommended.trial.number} (best --config prints it): {recommended.reason}"

@@ -108,8 +108,9 @@ class Results:
         """Returns a row a trial.
 
         Returns:
-            Its number (``trial``), ``status``, ``value`` and so on; ``config.NAME`` for each value of its
-            configuration, nested names with dots; ``metrics.NAME`` for each metric where ``value`` was reached.
+            Its number (``trial``), ``status``, ``value`` and so on; ``config.NAME`` for each value of the
+            configuration that ``value`` was reached with, nested names with dots; ``metrics.NAME`` for each metric
+            there.
         """
         import pandas as pd
 

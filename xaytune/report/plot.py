@@ -73,4 +73,5 @@ def dressed(figure: go.Figure, height: int = 380) -> go.Figure:
         margin={"l": 56, "r": 16, "t": 24, "b": 48},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)"},  # it lies over titles
     )
