@@ -286,6 +286,7 @@ def test_a_configuration_that_somebody_wrote_is_completed_as_the_space_builds_it
         ({"drop": 0.3}, "drop: must be 0 plus a multiple of 0.25 (got 0.3)"),
         ({"drop": 2}, "drop: must be from 0 to 1 (got 2)"),
         ({"drop": True}, "drop: must be a number (got True)"),
+        ({"drop": "0.5"}, "drop: must be a number (got '0.5')"),
         ({"optimizer.name": "rms"}, "optimizer.name: must be one of sgd, adam (got 'rms')"),
         (
             {"optimizer.momentum": 0.5},

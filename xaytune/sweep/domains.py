@@ -64,7 +64,7 @@ class Float:
             ValueError: It is none of the domain.
         """
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"must be a number (got {text(value)})")
+            raise ValueError(f"must be a number (got {value!r})")
         if not self.low <= value <= self.high:
             raise ValueError(f"must be from {self.low:g} to {self.high:g} (got {value})")
         steps = (value - self.low) / self.q if self.q is not None else 0.0
@@ -96,7 +96,7 @@ class Integer:
             ValueError: It is none of the domain.
         """
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"must be an integer (got {text(value)})")
+            raise ValueError(f"must be an integer (got {value!r})")
         if not self.low <= value < self.high:
             raise ValueError(f"must be from {self.low} to {self.high - 1} (got {value})")
         return int(value)

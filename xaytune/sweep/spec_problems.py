@@ -120,7 +120,7 @@ def _number_problems(spec: SweepSpec) -> Iterator[Problem]:
     uncounted = [parameter.name for parameter in spec.gridded if parameter.domain.values() is None]
     for name in uncounted:
         path = ("space", *name.split("."))
-        yield Problem(path, "grid search needs values that can be counted; give quniform, choice or grid")
+        yield Problem(path, "grid search needs values that can be counted; give quniform, randint, choice or grid")
     if not uncounted and (size := spec.space.grid(spec.gridded).size) > _MOST_POINTS:
         yield Problem(("space",), f"the grid has {size:.1e} points: give choices instead, which are sampled")
     elif not uncounted and spec.num_trials is not None and len(spec.points_to_evaluate) > spec.num_trials:
