@@ -187,10 +187,11 @@ def _checked(address: str) -> str:
             f"address of its head, HEAD:{_PORT}; from elsewhere use `xaytune launch`"
         )
     try:
-        host, port = _place_of(services.canonicalize_bootstrap_address(address) or address)
-        socket.create_connection((host, port), timeout=_ANSWER_S).close()
-        _call(host, port)
-        return f"{host}:{port}"
+        whole = address if ":" in address or address == "auto" else f"{address}:{_PORT}"
+        head = services.canonicalize_bootstrap_address(whole) or whole
+        _knock(head)
+        _call(head)
+        return head
     except AuthenticationError:
         raise SessionError(
             f"the Ray at {address} does not take this token: use the one that it was started with "
@@ -203,22 +204,28 @@ def _checked(address: str) -> str:
         ) from None
 
 
-def _call(host: str, port: int) -> None:
+def _knock(address: str) -> None:
+    """Looks whether anything listens at an address.
+
+    Raises:
+        OSError: Nothing does.
+        ValueError: It is no address.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+
+
+def _call(address: str) -> None:
     """Calls the head of a cluster; with a token only where it asks for one.
 
     One that was started without tokens could not call back a driver that asks for them.
     """
     try:
-        GcsClient(address=f"{host}:{port}")
+        GcsClient(address=address)
     except AuthenticationError:
         if not authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
             raise
-        GcsClient(address=f"{host}:{port}")
-
-
-def _place_of(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":") if ":" in address else (address, "", "")
-    return host, int(port or _PORT)
+        GcsClient(address=address)
 
 
 def _join(address: str | None) -> None:
@@ -292,7 +299,7 @@ def _found_here() -> str | None:
     if address is None:
         return None
     try:
-        socket.create_connection(_place_of(address), timeout=_ANSWER_S).close()
+        _knock(address)
     except OSError:
         return None  # it was killed, and left its address behind
     return address
