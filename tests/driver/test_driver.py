@@ -323,7 +323,7 @@ def test_where_trials_spend_long_before_their_first_step_it_is_said_once_how_to_
     for start in starts:
         sweep.end(sweep.start().trial, 1, seconds=12.0, start=start)
     (note,) = (event["text"] for event in sweep.recorder.events() if event["event"] == "note")
-    assert note.startswith("trials spend 1.5 s before their first step: ")
+    assert note.startswith("trials spend 1.5 s before they train: ")
     assert "`setup`" in note
 
 

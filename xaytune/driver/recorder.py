@@ -101,7 +101,7 @@ class Recorder:
             self._retain(trial.number)
 
     def reopened(self, trial: int) -> None:
-        """Records that a trial is restarted, though it failed: the recipe was at fault."""
+        """Records that a trial is restarted, though it failed: that was no fault of its configuration."""
         self._write("reopen", trial)
 
     def finished(self, state: str, reason: str | None) -> None:
@@ -169,7 +169,7 @@ class Recorder:
     def _progressed(self, message: Heartbeat) -> None:
         """Takes in how far a trial is, and records it from time to time."""
         now = self._clock.monotonic()
-        if now < self._quiet_until[message.trial]:
+        if now < self._quiet_until[message.trial] or not self.saves:  # nobody watches a simulation
             self.state.progress(
                 message.trial, message.epoch, message.global_step, dict(message.metrics), self._best(message)
             )

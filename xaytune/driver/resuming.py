@@ -49,8 +49,13 @@ def resume(spec: SweepSpec, recorder: Recorder, method: SearchMethod) -> Remaini
     """
     # The recipe was at fault where every trial raised before its first step: they are restarted. So are trials
     # whose process never began.
-    faultless = ("not_started",) if recorder.state.trained else ("not_started", "error")
-    for trial in list(recorder.state.trials.values()):
+    state = recorder.state
+    faultless = [] if state.trained else ["error"]
+    if not method.points.pausing and _has_budget_left(
+        spec, state
+    ):  # trials that wait for others did not for these
+        faultless.append("not_started")
+    for trial in list(state.trials.values()):
         if trial.status == "failed" and trial.failure in faultless:
             recorder.reopened(trial.number)
     left = replay(method, recorder.events(), spec.metric)
@@ -59,6 +64,13 @@ def resume(spec: SweepSpec, recorder: Recorder, method: SearchMethod) -> Remaini
         unfinished=[trial for trial in left.unfinished if trial not in left.paused],
         stops=stops,
         actions=[*(KeepCheckpoint(trial) for trial in sorted(left.keeps)), *left.exploits.values()],
+    )
+
+
+def _has_budget_left(spec: SweepSpec, sweep: SweepState) -> bool:
+    budget = spec.budget
+    return (budget.epochs is None or sweep.epochs < budget.epochs) and (
+        budget.time is None or sweep.ran_s < budget.time
     )
 
 

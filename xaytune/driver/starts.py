@@ -1,4 +1,4 @@
-"""Trials that spend long before their first step, on what could be done once for all of them."""
+"""Trials that spend long before they train, on what could be done once for all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRIALS = 2
 
 
 class SlowStarts:
-    """Notices where trials spend more than a second, and a tenth of their time, before their first step."""
+    """Notices where trials spend more than a second, and a tenth of their time, before they train."""
 
     def __init__(self) -> None:
         self._slow = 0
@@ -27,6 +27,6 @@ class SlowStarts:
             return None
         where = f", most of it in {start.where}" if start.where else ""
         return (
-            f"trials spend {start.seconds:.1f} s before their first step{where}: what is the same for all of them "
+            f"trials spend {start.seconds:.1f} s before they train{where}: what is the same for all of them "
             "can be done once, in a function of no arguments that `setup` names; what it returns is trial.shared"
         )

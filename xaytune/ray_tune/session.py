@@ -125,7 +125,7 @@ class RaySession:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
         with _quiet_ray(), _without_address() as set_address:
             try:
-                self._node = self._start(self._address or set_address)
+                self._node = self._start(self._address or set_address or None)
             except BaseException as error:
                 self._error = error
             self._ready.set()

@@ -44,8 +44,8 @@ event            fields
 ``config`` and the values of ``spec`` are written as :mod:`xaytune.sweep.values` says; everywhere else a number
 that is not finite is ``null``. ``best`` is where the metric was best so far: ``value``, ``epoch``,
 ``global_step``, ``metrics``; ``value`` of an ``end`` is the best value that the metric reached. ``seconds`` is how
-long the attempt has trained; where it is missing, it follows from ``s``. Readers ignore events and fields that
-they do not know.
+long the attempt has trained; of one that was lost, it follows from ``s`` of its ``failure``. Readers ignore events
+and fields that they do not know.
 """
 
 from __future__ import annotations

@@ -87,7 +87,10 @@ class SweepState:
             apply(event)
         if (trial := self.trials.get(event.get("trial", -1))) is not None:
             over = event["event"] in ("end", "pause", "exploit") or event.get("retried", False)
-            trial.hear(self._uptime.now, event.get("seconds"), over=over)
+            if "seconds" in event or event["event"] == "failure":
+                trial.hear(self._uptime.now, event.get("seconds"))
+            if over:
+                trial.rest()
 
     @property
     def objective(self) -> Objective:
@@ -266,6 +269,16 @@ class SweepState:
         trial = self.trials[event["trial"]]
         trial.take_over(event["global_step"], _interned(event["config"]))
         trial.checkpoints = {event["global_step"]: f"{self.root}/{event['path']}"}
+        if trial.best is None:  # it came after the step that it goes on from
+            self._take_best_result(trial)
+
+    def _take_best_result(self, trial: TrialRecord) -> None:
+        """Takes the best of what a trial was judged by as its best value."""
+        metric, score = self.spec["metric"], self.objective.score
+        known = [(result.value, result) for result in trial.results if result.value is not None]
+        if known:
+            value, at = max(known, key=lambda pair: score(pair[0]))
+            trial.best = Best(value, at.epoch, at.global_step, {metric: value})
 
     def _on_pause(self, event: Event) -> None:
         trial = self.trials[event["trial"]]

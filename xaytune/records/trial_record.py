@@ -149,10 +149,7 @@ class TrialRecord:
     @property
     def written_best_config(self) -> dict[str, Any]:
         """The configuration that its best value was reached with, as the journal has it."""
-        if self.best is None:
-            return self.written_config
-        earlier = (config for until, config in self.written_before if self.best.global_step <= until)
-        return next(earlier, self.written_config)
+        return self.written_config if self.best is None else self._written_config_at(self.best.global_step)
 
     @property
     def best_config(self) -> dict[str, Any]:
@@ -164,6 +161,12 @@ class TrialRecord:
     def taken_over_at(self) -> int | None:
         """The step of another trial's checkpoint that it went on from last; None if it never did."""
         return self.written_before[-1][0] if self.written_before else None
+
+    @property
+    def best_weights_gone(self) -> bool:
+        """Whether it took over another trial after its best value: checkpoints are of what came since."""
+        taken_over_at = self.taken_over_at
+        return self.best is not None and taken_over_at is not None and self.best.global_step <= taken_over_at
 
     @property
     def value(self) -> float | None:
@@ -178,7 +181,7 @@ class TrialRecord:
     @property
     def checkpoint_step(self) -> int | None:
         """Step of the checkpoint to use: the best step if it has one, else the newest."""
-        if self.best is not None and self.best.global_step in self.checkpoints:
+        if self.best is not None and self.best.global_step in self.checkpoints and not self.best_weights_gone:
             return self.best.global_step
         return max(self.checkpoints, default=None)
 
@@ -194,12 +197,19 @@ class TrialRecord:
             global_step: The step of that checkpoint.
             written_config: The configuration, as the journal has it.
         """
-        before = [(until, config) for until, config in self.written_before if until < global_step]
-        self.written_before = [*before, (global_step, self.written_config)]
+        self.written_before = [
+            *((until, config) for until, config in self.written_before if until < global_step),
+            (global_step, self._written_config_at(global_step)),
+        ]
         self.written_config = written_config
         self.results = [result for result in self.results if result.global_step <= global_step]
         if self.best is not None and self.best.global_step > global_step:
             self.best = None  # that is no part of its training any more
+
+    def _written_config_at(self, global_step: int) -> dict[str, Any]:
+        """The configuration that it trained a step with."""
+        earlier = (config for until, config in self.written_before if global_step <= until)
+        return next(earlier, self.written_config)
 
     def begin(self, uptime: float) -> None:
         """Notes that an attempt begins to train.
@@ -209,19 +219,20 @@ class TrialRecord:
         """
         self._trained_before, self._began = self.seconds, uptime
 
-    def hear(self, uptime: float, seconds: float | None, *, over: bool) -> None:
+    def hear(self, uptime: float, seconds: float | None) -> None:
         """Notes that the trial was heard of.
 
         Args:
             uptime: Seconds that the driver has run.
-            seconds: What the attempt has trained, if it says so.
-            over: Whether the attempt is over.
+            seconds: What the attempt has trained; None where it was lost and cannot say so.
         """
         if self._began is not None:
             trained = uptime - self._began if seconds is None else seconds
             self.seconds = max(self.seconds, self._trained_before + trained)
-        if over:
-            self._began = None
+
+    def rest(self) -> None:
+        """Notes that the attempt is over."""
+        self._began = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what makes the trial worth choosing, as data that JSON can hold."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,13 +53,10 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
     metric, axis = results.sweep.spec["metric"], time_axis(results.sweep)
     curves = []
     for trial in results.trials:
-        times, values = measured(results.history(trial.number), metric, axis)
-        if not axis.by_step:  # of an epoch that was not finished there is nothing to compare
-            finished = max(1, bisect.bisect_right(times, trial.epoch))
-            times, values = times[:finished], values[:finished]
+        times, values = measured(results.history(trial.number), metric, axis, trial.epoch)
         if not times:  # a simulated sweep has no histories
             judged = {result.time(axis): result.value for result in trial.results if result.value is not None}
-            if metric in trial.metrics:
+            if trial.metrics.get(metric) is not None:
                 judged.setdefault(axis.of(epoch=trial.epoch, global_step=trial.global_step), trial.metrics[metric])
             times, values = list(judged), list(judged.values())
         if times:
@@ -79,25 +75,28 @@ def _shape(values: Sequence[float], most: int) -> list[int]:
     return sorted(kept | {0, len(values) - 1})
 
 
-def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis) -> tuple[list[int], list[float]]:
+def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis, finished: int) -> tuple[list[int], list[float]]:
     """Returns the finite values of the metric at the end of each epoch, or wherever it changed, and when that was.
 
     Rows hold what was measured last. Where a trial was evaluated after each third epoch, say, its values are those
-    of these epochs.
+    of these epochs, and of its last one.
 
     Args:
         rows: The history of a trial.
         metric: Its name.
         axis: What time is counted in.
+        finished: How many epochs were finished: of one that was not there is nothing to compare.
     """
     name = history.column(metric)
     if name not in rows:
         return [], []
     if not axis.by_step:
         ends = rows.drop_duplicates("epoch", keep="last")
-        ends = ends[np.isfinite(ends[name])].assign(epoch=ends["epoch"] + 1)
+        ends = ends.assign(epoch=ends["epoch"] + 1)
+        ends = ends[np.isfinite(ends[name]) & (ends["epoch"] <= max(1, finished))]
         new = ends["epoch"][ends[name] != ends[name].shift()]
-        ends = ends[ends["epoch"] % math.gcd(*new.astype(int)) == 0]
+        every = math.gcd(*new.astype(int)) if len(new) > 1 else 1
+        ends = ends[(ends["epoch"] % every == 0) | (ends["epoch"] == ends["epoch"].max())]
         return [int(epoch) for epoch in ends["epoch"]], [float(value) for value in ends[name]]
     known = rows[np.isfinite(rows[name])]
     values = known[name]

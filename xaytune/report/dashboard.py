@@ -74,7 +74,8 @@ class StudyMirror:
 def _reached(results: Results, trial: TrialRecord) -> dict[int, float]:
     """The metric of a trial by the time of its training."""
     sweep = results.sweep
-    return dict(zip(*measured(results.history(trial.number), sweep.spec["metric"], sweep.axis), strict=True))
+    rows = results.history(trial.number)
+    return dict(zip(*measured(rows, sweep.spec["metric"], sweep.axis, trial.epoch), strict=True))
 
 
 class _Quiet(WSGIRequestHandler):

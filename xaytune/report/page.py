@@ -42,7 +42,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
     """
     sweep, terms, incidents = results.sweep, Terms(results.sweep), Incidents()
     feed(results.events(), incidents)
-    names = list(dict.fromkeys(name for trial in results.trials for name in terms.differing(trial.config)))
+    names = list(dict.fromkeys(name for trial in results.trials for name in terms.differing(trial.best_config)))
     worked, best = timeline(results.events()), sweep.best
     return render(
         "report.html",

@@ -126,6 +126,12 @@ def best(sweep: SweepState) -> str:
 
 def checkpoint_lines(trial: TrialRecord) -> list[str]:
     """Returns the path of the checkpoint; and what to do, where it is not that of the best value."""
+    if trial.best is not None and trial.best_weights_gone:
+        step = f"step {trial.best.global_step}"
+        return [
+            f"checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
+            f"the best value was at {step}; then the trial took over another one, and those weights are gone",
+        ]
     if trial.best is None or trial.checkpoint_step in (None, trial.best.global_step):
         return [f"checkpoint  {trial.checkpoint or 'none was written'}"]
     return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import heapq
 import itertools
 import math
@@ -39,6 +41,11 @@ class _Play:
     time: int = 0
     best: Best | None = None
     stop: StopRequest | None = None
+
+    @functools.cached_property
+    def times(self) -> list[int]:
+        """When something is known of it, ascending."""
+        return sorted(self.curve.values)
 
 
 class SimulatedExecutor:
@@ -115,7 +122,7 @@ class SimulatedExecutor:
         """Lets a trial train until it has something to say; one that is to stop ends where it is."""
         curve, now = play.curve, self._clock.monotonic()
         if play.stop is not None:
-            moment = curve.ended if curve.ended is not None and play.time == curve.last else now
+            moment = curve.ended if curve.ended is not None and play.time == play.times[-1] else now
         else:
             until = self._next_time(play)
             moment = now + curve.seconds[until] - curve.seconds.get(play.time, 0.0)
@@ -126,11 +133,12 @@ class SimulatedExecutor:
 
     def _next_time(self, play: _Play) -> int:
         """When a trial is judged next, reports, diverges, or is at the end of what is known of it."""
-        later = [time for time in play.curve.values if time > play.time]
-        if self._points.at_every_evaluation or self._budgeted:
-            return later[0]
-        due = self._points.after(play.time)
-        return next((time for time in later if time >= due or play.curve.values[time] is None), later[-1])
+        times, next_one = play.times, bisect.bisect(play.times, play.time)
+        # What an earlier sweep recorded comes when it came there: that is known of its decisions alone.
+        if self._points.at_every_evaluation or (self._budgeted and not play.curve.moments):
+            return times[next_one]
+        due, values = self._points.after(play.time), play.curve.values
+        return next((time for time in times[next_one:] if time >= due or values[time] is None), times[-1])
 
     def _advance(self, play: _Play) -> None:
         """A trial is where it was to train to: it is judged, or ends there."""
@@ -138,11 +146,11 @@ class SimulatedExecutor:
         due = points.at_every_evaluation or points.after(play.time - 1) == play.time
         if play.stop is not None:
             self._end(play, play.stop.status, play.stop.reason)
-        elif play.time == play.curve.last and play.curve.ends and value is not None:
+        elif play.time == play.times[-1] and play.curve.ends and value is not None:
             self._end(play, "completed", None, due=due)
         elif due or value is None:
             self._judge(play, due=due)
-        elif play.time < play.curve.last:
+        elif play.time < play.times[-1]:
             self._perform(self._driver.receive(Heartbeat(**self._progress(play))))
             self._schedule(play)
         else:
@@ -153,7 +161,7 @@ class SimulatedExecutor:
         self._perform(self._driver.receive(DecisionDue(**self._progress(play), due=due)))
         if play.assignment.trial not in self._plays:
             return  # it was paused
-        if play.stop is None and play.time == play.curve.last:
+        if play.stop is None and play.time == play.times[-1]:
             self._cut_off(play)
         else:
             self._schedule(play)

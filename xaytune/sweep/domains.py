@@ -50,7 +50,10 @@ class Float:
     def at_step(self, step: int) -> float:
         """Returns the value so many steps of `q` above `low`, as a person writes it: 0.9, not 0.899..."""
         assert self.q is not None, "it has no steps"
-        return min(float(f"{self.low + step * self.q:.15g}"), self.high)
+        value = min(self.low + step * self.q, self.high)
+        short = float(f"{value:.12g}")
+        rounding = 2 * math.ulp(max(abs(self.low), abs(self.high)))
+        return short if abs(short - value) <= rounding and self.low <= short <= self.high else value
 
     def step_of(self, value: float) -> int:
         """Returns how many steps of `q` above `low` a value is, or the nearest one that the domain has."""

@@ -13,13 +13,13 @@ _LONG = 1e9
 
 def written(value: float, digits: int = _DIGITS) -> str:
     """Writes a number with so many digits that count, and all of those before the point."""
-    text = f"{value:.{digits}g}"
+    text = f"{value + 0.0:.{digits}g}"  # no "-0"
     return f"{value:.0f}" if "e+" in text and abs(value) < _LONG else text
 
 
 def told_apart(*values: float) -> list[str]:
     """Writes numbers that are compared: those that are not equal do not look so."""
-    for digits in range(_DIGITS, _MOST_DIGITS):
+    for digits in range(_DIGITS, _MOST_DIGITS + 1):
         texts = [written(value, digits) for value in values]
         if len(set(texts)) >= len(set(values)):
             break

@@ -34,6 +34,21 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+_BEST, _CHECKS, _SAVED_BEST = "best_", "checks_since_best_", "saved_best_"
+
+
+def forget(metrics: dict[str, Any], metric: str) -> None:
+    """Removes a metric, and what handlers have noted of the best values of any: they are of another run."""
+    noted = [
+        name
+        for name in metrics
+        for prefix in (_BEST, _CHECKS, _SAVED_BEST)
+        if name.removeprefix(prefix) in metrics and name.startswith(prefix)
+    ]
+    for name in [metric, *noted]:
+        metrics.pop(name, None)
+
+
 class EarlyStopping:
     """Stops a run whose metric no longer improves. For ``eval_end`` or ``epoch_end``.
 
@@ -58,7 +73,7 @@ class EarlyStopping:
 
     def has_ended(self, state: TrainState) -> bool:
         """Tells whether a run that is resumed had not improved for too long already."""
-        checks = state.metrics.get(f"checks_since_best_{self._metric}", 0)
+        checks = state.metrics.get(f"{_CHECKS}{self._metric}", 0)
         return bool(checks >= self._patience)
 
     def __call__(self, state: TrainState) -> None:
@@ -66,7 +81,7 @@ class EarlyStopping:
         if self._metric not in state.metrics:
             return
         value = float(state.metrics[self._metric])
-        best_name, checks_name = f"best_{self._metric}", f"checks_since_best_{self._metric}"
+        best_name, checks_name = f"{_BEST}{self._metric}", f"{_CHECKS}{self._metric}"
         best = state.metrics.get(best_name)
         if best is None or math.isnan(best) or _improvement(self._mode, value, best) > self._min_delta:
             state.metrics[best_name], state.metrics[checks_name] = value, 0
@@ -171,10 +186,10 @@ class SaveBest:
     def __call__(self, state: TrainState) -> None:
         """Writes a checkpoint if the metric is better than before."""
         value = float(state.metrics.get(self._metric, math.nan))
-        best = state.metrics.get(f"saved_best_{self._metric}")
+        best = state.metrics.get(f"{_SAVED_BEST}{self._metric}")
         if not math.isfinite(value) or (best is not None and _improvement(self._mode, value, best) <= 0):
             return
-        state.metrics[f"saved_best_{self._metric}"] = value
+        state.metrics[f"{_SAVED_BEST}{self._metric}"] = value
         before, self._written = self._written, self._trainer.save_checkpoint()
         if before is not None and before != self._written:
             self._trainer.discard_checkpoint(before)

@@ -107,6 +107,8 @@ class Lines:
                 self._kept = [found]
         self.begun = True
         self._fire("train_start")
+        if self._objective is not None and self._objective.metric not in self.state.metrics:
+            self._best = None  # it was another trial's, which this one has taken over
 
     def _is_further(self, epoch: int | None, step: int | None) -> bool:
         return (epoch is not None and epoch > self._reached) or (

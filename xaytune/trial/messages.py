@@ -285,7 +285,7 @@ class Ended(Progress):
         reason: Why, where there is more to say than that it was finished.
         due: Whether it ended by itself at a decision point.
         failure: Why it failed, if it did.
-        start: What came before its first step, where that is known.
+        start: What came before it trained, where that is known.
         fused: With how many trials at once its steps were taken, in the mean of those that were; 0: none was.
         notes: What whoever runs the sweep should know, said once a sweep.
     """

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from xaytune.records.history import Row
 from xaytune.sweep.time_axis import LevelPoints
 from xaytune.trainer.callbacks import CallbackManager, Event, Handler, Pause, TrainState, may_be_late, metrics_only
+from xaytune.trainer.handlers import forget
 from xaytune.trial.epochs import Epochs
 from xaytune.trial.judging import Judging
 from xaytune.trial.messages import (
@@ -92,6 +93,7 @@ class Reporter:
         self._sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         self._link = link
         self.points, self._heartbeat_s = task.points, task.heartbeat_s
+        self._metric = task.objective.metric
         self._judging = Judging(task.objective.metric, task.points, assignment.last_judged)
         self._checkpoints, self._taken_over_at = assignment.checkpoints, assignment.taken_over_at
         self._begun = False  # whether a step, or an epoch without one, has ended in this attempt
@@ -212,8 +214,7 @@ class Reporter:
                 "and a loop that fires its events itself does not call trial.report()"
             )
         if state.global_step == self._taken_over_at:
-            state.metrics.clear()  # they came with the checkpoint, and are what another trial was worth
-        self.stopping.take(self._link.stop_request())  # by which the link learns, too, that training begins
+            forget(state.metrics, self._metric)  # what came with the checkpoint is what another trial was worth
         self.state = state
         self.untold.epochs.resume(state)
         self.untold.resume_at(state.global_step)

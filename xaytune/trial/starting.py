@@ -1,4 +1,4 @@
-"""What a trial does before its first step: how long that takes, and where it spends it."""
+"""What a trial does before it trains: how long that takes, and where it spends it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _NOT_THE_USERS = (
 
 
 class StartWatch:
-    """Watches the main thread from now until its first step.
+    """Watches the main thread from now until it trains.
 
     A thread of Python does it: that of ``faulthandler.dump_traceback_later`` reads stacks without the GIL,
     and crashes where they change under its eyes.
 
     Attributes:
-        start: What there is to tell, once the first step was done.
+        start: What there is to tell, once training has begun.
     """
 
     def __init__(self) -> None:

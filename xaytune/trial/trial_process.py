@@ -73,7 +73,7 @@ class ActorLink(ChannelLink):
     Args:
         channel: To the actor.
         known: How many modules there were when the trial began.
-        watch: Watches it until its first step.
+        watch: Watches it until it trains.
     """
 
     def __init__(self, channel: Channel, known: int, watch: StartWatch) -> None:
@@ -86,16 +86,6 @@ class ActorLink(ChannelLink):
             self._channel.put(installed_since(self._known))
             message = dataclasses.replace(message, start=self._watch.start)
         super().tell(message, rows)
-
-    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
-        """Sends a message, and waits for the answer."""
-        self._watch.end()
-        return super().ask(message, rows)
-
-    def stop_request(self) -> StopRequest | None:
-        """Returns a request that has come."""
-        self._watch.end()
-        return super().stop_request()
 
 
 def name_program(task: Task) -> None:
@@ -147,18 +137,23 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
         channel.flush()
         return
 
+    from xaytune.trainer.callbacks import metrics_only
     from xaytune.trial.command import CommandRun
     from xaytune.trial.command_process import ProgramLostError
     from xaytune.trial.runner import RecipeRun
 
     link = ActorLink(channel, len(sys.modules), watch)
     if not isinstance(task.recipe, Command):
-        RecipeRun(task, assignment, link, imports.shared).run()
+        run = RecipeRun(task, assignment, link, imports.shared)
+        run.callbacks.on("train_start")(metrics_only(lambda state: watch.end()))
+        run.run()
         return
+    watch.end()  # what a program does before it trains is its own
     try:
         CommandRun(task, assignment, link).run()
     except ProgramLostError as lost:  # the actor sees how this process ends
-        signal.signal(lost.signal, signal.SIG_DFL)
+        if lost.signal not in (signal.SIGKILL, signal.SIGSTOP):  # whose handlers cannot be set
+            signal.signal(lost.signal, signal.SIG_DFL)
         os.kill(os.getpid(), lost.signal)
 
 
