@@ -369,3 +369,16 @@ def test_notes_of_recipes_are_recorded_once_a_sweep(play: Play) -> None:
     assert [event["text"] for event in sweep.recorder.events() if event["event"] == "note"] == [
         "the loop trains on"
     ]
+
+
+def test_the_best_value_of_a_trial_is_known_though_its_history_is_lost(tmp_path: Path) -> None:
+    sweep = Played(tmp_path)
+    trial = sweep.start().trial
+    best = Best(0.9, 1, 10, {"m": 0.9})
+    sweep.report(trial, 1, 0.9, best=best, checkpoints={10: "checkpoints/00000/step-00000010.pt"})
+    sweep.close()
+    resumed = Played(tmp_path)  # no history was ever written here: it is as if its file were deleted
+    resumed.start()
+    resumed.end(trial, 2, best=Best(0.5, 2, 20, {"m": 0.5}), resumed_at=10)
+    assert resumed[trial].best == best
+    resumed.close()

@@ -23,6 +23,7 @@ from tests.integrations import transformers_recipes as recipes
 from xaytune.integrations.transformers import XaytuneCallback
 from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.checkpoint_files import step_of
 
 pytestmark = pytest.mark.slow
 
@@ -263,6 +264,24 @@ def test_a_run_that_goes_on_from_another_configuration_trains_with_its_own_argum
     assert len(resumed) == 6
     for mine, other in zip(resumed, expected[-6:], strict=True):
         assert mine == pytest.approx(other)
+
+
+def test_a_run_that_takes_over_another_loads_the_best_of_its_own(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+    options |= {"save_strategy": "epoch", "save_total_limit": 10}
+    donor = JudgedRun(tmp_path / "run")
+    with pytest.raises(Stops):
+        trainer_of(donor, StopsAt(9), learning_rate=1e-2, **options).train()
+    run = JudgedRun(tmp_path / "run")
+    latest: Any = run.latest_checkpoint
+    taken_over_at = run.taken_over_at = step_of(latest)  # type: ignore[attr-defined]
+    takes_over = trainer_of(run, learning_rate=1.0, **options)  # which makes it worse
+    takes_over.train(resume_from_checkpoint=latest)
+    values = measured(takes_over, "eval_loss")
+    own = [value for step, value in values.items() if step > taken_over_at]
+    theirs = [value for step, value in values.items() if step <= taken_over_at]
+    assert takes_over.state.best_metric == min(own) > min(theirs)
+    assert takes_over.evaluate()["eval_loss"] == pytest.approx(takes_over.state.best_metric)
 
 
 def test_a_user_of_transformers_who_looks_at_the_log_is_told_nothing_new(

@@ -27,6 +27,17 @@ def own_loop(config: dict[str, Any], trial: Trial) -> None:
         trial.report(acc=worth(config, epoch))
 
 
+def leaves_its_loop(config: dict[str, Any], trial: Trial) -> None:
+    trial.keep(model=nn.Linear(1, 1))
+    for epoch in trial.epochs(EPOCHS):
+        for _ in trial.steps(2):
+            trial.log(loss=1.0)
+        trial.report(acc=worth(config, 0))
+        if epoch == 1:
+            break
+    print("after the loop")
+
+
 def trainer(config: dict[str, Any], trial: Trial) -> TrainState:
     model, zeros = nn.Linear(1, 1), torch.zeros(4, 1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray_tune.sweeps import start
-from xaytune.ray_tune.sweep import resume
+from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.results import Results
 from xaytune.trial.output import file_of
@@ -71,3 +71,10 @@ def test_the_best_checkpoint_is_what_the_script_wrote(swept: Results) -> None:
     assert checkpoint is not None
     (written,) = (Path(checkpoint) / "written").iterdir()
     assert written.read_text() == "9\n"
+
+
+def test_a_program_that_is_killed_is_restarted(ray_here: None, tmp_path: Path) -> None:
+    command = f"sh {SCRIPT.with_name('killed_once.sh')} {{folder}}"
+    sweep = Sweep(command=command, metric="score", mode="max", space={"x": {"uniform": [0, 1]}}, num_samples=1)
+    (trial,) = sweep.run(storage=tmp_path).trials
+    assert (trial.status, trial.attempts, trial.value) == ("completed", 2, 0.5)

@@ -15,6 +15,7 @@ from tests.ray_tune.sweeps import assert_same, events_of, fired, last_checkpoint
 from xaytune.ray_tune.sweep import resume
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
+from xaytune.trial.output import file_of
 
 OPTIONS: dict[str, Any] = {
     "metric": "eval_accuracy",
@@ -146,3 +147,18 @@ def test_a_trial_that_takes_over_another_is_worth_what_it_reached_itself_and_wit
         assert results.history(trial.number)["metrics.acc"].max() == x
     assert results.best is not None
     assert (results.best.number, results.best_config) == (3, {"x": 0.99})
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [{"algorithm": "pbt", "perturbation_interval": 2, "synch": True}, {"algorithm": "hyperband", "max_t": 6}],
+    ids=lambda scheduler: scheduler["algorithm"],
+)
+def test_a_loop_that_is_left_where_its_trial_would_be_paused_has_ended(
+    run: Run, scheduler: dict[str, Any]
+) -> None:
+    module = "tests.programs.population"
+    results = run("leaves_its_loop", module=module, metric="acc", num_samples=4, scheduler=scheduler)
+    for trial in results.trials:
+        assert (trial.status, trial.attempts, trial.epoch, trial.global_step) == ("completed", 1, 2, 4)
+        assert (results.path / file_of(trial.number)).read_text() == "after the loop\n"

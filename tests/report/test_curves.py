@@ -40,9 +40,9 @@ def drawn(results: Results) -> dict[int, float]:
     return dict(zip(curve.times, curve.values, strict=True))
 
 
-def test_a_trial_that_is_evaluated_every_third_epoch_has_values_of_those_alone(tmp_path: Path) -> None:
+def test_a_trial_that_is_evaluated_every_third_epoch_has_values_of_those_and_of_its_end(tmp_path: Path) -> None:
     third = [math.nan, math.nan, 0.2, 0.2, 0.2, 0.3, 0.3, 0.3, 0.4, 0.4]
-    assert drawn(with_history(tmp_path, third)) == {3: 0.2, 6: 0.3, 9: 0.4}
+    assert drawn(with_history(tmp_path, third)) == {3: 0.2, 6: 0.3, 9: 0.4, 10: 0.4}
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.5, 0.6, 0.6, 0.6], [0.5, 0.5, 0.5], [0.5, 0.6]])

@@ -76,7 +76,8 @@ class Recorder:
         self.sweep_folder, self._spec, self._clock = sweep_folder, spec, clock
         self._objective = Objective(spec.metric, spec.mode)
         self._checkpoints = CheckpointStore(sweep_folder)
-        self._journal = Journal(sweep_folder.local / FILE_NAME, clock)
+        with self._storing():
+            self._journal = Journal(sweep_folder.local / FILE_NAME, clock)
         self._known = known or KnownEvents(sweep_folder.local / FILE_NAME)
         self.state = SweepState(str(sweep_folder), self.events())
         self.sweep_id = self.state.id or secrets.token_hex(4)
@@ -160,11 +161,19 @@ class Recorder:
 
     def _keep_history(self, message: Progress) -> None:
         path = history.path_for(self.sweep_folder.local, message.trial)
-        if message.resumed_at is not None and path.exists():
+        if message.resumed_at is not None:
             history.cut(path, after=message.resumed_at)
-            self._best_before[message.trial] = history.best(path, self._objective)
+            self._best_before[message.trial] = self._best_until(message.trial, message.resumed_at)
         if message.history is not None:
             history.append(path, message.history)
+
+    def _best_until(self, number: int, global_step: int) -> Best | None:
+        """The best that a trial reached up to a step: by its history, or the journal where that has lost rows."""
+        best = history.best(history.path_for(self.sweep_folder.local, number), self._objective)
+        known = self.state.trials[number].best
+        if known is None or known.global_step > global_step:
+            return best
+        return known if best is None or self._objective.is_better(known.value, best.value) else best
 
     def _progressed(self, message: Heartbeat) -> None:
         """Takes in how far a trial is, and records it from time to time."""

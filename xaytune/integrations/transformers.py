@@ -106,6 +106,8 @@ class XaytuneCallback(TrainerCallback):
         run.epoch, run.step = divmod(state.global_step, self._steps_per_epoch)
         if run.epoch >= run.num_epochs:
             run.epoch, run.step = run.num_epochs - 1, self._steps_per_epoch
+        if state.global_step == getattr(self._trial, "taken_over_at", None):
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None  # of another trial
         for logged in state.log_history:
             run.metrics.update(_metrics(logged))
         if state.global_step > 0:

@@ -285,7 +285,7 @@ class JournalTail:
             event = json.loads(line)
         except ValueError:
             event = None
-        if not isinstance(event, dict) or "event" not in event:
+        if not isinstance(event, dict) or not {"event", "t"} <= event.keys():
             raise JournalError(f"{self._path}:{self._lines}: not an event of a journal (got {line[:80]!r})")
         if event.get("journal", VERSION) > VERSION:
             wrote = event.get("versions", {}).get("xaytune", "of a later version")

@@ -25,6 +25,10 @@ from xaytune.sweep.time_axis import TimeAxis
 __all__ = ["TRIAL_STATUSES", "Best", "SweepState", "TrialRecord", "TrialStatus"]
 
 
+# Events by which a trial tells how far it is.
+_TELLING = ("result", "progress", "pause", "end")
+
+
 class SweepState:
     """The state of a sweep, as far as its events tell it.
 
@@ -87,7 +91,8 @@ class SweepState:
             apply(event)
         if (trial := self.trials.get(event.get("trial", -1))) is not None:
             over = event["event"] in ("end", "pause", "exploit") or event.get("retried", False)
-            if "seconds" in event or event["event"] == "failure":
+            # Of other events it is not known whether the trial trained until then, or waited.
+            if ("epoch" in event and event["event"] in _TELLING) or event.get("retried"):
                 trial.hear(self._uptime.now, event.get("seconds"))
             if over:
                 trial.rest()

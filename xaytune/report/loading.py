@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import pickle
@@ -67,7 +68,15 @@ def _of_folder(path: Path) -> list[str]:
     if not (path / "config.json").exists():
         return []
     (name,) = json.loads((path / "config.json").read_text())["architectures"]
-    return [f"from transformers import {name}", f"model = {name}.from_pretrained({str(path)!r})"]
+    imported = [f"from transformers import {name}"] if _is_of_transformers(name) else []  # else the program has it
+    return [*imported, f"model = {name}.from_pretrained({str(path)!r})"]
+
+
+def _is_of_transformers(name: str) -> bool:
+    try:
+        return name in dir(importlib.import_module("transformers"))
+    except ImportError:
+        return True  # it was installed where the model was trained
 
 
 def _kept_models(pickled: bytes) -> list[str]:

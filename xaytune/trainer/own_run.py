@@ -184,6 +184,7 @@ class OwnRun:
             return
         try:
             if error is None:
+                self._end_where_it_was_left()
                 self._finish_loop()
             self.settle()
         except Pause:
@@ -192,6 +193,12 @@ class OwnRun:
             self._fire_end(raised if error is None else error)
             raise
         self._fire_end(error)
+
+    def _end_where_it_was_left(self) -> None:
+        """Takes a loop that was left by ``break`` or ``return`` as trained to its end: no pause continues it."""
+        loop = self.place.loop
+        if loop is not None and loop.in_body and not self.state.should_stop:
+            self.state.num_epochs = loop.first + loop.done + bool(self._reported)
 
     def settle(self) -> None:
         """Fires the events of what was counted and reported since the last call."""

@@ -106,6 +106,7 @@ class RecipeRun:
         self.reporter.untold.damaged |= (
             settle_checkpoints(self._task, self._assignment) if damaged is None else damaged
         )
+        self.trial.checkpoint_dir.mkdir(parents=True, exist_ok=True)  # recipes may write there, too
         self._tracking = self._track()
         if seeded:
             self._seed()
@@ -117,6 +118,8 @@ class RecipeRun:
 
     def end(self, raised: BaseException | None) -> Ended:
         """Ends a run whose recipe has returned, or raised; tells how it ended, and returns that."""
+        with contextlib.suppress(OSError):
+            self.trial.checkpoint_dir.rmdir()  # where nothing was written
         if raised is None:
             try:
                 self.trial.finish()

@@ -29,6 +29,7 @@ class Trial(OwnLoop):
         checkpoint_dir: Where its checkpoints belong.
         shared: What the sweep's ``setup`` returned: one object, which all trials of a node share without a copy
             until they write to it. None where there is no setup.
+        taken_over_at: The step of another trial's checkpoint that it went on from; None if it never did.
         conductor: Trains Trainers of this trial beside those of others; None where they train by themselves.
     """
 
@@ -49,6 +50,7 @@ class Trial(OwnLoop):
         self.seed = assignment.seed
         self.mode = task.objective.mode
         self.conductor: Callable[[Any], None] | None = None
+        self.taken_over_at = assignment.taken_over_at
         self._reporter = reporter
 
     @property
