@@ -325,7 +325,8 @@ class Driver:
         self._recorder.reported(message)
         self._recorder.noted(*message.notes)
         self._recorder.ended(message)
-        hints = self._slow_starts.add(message), never_judged(message, self._method.points)
+        points = self._method.points
+        hints = self._slow_starts.add(message), never_judged(message, points, self.state.trials[message.trial])
         self._recorder.noted(*filter(None, hints))
         if message.status == "paused":
             return []

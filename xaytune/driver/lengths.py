@@ -6,6 +6,7 @@ import math
 
 from xaytune.driver.recorder import Recorder
 from xaytune.errors import Problem, SpecError
+from xaytune.records.state import TrialRecord
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.messages import Ended, Length
@@ -42,10 +43,17 @@ def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> Sp
     return None
 
 
-def never_judged(message: Ended, points: DecisionPoints) -> str | None:
-    """Words that a trial has trained to its end before it could be judged at all; None where it has not."""
+def never_judged(message: Ended, points: DecisionPoints, record: TrialRecord) -> str | None:
+    """Words that a trial has trained to its end without being judged at all; None where it was, or none is."""
     first, axis = points.after(0), points.axis
     time = axis.of(epoch=message.epoch, global_step=message.global_step)
-    if message.status != "completed" or message.reason is not None or not 0 < time < first < math.inf:
+    if message.status != "completed" or message.reason is not None or time == 0 or first == math.inf:
         return None
+    if time >= first:
+        if record.results or message.due or record.best is None:
+            return None
+        return (
+            f"a trial was never judged, though it trained {axis.count(time)}: its metric was not measured at their "
+            f"ends; report it after what each {axis.unit} trains, not before"
+        )
     return f"trials end before the scheduler's first decision, at {axis.at(int(first))}: it stops none of these"

@@ -122,6 +122,8 @@ class XaytuneCallback(TrainerCallback):
         """Begins an epoch: its batches are drawn now."""
         run, resumed, loader = self._state, self._resumed, kwargs["train_dataloader"]
         self._settle(control)
+        if run.should_stop and run.step == 0:  # before it begins: it has no batches
+            return
         if resumed is not None:
             random_state.restore(resumed["epoch_random"])
             self._resumed = resumed if "random" in resumed else None
@@ -226,7 +228,8 @@ class XaytuneCallback(TrainerCallback):
         """Ends an epoch; it counts once the Trainer has evaluated and saved, which comes after this."""
         if self._state.should_stop:
             control.should_evaluate = False
-            self._fire("epoch_end", control)
+            if self._state.step:  # else the epoch was not begun
+                self._fire("epoch_end", control)
             return
         judged = self._trial.decision_due(epoch=self._state.epoch + 1)
         self._prepare(args, state, control, judged=judged)
