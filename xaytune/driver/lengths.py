@@ -50,10 +50,10 @@ def never_judged(message: Ended, points: DecisionPoints, record: TrialRecord) ->
     if message.status != "completed" or message.reason is not None or time == 0 or first == math.inf:
         return None
     if time >= first:
-        if record.results or message.due or record.best is None:
+        if record.results or record.best is None or (message.due and time == first):
             return None
         return (
-            f"a trial was never judged, though it trained {axis.count(time)}: its metric was not measured at their "
-            f"ends; report it after what each {axis.unit} trains, not before"
+            f"a trial was never judged before its end, at {axis.at(time)}: its metric was not measured where "
+            f"{axis.unit}s end; report it after what each {axis.unit} trains, not before"
         )
     return f"trials end before the scheduler's first decision, at {axis.at(int(first))}: it stops none of these"
