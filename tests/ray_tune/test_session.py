@@ -109,7 +109,10 @@ def test_a_ray_of_this_machine_is_used_with_its_own_tokens_and_none_that_has_end
             address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
             completed, notes = _swept(tmp_path, environment)
             assert completed == 2
-            assert any(note.startswith(f"trials run in the Ray at {address}, which was started") for note in notes)
+            assert any(
+                note.startswith(f"trials run in the Ray at {address}, which this machine is a node of")
+                for note in notes
+            )
         finally:
             os.killpg(started.pid, signal.SIGKILL)
             started.wait()

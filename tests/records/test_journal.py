@@ -169,9 +169,10 @@ def test_a_half_written_last_line_is_dropped_and_cut_off_before_the_next_is_writ
     assert [event["trial"] for event in read_events(path)] == [0, 0, 1]
 
 
-def test_damage_before_the_last_line_is_named_with_its_line(path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["not json", "[]", '{"event":"trial","trial":0}', '{"t":1.0}'])
+def test_damage_before_the_last_line_is_named_with_its_line(path: Path, damaged: str) -> None:
     path.parent.mkdir()
-    path.write_text('{"event":"trial","trial":0}\nnot json\n{"event":"trial","trial":1}\n')
+    path.write_text(f'{{"event":"trial","t":1.0,"trial":0}}\n{damaged}\n{{"event":"trial","t":2.0,"trial":1}}\n')
     with pytest.raises(JournalError, match=r"journal\.jsonl:2: not an event"):
         list(read_events(path))
 

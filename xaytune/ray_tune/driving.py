@@ -102,7 +102,7 @@ def _run(
             recorder.noted(spec.without_scheduler)
         if session.found is not None:
             recorder.noted(
-                f"trials run in the Ray at {session.found}, which was started on this machine; with "
+                f"trials run in the Ray at {session.found}, which this machine is a node of; with "
                 "RAY_ADDRESS=local the sweep starts one of its own"
             )
         for reference in spec.functions.values():

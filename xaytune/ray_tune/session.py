@@ -180,18 +180,18 @@ def _without_address() -> Iterator[str | None]:
 
 
 def _checked(address: str) -> str:
-    """Returns the address of the head of a cluster that is there: Ray itself would try for minutes."""
+    """Returns the address of the head of a cluster that is there: Ray itself would try for minutes.
+
+    Raises:
+        SessionError: It is not there, or refuses.
+    """
     if "://" in address:
         raise SessionError(
             f"a sweep is run from a node of its cluster (got {address}, of --address or RAY_ADDRESS): give the "
             f"address of its head, HEAD:{_PORT}; from elsewhere use `xaytune launch`"
         )
     try:
-        whole = address if ":" in address or address == "auto" else f"{address}:{_PORT}"
-        head = services.canonicalize_bootstrap_address(whole) or whole
-        _knock(head)
-        _call(head)
-        return head
+        return _reached(address)
     except AuthenticationError:
         raise SessionError(
             f"the Ray at {address} does not take this token: use the one that it was started with "
@@ -204,15 +204,19 @@ def _checked(address: str) -> str:
         ) from None
 
 
-def _knock(address: str) -> None:
-    """Looks whether anything listens at an address.
+def _reached(address: str) -> str:
+    """Reaches the head of a cluster, and returns its address.
 
     Raises:
-        OSError: Nothing does.
-        ValueError: It is no address.
+        AuthenticationError: It does not take our token.
+        OSError, ValueError, RayError: It is not there, or that is no address.
     """
-    host, _, port = address.rpartition(":")
+    whole = address if ":" in address or address == "auto" else f"{address}:{_PORT}"
+    head = services.canonicalize_bootstrap_address(whole) or whole
+    host, _, port = head.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    _call(head)
+    return head
 
 
 def _call(address: str) -> None:
@@ -296,13 +300,12 @@ def _start_process(popen: Callable[..., Any], command: list[str], **options: Any
 def _found_here() -> str | None:
     """Returns the address of the Ray that was started on this machine; None where none runs."""
     address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
-    if address is None:
-        return None
     try:
-        _knock(address)
-    except OSError:
+        return _reached(address) if address is not None else None
+    except AuthenticationError:
+        return address  # which token it takes is told where it is used
+    except (OSError, ValueError, RayError):
         return None  # it was killed, and left its address behind
-    return address
 
 
 class _LocalNode(Node):

@@ -18,7 +18,7 @@ from xaytune.report.printing import printable, shortened
 from xaytune.report.story import stories, why
 from xaytune.report.templating import render
 from xaytune.report.terms import Terms, number, value_text
-from xaytune.report.text import checkpoint_lines, clock, duration, planned
+from xaytune.report.text import checkpoint_advice, checkpoint_text, clock, duration, planned
 from xaytune.report.timeline import slowest_words, timeline
 from xaytune.sweep import values
 from xaytune.sweep.space import dotted
@@ -57,8 +57,8 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         unit=terms.axis.unit,
         trained=trained(sweep, terms.axis),
         best=best,
-        checkpoint=checkpoint_lines(best)[0].removeprefix("checkpoint").strip() if best is not None else "",
-        keep_best=" ".join(checkpoint_lines(best)[1:]) if best is not None else "",
+        checkpoint=checkpoint_text(best) if best is not None else "",
+        advice=" ".join(checkpoint_advice(best)) if best is not None else "",
         loading=lines_to_load(best.checkpoint) if best is not None else [],
         best_value=number(best.value if best is not None else None),
         best_at=_best_at(best, terms),
@@ -159,6 +159,13 @@ def _cell(value: Any) -> _Cell:
     return _Cell(value_text(value), repr(value) if isinstance(value, float) else values.text(value))
 
 
+def _configurations(trial: TrialRecord, terms: Terms) -> str:
+    """The configuration of a trial, and that of its best value where it is another one."""
+    now = terms.configuration(trial.config)
+    changed = trial.written_best_config != trial.written_config
+    return f"{now}; at its best {terms.configuration(trial.best_config)}" if changed else now
+
+
 def _stories(results: Results) -> dict[int, dict[str, Any]]:
     sweep, terms = results.sweep, Terms(results.sweep)
     told = stories(sweep, results.events())
@@ -166,7 +173,7 @@ def _stories(results: Results) -> dict[int, dict[str, Any]]:
         trial.number: {
             "status": trial.status,
             "why": why(trial, sweep),
-            "config": terms.configuration(trial.config),
+            "config": _configurations(trial, terms),
             "moments": [(clock(moment.seconds), moment.text) for moment in told[trial.number]],
             "error": printable(trial.error) if trial.error else None,
         }

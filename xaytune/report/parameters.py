@@ -150,7 +150,9 @@ def _choices(domain: Categorical, known: Sequence[Any]) -> list[Any]:
 
 def _words(choices: Sequence[Any]) -> list[str]:
     """Writes choices as short as tells them apart: plots have little room."""
-    words = [value_text(choice) for choice in choices]
+    floats = [choice for choice in choices if isinstance(choice, float)]
+    told = iter(told_apart(*floats))
+    words = [next(told) if isinstance(choice, float) else value_text(choice) for choice in choices]
     short = [shortened(word, _SHORT) for word in words]
     return short if len(set(short)) == len(set(words)) else words
 

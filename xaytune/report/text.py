@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xaytune.records.journal import Event
-from xaytune.records.state import Best, SweepState, TrialRecord
+from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.sweep_folder import DEFAULT_STORAGE
 from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable, shortened
@@ -17,7 +17,8 @@ from xaytune.report.terms import Terms, configuration, number, value_text
 __all__ = [
     "age",
     "best",
-    "checkpoint_lines",
+    "checkpoint_advice",
+    "checkpoint_text",
     "clock",
     "configuration",
     "duration",
@@ -119,34 +120,41 @@ def best(sweep: SweepState) -> str:
     lines = [
         f"best: trial {trial.number}, {terms.worth(trial.value)} at {where}",
         *terms.lines(trial.best_config),
-        *(f"  {line}" for line in checkpoint_lines(trial)),
+        f"  checkpoint  {checkpoint_text(trial)}",
+        *(f"  {line}" for line in checkpoint_advice(trial)),
     ]
     return "\n".join(lines)
 
 
-def checkpoint_lines(trial: TrialRecord) -> list[str]:
-    """Returns the path of the checkpoint; and what to do, where it is not that of the best value."""
-    if trial.best is not None and trial.best_weights_gone:
-        step = f"step {trial.best.global_step}"
-        return [
-            f"checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
-            f"the best value was at {step}; then the trial took over another one, and those weights are gone",
-        ]
-    if trial.best is None or trial.checkpoint_step in (None, trial.best.global_step):
-        return [f"checkpoint  {trial.checkpoint or 'none was written'}"]
-    return [
-        f"checkpoint  {trial.checkpoint} (the newest, of step {trial.checkpoint_step})",
-        *_keep_best(trial.best),
-    ]
+def checkpoint_text(trial: TrialRecord) -> str:
+    """Writes the path of the checkpoint to use, and of which step it is where that is not the best one."""
+    if trial.checkpoint is None:
+        return "none was written"
+    return (
+        f"{trial.checkpoint} (the newest, of step {trial.checkpoint_step})"
+        if _misses_best(trial)
+        else trial.checkpoint
+    )
 
 
-def _keep_best(best: Best) -> list[str]:
+def checkpoint_advice(trial: TrialRecord) -> list[str]:
+    """Says why there is no checkpoint of the best value, where there is none, and what to do."""
+    if trial.best is None or trial.checkpoint is None or not _misses_best(trial):
+        return []
+    if trial.best_weights_gone:
+        at = f"step {trial.best.global_step}"
+        return [f"the best value was at {at}; then the trial took over another one, and those weights are gone"]
     return [
-        f"the best value was at step {best.global_step}, where the trial saved no checkpoint of its own. "
+        f"the best value was at step {trial.best.global_step}, where the trial saved no checkpoint of its own. "
         "To keep the best: SaveBest in a Trainer, ModelCheckpoint in Lightning,",
         "load_best_model_at_end in Hugging Face (its checkpoints are in the folder transformers beside); in any "
         "other loop, write the model itself to trial.checkpoint_dir where its value is the best so far",
     ]
+
+
+def _misses_best(trial: TrialRecord) -> bool:
+    best = trial.best
+    return best is not None and (trial.best_weights_gone or trial.checkpoint_step != best.global_step)
 
 
 def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents | None = None) -> str:

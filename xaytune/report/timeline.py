@@ -16,7 +16,7 @@ from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["Attempt", "Timeline", "slowest_words", "timeline"]
 
-# Times of the journal are told apart by a thousandth of a second.
+# Less than what tells two times of the journal apart: a thousandth of a second.
 _MOMENT = 1e-4
 # A trial is called slow where a unit of its training took so many times as long as that of the median trial.
 _SLOW = 1.5

@@ -43,7 +43,7 @@ class Float:
 
     def values(self) -> Sequence[float] | None:
         """All values there are; None if they are too many to be tried each."""
-        if self.q is None or (steps := round((self.high - self.low) / self.q)) >= _MAX_COUNTED:
+        if self.q is None or (steps := self.step_of(self.high)) >= _MAX_COUNTED:
             return None
         return [self.at_step(step) for step in range(steps + 1)]
 

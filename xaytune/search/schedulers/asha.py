@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xaytune.search.method import Action, End, Result, Stop
-from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, trials
+from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, better_than_diverged, trials
 from xaytune.sweep.algorithms import AshaSpec
 from xaytune.sweep.numbers import told_apart, written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
@@ -20,7 +20,8 @@ __all__ = ["AshaScheduler"]
 class AshaScheduler(Scheduler):
     """Stops a trial at a rung where it is not among the best 1 / `reduction_factor` of those that came before it.
 
-    The first trials of a rung continue, whatever they are worth.
+    The first trials of a rung continue, whatever they are worth. Trials that diverged count as the worst, where
+    Ray Tune leaves them out.
     """
 
     options_model = AshaSpec
@@ -55,7 +56,7 @@ class AshaScheduler(Scheduler):
         if cutoff is None:
             return self.keep_training(trial, f"{at}: {written(result.value)} is the first there")
         if cutoff == WORST_SCORE:
-            reason = f"{at}: {written(result.value)} is better than most of {trials(compared)}, which diverged"
+            reason = f"{at}: {better_than_diverged(result.value, compared)}"
             return self.keep_training(trial, reason, compared=compared)
         value, worse = self.objective.score(cutoff), score < cutoff
         side = self.objective.describe_worse(worse=worse)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from xaytune.search.method import Action, End, Result, Stop
-from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, trials
+from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, better_than_diverged, trials
 from xaytune.sweep.algorithms import MedianSpec
 from xaytune.sweep.numbers import told_apart, written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
@@ -19,7 +19,10 @@ __all__ = ["MedianScheduler"]
 
 
 class MedianScheduler(Scheduler):
-    """Stops a trial whose best value is worse than the median of the others' running averages at its age."""
+    """Stops a trial whose best value is worse than the median of the others' running averages at its age.
+
+    Trials that diverged count as the worst.
+    """
 
     options_model = MedianSpec
     options: MedianSpec
@@ -50,7 +53,7 @@ class MedianScheduler(Scheduler):
             return self.keep_training(trial, f"{place}, not compared: {have} that it takes have come as far")
         median = averages.median_of_others(own)
         if median == WORST_SCORE:
-            reason = f"{place} is better than most of {trials(others)}, which diverged"
+            reason = f"{self.axis.at(result.time)}: {better_than_diverged(result.value, others)}"
             return self.keep_training(trial, reason, compared=others)
         cutoff, worse = self.objective.score(median), median > curve.best
         best, other = told_apart(self.objective.score(curve.best), cutoff)

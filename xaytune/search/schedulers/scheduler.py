@@ -9,10 +9,11 @@ from typing import Any
 
 from xaytune.search.extension import Extension
 from xaytune.search.method import Action, Continue, Decision, End, Result
+from xaytune.sweep.numbers import written
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["WORST_SCORE", "Scheduler", "trials"]
+__all__ = ["WORST_SCORE", "Scheduler", "better_than_diverged", "trials"]
 
 # What a value that is not finite counts as: worse than every other.
 WORST_SCORE = -math.inf
@@ -87,6 +88,11 @@ class Scheduler(Extension, ABC):
     def keep_training(self, trial: int, reason: str, **details: Any) -> list[Action]:
         """Returns the one action that a trial continues."""
         return [Continue(trial=trial, reason=reason, **details)]
+
+
+def better_than_diverged(value: float, count: int) -> str:
+    """Words why a trial continues where most of those that it would be compared with have diverged."""
+    return f"{written(value)} is better than most of {trials(count)}, which diverged"
 
 
 def trials(count: int) -> str:

@@ -33,6 +33,8 @@ class TensorBoard(Tracker):
 
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Ends the run."""
+        if self._writer is None and status == "paused":
+            return
         writer = self._writer or SummaryWriter(self._folder)
         if status != "paused":
             known = {n: v if isinstance(v, (bool, int, float, str)) else str(v) for n, v in self._config.items()}
