@@ -10,6 +10,7 @@ import pytest
 from xaytune.records.journal import Event, MemoryLog
 from xaytune.records.recommendation import recommend
 from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
 
 
 class SetClock:
@@ -220,6 +221,51 @@ def test_an_exploit_gives_a_trial_another_configuration_and_drops_what_it_was_wo
     assert record.config == {"lr": (1, 2)}
     assert [result.epoch for result in record.results] == [1, 2]
     assert record.checkpoints == {2: "root/c/step-00000002.pt"}
+
+
+def taken_over(*exploits: tuple[int, float], best: tuple[int, float] = (0, 0.0)) -> TrialRecord:
+    """A trial that reached 0.5 at each of ten steps, and more at one, and took over others at some steps."""
+    log = MemoryLog()
+    begin(log)
+    trial(log, 0)
+    for step in range(1, 11):
+        value = best[1] if step == best[0] else 0.5
+        at = {**position(value, step), "best": None if not best[0] else position(best[1], best[0])["best"]}
+        log.write("result", 0, value=value, **at)
+        log.write("checkpoint", 0, path=f"c/step-{step:08d}.pt", global_step=step)
+    for step, lr in exploits:
+        log.write("exploit", 0, source=1, config={"lr": lr}, path=f"c/step-{step:08d}.pt", global_step=step)
+    return state_of(log.events).trials[0]
+
+
+@pytest.mark.parametrize(
+    ("exploits", "step", "lr"),
+    [
+        ([], 5, 0.1),
+        ([(6, 0.2)], 5, 0.1),
+        ([(5, 0.2)], 5, 0.1),
+        ([(10, 0.2), (8, 0.3)], 5, 0.1),
+        ([(6, 0.2), (4, 0.3)], 3, 0.1),
+    ],
+)
+def test_the_best_configuration_is_the_one_that_the_best_step_was_trained_with(
+    exploits: list[tuple[int, float]], step: int, lr: float
+) -> None:
+    record = taken_over(*exploits, best=(step, 0.9))
+    assert (record.value, record.best_config) == (0.9, {"lr": lr})
+
+
+def test_a_best_value_after_the_step_that_a_trial_goes_on_from_counts_no_more() -> None:
+    record = taken_over((4, 0.2), best=(7, 0.9))
+    assert record.best is not None
+    assert (record.value, record.best.global_step, record.best_config) == (0.5, 1, {"lr": 0.1})
+
+
+def test_the_checkpoint_of_another_trial_is_not_that_of_a_best_value_before_it() -> None:
+    record = taken_over((7, 0.2), best=(7, 0.9))
+    assert record.best_weights_gone
+    assert not taken_over(best=(7, 0.9)).best_weights_gone
+    assert taken_over(best=(7, 0.9)).checkpoint == "root/c/step-00000007.pt"
 
 
 @pytest.mark.slow
