@@ -152,7 +152,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
     try:
         CommandRun(task, assignment, link).run()
     except ProgramLostError as lost:  # the actor sees how this process ends
-        if lost.signal not in (signal.SIGKILL, signal.SIGSTOP):  # whose handlers cannot be set
+        if lost.signal != signal.SIGKILL:  # which has no handler
             signal.signal(lost.signal, signal.SIG_DFL)
         os.kill(os.getpid(), lost.signal)
 
