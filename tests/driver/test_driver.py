@@ -171,6 +171,18 @@ def test_that_trials_end_before_they_could_be_judged_is_said_once(play: Play) ->
     assert notes == ["trials end before the scheduler's first decision, at epoch 3: it stops none of these"]
 
 
+def test_that_a_trial_trained_past_its_rungs_and_was_never_judged_is_said_once(play: Play) -> None:
+    sweep = play()
+    for _ in range(2):  # its metric is there, but was not measured where epochs end
+        sweep.end(sweep.start().trial, 9, due=True, best=Best(0.5, 9, 90, {"m": 0.5}))
+    judged = sweep.start().trial
+    sweep.report(judged, 1, 0.9)
+    sweep.end(judged, 9, due=True, best=Best(0.9, 1, 10, {"m": 0.9}))
+    events = read_events(sweep.recorder.sweep_folder.local / FILE_NAME)
+    (note,) = (event["text"] for event in events if event["event"] == "note")
+    assert note.startswith("a trial was never judged before its end, at epoch 9: ")
+
+
 def test_an_interrupt_pauses_the_trials_and_the_sweep_resumes_with_them(play: Play) -> None:
     sweep = play(num_samples=2)
     sweep.report(sweep.start().trial, 1, 0.9)

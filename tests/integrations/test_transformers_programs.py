@@ -266,6 +266,17 @@ def test_a_run_that_goes_on_from_another_configuration_trains_with_its_own_argum
         assert mine == pytest.approx(other)
 
 
+def test_a_run_that_resumes_only_to_end_begins_no_epoch(tmp_path: Path) -> None:
+    with pytest.raises(Stops):
+        trainer_of(JudgedRun(tmp_path / "run"), StopsAt(7)).train()
+    run = JudgedRun(tmp_path / "run", stop_at=0)
+    latest: Any = run.latest_checkpoint
+    trainer_of(run).train(resume_from_checkpoint=latest)
+    assert step_of(latest) == 6  # an epoch
+    assert [event for event in run.events if event.startswith(("epoch", "step"))] == []
+    assert run.events[-1] == "train_end"
+
+
 def test_a_run_that_takes_over_another_loads_the_best_of_its_own(tmp_path: Path) -> None:
     options: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
     options |= {"save_strategy": "epoch", "save_total_limit": 10}
