@@ -29,6 +29,11 @@ def test_all_that_a_trial_says_is_in_its_output(node: Node, tmp_path: Path) -> N
         assert line in output
 
 
+def test_a_handler_may_write_to_the_folder_of_checkpoints_until_the_end(node: Node, tmp_path: Path) -> None:
+    assert node.train(tmp_path, "writes_where_it_ends").ended.status == "completed"
+    assert [path.name for path in tmp_path.glob("checkpoints/*/*")] == ["best.pt"]
+
+
 def test_a_trial_that_says_nothing_leaves_no_file(node: Node, tmp_path: Path) -> None:
     node.train(tmp_path)
     assert list((tmp_path / "output").iterdir()) == []

@@ -51,9 +51,8 @@ def resume(spec: SweepSpec, recorder: Recorder, method: SearchMethod) -> Remaini
     # whose process never began.
     state = recorder.state
     faultless = [] if state.trained else ["error"]
-    if not method.points.pausing and _has_budget_left(
-        spec, state
-    ):  # trials that wait for others did not for these
+    # Where trials are paused to wait for others, these were not waited for.
+    if not method.points.pausing and _has_budget_left(spec, state):
         faultless.append("not_started")
     for trial in list(state.trials.values()):
         if trial.status == "failed" and trial.failure in faultless:

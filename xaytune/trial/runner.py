@@ -118,8 +118,13 @@ class RecipeRun:
 
     def end(self, raised: BaseException | None) -> Ended:
         """Ends a run whose recipe has returned, or raised; tells how it ended, and returns that."""
-        with contextlib.suppress(OSError):
-            self.trial.checkpoint_dir.rmdir()  # where nothing was written
+        try:
+            return self._end_as(raised)
+        finally:
+            with contextlib.suppress(OSError):
+                self.trial.checkpoint_dir.rmdir()  # where nothing was written
+
+    def _end_as(self, raised: BaseException | None) -> Ended:
         if raised is None:
             try:
                 self.trial.finish()
