@@ -95,17 +95,17 @@ class StorageError(XaytuneError):
     """The folder of a sweep cannot be written any more; what was recorded until then is whole.
 
     Args:
-        place: The sweep's folder or URI.
+        place: What commands find the sweep by: its folder or URI.
         cause: What the file system said.
     """
 
-    def __init__(self, place: object, cause: OSError | str) -> None:
+    def __init__(self, place: str, cause: OSError | str) -> None:
         self.place, self.cause = place, cause
         text = cause if isinstance(cause, str) else cause.strerror or str(cause)
-        resume = f"xaytune resume {shlex.quote(str(place))}"
+        resume = f"xaytune resume {shlex.quote(place)}"
         super().__init__(f"{place} cannot be written: {text}; once it can, continue with: {resume}")
 
-    def __reduce__(self) -> tuple[type[StorageError], tuple[object, OSError | str]]:
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, OSError | str]]:
         return type(self), (self.place, self.cause)
 
 

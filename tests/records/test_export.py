@@ -96,6 +96,20 @@ def test_any_configuration_comes_back_from_a_journal_equal_and_of_its_types(
     assert typed(results.trials[0].config) == typed({"x": value, "nested": {"y": [value]}})
 
 
+def test_an_integer_stays_one_where_other_trials_have_none(tmp_path: Path) -> None:
+    results = write(tmp_path / "s", {"n": 2**53 + 1}, {})
+    [csv, _] = export(results, tmp_path, "csv")
+    assert str(2**53 + 1) in csv.read_text()
+    [parquet, _] = export(results, tmp_path, "parquet")
+    assert pd.read_parquet(parquet, dtype_backend="numpy_nullable")["config.n"].tolist() == [2**53 + 1, pd.NA]
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet", "json"])
+def test_text_that_is_no_unicode_can_be_exported(tmp_path: Path, format: Any) -> None:
+    [trials, _] = export(write(tmp_path / "s", {"file": "caf\udce9"}), tmp_path, format)
+    assert b"caf\\udce9" in trials.read_bytes()
+
+
 def test_a_value_that_cannot_be_imported_here_does_not_keep_the_results_from_being_read(tmp_path: Path) -> None:
     results = write(tmp_path, {"act": Model.Block})
     text = (tmp_path / FILE_NAME).read_text()

@@ -22,7 +22,7 @@ import ray
 from click.testing import CliRunner, Result
 from playwright.sync_api import Browser
 
-from tests.report.journals import simulated
+from tests.report.journals import Written, simulated
 from xaytune.cli.main import main
 from xaytune.records.results import Results
 from xaytune.report.text import number
@@ -141,6 +141,35 @@ def test_a_sweep_compared_with_itself_and_a_place_that_cannot_be_written_are_tol
         told = xaytune(command, swept.path, "--output", "/proc/nothing/here")
         assert told.exit_code == 1
         assert "cannot be written: No such file or directory; name another place with --output" in told.output
+
+
+def test_a_metric_has_its_own_name_in_a_comparison_whatever_it_is(tmp_path: Path) -> None:
+    sweeps = [simulated(tmp_path / name, metric="f1[macro][/x]") for name in "ab"]
+    told = xaytune("compare", *(sweep.path for sweep in sweeps))
+    assert "best f1[macro][/x]" in told.output
+
+
+def test_a_trial_that_was_skipped_counts_in_no_comparison(tmp_path: Path) -> None:
+    for name in "ab":
+        written = Written(tmp_path / name)
+        for trial, value in enumerate((0.5, 0.9)):
+            written("trial", trial, config={"x": value}, seed=0)
+            written.at("result", trial, 1, 1, value)
+        written.at("end", 0, 1, 1, 0.5, status="completed", reason=None)
+        written("failure", 1, attempt=0, kind="skipped", error="no such size", traceback="")
+        written.at("end", 1, 1, 1, None, status="stopped", reason="no such size")
+        assert Results(tmp_path / name).sweep.trials[1].value is None
+    told = xaytune("compare", tmp_path / "a", tmp_path / "b")
+    assert "0.9" not in told.output
+
+
+def test_an_error_that_is_no_unicode_does_not_keep_a_report_from_being_written(tmp_path: Path) -> None:
+    written = Written(tmp_path / "s")
+    written("trial", 0, config={"x": 1.0}, seed=0)
+    written.at("end", 0, 0, 0, None, status="failed", reason="bad image caf\udce9.png", error="caf\udce9.png")
+    told = xaytune("report", tmp_path / "s", "--output", tmp_path / "s.html")
+    assert told.exit_code == 0, told.output
+    assert "caf\\udce9.png" in (tmp_path / "s.html").read_text()
 
 
 def test_sweeps_of_different_metrics_are_not_compared(swept: Results, tmp_path: Path) -> None:

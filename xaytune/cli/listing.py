@@ -29,6 +29,8 @@ def list_(storage: str, as_json: bool) -> None:
             sweeps.append(Results(child_of(storage, name)).sweep)
         except JournalError as error:
             damaged.append((name, str(error)))
+    for name, problem in damaged:
+        say(f"{name}: {problem}", err=True)
     sweeps.sort(key=lambda sweep: sweep.started or 0.0, reverse=True)
     if as_json:
         print_json([_described(sweep) for sweep in sweeps])
@@ -37,8 +39,6 @@ def list_(storage: str, as_json: bool) -> None:
         say(f"there is no sweep in {storage}; name another folder with --storage")
     elif sweeps:
         _print_table([("sweep", "state", "trials", "best", "started"), *map(_row, sweeps)])
-    for name, problem in damaged:
-        say(f"{name}: {problem}", err=True)
 
 
 def _row(sweep: SweepState) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from xaytune.cli.options import (
     storage_option,
     sweep_argument,
 )
-from xaytune.errors import DashboardError, JournalError, PicturesError
+from xaytune.errors import DashboardError, JournalError, PicturesError, RemoteError
 from xaytune.records.export import FORMATS, Format, export
 from xaytune.records.journal import FILE_NAME, JournalTail, feed
 from xaytune.records.results import Results
@@ -84,7 +84,7 @@ def _follow(sweep_folder: SweepFolder) -> None:
 
     Results(sweep_folder)  # tells what is wrong with it
     tail = JournalTail(sweep_folder.local / FILE_NAME)
-    state = SweepState(str(sweep_folder), tail.new())
+    state = SweepState(str(sweep_folder), tail.new(), sweep_folder.address)
     with LiveView() as view:
         view(state, {"event": "sweep", "state": "running"})
         while state.state == "running":
@@ -231,6 +231,8 @@ def _writing(output: Path) -> Iterator[None]:
     """Words that an output cannot be written."""
     try:
         yield
+    except RemoteError:
+        raise  # what is read for it
     except OSError as error:
         message = f"{output} cannot be written: {error.strerror}; name another place with --output"
         raise click.ClickException(message) from None

@@ -17,6 +17,7 @@ from xaytune.cluster.connection import Connection
 from xaytune.cluster.package import EXCLUDED, check_size
 from xaytune.errors import ClusterError
 from xaytune.records.journal import Event
+from xaytune.records.remote import child_uri, without_options, without_secrets
 from xaytune.records.state import SweepState
 from xaytune.records.stream import event_in
 from xaytune.sweep.spec import SweepSpec
@@ -97,7 +98,8 @@ class ClusterSweep:
     def apply(self, event: Event, state: SweepState | None) -> SweepState:
         """Returns the state after an event; None is that before the first, which tells the sweep's name."""
         if state is None:
-            return SweepState(f"{self.storage.rstrip('/')}/{event['name']}", [event])
+            folder = child_uri(self.storage, event["name"])  # of a path it is the same
+            return SweepState(without_options(folder), [event], without_secrets(folder))
         state.apply(event)
         return state
 

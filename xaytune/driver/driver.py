@@ -316,7 +316,7 @@ class Driver:
     def _ended(self, message: Ended) -> list[Command]:
         attempt = self._attempts.remove(message.trial)
         if message.failure is not None and message.failure.kind == "storage":
-            self._early_end.fail(StorageError(self._recorder.sweep_folder, message.failure.error))
+            self._early_end.fail(StorageError(self._recorder.sweep_folder.address, message.failure.error))
         decided = self._stops.get(message.trial)
         if decided is not None and decided.status == "completed" and message.status == "stopped":
             # It was asked to stop for the sweep's sake as well, which came first.

@@ -79,7 +79,7 @@ class Recorder:
         with self._storing():
             self._journal = Journal(sweep_folder.local / FILE_NAME, clock)
         self._known = known or KnownEvents(sweep_folder.local / FILE_NAME)
-        self.state = SweepState(str(sweep_folder), self.events())
+        self.state = SweepState(str(sweep_folder), self.events(), sweep_folder.address)
         self.sweep_id = self.state.id or secrets.token_hex(4)
         self.saves = True
         self._listener = listener
@@ -97,7 +97,7 @@ class Recorder:
         self._known.forget()
         spec: dict[str, Any] = {"spec": self._spec.plain(), "num_trials": self._spec.num_trials}
         where: dict[str, Any] = {"folder": os.getcwd(), "host": socket.gethostname(), "pid": os.getpid()}
-        self._write("sweep", state="running", id=self.sweep_id, name=self.sweep_folder.local.name, **spec, **where)
+        self._write("sweep", state="running", id=self.sweep_id, name=self.sweep_folder.name, **spec, **where)
         for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
             self._retain(trial.number)
 
@@ -358,4 +358,4 @@ class Recorder:
         try:
             yield
         except OSError as error:
-            raise StorageError(self.sweep_folder, error) from error
+            raise StorageError(self.sweep_folder.address, error) from error

@@ -69,15 +69,15 @@ def drive(
     with Interrupts() as interrupts:  # from now on: Ray has just set handlers of its own
         resources.check_feasible(spec)
         check_shared(sweep_folder)
-        trackers.begin(spec.trackers, sweep_folder.local.name)
+        trackers.begin(spec.trackers, sweep_folder.name)
         with Mirror(sweep_folder) as mirror:
             driver = _run(spec, method, sweep_folder, task, session, listener, known, interrupts)
-    if driver.refused:
+    if driver.refused and known is None:
         sweep_folder.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
         raise driver.fatal
     if mirror.error is not None:
-        raise StorageError(sweep_folder, mirror.error)
+        raise StorageError(sweep_folder.address, mirror.error)
     return Results(sweep_folder, driver.state)
 
 

@@ -10,7 +10,7 @@ import cloudpickle
 
 from xaytune.driver.recorder import Listener
 from xaytune.driver.resuming import resumed_spec
-from xaytune.errors import Problem, SessionError, SpecError, StorageError
+from xaytune.errors import JournalError, Problem, SessionError, SpecError, StorageError
 from xaytune.ray_tune import compat
 from xaytune.ray_tune.session import RaySession
 from xaytune.records.journal import FILE_NAME, KnownEvents
@@ -29,6 +29,9 @@ from xaytune.trial.template_client import start_template
 from xaytune.trial.trackers import tracking as trackers
 
 __all__ = ["resume_sweep", "run_sweep"]
+
+# A sweep that runs records its progress every 10 s at least.
+_WATCHED_S = 20.0
 
 
 def run_sweep(
@@ -63,9 +66,7 @@ def run_sweep(
     try:
         return _drive(spec, method, sweep_folder, session, listener)
     except (SpecError, SessionError, KeyboardInterrupt):
-        if (
-            sweep_folder.local.exists() and not sweep_folder.exists
-        ):  # nothing was recorded: the sweep has not begun
+        if sweep_folder.local.exists() and not sweep_folder.exists:  # nothing was recorded: it has not begun
             sweep_folder.remove()
         raise
 
@@ -93,7 +94,7 @@ def resume_sweep(
     """
     sweep_folder.fetch_journal()
     known = KnownEvents(sweep_folder.local / FILE_NAME)
-    sweep = SweepState(str(sweep_folder), known.all())
+    sweep = SweepState(str(sweep_folder), known.all(), sweep_folder.address)
     spec = resumed_spec(sweep, overrides or {})
     if sweep.done and not _asks_for_more(spec, SweepSpec.parse(sweep.spec)):
         if listener is not None:
@@ -101,10 +102,15 @@ def resume_sweep(
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
     check_shippable(spec.functions, cloudpickle.dumps)
+    if sweep.driver is not None and sweep.driver.elsewhere and sweep.state == "running":
+        # On this machine a lock of the journal tells.
+        if sweep_folder.grows(_WATCHED_S):
+            raise JournalError(f"{sweep_folder}: the sweep is running, on {sweep.driver.host}")
+        sweep_folder.fetch_journal()
     try:
         sweep_folder.fetch_histories()
     except OSError as error:
-        raise StorageError(sweep_folder, error) from error
+        raise StorageError(sweep_folder.address, error) from error
     return _drive(spec, method_for(spec), sweep_folder, session, listener, known, sweep.folder)
 
 
@@ -170,7 +176,7 @@ def _drive(
 def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, folders: list[str]) -> Task:
     """Returns what all trials share: modules are found in `folders`."""
     return Task(
-        sweep=sweep_folder.local.name,
+        sweep=sweep_folder.name,
         sweep_id="",
         sweep_dir=str(sweep_folder.local.absolute()),
         remote=sweep_folder.remote.uri if sweep_folder.remote is not None else None,

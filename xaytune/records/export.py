@@ -49,6 +49,8 @@ def _history(results: Results) -> pd.DataFrame:
 
 
 def _write(table: pd.DataFrame, file: Path) -> Path:
+    import pandas as pd
+
     if file.suffix == ".json":
         missing = table.isna()
         missing[table.select_dtypes(object).columns] = False  # nan is a value there
@@ -60,7 +62,8 @@ def _write(table: pd.DataFrame, file: Path) -> Path:
         file.write_text(json.dumps(rows, allow_nan=False))
         return file
     objects = [str(name) for name in table if table[name].dtype == object]
-    written = table.assign(**{name: table[name].map(_cell) for name in objects})
+    cells = {name: [_cell(value) for value in table[name]] for name in objects}
+    written = table.assign(**{name: pd.Series(column, table.index, object) for name, column in cells.items()})
     if file.suffix == ".csv":
         written.to_csv(file, index=False)
     else:
@@ -77,7 +80,9 @@ def _plain(column: Any, value: Any) -> Any:
 
 def _cell(value: Any) -> Any:
     """A value as a cell holds it: scalars as they are, all else as its text in the journal."""
-    if value is None or type(value) in (bool, int, float, str):
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
+    if value is None or type(value) in (bool, int, float):
         return value
     return json.dumps(values.write(value))
 

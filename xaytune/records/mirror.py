@@ -56,7 +56,7 @@ class Mirror:
         took = 0.0
         closing = False
         while not closing:
-            closing = self._closing.wait(max(_COPY_EVERY_S, _REST * took))
+            closing = self._closing.wait(max(_COPY_EVERY_S, _REST * took))  # at once where it is closing
             begun = time.monotonic()
             try:
                 self._copy()

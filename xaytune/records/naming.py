@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
 
 from xaytune.errors import Problem, SpecError
+from xaytune.records.journal import FILE_NAME
 from xaytune.records.sweep_folder import SweepFolder, child_of
 
 __all__ = ["check_name", "new_sweep_folder"]
@@ -31,7 +33,7 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
         default: Else this, with a number where there is such a sweep already.
 
     Raises:
-        SpecError: There is a sweep of that name, or the folder cannot be made.
+        SpecError: There is such a sweep, or such a folder of something else, or the folder cannot be made.
     """
     if name is not None:
         check_name(name)
@@ -39,15 +41,19 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
     try:
         for candidate in names:
             sweep_folder = child_of(storage, candidate)
-            if sweep_folder.exists or (
-                name is None and sweep_folder.remote is None and sweep_folder.local.exists()
-            ):
-                continue
-            sweep_folder.local.mkdir(parents=True, exist_ok=True)
-            return sweep_folder
+            if sweep_folder.exists:
+                taken = "holds a sweep already"
+            elif not _is_free(sweep_folder.local):
+                taken = "is not empty"
+            else:
+                sweep_folder.local.mkdir(parents=True, exist_ok=True)
+                return sweep_folder
     except OSError as error:
         why = error.strerror or str(error)
         raise SpecError([Problem(("storage",), f"{storage} cannot be used: {why}")]) from None
-    raise SpecError(
-        [Problem(("name",), f"{child_of(storage, str(name))} holds a sweep already: choose another name")]
-    )
+    raise SpecError([Problem(("name",), f"{sweep_folder} {taken}: choose another name")])
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a folder holds nothing but the empty journal of a sweep that never began, or is not there."""
+    return not folder.exists() or {path.name for path in folder.iterdir()} <= {FILE_NAME}

@@ -14,17 +14,39 @@ from typing import TYPE_CHECKING, TypeVar
 from xaytune.errors import RemoteError
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSelector, FileSystem
 
-__all__ = ["RemoteError", "RemoteFolder", "is_remote"]
+__all__ = ["RemoteError", "RemoteFolder", "child_uri", "is_remote", "without_options", "without_secrets"]
 
 T = TypeVar("T")
 _PAUSES_S = (0.5, 2.0, 5.0)
+# What a file's name ends with until it is whole.
+_UNFINISHED = ".tmp"
+# Options of URIs that are nobody else's matter.
+_SECRET = re.compile(r"key|secret|token|pass|sas|sig|cred", re.IGNORECASE)
 
 
 def is_remote(storage: str) -> bool:
     """Tells a URI (``s3://bucket/sweeps``) from a path."""
     return "://" in storage
+
+
+def child_uri(uri: str, name: str) -> str:
+    """Returns the URI of a folder in a folder."""
+    place, mark, options = uri.partition("?")
+    return f"{place.rstrip('/')}/{name}{mark}{options}"
+
+
+def without_options(uri: str) -> str:
+    """Returns a URI without its options and its credentials."""
+    return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0])
+
+
+def without_secrets(uri: str) -> str:
+    """Returns a URI without its credentials, with all other options: what may be shown and still be used."""
+    options = uri.partition("?")[2].split("&")
+    shown = "&".join(option for option in options if not _SECRET.search(option.partition("=")[0]))
+    return without_options(uri) + (f"?{shown}" if shown else "")
 
 
 class RemoteFolder:
@@ -34,7 +56,7 @@ class RemoteFolder:
         uri: As pyarrow reads it (``s3://bucket/path?region=eu-west-1``), else as fsspec does.
 
     Raises:
-        OSError: There is no such kind of storage, or it cannot be reached.
+        RemoteError: There is no such kind of storage, or it cannot be reached.
     """
 
     def __init__(self, uri: str) -> None:
@@ -42,49 +64,61 @@ class RemoteFolder:
         self._files, self._root = _open(uri)
 
     def __str__(self) -> str:
-        return _shown(self.uri)
+        return without_options(self.uri)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self._root.rpartition("/")[2]
 
     def child(self, name: str) -> RemoteFolder:
         """Returns a folder in this one."""
-        place, mark, options = self.uri.partition("?")
-        return RemoteFolder(f"{place.rstrip('/')}/{name}{mark}{options}")
+        return RemoteFolder(child_uri(self.uri, name))
 
-    def folders(self) -> list[str]:
-        """Returns the names of the folders in this one."""
+    def folders_with(self, file: str) -> list[str]:
+        """Returns the names of the folders in this one that have a file."""
         from pyarrow.fs import FileSelector, FileType
 
-        found = self._files.get_file_info(FileSelector(self._root, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == FileType.Directory)
+        found = self._infos(FileSelector(self._root, allow_not_found=True))
+        names = sorted(info.base_name for info in found if info.type == FileType.Directory)
+        files = self._infos([self._path(f"{name}/{file}") for name in names])
+        return [name for name, info in zip(names, files, strict=True) if info.is_file]
 
     def names(self, folder: str) -> list[str]:
         """Returns the names of the files and folders in a folder of this one."""
         from pyarrow.fs import FileSelector
 
-        found = self._files.get_file_info(FileSelector(self._path(folder), allow_not_found=True))
-        return sorted(info.base_name for info in found)
+        found = self._infos(FileSelector(self._path(folder), allow_not_found=True))
+        return sorted(info.base_name for info in found if not info.base_name.endswith(_UNFINISHED))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Returns the sizes of the files in a folder of this one, at any depth, by their paths within this one."""
         from pyarrow.fs import FileSelector
 
-        selector = FileSelector(self._path(folder), allow_not_found=True, recursive=True)
-        found = self._files.get_file_info(selector)
-        return {self._within(info.path): info.size for info in found if info.is_file}
+        found = self._infos(FileSelector(self._path(folder), allow_not_found=True, recursive=True))
+        files = [info for info in found if info.is_file and not info.base_name.endswith(_UNFINISHED)]
+        return {self._within(info.path): info.size for info in files}
 
     def size(self, file: str) -> int | None:
         """Returns the size of a file in bytes; None if there is none."""
-        info = self._files.get_file_info(self._path(file))
+        (info,) = self._infos([self._path(file)])
         return info.size if info.is_file else None
 
     def put(self, file: str, data: bytes) -> None:
         """Writes a file, whole or not at all."""
+        _patiently(lambda: self._write(self._path(file), data))
 
-        def write() -> None:
-            self._files.create_dir(self._path(file).rpartition("/")[0])
-            with self._files.open_output_stream(self._path(file)) as stream:
-                stream.write(data)
+    def _write(self, path: str, data: bytes) -> None:
+        from pyarrow.fs import LocalFileSystem
 
-        _patiently(write)
+        self._files.create_dir(path.rpartition("/")[0])
+        # An object is there once it is whole; a file is seen while it grows.
+        grows = isinstance(self._files, LocalFileSystem)
+        written = f"{path}.{os.getpid()}{_UNFINISHED}" if grows else path
+        with self._files.open_output_stream(written) as stream:
+            stream.write(data)
+        if grows:
+            self._files.move(written, path)
 
     def get(self, file: str) -> bytes | None:
         """Returns what a file holds; None if there is none."""
@@ -94,6 +128,16 @@ class RemoteFolder:
                 return None
             with self._files.open_input_stream(self._path(file)) as stream:
                 data: bytes = stream.read()
+            return data
+
+        return _patiently(read)
+
+    def read(self, file: str, begin: int, length: int) -> bytes:
+        """Returns a part of a file, in bytes."""
+
+        def read() -> bytes:
+            with self._files.open_input_file(self._path(file)) as stream:
+                data: bytes = stream.read_at(length, begin)
             return data
 
         return _patiently(read)
@@ -127,7 +171,7 @@ class RemoteFolder:
         if not _patiently(lambda: self.has(file)):
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f"{target.name}.{os.getpid()}{_UNFINISHED}")
         _patiently(lambda: self._copy(self._path(file), self._files, str(temporary), LocalFileSystem()))
         if target.is_dir():
             shutil.rmtree(target)
@@ -138,17 +182,29 @@ class RemoteFolder:
         """Tells whether there is a file or folder."""
         from pyarrow.fs import FileType
 
-        return bool(self._files.get_file_info(self._path(file)).type != FileType.NotFound)
+        (info,) = self._infos([self._path(file)])
+        return bool(info.type != FileType.NotFound)
 
     def delete(self, file: str) -> None:
         """Deletes a file or folder, if there is one."""
         from pyarrow.fs import FileType
 
-        kind = self._files.get_file_info(self._path(file)).type
-        if kind == FileType.Directory:
+        (info,) = self._infos([self._path(file)])
+        if info.type == FileType.Directory:
             self._files.delete_dir(self._path(file))
-        elif kind != FileType.NotFound:
+        elif info.type != FileType.NotFound:
             self._files.delete_file(self._path(file))
+
+    def _infos(self, which: FileSelector | list[str]) -> list[FileInfo]:
+        """What there is of what is named.
+
+        Raises:
+            RemoteError: The storage cannot be asked.
+        """
+        try:
+            return list(self._files.get_file_info(which))
+        except Exception as error:  # fsspec's file systems raise errors of their own
+            raise RemoteError(f"{self}: {error}") from error
 
     @staticmethod
     def _copy(source: str, source_files: FileSystem, target: str, target_files: FileSystem) -> None:
@@ -181,11 +237,6 @@ def _patiently(access: Callable[[], T]) -> T:
         raise RemoteError(str(error)) from error
 
 
-def _shown(uri: str) -> str:
-    """The URI without its options and its credentials."""
-    return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0])
-
-
 def _open(uri: str) -> tuple[FileSystem, str]:
     import pyarrow as pa
     from pyarrow import fs
@@ -197,7 +248,9 @@ def _open(uri: str) -> tuple[FileSystem, str]:
 
         try:
             other, root = fsspec.core.url_to_fs(uri)
-        except (ValueError, ImportError) as error:
-            raise OSError(f"{_shown(uri)}: {error} ({refused})") from None
+        except Exception as error:  # each file system has errors of its own
+            raise RemoteError(f"{without_options(uri)}: {error} ({refused})") from None
         files = fs.PyFileSystem(fs.FSSpecHandler(other))
+    except OSError as error:
+        raise RemoteError(f"{without_options(uri)}: {error}") from None
     return files, root.rstrip("/")

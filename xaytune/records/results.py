@@ -48,7 +48,7 @@ class Results:
             self.sweep, self._read = state, (self.path / FILE_NAME).stat().st_size  # bytes
             return
         self._sweep_folder.fetch_journal()
-        self.sweep = SweepState(str(self._sweep_folder))
+        self.sweep = SweepState(str(self._sweep_folder), address=self._sweep_folder.address)
         tail = JournalTail(self.path / FILE_NAME)
         feed(tail.new(), self.sweep)
         self._read = tail.read

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from xaytune.records.driver_process import DriverProcess
 from xaytune.records.journal import Event
 from xaytune.records.trial_record import (
     TRIAL_STATUSES,
@@ -35,9 +34,11 @@ class SweepState:
     Args:
         root: The sweep's folder or URI, which the paths in its journal begin at.
         events: Oldest first.
+        address: What commands find it by, where that is more than the root.
 
     Attributes:
         root: The sweep's folder or URI.
+        address: What commands find it by.
         name: The sweep's name.
         id: What tells it from all others, also of its name.
         spec: The spec, as plain data.
@@ -47,13 +48,14 @@ class SweepState:
         started: Unix seconds.
         ended: Unix seconds.
         folder: Where it was run from.
+        driver: The process that runs it, or ran it last.
         versions: What wrote the newest part of the journal.
         epochs: Epochs finished by all trials together.
         trials: By number.
     """
 
-    def __init__(self, root: str, events: Iterable[Event] = ()) -> None:
-        self.root = root
+    def __init__(self, root: str, events: Iterable[Event] = (), address: str | None = None) -> None:
+        self.root, self.address = root, address or root
         self.name = self.id = self.folder = ""
         self.spec: dict[str, Any] = {}
         self.num_trials: int | None = 0
@@ -65,7 +67,7 @@ class SweepState:
         self.epochs = 0
         self._reported_max_t: int | None = None
         self.trials: dict[int, TrialRecord] = {}
-        self._driver: tuple[str, int] | None = None
+        self.driver: DriverProcess | None = None
         self._uptime = Uptime()
         for event in events:
             self.apply(event)
@@ -73,7 +75,7 @@ class SweepState:
 
     def notice_loss(self) -> None:
         """Looks whether the process that runs the sweep is still there."""
-        if self._driver is not None and not _alive(*self._driver):
+        if self.driver is not None and not self.driver.alive:
             self.driver_gone()
 
     def driver_gone(self) -> None:
@@ -112,11 +114,6 @@ class SweepState:
         """When a trial has trained in full, as the scheduler's options say, or else the first trial."""
         given: int | None = self.spec.get("scheduler", {}).get("max_t")
         return given or self._reported_max_t
-
-    @property
-    def maximize(self) -> bool:
-        """Whether a larger value of the metric is better."""
-        return self.objective.sign > 0
 
     @property
     def latest(self) -> float:
@@ -200,7 +197,7 @@ class SweepState:
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
         self.folder, self.id = event.get("folder", ""), event.get("id", "")
         self.versions = event.get("versions", self.versions)
-        self._driver = event["host"], event["pid"]
+        self.driver = DriverProcess(event["host"], event["pid"], event["t"])
         self.started, self.ended = self.started or event["t"], None
 
     def _on_max_t(self, event: Event) -> None:
@@ -303,16 +300,3 @@ class SweepState:
 def _interned(names: dict[str, Any]) -> dict[str, Any]:
     """A mapping whose keys take memory once, for all trials together."""
     return {sys.intern(name): value for name, value in names.items()}
-
-
-def _alive(host: str, pid: int) -> bool:
-    """Whether a process runs; one on another host is taken to."""
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

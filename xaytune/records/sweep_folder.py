@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from xaytune.errors import CheckpointError, JournalError
+from xaytune.errors import CheckpointError, JournalError, RemoteError
 from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME, is_locked
 from xaytune.records.parts import fetch_parts
-from xaytune.records.remote import RemoteFolder, is_remote
+from xaytune.records.remote import RemoteFolder, is_remote, without_secrets
 from xaytune.trainer import checkpoint_files
 
 __all__ = ["DEFAULT_STORAGE", "SweepFolder", "child_of", "find_sweep", "sweep_folder_of", "sweeps_in"]
 
 # Folder of sweeps, where none is named.
 DEFAULT_STORAGE = "runs"
+# Two journals whose last bytes are alike at the same place are the same until there: each event has its time.
+_COMPARED_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -38,25 +41,54 @@ class SweepFolder:
         return str(self.remote or self.local)
 
     @property
+    def address(self) -> str:
+        """What commands find it by: the path, or the URI without credentials."""
+        return without_secrets(self.remote.uri) if self.remote is not None else str(self.local)
+
+    @property
+    def name(self) -> str:
+        """The sweep's name, as it is made: the last part of its path."""
+        return self.remote.name if self.remote is not None else self.local.absolute().name
+
+    @property
     def exists(self) -> bool:
         """Whether there is a sweep; an empty journal is of one that was ended before it began."""
         return bool(self.remote is not None and self.remote.size(FILE_NAME)) or _size(self.local / FILE_NAME) > 0
 
     def fetch_journal(self) -> None:
-        """Brings the working copy of the journal up to date.
-
-        Where the one here is longer, it is the newer one: this machine ran the sweep.
-        """
-        if self.remote is not None and (self.remote.size(FILE_NAME) or 0) > _size(self.local / FILE_NAME):
-            self.remote.fetch(FILE_NAME, self.local / FILE_NAME)
+        """Brings the working copy of the journal up to date."""
+        journal = self.local / FILE_NAME
+        if self.remote is not None and not is_locked(journal) and not self._continues(self.remote):
+            self.remote.fetch(FILE_NAME, journal)
 
     def fetch_histories(self) -> None:
         """Brings the working copies of the histories up to date."""
-        if self.remote is None or (self.remote.size(FILE_NAME) or 0) < _size(self.local / FILE_NAME):
+        journal = self.local / FILE_NAME
+        if self.remote is None or is_locked(journal):  # it runs on this machine: what is here is newer
             return
-        if is_locked(self.local / FILE_NAME):
-            return  # it runs on this machine: what is here is newer
-        fetch_parts(self.remote, HISTORY, self.local)
+        if not (self._continues(self.remote) and _size(journal) > (self.remote.size(FILE_NAME) or 0)):
+            fetch_parts(self.remote, HISTORY, self.local)
+
+    def _continues(self, remote: RemoteFolder) -> bool:
+        """Whether the journal here is the remote one, or that and more: then this machine ran the sweep last."""
+        size = remote.size(FILE_NAME) or 0
+        if size == 0 or _size(self.local / FILE_NAME) < size:
+            return size == 0
+        begin = max(0, size - _COMPARED_BYTES)
+        with (self.local / FILE_NAME).open("rb") as journal:
+            journal.seek(begin)
+            return journal.read(size - begin) == remote.read(FILE_NAME, begin, size - begin)
+
+    def grows(self, within_s: float) -> bool:
+        """Watches for some seconds whether another machine writes the sweep's journal, in a remote storage."""
+        if self.remote is None:
+            return False
+        before, until = self.remote.size(FILE_NAME), time.monotonic() + within_s
+        while time.monotonic() < until:
+            time.sleep(1.0)
+            if self.remote.size(FILE_NAME) != before:
+                return True
+        return False
 
     def copy(self, checkpoint: str, target: str) -> None:
         """Copies a checkpoint within the sweep, a file or a folder.
@@ -88,13 +120,14 @@ def sweep_folder_of(sweep: str) -> SweepFolder:
     """Returns the folder of a sweep that is given as a path or a URI.
 
     Raises:
-        OSError: The remote storage cannot be reached.
+        JournalError: The path is of a user that there is not.
+        RemoteError: The remote storage cannot be reached.
     """
     if not is_remote(sweep):
-        return SweepFolder(Path(sweep).expanduser())
+        return SweepFolder(_path(sweep))
     remote = RemoteFolder(sweep)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return SweepFolder(cache / "xaytune" / quote(str(remote), safe=""), remote)
+    return SweepFolder(cache / "xaytune" / quote(without_secrets(remote.uri), safe=""), remote)
 
 
 def find_sweep(sweep: str, storage: str) -> SweepFolder:
@@ -111,28 +144,41 @@ def find_sweep(sweep: str, storage: str) -> SweepFolder:
             if sweep_folder.exists:
                 return sweep_folder
         known = sweeps_in(storage)
-    except OSError as error:
+    except RemoteError as error:
         raise JournalError(f"the storage cannot be reached: {error}") from None
     hint = f"there are: {', '.join(known)}" if known else "there are none"
     raise JournalError(f"no sweep {sweep!r}, neither as a folder nor under {storage.rstrip('/')}/ ({hint})")
 
 
 def child_of(storage: str, name: str) -> SweepFolder:
-    """Returns the folder of a sweep by its name in the storage."""
+    """Returns the folder of a sweep by its name in the storage.
+
+    Raises:
+        JournalError: The path is of a user that there is not.
+        RemoteError: The remote storage cannot be reached.
+    """
     if is_remote(storage):
         return sweep_folder_of(RemoteFolder(storage).child(name).uri)
-    return SweepFolder(Path(storage).expanduser() / name)
+    return SweepFolder(_path(storage) / name)
 
 
 def sweeps_in(storage: str) -> list[str]:
     """Returns the names of the sweeps in a storage.
 
     Raises:
-        OSError: The remote storage cannot be reached.
+        JournalError: The path is of a user that there is not.
+        RemoteError: The remote storage cannot be reached.
     """
     if is_remote(storage):
-        return RemoteFolder(storage).folders()
-    return sorted(path.parent.name for path in Path(storage).expanduser().glob(f"*/{FILE_NAME}"))
+        return RemoteFolder(storage).folders_with(FILE_NAME)
+    return sorted(path.parent.name for path in _path(storage).glob(f"*/{FILE_NAME}"))
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # a ~NAME of nobody
+        raise JournalError(f"{text}: {error}") from None
 
 
 def _size(file: Path) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
 from xaytune.errors import JournalError
 from xaytune.records.results import Results
@@ -83,13 +84,13 @@ class Comparison:
 
     def _table(self, heading: str, rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
         table = Table(box=None, padding=(0, 2), header_style="bold")
-        table.add_column(heading, no_wrap=True)
+        table.add_column(Text(heading), no_wrap=True)
         for at, name in enumerate(self._names):
             # A number that is broken in two is another number.
             widest = max(len(texts[at]) for _, texts in rows)
-            table.add_column(name, justify="right", overflow="fold", min_width=widest)
+            table.add_column(Text(name), justify="right", overflow="fold", min_width=widest)
         for name, texts in rows:
-            table.add_row(name, *texts)
+            table.add_row(*map(Text, (name, *texts)))
         return table
 
     def _times(self, over: str) -> list[float]:

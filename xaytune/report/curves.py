@@ -129,12 +129,11 @@ class Progress:
 
 def trained(sweep: SweepState, axis: TimeAxis) -> int:
     """Returns the epochs or steps that all trials together have finished."""
-    steps = sum(trial.global_step for trial in sweep.trials.values()) if axis.by_step else 0
-    return steps if axis.by_step else sweep.epochs
+    return sum(trial.global_step for trial in sweep.trials.values()) if axis.by_step else sweep.epochs
 
 
 def progress(results: Results, axis: TimeAxis) -> Progress:
-    """Returns how the best value of a sweep grew; trials that failed in the end do not count.
+    """Returns how the best value of a sweep grew; trials that failed in the end, or were skipped, do not count.
 
     Args:
         results: The sweep.
@@ -145,13 +144,17 @@ def progress(results: Results, axis: TimeAxis) -> Progress:
     for event in results.events():
         state.apply(event)
         best = event.get("best")
-        if best is not None and results.sweep.trials[event["trial"]].status != "failed":
+        if best is not None and _counts(results.sweep.trials[event["trial"]]):
             before = found.best[-1] if found.best else None
             if objective.is_better(best["value"], before):
                 found.add(state, best["value"])
     if found.best:
         found.add(state, found.best[-1])
     return found
+
+
+def _counts(trial: TrialRecord) -> bool:
+    return trial.status != "failed" and trial.value is not None
 
 
 @dataclass(frozen=True)

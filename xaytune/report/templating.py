@@ -59,7 +59,7 @@ def write_page(page: Page, output: Path) -> Path:
     whole = output.suffix in (".html", ".htm")
     folder, file = (output.parent, output) if whole else (output, output / "index.html")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(page(whole), encoding="utf-8")
+    file.write_text(page(whole), encoding="utf-8", errors="backslashreplace")  # a file's name may be no Unicode
     if not whole:
         (folder / _BUNDLE).write_text(get_plotlyjs(), encoding="utf-8")
     return file

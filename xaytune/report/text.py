@@ -171,7 +171,7 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
         lines.append(f"  {sweep.reason}")
     if sweep.state in ("interrupted", "lost"):
         by_name = sweep.root == f"{DEFAULT_STORAGE}/{sweep.name}"
-        resume = resume or shlex.quote(sweep.name if by_name else sweep.root)
+        resume = resume or shlex.quote(sweep.name if by_name else sweep.address)
         lines.append(f"  to continue it: xaytune resume {resume}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
         lines.append(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
 from xaytune.driver.resuming import resume
-from xaytune.errors import Problem, SpecError
+from xaytune.errors import Problem, RemoteError, SpecError
+from xaytune.records.mirror import Mirror
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
@@ -54,6 +55,7 @@ def simulate(
 
     Raises:
         SpecError: The sweep cannot be simulated.
+        RemoteError: Its journal cannot be copied to its remote storage.
     """
     if spec.scheduler.algorithm in ("pbt", "pb2"):
         message = (
@@ -62,7 +64,10 @@ def simulate(
         raise SpecError([Problem(("scheduler", "algorithm"), message)])
     method, clock = method_for(spec), VirtualClock()
     objective = Objective(spec.metric, spec.mode)
-    with contextlib.closing(Recorder(sweep_folder, spec, clock, listener)) as recorder:
+    with (
+        Mirror(sweep_folder) as mirror,
+        contextlib.closing(Recorder(sweep_folder, spec, clock, listener)) as recorder,
+    ):
         recorder.saves = False
         remaining = resume(spec, recorder, method)
         recorder.begun()
@@ -73,6 +78,8 @@ def simulate(
         recorder.finished(*driver.outcome())
     if driver.fatal is not None:
         raise driver.fatal
+    if mirror.error is not None:
+        raise RemoteError(str(mirror.error))
     matched = len(curves.matched) if isinstance(curves, RecordedCurves) else 0
     results = Results(sweep_folder, driver.state)
     return Simulated(results, executor.decisions, executor.censored, matched, clock.monotonic())

@@ -1,0 +1,159 @@
+"""Folders of sweeps: what is in them is lost to no other sweep, on this machine or another."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import here
+from tests.report.journals import simulated
+from xaytune.errors import JournalError, SpecError
+from xaytune.records.driver_process import DriverProcess
+from xaytune.records.journal import FILE_NAME, Journal
+from xaytune.records.naming import new_sweep_folder
+from xaytune.records.remote import RemoteFolder
+from xaytune.records.results import Results
+from xaytune.records.sweep_folder import SweepFolder, child_of, find_sweep, sweeps_in
+
+SPEC = "recipe: a:b\nmetric: score\nmode: max\nspace: {x: {uniform: [0, 1]}}\nnum_samples: 3\n"
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"file://{tmp_path}/bucket"
+
+
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.py").write_text("...")
+    (tmp_path / "spec.yaml").write_text(SPEC + "scheduler: pbt\n")
+    curves = "tests.simulation.surrogates:power_law"
+    names = ["--storage", str(tmp_path), "--name", "mine"]
+    done = here("simulate", str(tmp_path / "spec.yaml"), "--curves", curves, *names)
+    assert done.exit_code == 2
+    assert f"{tmp_path / 'mine'} is not empty: choose another name" in done.stderr
+    assert (tmp_path / "mine" / "train.py").read_text() == "..."
+
+
+def test_a_name_whose_sweep_never_began_can_be_used_again(tmp_path: Path) -> None:
+    Journal(tmp_path / "once" / FILE_NAME).close()
+    assert new_sweep_folder(str(tmp_path), "once", "").local == tmp_path / "once"
+    simulated(tmp_path / "once")
+    with pytest.raises(SpecError, match="once holds a sweep already"):
+        new_sweep_folder(str(tmp_path), "once", "")
+
+
+def test_a_sweep_in_a_remote_storage_has_its_own_name(storage: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    curves = "tests.simulation.surrogates:power_law"
+    done = here(
+        "simulate", str(tmp_path / "spec.yaml"), "--curves", curves, "--storage", storage, "--name", "late"
+    )
+    assert done.exit_code == 0
+    assert done.stdout.startswith("late: completed")
+    assert Results(f"{storage}/late").sweep.name == "late"
+    assert (tmp_path / "bucket" / "late" / FILE_NAME).exists()
+    assert here("list", "--storage", storage).stdout.splitlines()[1].startswith("late ")
+
+
+def test_a_sweep_that_went_on_elsewhere_is_shown_as_it_went_on(storage: str, tmp_path: Path) -> None:
+    elsewhere = simulated(tmp_path / "elsewhere", num_samples=2)
+    simulated(tmp_path / "here", num_samples=9)
+    longer = (tmp_path / "here" / FILE_NAME).read_bytes()
+    sweep_folder = child_of(storage, "s")
+    sweep_folder.local.mkdir(parents=True)
+    (sweep_folder.local / FILE_NAME).write_bytes(longer)
+    (tmp_path / "bucket" / "s").mkdir(parents=True)
+    there = tmp_path / "bucket" / "s" / FILE_NAME
+    there.write_bytes(longer[: len(longer) // 2])  # what was copied until this machine was cut off
+    assert len(Results(f"{storage}/s").trials) == 9
+    there.write_bytes((tmp_path / "elsewhere" / FILE_NAME).read_bytes())
+    assert len(Results(f"{storage}/s").trials) == 2 == len(elsewhere.trials)
+
+
+def test_a_journal_that_is_written_here_is_not_replaced(storage: str, tmp_path: Path) -> None:
+    sweep_folder = child_of(storage, "s")
+    simulated(tmp_path / "other")
+    (tmp_path / "bucket" / "s").mkdir(parents=True)
+    (tmp_path / "bucket" / "s" / FILE_NAME).write_bytes((tmp_path / "other" / FILE_NAME).read_bytes())
+    journal = Journal(sweep_folder.local / FILE_NAME)
+    sweep_folder.fetch_journal()
+    journal.write("note", text="mine")
+    journal.close()
+    assert b"mine" in (sweep_folder.local / FILE_NAME).read_bytes()
+
+
+def test_a_file_of_a_remote_storage_is_read_whole_while_it_is_written_anew(storage: str, tmp_path: Path) -> None:
+    remote, sizes = RemoteFolder(storage), (5_000_000, 7_000_000)
+    remote.put("journal", b"x" * sizes[0])
+    seen: set[int] = set()
+    written = threading.Event()
+
+    def write() -> None:
+        for at in range(20):
+            remote.put("journal", b"x" * sizes[at % 2])
+        written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not written.is_set():
+        seen.add(len(remote.get("journal") or b""))
+    writer.join()
+    assert seen <= set(sizes)
+    assert remote.names("") == ["journal"]
+
+
+def test_only_folders_with_a_journal_are_sweeps(storage: str, tmp_path: Path) -> None:
+    (tmp_path / "bucket" / "notes").mkdir(parents=True)
+    simulated(tmp_path / "bucket" / "a")
+    assert sweeps_in(storage) == ["a"] == sweeps_in(str(tmp_path / "bucket"))
+
+
+@pytest.mark.parametrize("storage", ["nothing://x", "http://127.0.0.1:1/x", "~nobody-of-this-name/x", "s3://"])
+@pytest.mark.parametrize("command", [["list"], ["status", "s"]])
+def test_a_storage_that_cannot_be_reached_gets_a_message(command: list[str], storage: str) -> None:
+    done = here(*command, "--storage", storage)
+    assert done.exit_code == 2
+    assert storage in done.stderr
+
+
+def test_a_journal_that_is_damaged_is_told_beside_the_list_as_json(tmp_path: Path) -> None:
+    simulated(tmp_path / "sound")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / FILE_NAME).write_text('{"t": 1, "eve\n{"t": 2}\n')
+    done = here("list", "--storage", str(tmp_path), "--json")
+    assert [sweep["sweep"] for sweep in json.loads(done.stdout)] == ["sound"]
+    assert done.stderr.startswith("cut: ")
+
+
+def test_a_hint_to_resume_has_the_options_of_its_storage_and_no_credentials(tmp_path: Path) -> None:
+    uri = "memory://KEY:SECRET@bucket/sweeps?endpoint_override=localhost%3A9000&secret_key=SECRET"
+    address = child_of(uri, "s").address
+    assert address == "memory://bucket/sweeps/s?endpoint_override=localhost%3A9000"
+    results = simulated(tmp_path / "s")
+    assert results.sweep.address == str(tmp_path / "s")
+
+
+def test_another_process_with_the_id_of_one_that_ran_a_sweep_does_not_run_it() -> None:
+    here, pid = socket.gethostname(), os.getpid()
+    began = Path(f"/proc/{pid}").stat().st_mtime
+    assert DriverProcess(here, pid, noted=began + 1).alive
+    assert not DriverProcess(here, pid, noted=began - 3600).alive  # before this process began
+    assert DriverProcess("elsewhere", pid, noted=began - 3600).alive
+
+
+def test_a_sweep_that_is_found_by_a_relative_path_has_the_name_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated(tmp_path / "s")
+    monkeypatch.chdir(tmp_path / "s")
+    assert SweepFolder(Path(".")).name == "s"
+    assert find_sweep(".", "runs").name == "s"
+    with pytest.raises(JournalError, match="no sweep 'other'"):
+        find_sweep("other", "runs")
