@@ -275,3 +275,27 @@ def test_python_is_the_one_that_runs_xaytune(tmp_path: Path) -> None:
     assert program.wait_for_exit(30) == 0
     program.close()
     assert os.path.dirname(out.read_text()) == os.path.dirname(sys.executable)
+
+
+def test_a_folder_with_a_link_to_nowhere_is_a_checkpoint_as_any(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "weights").write_text("1")
+    (saved / "newest").symlink_to("gone")
+    line = f'{{{{"epoch": 1, "score": 1, "checkpoint": "{saved}"}}}}'
+    ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >&$XAYTUNE_FD' '{line}'")
+    assert (ended.status, ended.failure) == ("completed", None)
+
+
+@pytest.mark.slow
+def test_a_program_that_was_killed_is_lost_though_a_process_that_it_started_lives(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, time, xaytune\n"
+        "trial = xaytune.current_trial()\n"
+        "if os.fork() == 0:\n"
+        "    time.sleep(600)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with pytest.raises(ProgramLostError):
+        run_alone(tmp_path, f"python {program}")

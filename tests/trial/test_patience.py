@@ -86,3 +86,15 @@ def test_a_server_that_is_silent_is_told_within_ten_seconds(silent_server: str) 
     with pytest.raises(OSError, match=r"cannot be reached: .*timed out"):
         check_server(silent_server)
     assert time.monotonic() - begun < 10
+
+
+def test_no_thread_of_a_tracker_outlives_its_trial(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    trial = TrackedTrial(sweep="s", id="s-0", number=0, attempt=0, config={}, folder=tmp_path)
+    given = tracking.Tracking([TrackerSpec(tracker="tensorboard")], trial, 30.0)
+    callers = set(threading.enumerate()) - before
+    assert callers
+    given.close("completed", None, 0.5)
+    for thread in callers:
+        thread.join(30)
+        assert not thread.is_alive()

@@ -80,6 +80,7 @@ class Attempts:
         """Notes that a worker took the trial: it makes a process for it, which may have to import much before."""
         attempt = self._running[trial]
         attempt.begun, attempt.moved = True, self._clock.monotonic() + _TO_START_S
+        self._set_deadline(attempt)
 
     def start(self, trial: int, node_id: str) -> None:
         """Notes that a process trains the trial."""
@@ -103,15 +104,15 @@ class Attempts:
             return False
         attempt.stop = request
         self._stopping.add(trial)
-        attempt.deadline = self._clock.monotonic() + self._delay_s + self._stop_grace_s
+        self._set_deadline(attempt)
         return True
 
-    def overdue(self) -> Iterator[tuple[int, StopRequest]]:
-        """Yields the trials whose processes must be killed now, each once, and what they end as."""
+    def overdue(self) -> Iterator[int]:
+        """Yields the trials whose processes must be killed now, each once."""
         now = self._clock.monotonic()
         for trial in list(self._stopping if self._stall_timeout_s is None else self._running):
             attempt = self._running[trial]
-            if attempt.killed is not None:
+            if attempt.killed is not None or not attempt.begun:
                 continue
             if attempt.stop is not None and now > attempt.deadline:
                 reason = f"killed: it did not end within {self._stop_grace_s:g} s of being asked to stop"
@@ -122,7 +123,10 @@ class Attempts:
                 )
             else:
                 continue
-            yield trial, attempt.killed
+            yield trial
+
+    def _set_deadline(self, attempt: Attempt) -> None:
+        attempt.deadline = self._clock.monotonic() + self._delay_s + self._stop_grace_s
 
     def _hangs(self, attempt: Attempt, now: float) -> bool:
         timeout, moved = self._stall_timeout_s, attempt.moved

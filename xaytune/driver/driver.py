@@ -98,8 +98,7 @@ class Driver:
         # Decisions to stop that trials did not carry out yet: an attempt that is lost meanwhile hears of it again.
         self._stops = dict(remaining.stops)
         for trial in remaining.unfinished:
-            # One that was judged while it was paused ends at once; another hears of it where it was judged.
-            stop = self._stops.get(trial) if method.points.pausing else None
+            stop = self._stop_at_start(trial)
             if stop is not None:
                 recorder.stop_requested(trial, stop)
             self._ready.append(self._assignment(trial, stop))
@@ -152,6 +151,8 @@ class Driver:
     def started(self, trial: int) -> list[Command]:
         """Learns that a worker took a trial."""
         self._attempts.begin(trial)
+        if (request := self._attempts[trial].stop) is not None:  # it was asked before it could hear
+            return [RequestStop(trial, request)]
         return self._ask_to_stop(trial, self.ending.request) if self.ending is not None else []
 
     def receive(self, message: Message) -> list[Command]:
@@ -194,14 +195,14 @@ class Driver:
         if attempt.killed is None and self._pausing is None and self._restarts.allows(record, kind):
             self._recorder.failed(trial, Failure(kind, LOSSES[kind], error), attempt.latest, retried=True)
             self._attempts.remove(trial)
-            stop = attempt.assignment.stop
+            stop = attempt.assignment.stop or self._stop_at_start(trial)
             self._ready.append(self._assignment(trial, stop=stop))
             return [Release(trial)]
         return self._ended(last_words(attempt, record, kind, error, self._pausing))
 
     def tick(self) -> list[Command]:
         """Lets time pass: ends what is overdue, and the sweep when its budget is spent."""
-        commands: list[Command] = [Kill(trial) for trial, _ in self._attempts.overdue()]
+        commands: list[Command] = [Kill(trial) for trial in self._attempts.overdue()]
         if (reason := self._thinking.too_long()) is not None:
             self._recorder.fell_back(reason)
             self._method.fall_back(reason)
@@ -242,6 +243,13 @@ class Driver:
         self._exhausted = isinstance(chosen, Done)
         return None
 
+    def _stop_at_start(self, trial: int) -> StopRequest | None:
+        """What an attempt is told at once: to end, where its trial was judged while it was paused.
+
+        Another attempt hears of it where its trial was judged.
+        """
+        return self._stops.get(trial) if self._method.points.pausing else None
+
     def _assignment(self, trial: int, stop: StopRequest | None = None) -> Assignment:
         return next_attempt(self.state.trials[trial], self._method.points.axis, stop)
 
@@ -257,10 +265,14 @@ class Driver:
         trial, axis = message.trial, self._method.points.axis
         time = axis.of(epoch=message.epoch, global_step=message.global_step)
         results = self.state.trials[trial].results
-        if results and time <= (judged := results[-1].time(axis)):
+        judged = results[-1].time(axis) if results else 0
+        stop = self._stops.get(trial) if time >= judged else None
+        if stop is not None and (commands := self._ask_to_stop(trial, stop)):
             self._recorder.saved(message)
-            stop = self._stops.get(trial) if time == judged else None
-            return self._ask_to_stop(trial, stop) if stop is not None else []
+            return commands
+        if results and time <= judged:
+            self._recorder.saved(message)
+            return []
         self._recorder.judged(message)
         with self._thinking.measured():
             actions = self._method.on_result(trial, self._result(message, time))
@@ -305,7 +317,7 @@ class Driver:
         if not self._attempts.request_stop(trial, request):
             return []
         self._recorder.stop_requested(trial, request)
-        return [RequestStop(trial, request)]
+        return [RequestStop(trial, request)] if self._attempts[trial].begun else []
 
     def _release(self, trial: int) -> list[Command]:
         if trial not in self._attempts:

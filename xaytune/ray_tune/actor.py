@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import ray
 from xaytune.errors import Problem
 from xaytune.ray_tune.bundles import PLACEMENT_GROUP
 from xaytune.ray_tune.shared_storage import not_shared
+from xaytune.ray_tune.uploading import upload
 from xaytune.records.remote import RemoteFolder
-from xaytune.trainer import checkpoint_files
 from xaytune.trial.attempt import TrialProcess
 from xaytune.trial.messages import (
     Assignment,
@@ -32,16 +31,10 @@ from xaytune.trial.messages import (
     StopRequest,
     Task,
 )
-from xaytune.trial.output import file_of
 from xaytune.trial.recipe import portable
-from xaytune.trial.settling import checkpoint_dir_of
 from xaytune.trial.template_client import Template, TemplateError, set_by_ray
-from xaytune.trial.trackers.tracking import FOLDERS
 
 __all__ = ["TrialActor", "actor_for"]
-
-# What a trial leaves on its node: copied, when it has ended, to a storage that is a URI.
-_LEFT = ("checkpoints", "folders", *FOLDERS)
 
 
 class TrialActor:
@@ -131,28 +124,11 @@ class TrialActor:
         message = self._process.next_message(self.task.heartbeat_s)
         if self._remote is not None and isinstance(message, Progress):
             try:
-                self._upload(message, self._remote)
+                upload(message, Path(self.task.sweep_dir), self._remote)
             except OSError as error:
                 failure = Failure("storage", str(error))
                 message = Ended(**sender, status="failed", reason=str(error), failure=failure)
         return message
-
-    def _upload(self, message: Progress, remote: RemoteFolder) -> None:
-        """Copies what a message speaks of to where it is kept: it counts only when it is there."""
-        folder = Path(self.task.sweep_dir)
-        for file in message.checkpoints.values():
-            if (folder / file).exists():
-                remote.upload(folder / file, file)
-        if not isinstance(message, Ended):
-            return
-        for checkpoint in checkpoint_files.list_checkpoints(checkpoint_dir_of(self.task, self._assignment)):
-            checkpoint_files.delete(checkpoint)  # those that count are uploaded; what else is there is the user's
-        files = [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]
-        for path in [folder / file_of(message.trial), *files]:
-            if path.is_file():
-                remote.upload(path, path.relative_to(folder).as_posix())
-        for name in _LEFT:
-            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def actor_for(task: Task, kind: type[TrialActor] = TrialActor) -> type[TrialActor]:

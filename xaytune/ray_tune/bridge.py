@@ -101,7 +101,7 @@ class Bridge(TrialScheduler):
     def _kind(self, number: int, error: Exception) -> FailureKind:
         """Tells whose fault it was that an actor is gone."""
         if not isinstance(error, RayActorError):
-            return "error"
+            return "lost"  # it raised: its machine may be short of memory or processes
         if getattr(error, "preempted", False):
             return "preempted"
         node = self._driver.node_of(number)

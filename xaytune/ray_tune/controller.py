@@ -161,7 +161,7 @@ class _SlotController(_Controller):
         while True:
             while (given := self.slots.next_alone()) is not None:
                 self.bridge.assign(*given)
-            if self.driver.running >= self.most or (slot := self.slots.free()) is None:
+            if self.driver.running >= self.most or not self.slots.has_room:
                 return
             assignment = self.driver.next()
             if assignment is None:
@@ -169,8 +169,7 @@ class _SlotController(_Controller):
             if self.driver.state.trials[assignment.trial].failure in ALONE:
                 self.slots.wait(assignment)
             else:
-                self.slots.add(slot, assignment)
-                self.bridge.assign(slot, assignment)
+                self.bridge.assign(self.slots.place(assignment), assignment)
 
 
 class _Pulse(Callback):

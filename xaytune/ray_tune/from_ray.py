@@ -14,6 +14,8 @@ from xaytune.sweep.domains import Categorical, Domain, Integer
 
 __all__ = ["scheduler_from_ray", "space_from_ray", "to_ray"]
 
+# Options of Ray's schedulers that have one value here.
+_FIXED = {"_stop_last_trials": True, "_hard_stop": True, "_min_time_slice": 0}
 # What Ray counts results in is epochs: a trial reports once an epoch.
 _TIME_ATTRS = {"training_iteration": "epoch", "epoch": "epoch", "global_step": "global_step"}
 
@@ -31,11 +33,16 @@ def space_from_ray(space: Any) -> Any:
     return plain
 
 
-def scheduler_from_ray(scheduler: Any) -> Any:
+def scheduler_from_ray(scheduler: Any, metric: str, mode: str) -> Any:
     """Returns the options of a scheduler of Ray's, where it has an equal here; anything else as it is.
 
+    Args:
+        scheduler: The scheduler.
+        metric: What the sweep optimises.
+        mode: Whether that is to be ``max`` or ``min``.
+
     Raises:
-        SpecError: It has no equal, or counts time in what is not counted here.
+        SpecError: It has no equal, counts time in what is not counted here, or optimises something else.
     """
     if not isinstance(scheduler, schedulers.TrialScheduler):
         return scheduler
@@ -59,6 +66,16 @@ def scheduler_from_ray(scheduler: Any) -> Any:
             f"has no equal here (got Ray's {kind.__name__}, time_attr {options.get('_time_attr')!r}): name one by "
             "its options, such as {algorithm: asha, time_attr: epoch, max_t: 27}"
         )
+        raise SpecError([Problem(("scheduler",), message)])
+    own, of_sweep = (options["_metric"] or metric, options["_mode"] or mode), (metric, mode)
+    if own != of_sweep:
+        theirs, ours = (f"{mode} {metric}" for metric, mode in (own, of_sweep))
+        message = f"is of another sweep (got {theirs}, the sweep is of {ours}): give it neither metric nor mode"
+        raise SpecError([Problem(("scheduler",), message)])
+    if told := [
+        f"{name[1:]}={options[name]}" for name, fixed in _FIXED.items() if options.get(name, fixed) != fixed
+    ]:
+        message = f"has no equal here with {', '.join(told)} (got Ray's {kind.__name__}): leave that out"
         raise SpecError([Problem(("scheduler",), message)])
     return {**found, "time_attr": axis}
 

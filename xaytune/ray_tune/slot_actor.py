@@ -9,7 +9,7 @@ from xaytune.errors import Problem
 from xaytune.ray_tune.actor import TrialActor
 from xaytune.ray_tune.shared_storage import not_shared
 from xaytune.trial.fused_attempts import FusedTrials
-from xaytune.trial.messages import Assignment, Message, Refused, Started, StopRequest
+from xaytune.trial.messages import Assignment, Ended, Failure, Message, Refused, Started, StopRequest
 from xaytune.trial.template_client import TemplateError
 
 __all__ = ["SlotActor"]
@@ -37,6 +37,10 @@ class SlotActor(TrialActor):
                 self._trials = FusedTrials(template, self.task, self._environment)
             except TemplateError as error:
                 self._unsent.append(Refused(**sender, problems=(Problem(("recipe",), str(error)),)))
+                return
+            except OSError as error:  # the machine is short of memory or processes
+                lost = Failure("lost", f"its process cannot be started: {error}")
+                self._unsent.append(Ended(**sender, status="failed", reason=lost.error, failure=lost))
                 return
         self._unsent.append(Started(**sender, **self._node, pid=self._trials.pid, notes=self._trials.notes))
         self._trials.assign(assignment)

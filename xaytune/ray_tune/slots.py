@@ -36,20 +36,22 @@ class Slots:
         self._wanted: dict[TuneTrial, int] = {}
         self._waiting: dict[int, Assignment] = {}  # for a slot of their own
 
-    def free(self) -> TuneTrial | None:
-        """Returns the slot with the fewest trials that has room for one more; None if none has.
+    @property
+    def has_room(self) -> bool:
+        """Whether one more trial would find a slot.
 
         Where a slot full of trials waits for slots of their own, further ones would only wait as well.
         """
         if len(self._waiting) >= self._width:
-            return None
-        if (empty := self._empty()) is not None and not self._waiting:
-            return empty
-        shared = (slot for slot, trials in self._slots.items() if slot not in self._alone and trials)
-        fewest = min(shared, key=lambda slot: len(self._slots[slot]), default=None)
-        if fewest is None or len(self._slots[fewest]) >= self._wanted.get(fewest, self._width):
-            return None
-        return fewest
+            return False
+        return self._fewest() is not None or (not self._waiting and self._may_have_empty())
+
+    def place(self, assignment: Assignment) -> TuneTrial:
+        """Gives a trial the slot with the fewest trials, a new one if there may be one more, and returns it."""
+        slot = (self._empty() if not self._waiting else None) or self._fewest()
+        assert slot is not None
+        self._add(slot, assignment)
+        return slot
 
     def want(self, slot: TuneTrial, trials: int) -> None:
         """Notes how many trials a slot wants."""
@@ -64,14 +66,9 @@ class Slots:
         if not self._waiting or (slot := self._empty()) is None:
             return None
         assignment = self._waiting.pop(next(iter(self._waiting)))
-        self.add(slot, assignment)
+        self._add(slot, assignment)
         self._alone.add(slot)
         return slot, assignment
-
-    def add(self, slot: TuneTrial, assignment: Assignment) -> None:
-        """Notes that a slot has a trial."""
-        self._alone.discard(slot)
-        self._slots[slot][assignment.trial] = assignment
 
     def is_alone(self, slot: TuneTrial) -> bool:
         """Whether the trial of a slot is to have it, and its process, for itself."""
@@ -96,6 +93,21 @@ class Slots:
         self._alone.discard(slot)
         self._wanted.pop(slot, None)
         return list(self._slots.pop(slot, {}).values())
+
+    def _add(self, slot: TuneTrial, assignment: Assignment) -> None:
+        self._alone.discard(slot)
+        self._slots[slot][assignment.trial] = assignment
+
+    def _fewest(self) -> TuneTrial | None:
+        """Returns the slot with the fewest trials, but some, that has room for one more."""
+        shared = (slot for slot, trials in self._slots.items() if slot not in self._alone and trials)
+        fewest = min(shared, key=lambda slot: len(self._slots[slot]), default=None)
+        if fewest is None or len(self._slots[fewest]) >= self._wanted.get(fewest, self._width):
+            return None
+        return fewest
+
+    def _may_have_empty(self) -> bool:
+        return not all(self._slots.values()) or len(self._slots) < self._capacity()
 
     def _empty(self) -> TuneTrial | None:
         """Returns a slot without trials, a new one if there may be one more."""
@@ -161,12 +173,13 @@ class SlotBridge(Bridge):
     def _perform(self, commands: Iterable[Command]) -> None:
         for command in commands:
             slot = self._slots.of(command.trial)
-            if slot is None or slot.status != TuneTrial.RUNNING:
+            if isinstance(command, Release):
                 self._slots.remove(command.trial)
-            elif isinstance(command, RequestStop):
+            if slot is None or slot.temporary_state.ray_actor is None:
+                continue  # only a trial that has not begun has none
+            if isinstance(command, RequestStop):
                 actor_of(slot).stop_trial.remote(command.trial, command.request)
             elif isinstance(command, Kill):
                 ray.kill(actor_of(slot))
             else:
-                self._slots.remove(command.trial)
                 actor_of(slot).release.remote(command.trial)

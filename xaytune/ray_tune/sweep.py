@@ -86,7 +86,8 @@ class Sweep:
         **others: Any,
     ) -> None:
         options = {name: value for name, value in locals().items() if name not in ("self", "others")}
-        options |= others | {"space": space_from_ray(space), "scheduler": scheduler_from_ray(scheduler)}
+        options |= others
+        options |= {"space": space_from_ray(space), "scheduler": scheduler_from_ray(scheduler, metric, mode)}
         self.spec = SweepSpec.parse({name: value for name, value in options.items() if value is not None})
 
     @classmethod

@@ -48,7 +48,8 @@ __all__ = ["CommandRun", "follow", "start_program"]
 
 # Between two looks whether the trial is to stop.
 _LOOK_S = 0.1
-# A program that has trained all it is to train has so long to end by itself, and one that told its end to exit.
+# A program that has trained all it is to train has so long to end by itself, one that told its end to exit, and
+# what one that has exited leaves behind to let go of its channel.
 _LAST_S = 5.0
 # What one that was told to stop may exit with: done, or ended by SIGTERM, as itself or a shell says it.
 _STOPPED = (0, -SIGTERM, 128 + SIGTERM)
@@ -264,9 +265,14 @@ class _Relay:
             ProgramLostError: A signal killed it before it told its end.
         """
         interrupted = False
+        until = math.inf
         channel.put((portable(self._task), self._assignment, damaged))
         while self._program.exit_code is None or self._open:
             self._pass_on(channel)
+            if until == math.inf and (self._ended is not None or self._program.exit_code is not None):
+                until = time.monotonic() + _LAST_S
+            if self._open and time.monotonic() >= until:
+                break
             if (request := self._link.stop_request()) is not None:
                 _tell(channel, request) if self._open else self._program.ask_to_stop()
             try:
@@ -275,7 +281,7 @@ class _Relay:
                 if interrupted:
                     raise
                 interrupted = True
-        ended, rows = self._end(self._program.exit_code)
+        ended, rows = self._end(self._program.wait_for_exit(0.0))
         self._link.tell(ended, rows)
         if interrupted:
             raise KeyboardInterrupt

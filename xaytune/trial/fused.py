@@ -125,7 +125,7 @@ class FusedProcess:
     def tell(self, message: Message, rows: Sequence[Row], *, urgent: bool) -> None:
         """Sends a message with the next ones; at once, where somebody waits for the answer."""
         if isinstance(message, Ended):
-            message = dataclasses.replace(message, notes=tuple(self._notes))
+            message = dataclasses.replace(message, notes=(*message.notes, *self._notes))
             self._notes = []
         self._outbox.append((message, [tuple(row) for row in rows]))
         self._urgent |= urgent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import select
 import time
@@ -23,6 +22,7 @@ from xaytune.trial.messages import (
     Refused,
     StopRequest,
     Task,
+    nothing_new,
 )
 from xaytune.trial.template_client import Template, words_for_exit
 from xaytune.trial.width import FIRST_WIDTH
@@ -155,12 +155,7 @@ class FusedTrials:
             kind = kind if several else "infeasible"
         if several:
             error += f"; {len(self._latest)} trials were trained in it"
-        told: dict[str, Any] = {"checkpoints": {}, "discarded": {}, "damaged": {}}
-        told |= {"history": None, "resumed_at": None}
-        ends: list[Message] = []
-        for latest in self._latest.values():
-            known = {field.name: getattr(latest, field.name) for field in dataclasses.fields(Progress)}
-            failure = Failure(kind, error)
-            ends.append(Ended(**(known | told), status="failed", reason=error, failure=failure))
+        lost: dict[str, Any] = {"status": "failed", "reason": error, "failure": Failure(kind, error)}
+        ends: list[Message] = [Ended(**nothing_new(latest), **lost) for latest in self._latest.values()]
         self._latest, self._waiting = {}, []
         return ends

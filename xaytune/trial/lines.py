@@ -210,18 +210,18 @@ def _newest_of_a_program(folder: Path | None) -> Path | None:
 
 def _copied(source: Path, target: Path) -> bool:
     """Copies a file or a folder, and tells whether nobody wrote to it meanwhile."""
-    before = _stamps(source)
     target.parent.mkdir()
     try:
+        before = _stamps(source)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+        return _stamps(source) == before
     except (FileNotFoundError, shutil.Error):
         return False
-    return _stamps(source) == before
 
 
 def _stamps(path: Path) -> list[tuple[str, int, int]]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [(str(file), stat.st_mtime_ns, stat.st_size) for file in files if (stat := file.stat())]
+    return [(str(file), stat.st_mtime_ns, stat.st_size) for file in files if (stat := file.lstat())]
 
 
 def _read(line: bytes) -> dict[str, Any]:

@@ -287,7 +287,6 @@ class Ended(Progress):
         failure: Why it failed, if it did.
         start: What came before it trained, where that is known.
         fused: With how many trials at once its steps were taken, in the mean of those that were; 0: none was.
-        notes: What whoever runs the sweep should know, said once a sweep.
     """
 
     status: Literal["completed", "stopped", "paused", "failed"]
@@ -296,4 +295,3 @@ class Ended(Progress):
     failure: Failure | None = None
     start: Start | None = None
     fused: int = 0
-    notes: tuple[str, ...] = ()

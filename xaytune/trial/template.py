@@ -196,7 +196,8 @@ class _Template:
         self._trials[connection] = pid
         os.close(descriptor)
         connection.put(("started", pid, self._notes))
-        self._ready.append(self._launch())
+        with contextlib.suppress(OSError):  # there is no room for a process ahead of its turn
+            self._ready.append(self._launch())
 
     def _import_for_next(self) -> None:
         """Imports what trials have imported; a process that was made ready before lacks it."""

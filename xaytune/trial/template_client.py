@@ -182,7 +182,10 @@ class Template:
 
     def _raise_if_at_fault(self) -> None:
         """Raises where the template was started here, and ended by what it imported."""
-        code = self._process.wait() if self._process is not None else 0
+        code = 0
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it lives, and could not start a process
+                code = self._process.wait(_EXIT_S)
         if code not in (0, -signal.SIGKILL):
             name = reference_name(self._task.recipe)
             raise TemplateError(

@@ -24,7 +24,7 @@ class Caller:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._returned: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -44,9 +44,12 @@ class Caller:
             raise error
         return value
 
+    def end(self) -> None:
+        """Ends the thread, after what was called."""
+        self._calls.put(None)
+
     def _work(self) -> None:
-        while True:
-            function = self._calls.get()
+        while (function := self._calls.get()) is not None:
             try:
                 self._returned.put((function(), None))
             except Exception as error:

@@ -123,6 +123,7 @@ class Tracking:
         timeout_s: float,
         note: Callable[[str], None] = logger.warning,
     ) -> None:
+        self._callers: list[Caller] = []
         self._trackers: list[tuple[str, Caller, Tracker]] = []
         self._failing: list[tuple[Caller, Tracker]] = []  # that were given up, but for those that do not answer
         self._note = note
@@ -135,9 +136,9 @@ class Tracking:
         self._given = time.monotonic()
         self._failed = False
         for spec in trackers:
-            caller = Caller(timeout_s)
             try:
-                tracker = made(spec)
+                tracker, caller = made(spec), Caller(timeout_s)
+                self._callers.append(caller)
                 caller.call(functools.partial(tracker.open, trial))
                 self._trackers.append((spec.name, caller, tracker))
             except Exception as error:
@@ -169,6 +170,8 @@ class Tracking:
         for caller, tracker in failing:  # their runs are not to stay open
             with contextlib.suppress(Exception):
                 caller.call(functools.partial(tracker.close, status, reason, best))
+        for caller in self._callers:
+            caller.end()
 
     def _on_start(self, state: TrainState) -> None:
         self._seen = self._restored = dict(state.metrics)

@@ -1,0 +1,74 @@
+"""What was decided on a trial holds, whatever becomes of the process that should have heard of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.driver.harness import Played
+from xaytune.driver.commands import Kill, Release, RequestStop
+from xaytune.trial.messages import StopRequest
+
+HYPERBAND = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}
+PBT = {"algorithm": "pbt", "perturbation_interval": 3, "hyperparam_mutations": ["x"]}
+DIVERGED = "diverged: m is not finite at epoch 2"
+
+
+def stopped_by_its_own_report(sweep: Played) -> tuple[StopRequest, int]:
+    """Trains trials each of which is worse than those before it, until one is the last of its bracket."""
+    while True:
+        trial = sweep.start().trial
+        for epoch in (1, 3, 9):
+            commands = sweep.report(trial, epoch, 1 - trial / 10, checkpoints={epoch * 10: "c"})
+            for command in commands:
+                if isinstance(command, RequestStop) and command.trial == trial:
+                    return command.request, trial
+            if Release(trial) in commands:
+                break
+
+
+def test_a_trial_that_hyperband_stopped_ends_at_once_where_its_process_was_lost_first(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, scheduler=HYPERBAND, num_samples=9)
+    stopped, trial = stopped_by_its_own_report(sweep)
+    assert sweep.driver.lost(trial, "lost", "") == [Release(trial)]
+    restarted = sweep.driver.next()
+    while restarted is not None and restarted.trial != trial:
+        restarted = sweep.driver.next()
+    assert restarted is not None
+    assert restarted.stop == stopped
+
+
+@pytest.mark.parametrize("scheduler", [HYPERBAND, PBT, {"algorithm": "asha", "max_t": 9, "grace_period": 3}])
+def test_a_trial_that_diverged_stays_stopped_where_its_process_was_lost_first(
+    tmp_path: Path, scheduler: dict[str, Any]
+) -> None:
+    sweep = Played(tmp_path, scheduler=scheduler, num_samples=9)
+    sweep.start()
+    assert sweep.report(0, 2, math.nan, due=False) == [RequestStop(0, StopRequest(DIVERGED))]
+    sweep.driver.lost(0, "lost", "")
+    again = sweep.driver.next()
+    assert again is not None
+    assert again.trial == 0
+    sweep.driver.started(0)
+    if again.stop is None:  # it hears of it where it is judged next, though it did not diverge this time
+        assert sweep.report(0, 3, 0.5, attempt=1) == [RequestStop(0, StopRequest(DIVERGED))]
+    sweep.end(0, 3, attempt=1, status="stopped", reason=DIVERGED, metrics={"m": 0.5})
+    assert (sweep[0].status, sweep[0].stop_reason) == ("stopped", DIVERGED)
+
+
+def test_a_trial_that_is_to_stop_before_it_has_begun_hears_of_it_then_and_has_all_its_time(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, stop_grace_s=10)
+    assignment = sweep.driver.next()
+    assert assignment is not None
+    request = StopRequest("for another")
+    assert sweep.driver._ask_to_stop(0, request) == []
+    sweep.clock.set_forward(100)
+    assert sweep.driver.tick() == []
+    assert sweep.driver.started(0) == [RequestStop(0, request)]
+    sweep.clock.set_forward(110.9)
+    assert sweep.driver.tick() == []
+    sweep.clock.set_forward(111.1)
+    assert sweep.driver.tick() == [Kill(0)]

@@ -1,0 +1,48 @@
+"""Slots: which trials are trained together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xaytune.ray_tune.slots import Slots
+from xaytune.trial.messages import Assignment
+
+
+def slots(width: int, capacity: int) -> tuple[Slots, list[Any]]:
+    made: list[Any] = []
+
+    def new() -> Any:
+        made.append(object())
+        return made[-1]
+
+    return Slots(width, lambda: capacity, new), made
+
+
+def trial(number: int) -> Assignment:
+    return Assignment(trial=number, seed=0, config={})
+
+
+def test_a_slot_is_made_for_a_trial_and_not_ahead_of_it() -> None:
+    some, made = slots(width=2, capacity=2)
+    assert some.has_room
+    assert made == []
+    placed = [some.place(trial(number)) for number in range(4)]
+    assert [made.index(slot) for slot in placed] == [0, 1, 0, 1]
+    assert not some.has_room
+    some.remove(1)
+    assert some.has_room
+    assert some.place(trial(4)) is made[1]
+
+
+def test_a_trial_that_waits_for_a_slot_of_its_own_gets_it_before_others_get_a_new_one() -> None:
+    some, made = slots(width=2, capacity=2)
+    shared = some.place(trial(0))
+    some.wait(trial(1))
+    assert some.has_room
+    assert some.place(trial(2)) is shared
+    assert not some.has_room
+    alone, assignment = some.next_alone() or (None, None)
+    assert alone is made[1]
+    assert assignment == trial(1)
+    assert some.is_alone(made[1])
+    assert not some.has_room

@@ -1,0 +1,45 @@
+"""A trial's files in a storage that is a URI: what counts is there, and nothing of another takes its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xaytune.ray_tune.uploading import upload
+from xaytune.records.remote import RemoteFolder
+from xaytune.trainer.checkpoint import path_for
+from xaytune.trial.messages import Ended, Heartbeat
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> RemoteFolder:
+    return RemoteFolder(f"memory://{tmp_path.name}/sweep")
+
+
+def written(folder: Path, trial: int, step: int, text: str) -> str:
+    file = path_for(folder / "checkpoints" / f"{trial:05d}", step)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file.relative_to(folder).as_posix()
+
+
+def test_a_paused_trials_own_checkpoint_does_not_replace_the_one_that_it_was_given(
+    tmp_path: Path, remote: RemoteFolder
+) -> None:
+    own = written(tmp_path, 3, 100, "its own")
+    upload(Heartbeat(trial=3, global_step=100, checkpoints={100: own}), tmp_path, remote)
+    remote.put(own, b"the donor's")
+    last = written(tmp_path, 5, 200, "the last of another")
+    (tmp_path / "checkpoints" / "00005" / "mine.txt").write_text("mine")
+    upload(Ended(trial=5, global_step=200, checkpoints={200: last}, status="completed"), tmp_path, remote)
+    assert remote.get(own) == b"the donor's"
+    assert remote.get(last) == b"the last of another"
+    assert remote.get("checkpoints/00005/mine.txt") == b"mine"
+
+
+def test_a_checkpoint_that_is_discarded_leaves_the_trials_node(tmp_path: Path, remote: RemoteFolder) -> None:
+    old, new = written(tmp_path, 0, 1, "old"), written(tmp_path, 0, 2, "new")
+    upload(Heartbeat(trial=0, checkpoints={2: new}, discarded={1: old}), tmp_path, remote)
+    assert not (tmp_path / old).exists()
+    assert (tmp_path / new).exists()

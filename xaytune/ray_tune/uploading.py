@@ -1,0 +1,50 @@
+"""What a trial leaves on its node, copied to a storage that is a URI."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from xaytune.records.remote import RemoteFolder
+from xaytune.trainer import checkpoint_files
+from xaytune.trial.messages import Ended, Progress
+from xaytune.trial.output import file_of
+from xaytune.trial.trackers.tracking import FOLDERS
+
+__all__ = ["upload"]
+
+_CHECKPOINTS = "checkpoints"
+# What is copied when a trial has ended, beside its output.
+_LEFT = (_CHECKPOINTS, "folders", *FOLDERS)
+
+
+def upload(message: Progress, folder: Path, remote: RemoteFolder) -> None:
+    """Copies what a message speaks of to where it is kept: it counts only when it is there.
+
+    Args:
+        message: Of a trial.
+        folder: Stands for the sweep's on the trial's node.
+        remote: Where the sweep is kept.
+
+    Raises:
+        OSError: The storage refuses.
+    """
+    for file in message.checkpoints.values():
+        if (folder / file).exists():
+            remote.upload(folder / file, file)
+    for file in message.discarded.values():
+        checkpoint_files.delete(folder / file)
+    if isinstance(message, Ended):
+        _upload_rest(message.trial, folder, remote)
+
+
+def _upload_rest(trial: int, folder: Path, remote: RemoteFolder) -> None:
+    for own in (folder / _CHECKPOINTS).glob("*"):  # also of trials that were paused here
+        for checkpoint in checkpoint_files.list_checkpoints(own):
+            checkpoint_files.delete(checkpoint)  # those that count are uploaded; the rest is the user's
+    files = [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]
+    for path in [folder / file_of(trial), *files]:
+        if path.is_file():
+            remote.upload(path, path.relative_to(folder).as_posix())
+    for name in _LEFT:
+        shutil.rmtree(folder / name, ignore_errors=True)
