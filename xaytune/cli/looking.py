@@ -167,7 +167,7 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     """
     from xaytune.report.figures import plots
     from xaytune.report.page import page
-    from xaytune.report.pictures import write_pictures
+    from xaytune.report.png import write_pictures
 
     results = Results(find_sweep(sweep, storage))
     output = output or Path(f"{results.sweep.name}-report.html")

@@ -85,8 +85,6 @@ class SweepState:
 
     def apply(self, event: Event) -> None:
         """Takes in the next event; one of a kind that this version does not know changes nothing."""
-        if event["event"] == "sweep" and event["state"] == "running":
-            self._uptime.begin_run()
         self._uptime.take(event)
         apply = getattr(self, f"_on_{event['event']}", None)
         if apply is not None:

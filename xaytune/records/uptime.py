@@ -21,14 +21,12 @@ class Uptime:
         self._before = 0.0  # in earlier runs
         self._opened: float | None = None  # unix seconds of the first event of this run
 
-    def begin_run(self) -> None:
-        """Notes that the next event is the first of another run."""
-        self._before, self._opened = self.now, None
-
     def take(self, event: Mapping[str, Any]) -> None:
         """Takes in the time of an event."""
-        if self._opened is None:
-            self._opened = event["t"]
+        if self._opened is None or (
+            event["event"] == "sweep" and event["state"] == "running"
+        ):  # another run's first
+            self._before, self._opened = self.now, event["t"]
         # Journals of version 1 have but the clock's time.
         seconds = event["s"] if "s" in event else event["t"] - self._opened
         self.now, self.latest = max(self.now, self._before + seconds), event["t"]

@@ -14,7 +14,5 @@ def timed(events: Iterable[Event]) -> Iterator[tuple[float, Event]]:
     """Yields each event with the seconds that the sweep had run."""
     uptime = Uptime()
     for event in events:
-        if event["event"] == "sweep" and event["state"] == "running":
-            uptime.begin_run()
         uptime.take(event)
         yield uptime.now, event

@@ -20,8 +20,8 @@ from rich.text import Text
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.report.incidents import Incidents
-from xaytune.report.picture import best_so_far, picture, progress_text
 from xaytune.report.printing import Lenient, one_line, printable
+from xaytune.report.progress_view import best_so_far, picture, progress_text
 from xaytune.report.terms import Terms, configuration
 from xaytune.report.text import ending, planned, restarted, summary
 

@@ -105,8 +105,7 @@ def _notes(incidents: Incidents) -> list[str]:
 def _best_at(best: TrialRecord | None, terms: Terms) -> str:
     if best is None or best.best is None:
         return ""
-    at = terms.at(epoch=best.best.epoch, global_step=best.best.global_step)
-    return at if at.startswith("step") else f"{at}, step {best.best.global_step}"
+    return terms.place(epoch=best.best.epoch, global_step=best.best.global_step)
 
 
 def _recommended(results: Results) -> str:

@@ -200,9 +200,7 @@ class _Teller:
         return self._terms.at(epoch=event["epoch"], global_step=event["global_step"])
 
     def _place(self, event: Event) -> str:
-        """Where a trial is, with its steps where it counts epochs."""
-        at = self._at(event)
-        return at if at.startswith("step") else f"{at}, step {event['global_step']}"
+        return self._terms.place(epoch=event["epoch"], global_step=event["global_step"])
 
 
 def _name(event: Event) -> str:

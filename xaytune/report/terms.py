@@ -100,6 +100,11 @@ class Terms:
         axis = self.axis if epoch else _STEPS
         return axis.at(axis.of(epoch=epoch, global_step=global_step))
 
+    def place(self, *, epoch: int, global_step: int) -> str:
+        """Words where a trial was, with its steps where it counts epochs: ``epoch 3, step 66``."""
+        at = self.at(epoch=epoch, global_step=global_step)
+        return at if self.axis.by_step or not epoch else f"{at}, {_STEPS.at(global_step)}"
+
     def after(self, *, epoch: int, global_step: int) -> str:
         """Words how much was trained: ``3 epochs (66 steps)``, or ``60 steps``."""
         steps = _STEPS.count(global_step)

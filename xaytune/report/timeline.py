@@ -117,48 +117,73 @@ def timeline(events: Iterable[Event]) -> Timeline:
 
     What a run of the sweep takes until its first trial is started (Ray, imports) counts as start-up.
     """
-    open_: dict[int, tuple[Event, float]] = {}
-    configs: dict[int, Mapping[str, Any]] = {}
-    values: dict[int, float] = {}
-    judged: dict[int, float] = {}
-    found: list[Attempt] = []
-    start_up = deciding = now = before = 0.0
-    begun: float | None = None  # when a run began whose first trial was not started yet
-    fused = False
-
-    def attempt(number: int, ended: float, how: str) -> Attempt:
-        start, begun = open_.pop(number)
-        config, node = configs.get(number, {}), start["node"]
-        return Attempt(number, node, begun, max(begun, ended), how, values.get(number), config, start["pid"])
-
+    found = _Found()
     for seconds, event in timed(events):
-        if event["event"] == "sweep" and event["state"] == "running":  # what ran before was cut off
-            found += [attempt(number, now, "cut off") for number in list(open_)]
-            begun = before
-            fused = event["spec"].get("fused", 1) != 1
-        number = event.get("trial", -1)
+        found.take(seconds, event)
+    return found.timeline()
+
+
+class _Found:
+    """What the events tell of attempts, in the order in which they happened."""
+
+    def __init__(self) -> None:
+        self._attempts: list[Attempt] = []
+        self._open: dict[int, tuple[Event, float]] = {}  # by trial: its start, and when that was
+        self._configs: dict[int, Mapping[str, Any]] = {}
+        self._values: dict[int, float] = {}
+        self._judged: dict[int, float] = {}  # when trials that wait for a decision began to
+        self._start_up = self._deciding = 0.0
+        self._now = 0.0  # without the seconds of starting up
+        self._newest = 0.0  # seconds of the sweep at the newest event
+        self._starting_since: float | None = None  # when a run began that has started no trial yet
+        self._fused = False
+
+    def take(self, seconds: float, event: Event) -> None:
+        """Takes in the next event, which came after so many seconds of the sweep."""
+        number, kind = event.get("trial", -1), event["event"]
+        if kind == "sweep" and event["state"] == "running":
+            self._begin_run(event)
         if event.get("best"):
-            values[number] = event["best"]["value"]
-        if event["event"] == "trial":
-            configs[number] = event["config"]
-        if event["event"] == "start":
-            if begun is not None:
-                start_up, begun = start_up + seconds - begun, None
-            open_[number] = (event, seconds - start_up)
-        before = seconds
-        if begun is None:
-            now = seconds - start_up
-        if event["event"] == "result":
-            judged[number] = now
-        elif event["event"] == "verdict" and number in judged:
-            deciding += now - judged.pop(number)
-        elif number in open_ and (how := _ending(event)) is not None:
-            found.append(attempt(number, now, how))
-        if event["event"] == "exploit":
-            configs[number] = event["config"]
-    found += [attempt(number, now, "running") for number in list(open_)]
-    place = _placed_together if fused else _placed
-    return Timeline(place(sorted(found, key=lambda attempt: attempt.begun)), start_up, deciding)
+            self._values[number] = event["best"]["value"]
+        if kind == "start":
+            self._start(number, seconds, event)
+        self._newest = seconds
+        if self._starting_since is None:
+            self._now = seconds - self._start_up
+        if kind == "result":
+            self._judged[number] = self._now
+        elif kind == "verdict" and number in self._judged:
+            self._deciding += self._now - self._judged.pop(number)
+        elif number in self._open and (how := _ending(event)) is not None:
+            self._end(number, how)
+        if "config" in event:  # of a new trial, or of one that has just taken over another
+            self._configs[number] = event["config"]
+
+    def timeline(self) -> Timeline:
+        """Returns what was found."""
+        for number in list(self._open):
+            self._end(number, "running")
+        place = _placed_together if self._fused else _placed
+        attempts = sorted(self._attempts, key=lambda attempt: attempt.begun)
+        return Timeline(place(attempts), self._start_up, self._deciding)
+
+    def _begin_run(self, event: Event) -> None:
+        for number in list(self._open):
+            self._end(number, "cut off")
+        self._starting_since = self._newest
+        self._fused = event["spec"].get("fused", 1) != 1
+
+    def _start(self, number: int, seconds: float, event: Event) -> None:
+        if self._starting_since is not None:
+            self._start_up += seconds - self._starting_since
+            self._starting_since = None
+        self._open[number] = event, seconds - self._start_up
+
+    def _end(self, number: int, how: str) -> None:
+        start, begun = self._open.pop(number)
+        config, value = self._configs.get(number, {}), self._values.get(number)
+        ended = max(begun, self._now)
+        self._attempts.append(Attempt(number, start["node"], begun, ended, how, value, config, start["pid"]))
 
 
 def _ending(event: Event) -> str | None:
