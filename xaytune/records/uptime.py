@@ -23,9 +23,8 @@ class Uptime:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Takes in the time of an event."""
-        if self._opened is None or (
-            event["event"] == "sweep" and event["state"] == "running"
-        ):  # another run's first
+        begins_run = event["event"] == "sweep" and event["state"] == "running"
+        if begins_run or self._opened is None:
             self._before, self._opened = self.now, event["t"]
         # Journals of version 1 have but the clock's time.
         seconds = event["s"] if "s" in event else event["t"] - self._opened
