@@ -13,7 +13,8 @@ import pytest
 import ray
 
 from tests.trial.conftest import is_gone
-from xaytune.ray_tune.actor import actor_for
+from xaytune.ray_tune.actor import TrialActor
+from xaytune.ray_tune.node_actor import actor_for
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
@@ -64,7 +65,7 @@ def make(ray_here: None, task: Task) -> Iterator[Make]:
     made: list[Any] = []
 
     def make_actor(recipe: Any = task.recipe) -> Any:
-        remote: Any = ray.remote(num_cpus=0)(actor_for(replace(task, recipe=recipe)))
+        remote: Any = ray.remote(num_cpus=0)(actor_for(replace(task, recipe=recipe), TrialActor))
         made.append(remote.remote(given(0)))
         return made[-1]
 

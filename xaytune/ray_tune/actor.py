@@ -1,22 +1,14 @@
-"""The Ray side of a trial: a thin actor that Tune's controller drives, reused for trial after trial.
-
-It is no ``tune.Trainable``: of that the controller calls three methods, and importing Tune would take each actor a
-second and 100 MB.
-"""
+"""The Ray side of a trial: an actor that Tune's controller drives, with a process for each trial after another."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from xaytune.errors import Problem
-from xaytune.ray_tune.bundles import PLACEMENT_GROUP
-from xaytune.ray_tune.shared_storage import not_shared
+from xaytune.ray_tune.node_actor import NodeActor
 from xaytune.ray_tune.uploading import upload
 from xaytune.records.remote import RemoteFolder
 from xaytune.trial.attempt import TrialProcess
@@ -29,15 +21,13 @@ from xaytune.trial.messages import (
     Refused,
     Started,
     StopRequest,
-    Task,
 )
-from xaytune.trial.recipe import portable
-from xaytune.trial.template_client import Template, TemplateError, set_by_ray
+from xaytune.trial.template_client import TemplateError
 
-__all__ = ["TrialActor", "actor_for"]
+__all__ = ["TrialActor"]
 
 
-class TrialActor:
+class TrialActor(NodeActor):
     """Runs one trial at a time, in a process of its own.
 
     Args:
@@ -45,12 +35,8 @@ class TrialActor:
             actor again.
     """
 
-    task: Task
-
-    def __init__(self, assignment: Assignment | None) -> None:
-        context = ray.get_runtime_context()
-        self._node: dict[str, Any] = {"node": ray.util.get_node_ip_address(), "node_id": context.get_node_id()}
-        self._environment = _environment(self.task, context.gcs_address)
+    def __init__(self, assignment: Assignment) -> None:
+        super().__init__()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._remote: RemoteFolder | None = None
         if self.task.remote is not None:
@@ -58,7 +44,6 @@ class TrialActor:
             self._remote = RemoteFolder(self.task.remote)
             self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-trial-")
             self.task = dataclasses.replace(self.task, sweep_dir=self._scratch.name)
-        self._template: Template | None = None
         self._assign(assignment)
 
     def train(self) -> dict[str, Any]:
@@ -66,7 +51,7 @@ class TrialActor:
         message = self._next_message()
         return {"message": message, "done": _is_last(message)}
 
-    def reset(self, assignment: Assignment | None) -> bool:
+    def reset(self, assignment: Assignment) -> bool:
         """Starts the next trial, and tells Tune that this has worked: the trial's messages say what has not."""
         self.stop()
         self._assign(assignment)
@@ -78,8 +63,7 @@ class TrialActor:
         if self._process is not None:
             self._process.close()
 
-    def _assign(self, assignment: Assignment | None) -> None:
-        assert assignment is not None
+    def _assign(self, assignment: Assignment) -> None:
         self._assignment = assignment
         self._process: TrialProcess | None = None
         self._problem: Problem | None = None
@@ -88,21 +72,16 @@ class TrialActor:
 
     def _begin(self) -> None:
         """Starts the trial's process."""
-        if not Path(self.task.sweep_dir).is_dir():
-            self._problem = not_shared(self.task.sweep_dir, self._node["node"])
+        self._problem = self.storage_problem()
+        if self._problem is not None:
             return
         try:
-            self._process = TrialProcess(self._ready_template(), self.task, self._assignment, self._environment)
+            self._process = TrialProcess(self.template(), self.task, self._assignment, self.environment)
         except TemplateError as error:
             self._problem = Problem(("recipe",), str(error))
             return
         if self._early_request is not None:
             self._process.request_stop(self._early_request)
-
-    def _ready_template(self) -> Template:
-        if self._template is None:
-            self._template = Template(self.task)
-        return self._template
 
     def request_stop(self, request: StopRequest) -> None:
         """Asks the trial to end through its own loop."""
@@ -120,7 +99,7 @@ class TrialActor:
             return Refused(**sender, problems=(self._problem,))
         if not self._introduced:
             self._introduced = True
-            return Started(**sender, **self._node, pid=self._process.pid, notes=self._process.notes)
+            return Started(**sender, **self.node, pid=self._process.pid, notes=self._process.notes)
         message = self._process.next_message(self.task.heartbeat_s)
         if self._remote is not None and isinstance(message, Progress):
             try:
@@ -131,25 +110,7 @@ class TrialActor:
         return message
 
 
-def actor_for(task: Task, kind: type[TrialActor] = TrialActor) -> type[TrialActor]:
-    """Returns the class of a sweep's actors."""
-    return type("Trial", (kind,), {"task": portable(task)})
-
-
 def _is_last(message: Message) -> bool:
     """Whether a trial is over with a message; one that lost its process may be restarted."""
     lost = isinstance(message, Ended) and message.failure is not None and message.failure.kind == "lost"
     return isinstance(message, (Ended, Refused)) and not lost
-
-
-def _environment(task: Task, address: str) -> dict[str, str]:
-    """Returns what a trial finds in its environment: this actor's, but that it is no process of Ray's.
-
-    ``ray.init()`` in a recipe finds the sweep's Ray.
-    """
-    kept = {n: v for n, v in os.environ.items() if not set_by_ray(n, v) or n.startswith("RAY_AUTH")}
-    if not task.gpus:
-        kept["CUDA_VISIBLE_DEVICES"] = ""
-    group = ray.util.get_current_placement_group()
-    bundles = {} if group is None else {PLACEMENT_GROUP: group.id.hex()}
-    return kept | bundles | {"RAY_ADDRESS": address}

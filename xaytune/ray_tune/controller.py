@@ -22,9 +22,10 @@ from ray.tune.search import SearchAlgorithm
 from xaytune.driver.driver import Driver
 from xaytune.driver.failures import ALONE
 from xaytune.errors import SessionError
-from xaytune.ray_tune.actor import TrialActor, actor_for
+from xaytune.ray_tune.actor import TrialActor
 from xaytune.ray_tune.bridge import Bridge
 from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController
+from xaytune.ray_tune.node_actor import NodeActor, actor_for
 from xaytune.ray_tune.slot_actor import SlotActor
 from xaytune.ray_tune.slots import SlotBridge, Slots
 from xaytune.trial.messages import Assignment, Task
@@ -249,7 +250,8 @@ class TuneRun:
         controller.driver, controller.bridge = driver, bridge
         controller.capacity, controller.trial_of = self._capacity, self._trial_of
         controller.slots, controller.most = slots, self._most
-        controller.actors = _remote(actor_for(self._task, SlotActor if self._width > 1 else TrialActor))
+        of_a_trial: type[NodeActor] = SlotActor if self._width > 1 else TrialActor
+        controller.actors = _remote(actor_for(self._task, of_a_trial))
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
         controller._fail_fast = TuneController.RAISE
         try:
@@ -292,7 +294,7 @@ class TuneRun:
         )
 
 
-def _remote(kind: type[TrialActor]) -> Any:
+def _remote(kind: type[NodeActor]) -> Any:
     """Returns a class of actors of the processes that Ray has ready: none that is given an environment is."""
     handed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
     options = {"runtime_env": {"env_vars": handed_on}} if handed_on else {"num_cpus": 0}

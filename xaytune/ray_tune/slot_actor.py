@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from xaytune.errors import Problem
-from xaytune.ray_tune.actor import TrialActor
-from xaytune.ray_tune.shared_storage import not_shared
+from xaytune.ray_tune.node_actor import NodeActor
 from xaytune.trial.fused_attempts import FusedTrials
 from xaytune.trial.messages import Assignment, Ended, Failure, Message, Refused, Started, StopRequest
 from xaytune.trial.template_client import TemplateError
@@ -15,26 +13,29 @@ from xaytune.trial.template_client import TemplateError
 __all__ = ["SlotActor"]
 
 
-class SlotActor(TrialActor):
-    """Runs many trials in one process; they are given to it one by one."""
+class SlotActor(NodeActor):
+    """Runs many trials in one process; they are given to it one by one.
 
-    def _assign(self, assignment: Assignment | None) -> None:
-        self._process = None
+    Args:
+        assignment: None: a slot begins without a trial.
+    """
+
+    def __init__(self, assignment: None = None) -> None:
+        super().__init__()
         self._trials: FusedTrials | None = None
         self._unsent: list[Message] = []
 
     def assign(self, assignment: Assignment, *, alone: bool) -> None:
         """Gives the slot a trial; one that is alone gets a process in which none was before."""
         sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
-        if not Path(self.task.sweep_dir).is_dir():
-            self._unsent.append(Refused(**sender, problems=(not_shared(self.task.sweep_dir, self._node["node"]),)))
+        if (problem := self.storage_problem()) is not None:
+            self._unsent.append(Refused(**sender, problems=(problem,)))
             return
         if alone and self._trials is not None:
             self._trials.close()
         if self._trials is None or not self._trials.running:
             try:
-                template = self._ready_template()
-                self._trials = FusedTrials(template, self.task, self._environment)
+                self._trials = FusedTrials(self.template(), self.task, self.environment)
             except TemplateError as error:
                 self._unsent.append(Refused(**sender, problems=(Problem(("recipe",), str(error)),)))
                 return
@@ -42,7 +43,7 @@ class SlotActor(TrialActor):
                 lost = Failure("lost", f"its process cannot be started: {error}")
                 self._unsent.append(Ended(**sender, status="failed", reason=lost.error, failure=lost))
                 return
-        self._unsent.append(Started(**sender, **self._node, pid=self._trials.pid, notes=self._trials.notes))
+        self._unsent.append(Started(**sender, **self.node, pid=self._trials.pid, notes=self._trials.notes))
         self._trials.assign(assignment)
 
     def stop_trial(self, trial: int, request: StopRequest) -> None:

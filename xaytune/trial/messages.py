@@ -4,8 +4,8 @@ From the driver to a trial: a :class:`Task` (the same for all trials of a sweep)
 trial's own) when it is started, and a :class:`StopRequest` at any time. From a trial to the driver, in this order:
 
 =====================  ======================================================================================
-:class:`Refused`       instead of all others: no trial of the sweep can run
 :class:`Started`       its process runs
+:class:`Refused`       instead of all that follow, or of all: no trial of the sweep can run
 :class:`Length`        how long it is to train, where it is judged by that
 :class:`Heartbeat`     training continues; any number of times
 :class:`DecisionDue`   it has reached a decision point, and waits until the driver lets it train on
