@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import here
-from tests.report.journals import simulated
+from tests.report.journals import Written, simulated
 from xaytune.errors import JournalError, SpecError
 from xaytune.records.driver_process import DriverProcess
 from xaytune.records.journal import FILE_NAME, Journal
@@ -87,6 +87,20 @@ def test_a_journal_that_is_written_here_is_not_replaced(storage: str, tmp_path: 
     journal.write("note", text="mine")
     journal.close()
     assert b"mine" in (sweep_folder.local / FILE_NAME).read_bytes()
+
+
+def test_a_sweep_that_another_machine_runs_is_known_by_its_journal(storage: str, tmp_path: Path) -> None:
+    sweep_folder = child_of(storage, "s")
+    remote = sweep_folder.remote
+    assert remote is not None
+    written = Written(tmp_path / "there")
+    remote.put(FILE_NAME, (tmp_path / "there" / FILE_NAME).read_bytes())
+    assert Results(f"{storage}/s").sweep.may_run_on == "elsewhere"
+    assert not sweep_folder.grows(within_s=1.0)
+    written("note", text="more")
+    longer = threading.Timer(0.5, remote.put, (FILE_NAME, (tmp_path / "there" / FILE_NAME).read_bytes()))
+    longer.start()
+    assert sweep_folder.grows(within_s=60.0)
 
 
 def test_a_file_of_a_remote_storage_is_read_whole_while_it_is_written_anew(storage: str, tmp_path: Path) -> None:

@@ -127,8 +127,12 @@ def resume(
         return
 
     def drive(session: RaySession, listener: Listener) -> Results:
-        from xaytune.ray_tune.running import resume_sweep
+        from xaytune.ray_tune.running import WATCHED_S, resume_sweep
 
+        if sweep_folder.remote is not None and (host := results.sweep.may_run_on) is not None:
+            say(
+                f"{results.sweep.name} ran on {host}: watching for {WATCHED_S:g} s whether it still does", err=True
+            )
         return resume_sweep(sweep_folder, session, listener, overrides)
 
     _run(drive, as_json, as_events, journal=lambda: Results(sweep_folder).events())

@@ -28,10 +28,10 @@ from xaytune.trial.messages import Task
 from xaytune.trial.template_client import start_template
 from xaytune.trial.trackers import tracking as trackers
 
-__all__ = ["resume_sweep", "run_sweep"]
+__all__ = ["WATCHED_S", "resume_sweep", "run_sweep"]
 
 # A sweep that runs records its progress every 10 s at least.
-_WATCHED_S = 20.0
+WATCHED_S = 20.0
 
 
 def run_sweep(
@@ -102,11 +102,10 @@ def resume_sweep(
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
     check_shippable(spec.functions, cloudpickle.dumps)
-    if sweep.driver is not None and sweep.driver.elsewhere and sweep.state == "running":
-        # On this machine a lock of the journal tells.
-        if sweep_folder.grows(_WATCHED_S):
-            raise JournalError(f"{sweep_folder}: the sweep is running, on {sweep.driver.host}")
-        sweep_folder.fetch_journal()
+    if sweep.may_run_on is not None and sweep_folder.grows(
+        WATCHED_S
+    ):  # on this machine a lock of the journal tells
+        raise JournalError(f"{sweep_folder}: the sweep is running, on {sweep.may_run_on}")
     try:
         sweep_folder.fetch_histories()
     except OSError as error:

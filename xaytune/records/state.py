@@ -83,6 +83,12 @@ class SweepState:
         if self.state == "running":
             self.state, self.reason = "lost", "the process that ran it is gone"
 
+    @property
+    def may_run_on(self) -> str | None:
+        """The other machine that ran it last, and may still; None if there is none."""
+        driver = self.driver
+        return driver.host if driver is not None and driver.elsewhere and self.state == "running" else None
+
     def apply(self, event: Event) -> None:
         """Takes in the next event; one of a kind that this version does not know changes nothing."""
         self._uptime.take(event)
