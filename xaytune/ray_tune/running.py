@@ -102,9 +102,8 @@ def resume_sweep(
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
     check_shippable(spec.functions, cloudpickle.dumps)
-    if sweep.may_run_on is not None and sweep_folder.grows(
-        WATCHED_S
-    ):  # on this machine a lock of the journal tells
+    # On one machine a lock of the journal tells.
+    if sweep.may_run_on is not None and sweep_folder.grows(WATCHED_S):
         raise JournalError(f"{sweep_folder}: the sweep is running, on {sweep.may_run_on}")
     try:
         sweep_folder.fetch_histories()
