@@ -13,7 +13,7 @@ from xaytune.ray_tune.sweep import resume
 from xaytune.records.journal import FILE_NAME, JournalError
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import Results
-from xaytune.records.sweep_folder import find_sweep
+from xaytune.records.sweep_folder import child_of, find_sweep
 
 
 @pytest.fixture
@@ -27,12 +27,13 @@ def test_a_sweep_in_an_object_store_is_resumed_on_another_machine(
 ) -> None:
     spec = saved_spec(tmp_path, "callbacks: [tests.callbacks:writes_a_file_of_its_own]\n")
     process = start(["run", spec], bucket)
-    (journal,) = (cache / "xaytune" / f"s3%3A%2F%2Fbucket%2F{name}" / FILE_NAME for name in ["saved"])
-    wait_for(journal, 16, process)
+    wait_for(child_of(bucket, "saved").local / FILE_NAME, 16, process)
+    assert process.poll() is None
     process.kill()
     process.wait()
     shutil.rmtree(cache)  # as on another machine
-    assert resume("saved", storage=bucket).sweep.state == "completed"
+    resumed = resume("saved", storage=bucket).sweep
+    assert (resumed.name, resumed.state) == ("saved", "completed")
     shutil.rmtree(cache)
     results = Results(find_sweep("saved", bucket))
     best = results.best
