@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from xaytune.ray_tune.uploading import upload
+from xaytune.ray_tune.uploading import append_output, upload
 from xaytune.records.remote import RemoteFolder
 from xaytune.trainer.checkpoint import path_for
 from xaytune.trial.messages import Ended, Heartbeat
+from xaytune.trial.output import file_of
 
 
 @pytest.fixture
@@ -36,6 +37,16 @@ def test_a_paused_trials_own_checkpoint_does_not_replace_the_one_that_it_was_giv
     assert remote.get(own) == b"the donor's"
     assert remote.get(last) == b"the last of another"
     assert remote.get("checkpoints/00005/mine.txt") == b"mine"
+
+
+def test_what_a_trial_printed_on_several_nodes_is_one_output(tmp_path: Path, remote: RemoteFolder) -> None:
+    for node, text in [("a", b"one\n"), ("b", b"two\n")]:
+        output = tmp_path / node / file_of(4)
+        output.parent.mkdir(parents=True)
+        output.write_bytes(text)
+        append_output(4, tmp_path / node, remote)
+        append_output(4, tmp_path / node, remote)
+    assert remote.get(str(file_of(4))) == b"one\ntwo\n"
 
 
 def test_a_checkpoint_that_is_discarded_leaves_the_trials_node(tmp_path: Path, remote: RemoteFolder) -> None:

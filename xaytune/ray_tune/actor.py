@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from xaytune.errors import Problem
 from xaytune.ray_tune.node_actor import NodeActor
-from xaytune.ray_tune.uploading import upload
+from xaytune.ray_tune.uploading import append_output, upload
 from xaytune.records.remote import RemoteFolder
 from xaytune.trial.attempt import TrialProcess
 from xaytune.trial.messages import (
@@ -62,6 +63,9 @@ class TrialActor(NodeActor):
         """Ends the trial's process, if it runs."""
         if self._process is not None:
             self._process.close()
+        if self._remote is not None:  # of one that was paused or lost; that of others is there
+            with contextlib.suppress(OSError):
+                append_output(self._assignment.trial, Path(self.task.sweep_dir), self._remote)
 
     def _assign(self, assignment: Assignment) -> None:
         self._assignment = assignment

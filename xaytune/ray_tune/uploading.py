@@ -11,7 +11,7 @@ from xaytune.trial.messages import Ended, Progress
 from xaytune.trial.output import file_of
 from xaytune.trial.trackers.tracking import FOLDERS
 
-__all__ = ["upload"]
+__all__ = ["append_output", "upload"]
 
 _CHECKPOINTS = "checkpoints"
 # What is copied when a trial has ended, beside its output.
@@ -38,12 +38,25 @@ def upload(message: Progress, folder: Path, remote: RemoteFolder) -> None:
         _upload_rest(message.trial, folder, remote)
 
 
+def append_output(trial: int, folder: Path, remote: RemoteFolder) -> None:
+    """Adds what a trial has printed on its node to what it printed before, there or elsewhere.
+
+    Raises:
+        OSError: The storage refuses.
+    """
+    file = file_of(trial)
+    if (folder / file).is_file():
+        printed = (folder / file).read_bytes()
+        remote.put(str(file), (remote.get(str(file)) or b"") + printed)
+        (folder / file).unlink()
+
+
 def _upload_rest(trial: int, folder: Path, remote: RemoteFolder) -> None:
     for own in (folder / _CHECKPOINTS).glob("*"):  # also of trials that were paused here
         for checkpoint in checkpoint_files.list_checkpoints(own):
             checkpoint_files.delete(checkpoint)  # those that count are uploaded; the rest is the user's
-    files = [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]
-    for path in [folder / file_of(trial), *files]:
+    append_output(trial, folder, remote)
+    for path in [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]:
         if path.is_file():
             remote.upload(path, path.relative_to(folder).as_posix())
     for name in _LEFT:
