@@ -46,7 +46,7 @@ def test_what_a_trial_printed_on_several_nodes_is_one_output(tmp_path: Path, rem
         output.write_bytes(text)
         append_output(4, tmp_path / node, remote)
         append_output(4, tmp_path / node, remote)
-    assert remote.get(str(file_of(4))) == b"one\ntwo\n"
+    assert remote.get(file_of(4)) == b"one\ntwo\n"
 
 
 def test_a_checkpoint_that_is_discarded_leaves_the_trials_node(tmp_path: Path, remote: RemoteFolder) -> None:

@@ -47,7 +47,7 @@ def append_output(trial: int, folder: Path, remote: RemoteFolder) -> None:
     file = file_of(trial)
     if (folder / file).is_file():
         printed = (folder / file).read_bytes()
-        remote.put(str(file), (remote.get(str(file)) or b"") + printed)
+        remote.put(file, (remote.get(file) or b"") + printed)
         (folder / file).unlink()
 
 
