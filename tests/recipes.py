@@ -325,3 +325,26 @@ def prints(config: dict[str, Any], trial: Trial) -> TrainState:
     print("trial", trial.number)
     print("to stderr", file=sys.stderr)
     return draws(config, trial)
+
+
+def raises_until_it_is_mended(config: dict[str, Any], trial: Trial) -> None:
+    """Adds up its x, and raises in the third epoch where that is above .15, until there is a file."""
+    sums = Sums()
+    trial.keep(sums=sums)
+    for epoch in trial.epochs(4):
+        if epoch == 2 and config["x"] > 0.15 and not os.path.exists(config["mended"]):
+            raise KeyError("lr")
+        sums.x += config["x"]
+        trial.report(score=sums.x)
+
+
+class Sums:
+    """A sum that is saved."""
+
+    x = 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"x": self.x}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.x = state["x"]

@@ -24,10 +24,11 @@ class Played:
 
     Args:
         folder: The sweep's folder; one that holds a journal is resumed.
+        resume_errored: Whether trials that failed are restarted.
         options: Options of the spec, instead of ASHA over one parameter.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, *, resume_errored: bool = False, **options: Any) -> None:
         given = {"scheduler": ASHA, "num_samples": 4, **options}
         self.spec = SweepSpec.parse(
             {"recipe": "a:b", "metric": "m", "mode": "max", "space": {"x": {"uniform": [0, 1]}}, **given}
@@ -35,7 +36,7 @@ class Played:
         self.clock = VirtualClock()
         method = method_for(self.spec)
         self.recorder = Recorder(SweepFolder(folder), self.spec, self.clock)
-        remaining = resume(self.spec, self.recorder, method)
+        remaining = resume(self.spec, self.recorder, method, resume_errored=resume_errored)
         self.recorder.begun()
         self.driver = Driver(self.spec, method, self.recorder, self.clock, remaining, delay_s=1.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ Play = Callable[..., Played]
 def play(tmp_path: Path) -> Iterator[Play]:
     played: list[Played] = []
 
-    def begin(**options: object) -> Played:
+    def begin(**options: Any) -> Played:
         for before in played:
             before.close()
         played.append(Played(tmp_path / "sweep", **options))

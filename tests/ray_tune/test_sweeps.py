@@ -22,6 +22,7 @@ from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
+from xaytune.report.text import summary
 from xaytune.simulation.curves import RecordedCurves
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.spec import SweepSpec
@@ -221,3 +222,21 @@ def test_a_script_resumes_a_sweep_of_its_own_recipe_which_the_command_line_is_to
     monkeypatch.delattr(sys.modules["__main__"], "its_score")
     with pytest.raises(SpecError, match="its_score was defined in a script or notebook, which this process"):
         resume("script", storage=tmp_path, overrides={"num_samples": 3})
+
+
+def test_trials_that_failed_are_resumed_once_their_recipe_is_mended(run: Run, tmp_path: Path) -> None:
+    space = {"x": {"grid": [0.1, 0.2, 0.3]}, "mended": str(tmp_path / "mended")}
+    results = run("raises_until_it_is_mended", space=space, max_concurrent_trials=1)
+    assert [(trial.status, trial.epoch) for trial in results.trials] == [
+        *[("completed", 4), ("failed", 2), ("failed", 2)]
+    ]
+    assert f"xaytune resume {results.path} --resume-errored" in summary(results.sweep)
+    (tmp_path / "mended").touch()
+    assert resume(results.path).sweep.counts()["failed"] == 2
+    resumed = resume(results.path, resume_errored=True)
+    assert [(trial.status, trial.epoch, trial.attempts) for trial in resumed.trials] == [
+        *[("completed", 4, 1), ("completed", 4, 2), ("completed", 4, 2)]
+    ]
+    for trial in resumed.trials:
+        assert resumed.history(trial.number)["global_step"].tolist() == [1, 2, 3, 4]
+        assert trial.value == pytest.approx(4 * trial.config["x"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ def resume_on_cluster(
     storage: str,
     num_samples: int | None,
     assignments: tuple[str, ...],
+    flags: Sequence[str],
     as_json: bool,
     address: str | None,
     cluster: Path | None,
@@ -132,7 +134,7 @@ def resume_on_cluster(
     from xaytune.driver.resuming import resumed_spec
 
     with connected(address, cluster) as connection:
-        options, overrides = _repeated(num_samples, assignments), overrides_of(assignments, num_samples)
+        options, overrides = [*_repeated(num_samples, assignments), *flags], overrides_of(assignments, num_samples)
         if _outlives(storage):
             spec = (
                 resumed_spec(Results(find_sweep(sweep, storage)).sweep, overrides) if is_remote(storage) else None
@@ -147,7 +149,7 @@ def resume_on_cluster(
             )
         if state is None:
             raise click.ClickException(f"{found.why_not_begun(found.details())}; launch it again")
-        if state.done and not overrides:
+        if state.done and not overrides and not flags:
             _print(state, as_json, connection)
             return
         command = ["resume", state.name, "--storage", found.storage, *options]

@@ -94,6 +94,9 @@ def run(
 @storage_option
 @num_samples_option
 @set_option
+@click.option(
+    "--resume-errored", is_flag=True, help="Resume trials that failed, too: once what they failed for is mended."
+)
 @as_json_option
 @_events_option
 @cluster_options
@@ -102,6 +105,7 @@ def resume(
     storage: str,
     num_samples: int | None,
     assignments: tuple[str, ...],
+    resume_errored: bool,
     as_json: bool,
     as_events: bool,
     address: str | None,
@@ -114,12 +118,13 @@ def resume(
     or of any in the --storage.
     """
     if address is not None or cluster is not None:
-        resume_on_cluster(sweep, storage, num_samples, assignments, as_json, address, cluster)
+        options = ["--resume-errored"] if resume_errored else []
+        resume_on_cluster(sweep, storage, num_samples, assignments, options, as_json, address, cluster)
         return
     overrides = overrides_of(assignments, num_samples)
     sweep_folder = find_sweep(sweep, storage)
     results = Results(sweep_folder)  # a journal that cannot be read is reported before Ray is started
-    if results.sweep.done and not overrides:
+    if results.sweep.done and not overrides and not (resume_errored and results.sweep.counts()["failed"]):
         if as_json:
             print_json(results.sweep.to_dict())
         elif not as_events:
@@ -133,7 +138,7 @@ def resume(
             say(
                 f"{results.sweep.name} ran on {host}: watching for {WATCHED_S:g} s whether it still does", err=True
             )
-        return resume_sweep(sweep_folder, session, listener, overrides)
+        return resume_sweep(sweep_folder, session, listener, overrides, resume_errored=resume_errored)
 
     _run(drive, as_json, as_events, journal=lambda: Results(sweep_folder).events())
 

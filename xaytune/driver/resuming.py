@@ -39,23 +39,32 @@ _CHANGEABLE = (
 )
 
 
-def resume(spec: SweepSpec, recorder: Recorder, method: SearchMethod) -> Remaining:
+def resume(
+    spec: SweepSpec, recorder: Recorder, method: SearchMethod, *, resume_errored: bool = False
+) -> Remaining:
     """Gives a new method what the journal holds, and returns what is left to do; all of it of a new sweep.
 
     Args:
         spec: The sweep.
         recorder: Its recorder.
         method: A new one, as the spec makes it.
+        resume_errored: Whether trials that failed are restarted, too.
+
+    Raises:
+        SpecError: Trials that failed cannot be restarted, for others have gone on without them.
     """
     # The recipe was at fault where every trial raised before its first step: they are restarted. So are trials
     # whose process never began.
     state = recorder.state
+    if resume_errored and method.points.pausing:
+        message = "its trials have not waited for those that failed: these cannot be resumed; begin another sweep"
+        raise SpecError([Problem(("scheduler",), message)])
     faultless = [] if state.trained else ["error"]
     # Where trials are paused to wait for others, these were not waited for.
     if not method.points.pausing and _has_budget_left(spec, state):
         faultless.append("not_started")
     for trial in list(state.trials.values()):
-        if trial.status == "failed" and trial.failure in faultless:
+        if trial.status == "failed" and (resume_errored or trial.failure in faultless):
             recorder.reopened(trial.number)
     left = replay(method, recorder.events(), spec.metric)
     stops = {trial: StopRequest(stop.reason, stop.status) for trial, stop in left.stops.items()}

@@ -10,6 +10,7 @@ import ray
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Listener, Recorder
+from xaytune.driver.remaining import Remaining
 from xaytune.driver.resuming import resume
 from xaytune.errors import StorageError
 from xaytune.interrupts import Interrupts
@@ -48,6 +49,8 @@ def drive(
     session: RaySession,
     listener: Listener | None,
     known: KnownEvents | None,
+    *,
+    resume_errored: bool = False,
 ) -> Results:
     """Runs what is left of a sweep, all of it if it is new.
 
@@ -59,6 +62,7 @@ def drive(
         session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event.
         known: The events of its journal, if it was begun before.
+        resume_errored: Whether trials that failed then are restarted.
 
     Raises:
         SessionError: Ray cannot be used.
@@ -70,8 +74,12 @@ def drive(
         resources.check_feasible(spec)
         check_shared(sweep_folder)
         trackers.begin(spec.trackers, sweep_folder.name)
-        with Mirror(sweep_folder) as mirror:
-            driver = _run(spec, method, sweep_folder, task, session, listener, known, interrupts)
+        with (
+            Mirror(sweep_folder) as mirror,
+            contextlib.closing(Recorder(sweep_folder, spec, SystemClock(), listener, known)) as recorder,
+        ):
+            remaining = resume(spec, recorder, method, resume_errored=resume_errored)
+            driver = _run(spec, method, recorder, remaining, task, session, interrupts)
     if driver.refused and known is None:
         sweep_folder.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
@@ -84,48 +92,45 @@ def drive(
 def _run(
     spec: SweepSpec,
     method: SearchMethod,
-    sweep_folder: SweepFolder,
+    recorder: Recorder,
+    remaining: Remaining,
     task: Task,
     session: RaySession,
-    listener: Listener | None,
-    known: KnownEvents | None,
     interrupts: Interrupts,
 ) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
-    capacity, clock = resources.Capacity(spec), SystemClock()
+    capacity = resources.Capacity(spec)
     width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * width)
-    with contextlib.closing(Recorder(sweep_folder, spec, clock, listener, known)) as recorder:
-        remaining = resume(spec, recorder, method)
-        recorder.begun()
-        if spec.without_scheduler is not None:
-            recorder.noted(spec.without_scheduler)
-        if session.found is not None:
-            recorder.noted(
-                f"trials run in the Ray at {session.found}, which this machine is a node of; with "
-                "RAY_ADDRESS=local the sweep starts one of its own"
-            )
-        for reference in spec.functions.values():
-            if (why := not_found_again(reference)) is not None:
-                recorder.noted(why)
-        if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
-            recorder.noted(unused)
-        driver = Driver(spec, method, recorder, clock, remaining, heartbeat_s)
-        task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
-        try:
-            with TuneRun(task, resources.placement(spec), capacity.trials, width, _at_once(spec)) as tune_run:
-                tune_run.run(driver, session.check, lambda: interrupts.asked)
-            state, reason = driver.outcome()
-        except KeyboardInterrupt:
-            state, reason = "interrupted", "interrupted twice: its trials were not waited for"
-            recorder.abandoned(reason)
-        except BaseException as error:
-            with contextlib.suppress(StorageError):  # it may be what failed
-                recorder.finished("failed", f"{type(error).__name__}: {error}")
-            raise
-        # Where the storage is full, that was reported already.
-        with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
-            recorder.finished(state, reason)
+    recorder.begun()
+    if spec.without_scheduler is not None:
+        recorder.noted(spec.without_scheduler)
+    if session.found is not None:
+        recorder.noted(
+            f"trials run in the Ray at {session.found}, which this machine is a node of; with "
+            "RAY_ADDRESS=local the sweep starts one of its own"
+        )
+    for reference in spec.functions.values():
+        if (why := not_found_again(reference)) is not None:
+            recorder.noted(why)
+    if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
+        recorder.noted(unused)
+    driver = Driver(spec, method, recorder, SystemClock(), remaining, heartbeat_s)
+    task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
+    try:
+        with TuneRun(task, resources.placement(spec), capacity.trials, width, _at_once(spec)) as tune_run:
+            tune_run.run(driver, session.check, lambda: interrupts.asked)
+        state, reason = driver.outcome()
+    except KeyboardInterrupt:
+        state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+        recorder.abandoned(reason)
+    except BaseException as error:
+        with contextlib.suppress(StorageError):  # it may be what failed
+            recorder.finished("failed", f"{type(error).__name__}: {error}")
+        raise
+    # Where the storage is full, that was reported already.
+    with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
+        recorder.finished(state, reason)
     return driver
 
 

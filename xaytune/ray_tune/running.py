@@ -76,6 +76,8 @@ def resume_sweep(
     session: RaySession,
     listener: Listener | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    resume_errored: bool = False,
 ) -> Results:
     """Resumes a sweep, whatever ended it: what was finished stays, and nothing is decided anew.
 
@@ -86,6 +88,7 @@ def resume_sweep(
         session: The Ray to run it in, which may still be starting.
         listener: Called with the state and each event, as it is recorded.
         overrides: Options by dotted name, instead of the spec's. What decides on trials cannot change any more.
+        resume_errored: Whether trials that failed resume, too.
 
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
@@ -96,7 +99,8 @@ def resume_sweep(
     known = KnownEvents(sweep_folder.local / FILE_NAME)
     sweep = SweepState(str(sweep_folder), known.all(), sweep_folder.address)
     spec = resumed_spec(sweep, overrides or {})
-    if sweep.done and not _asks_for_more(spec, SweepSpec.parse(sweep.spec)):
+    more = _asks_for_more(spec, SweepSpec.parse(sweep.spec)) or (resume_errored and sweep.counts()["failed"] > 0)
+    if sweep.done and not more:
         if listener is not None:
             listener(sweep, known.all()[-1])
         return Results(sweep_folder)
@@ -109,7 +113,8 @@ def resume_sweep(
         sweep_folder.fetch_histories()
     except OSError as error:
         raise StorageError(sweep_folder.address, error) from error
-    return _drive(spec, method_for(spec), sweep_folder, session, listener, known, sweep.folder)
+    method, folder = method_for(spec), sweep.folder
+    return _drive(spec, method, sweep_folder, session, listener, known, folder, resume_errored=resume_errored)
 
 
 def _asks_for_more(spec: SweepSpec, before: SweepSpec) -> bool:
@@ -142,6 +147,8 @@ def _drive(
     listener: Listener | None,
     known: KnownEvents | None = None,
     folder: str | None = None,
+    *,
+    resume_errored: bool = False,
 ) -> Results:
     """Runs what is left of a sweep, all of it if it is new.
 
@@ -153,6 +160,7 @@ def _drive(
         listener: Called with the state and each event.
         known: The events of its journal, if it was begun before.
         folder: Where it was begun, if that was before.
+        resume_errored: Whether trials that failed then are restarted.
     """
     if spec.fuses and sweep_folder.remote is not None:
         raise SpecError([Problem(("fused",), "needs a storage folder that all nodes share, not a remote storage")])
@@ -166,7 +174,7 @@ def _drive(
         compat.check(*compat.TUNE)
         from xaytune.ray_tune.driving import drive
 
-        return drive(spec, method, sweep_folder, task, session, listener, known)
+        return drive(spec, method, sweep_folder, task, session, listener, known, resume_errored=resume_errored)
     finally:
         template.end()
 

@@ -129,6 +129,7 @@ def resume(
     *,
     storage: Path | str = DEFAULT_STORAGE,
     overrides: Mapping[str, Any] | None = None,
+    resume_errored: bool = False,
     listener: Listener | None = None,
 ) -> Results:
     """Resumes a sweep, whatever ended it, in the Ray that is initialised, or in one of its own.
@@ -137,6 +138,7 @@ def resume(
         sweep: Its folder (a path or a URI), or its name.
         storage: Folder that a name is looked for in.
         overrides: Options by dotted name, instead of the spec's: ``{"num_samples": 40, "budget.time": "2h"}``.
+        resume_errored: Whether trials that failed resume, too: once what they failed for is mended.
         listener: Called with the state of the sweep and each event of its journal.
 
     Raises:
@@ -146,4 +148,4 @@ def resume(
     """
     sweep_folder = find_sweep(str(sweep), str(storage))
     with RaySession() as session:
-        return resume_sweep(sweep_folder, session, listener, overrides)
+        return resume_sweep(sweep_folder, session, listener, overrides, resume_errored=resume_errored)

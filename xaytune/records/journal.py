@@ -28,7 +28,7 @@ event            fields
                  ``lost``, ``lost_with_others`` (of its process), ``shared`` (it moves to a process of its own),
                  ``node_lost``, ``preempted``, ``not_started``), ``error``, ``traceback``, ``retried`` (whether
                  another attempt follows), and ``epoch``, ``global_step`` that it is known to have reached
-``reopen``       the trial is restarted, though it failed: that was no fault of its configuration
+``reopen``       the trial is restarted, though it failed: that was not its own fault, or this was asked for
 ``offer``        a donor checkpoint, for others to resume from: ``path``, ``global_step``
 ``exploit``      the trial resumes from the donor checkpoint of another: ``source``, its new ``config``,
                  ``path``, ``global_step``, ``reason``

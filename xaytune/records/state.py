@@ -265,7 +265,7 @@ class SweepState:
 
     def _on_reopen(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        trial.status, trial.ended = "pending", None
+        trial.status, trial.ended, trial.lost = "pending", None, 0
         trial.reason = trial.error = trial.failure = None
 
     def _on_offer(self, event: Event) -> None:

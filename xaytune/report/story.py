@@ -110,7 +110,7 @@ class _Teller:
             "checkpoint": lambda event: f"saved {_name(event)}",
             "damaged": self._damaged,
             "failure": self._failure,
-            "reopen": lambda event: "restarted, though it failed: that was no fault of its configuration",
+            "reopen": lambda event: "restarted, though it had failed",
             "offer": lambda event: f"{_name(event)} is kept as a donor checkpoint, for others to resume from",
             "exploit": self._exploit,
             "pause": lambda event: f"paused: {event['reason']}",

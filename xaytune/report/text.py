@@ -33,6 +33,9 @@ __all__ = [
     "trials",
 ]
 
+# Schedulers whose trials wait for others, and have not waited for those that failed.
+_WAITING = ("hyperband", "pbt", "pb2")
+
 
 def metrics(values: Mapping[Any, Any]) -> str:
     """Writes metrics in one line."""
@@ -169,9 +172,9 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
+    by_name = sweep.root == f"{DEFAULT_STORAGE}/{sweep.name}"
+    resume = resume or shlex.quote(sweep.name if by_name else sweep.address)
     if sweep.state in ("interrupted", "lost"):
-        by_name = sweep.root == f"{DEFAULT_STORAGE}/{sweep.name}"
-        resume = resume or shlex.quote(sweep.name if by_name else sweep.address)
         lines.append(f"  to continue it: xaytune resume {resume}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
         lines.append(
@@ -180,7 +183,7 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
     lines += _losses(incidents) if incidents is not None else []
     if sweep.best is not None:
         lines.append(best(sweep))
-    lines += _failures(sweep)
+    lines += _failures(sweep, resume)
     return printable("\n".join(lines))
 
 
@@ -199,7 +202,7 @@ def _losses(incidents: Incidents) -> list[str]:
     return lines
 
 
-def _failures(sweep: SweepState) -> list[str]:
+def _failures(sweep: SweepState, resume: str) -> list[str]:
     failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]
     if not failed:
         return []
@@ -208,4 +211,8 @@ def _failures(sweep: SweepState) -> list[str]:
     shown = error if "Traceback" in error else str(failed[0].reason)
     first = f"; the first, trial {failed[0].number}, with" if len(failed) > 1 else ", with"
     heading = f"failed: {listed([trial.number for trial in failed])}{first}"
-    return [heading, *(f"  {line}" for line in shown.rstrip().splitlines())]
+    lines = [heading, *(f"  {line}" for line in shown.rstrip().splitlines())]
+    if sweep.state == "completed" and sweep.spec["scheduler"].get("algorithm") not in _WAITING:
+        which = "them" if len(failed) > 1 else "it"
+        lines.append(f"  to resume {which} once that is mended: xaytune resume {resume} --resume-errored")
+    return lines

@@ -1,0 +1,55 @@
+"""Sweeps that are resumed: what had failed is left as it is, unless it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.driver.harness import Played
+from xaytune.errors import SpecError
+from xaytune.records.journal import FILE_NAME
+from xaytune.records.results import Results
+from xaytune.trial.messages import Failure
+
+RAISED = Failure("error", "KeyError: 'lr'", "Traceback ...")
+
+
+def fails(sweep: Played, trial: int, epoch: int) -> None:
+    sweep.end(trial, epoch, status="failed", reason=RAISED.error, failure=RAISED, metrics={"m": 0.2})
+
+
+def test_trials_that_failed_resume_from_their_checkpoints_where_that_is_asked_for(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, num_samples=3)
+    for trial in range(3):
+        sweep.start()
+        sweep.report(trial, 1, 0.5 + trial / 10, checkpoints={10: f"checkpoints/{trial:05d}/step-10.pt"})
+    fails(sweep, 1, 2)
+    for trial in (0, 2):
+        sweep.end(trial, 9)
+    sweep.recorder.finished(*sweep.driver.outcome())
+    sweep.close()
+    left_alone = Played(tmp_path, num_samples=3)
+    assert left_alone.driver.next() is None
+    left_alone.close()
+
+    again = Played(tmp_path, num_samples=3, resume_errored=True)
+    assignment = again.start()
+    assert (assignment.trial, assignment.attempt, assignment.last_judged) == (1, 1, 1)
+    assert assignment.checkpoints == (10,)
+    again.end(1, 9, attempt=1, metrics={"m": 0.9})
+    assert again.driver.next() is None
+    again.close()
+    results = Results(tmp_path)
+    assert [trial.status for trial in results.trials] == ["completed"] * 3
+
+
+def test_trials_that_others_have_not_waited_for_are_not_resumed(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, scheduler={"algorithm": "hyperband", "max_t": 9}, num_samples=3)
+    sweep.start()
+    fails(sweep, 0, 1)
+    sweep.close()
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(SpecError, match="scheduler: its trials have not waited for those that failed"):
+        Played(tmp_path, scheduler={"algorithm": "hyperband", "max_t": 9}, num_samples=3, resume_errored=True)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
