@@ -11,7 +11,7 @@ from tests.search.extensions import KeepTheFirst, Middle, NoExtension, OneTrial
 from tests.search.runs import spec_of
 from xaytune.errors import SpecError
 from xaytune.search.build import method_for
-from xaytune.search.method import Continue, Done, End, NewTrial, Result, SearchMethod, Stop
+from xaytune.search.method import Continue, Done, End, NewTrial, Result, SearchMethod, Stop, Wait
 from xaytune.sweep.spec import SweepSpec
 
 
@@ -169,6 +169,18 @@ def test_a_discrete_space_is_used_up_and_the_sweep_says_so() -> None:
         method.on_end(trial, End("failed"))
     assert sorted(configs) == [0, 1, 2, 3, 4]
     assert method.next() == Done("the space is used up: all of its 5 configurations were tried")
+
+
+@pytest.mark.parametrize("scheduler", ["fifo", "pbt", "curves"])
+@pytest.mark.parametrize(
+    "large", [{"randint": [1, 200_001]}, {"lograndint": [1, 10**6]}, {"quniform": [0, 1, 1e-6]}]
+)
+def test_a_space_of_more_values_than_can_be_tried_each_is_drawn_from(
+    scheduler: str, large: dict[str, Any]
+) -> None:
+    method = method_for(spec_of(scheduler, space={"n": large, "kind": {"choice": ["a", "b"]}}))
+    assert len({json.dumps(new(method)) for _ in range(8)}) == 8
+    assert method.next() == (Wait() if scheduler == "pbt" else Done())
 
 
 def test_without_a_number_of_samples_random_draws_never_end_and_a_grid_or_population_is_refused() -> None:

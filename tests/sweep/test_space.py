@@ -330,6 +330,13 @@ def test_a_grid_has_each_combination_once_in_the_order_of_its_product() -> None:
     assert points[-1] == expected[-1]
 
 
+@pytest.mark.parametrize("domain", [{"uniform": [0, 1]}, {"randint": [0, 100_001]}, {"quniform": [0, 1, 1e-5]}])
+def test_there_is_no_grid_of_values_that_cannot_be_counted(domain: dict[str, Any]) -> None:
+    space = parse_space({"a": {"choice": [1, 2]}, "b": domain})
+    with pytest.raises(ValueError, match="b has too many values to try each"):
+        space.grid(space.parameters)
+
+
 def test_a_point_of_a_grid_of_millions_is_found_without_a_list_of_them() -> None:
     space = parse_space({f"p{index}": {"grid": [0, 1, 2, 3]} for index in range(20)})
     points = space.grid(space.parameters)

@@ -27,7 +27,6 @@ from xaytune.search.method import (
 )
 from xaytune.search.samplers.sampler import Outcome, Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
-from xaytune.sweep.domains import Float
 
 __all__ = ["SampledMethod"]
 
@@ -58,8 +57,8 @@ class SampledMethod(SearchMethod):
         self._given = setting.points_to_evaluate
         self._grid = combinations(space, gridded, self._given)
         self._taken_as_given = len(gridded) == len(space.parameters)
-        continuous = any(isinstance(p.domain, Float) and p.domain.q is None for p in space.parameters)
-        self._left = None if self._taken_as_given or continuous else space.count(space.parameters)
+        counted = all(p.domain.values() is not None for p in space.parameters)
+        self._left = space.count(space.parameters) if counted and not self._taken_as_given else None
         self._space, self._seed, self._planned = space, setting.seed, setting.num_trials
         self._sampler, self._scheduler = sampler, scheduler
         self._tried: set[int] = set()

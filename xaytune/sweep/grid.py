@@ -22,11 +22,14 @@ class Grid(Sequence[dict[str, Any]]):
     Args:
         parameters: Those that are gridded, parents before what depends on them.
         constants: Fixed values by dotted name, which conditions may refer to.
+
+    Raises:
+        ValueError: The values of a parameter cannot be counted, or are too many.
     """
 
     def __init__(self, parameters: Sequence[Parameter], constants: Mapping[str, Any]) -> None:
         self._parameters = parameters
-        self._values = [list(parameter.domain.values() or ()) for parameter in parameters]
+        self._values = [_values(parameter) for parameter in parameters]
         needed = {parent for parameter in parameters for parent in parameter.when}
         self._parents = [parameter.name in needed for parameter in parameters]
         self._constants = {name: value for name, value in constants.items() if name in needed}
@@ -91,3 +94,12 @@ class Grid(Sequence[dict[str, Any]]):
                 size = len(self._values[depth]) * self._size(depth + 1, chosen, known)
             self._sizes[depth, chosen] = size
         return self._sizes[depth, chosen]
+
+
+def _values(parameter: Parameter) -> Sequence[Any]:
+    values = parameter.domain.values()
+    if values is None:
+        raise ValueError(
+            f"{parameter.name} has too many values to try each: give quniform, randint, choice or grid"
+        )
+    return values

@@ -135,6 +135,9 @@ class Space:
         """Returns every combination of the values of these parameters, by name, in their order.
 
         A parameter that does not exist in a combination is left out of it.
+
+        Raises:
+            ValueError: The values of one cannot be counted, or are too many.
         """
         return Grid(parameters, self.constants)
 
