@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from xaytune.errors import SpecError
 from xaytune.search.build import method_for
 from xaytune.search.method import Continue, Done, End, NewTrial, Result, SearchMethod, Stop, Wait
 from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.values import same
 
 
 def new(method: SearchMethod) -> dict[str, Any]:
@@ -87,54 +89,20 @@ def test_an_objects_options_are_checked_where_it_is_made() -> None:
         KeepTheFirst(kepe=1)
 
 
-SPACE = {
-    "lr": {"loguniform": [1e-3, 1]},
-    "units": {"randint": [1, 5]},
-    "dropout": {"quniform": [0, 0.5, 0.1]},
-    "model": {"kind": {"choice": ["a", "b"]}, "depth": {"randint": [1, 3], "when": {"model.kind": "a"}}},
-    "epochs": 3,
-}
-
-
-def trying_first(spec: SweepSpec, *points: dict[str, Any]) -> SweepSpec:
-    """With the points of a warm start, which no one has checked yet."""
-    return spec.model_copy(update={"points_to_evaluate": list(points)})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"lr": 2.0}, "points_to_evaluate.0.lr: is not of the space: a number from 0.001 to 1 (got 2.0)"),
-        ({"units": 5}, "points_to_evaluate.0.units: is not of the space: an integer from 1 to 4 (got 5)"),
-        ({"units": 2.0}, "units: is not of the space"),
-        ({"dropout": 0.25}, "in steps of 0.1 (got 0.25)"),
-        ({"model": {"kind": "c"}}, "model.kind: is not of the space: one of ['a', 'b'] (got 'c')"),
-        ({"model": {"kind": "b", "depth": 1}}, "model.depth: does not exist in this point: it needs model.kind"),
-        ({"model": {"kind": "a"}}, "model.depth: has no value"),
-        ({"epochs": 4}, "epochs: is 3 in the space (got 4)"),
-        ({"unit": 1}, "the space has no parameter 'unit'; did you mean 'units'?"),
-    ],
-)
-def test_a_point_that_is_not_of_the_space_is_refused_with_what_is_wrong(
-    change: dict[str, Any], message: str
-) -> None:
-    point = {"lr": 0.1, "units": 2, "dropout": 0.2, "model": {"kind": "b"}}
-    method = method_for(trying_first(spec_of(space=SPACE), point))
-    assert new(method) == {**point, "epochs": 3}
-    with pytest.raises(SpecError) as raised:
-        method_for(trying_first(spec_of(space=SPACE), {**point, **change}))
-    assert message in str(raised.value)
-
-
-def test_more_points_than_trials_are_refused() -> None:
-    with pytest.raises(SpecError, match="are more than the sweep has trials"):
-        method_for(trying_first(spec_of(num_samples=1), {"x": 0.1}, {"x": 0.2}))
+@pytest.mark.parametrize("scheduler", ["fifo", "curves"])
+def test_points_to_evaluate_may_hold_lists_and_what_is_no_number(scheduler: str) -> None:
+    space = {"betas": [{"uniform": [0.8, 0.9]}, 0.999], "size": ({"choice": [1, 2]}, 3), "fill": math.nan}
+    points = [{"betas": [0.85, 0.999], "size": (2, 3)}, {"betas.0": 0.9, "betas.1": 0.999, "size": (1, 3)}]
+    method = method_for(spec_of(scheduler, space=space, points_to_evaluate=points))
+    first, second = new(method), new(method)
+    assert same(first, {"betas": [0.85, 0.999], "size": (2, 3), "fill": math.nan})
+    assert same(second, {"betas": [0.9, 0.999], "size": (1, 3), "fill": math.nan})
 
 
 def test_points_come_first_in_a_grid_and_no_combination_is_left_out_or_tried_twice() -> None:
     space = {"a": {"choice": [1, 2, 3]}, "b": {"choice": ["x", "y"]}}
-    spec = spec_of(search="grid", space=space, num_samples=1)
-    method = method_for(trying_first(spec, {"a": 3, "b": "x"}))
+    points = [{"a": 3, "b": "x"}]
+    method = method_for(spec_of(search="grid", space=space, num_samples=1, points_to_evaluate=points))
     configs = [new(method) for _ in range(6)]
     assert configs[0] == {"a": 3, "b": "x"}
     assert len({json.dumps(config) for config in configs}) == 6

@@ -6,7 +6,6 @@ import importlib
 from typing import Any
 
 from xaytune.errors import Path, Problem, SpecError, nearest
-from xaytune.search.configurations import configuration_of, point_problems
 from xaytune.search.extension import Extension, Setting
 from xaytune.search.method import SearchMethod
 from xaytune.search.sampled import SampledMethod
@@ -39,8 +38,7 @@ def method_for(spec: SweepSpec) -> SearchMethod:
     """Returns a new search method for a sweep.
 
     Raises:
-        SpecError: A reference names nothing of use, its options are wrong, or it cannot work in this sweep; or a
-            point is not of the space.
+        SpecError: A reference names nothing of use, its options are wrong, or it cannot work in this sweep.
     """
     setting = _setting(spec)
     if isinstance(spec.scheduler, CurvesSpec):
@@ -62,24 +60,13 @@ def method_for(spec: SweepSpec) -> SearchMethod:
 
 
 def _setting(spec: SweepSpec) -> Setting:
-    given = spec.points_to_evaluate
-    problems = [
-        problem.below("points_to_evaluate", index)
-        for index, point in enumerate(given)
-        for problem in point_problems(spec.space, point)
-    ]
-    if spec.num_trials is not None and len(given) > spec.num_trials:
-        message = f"are more than the sweep has trials (got {len(given)} points, {spec.num_trials} trials)"
-        problems.append(Problem(("points_to_evaluate",), message))
-    if problems:
-        raise SpecError(problems)
     return Setting(
         objective=Objective(spec.metric, spec.mode),
         space=spec.space,
         seed=spec.search.seed,
         num_trials=spec.num_trials,
         early_stopping=not isinstance(spec.scheduler, FifoSpec),
-        points_to_evaluate=tuple(configuration_of(spec.space, spec.space.values(point)) for point in given),
+        points_to_evaluate=tuple(spec.points_to_evaluate),
     )
 
 

@@ -1,15 +1,14 @@
-"""Configurations of a space: drawn at random, told apart, and checked."""
+"""Configurations of a space: drawn at random, and told apart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from xaytune.errors import Problem, nearest
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
 from xaytune.sweep.space import Space
 from xaytune.sweep.values import key, same
@@ -21,7 +20,6 @@ __all__ = [
     "draw_configuration",
     "draw_value",
     "hold",
-    "point_problems",
     "seeded",
 ]
 
@@ -104,65 +102,3 @@ def _key(domain: Domain, value: Any) -> Any:
     if isinstance(domain, Float) and domain.q is not None:
         return domain.step_of(value)  # the same step, however it was computed
     return value
-
-
-def point_problems(space: Space, config: Any) -> Iterator[Problem]:
-    """Yields what keeps a configuration from being one of a space.
-
-    Args:
-        space: The space.
-        config: A nested mapping; constants of the space may be left out.
-    """
-    if not isinstance(config, Mapping):
-        yield Problem((), f"must map parameters to values (got {config!r})")
-        return
-    given = dict(_flatten(space, config))
-    known = {p.name: p for p in space.parameters}
-    for name in given.keys() - known.keys() - space.constants.keys():
-        names = [*known, *space.constants]
-        yield Problem((name,), f"the space has no parameter {name!r}; {nearest(name, names)}")
-    for name, constant in space.constants.items():
-        if name in given and (given[name] != constant or type(given[name]) is not type(constant)):
-            yield Problem((name,), f"is {constant!r} in the space (got {given[name]!r})")
-    values = {**space.constants}
-    for name, parameter in known.items():
-        exists = parameter.active(values)
-        if exists and name not in given:
-            yield Problem((name,), "has no value: a point gives one to each parameter that exists in it")
-        elif not exists and name in given:
-            when = ", ".join(f"{parent} in {list(allowed)}" for parent, allowed in parameter.when.items())
-            yield Problem((name,), f"does not exist in this point: it needs {when}")
-        elif exists and not _holds(parameter.domain, given[name]):
-            yield Problem((name,), f"is not of the space: {_describe(parameter.domain)} (got {given[name]!r})")
-        if name in given:
-            values[name] = given[name]
-
-
-def _flatten(space: Space, config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields values by dotted name; a mapping may be a value itself."""
-    names = [*(p.name for p in space.parameters), *space.constants]
-    for inner, value in config.items():
-        name = f"{prefix}{inner}"
-        if isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in names):
-            yield from _flatten(space, value, f"{name}.")
-        else:
-            yield name, value
-
-
-def _holds(domain: Domain, value: Any) -> bool:
-    if isinstance(domain, Categorical):
-        return any(type(choice) is type(value) and choice == value for choice in domain.choices)
-    if isinstance(value, bool) or not isinstance(value, int if isinstance(domain, Integer) else (int, float)):
-        return False
-    if isinstance(domain, Integer):
-        return domain.low <= value < domain.high
-    return domain.low <= value <= domain.high and math.isclose(hold(domain, value), value, rel_tol=1e-9)
-
-
-def _describe(domain: Domain) -> str:
-    if isinstance(domain, Categorical):
-        return f"one of {list(domain.choices)}"
-    if isinstance(domain, Integer):
-        return f"an integer from {domain.low} to {domain.high - 1}"
-    steps = "" if domain.q is None else f", in steps of {domain.q:g}"
-    return f"a number from {domain.low:g} to {domain.high:g}{steps}"

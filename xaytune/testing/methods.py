@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from xaytune.search.configurations import point_problems, seeded
+from xaytune.errors import SpecError
+from xaytune.search.configurations import seeded
 from xaytune.search.extension import Setting
 from xaytune.search.method import Decision, Exploit, KeepCheckpoint, NewTrial, Pause, Result, SearchMethod, Stop
 from xaytune.search.replay import replay
@@ -127,7 +128,10 @@ class SearchMethodContract(ABC):
         setting = self.setting(seed=seed)
         played = play(self.make(setting), rising, workers=2, seed=seed)
         for config in played.given:
-            assert not list(point_problems(setting.space, config)), config
+            try:
+                setting.space.complete(config)
+            except SpecError as error:
+                raise AssertionError(f"{config} is none of the space: {error}") from None
             assert config["data"] == {"name": "digits"}
 
     @pytest.mark.parametrize("seed", range(2))
