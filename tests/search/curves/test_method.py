@@ -106,6 +106,26 @@ def test_what_is_given_is_tried_first_exactly_as_it_is(make: Any) -> None:
     assert method.next() not in [NewTrial(config) for config in given]
 
 
+@pytest.mark.parametrize("count", [8, 14, 16])
+def test_no_trial_is_stopped_for_a_configuration_that_can_never_start(make: Any, count: int) -> None:
+    given = [{"lr": 10 ** (-4 + (5 * index % 16) / 4), "width": 0.3} for index in range(count)]
+    events = sweep(make(SPACE, num_samples=16, points_to_evaluate=given), 500, workers=4)
+    tried = [event[2] for event in events if event[0] == "next"]
+    assert tried[:count] == given
+    assert len(tried) == 16
+    promised = [decision.details["instead"] for decision in reasons(events) if decision.details.get("instead")]
+    assert all(config in tried for config in promised)
+
+
+def test_what_is_given_and_still_to_come_is_not_planned_as_well(make: Any) -> None:
+    space = {"layers": {"randint": [0, 12]}}
+    given = [{"layers": number} for number in range(10)]
+    events = sweep(make(space, points_to_evaluate=given), 500, value=lambda config, time: -config["layers"] / time)
+    tried = [event[2]["layers"] for event in events if event[0] == "next"]
+    assert tried[:10] == list(range(10))
+    assert sorted(tried) == list(range(12))
+
+
 def test_a_trial_at_max_t_was_trained_in_full(make: Any) -> None:
     method = make(SPACE)
     method.next()

@@ -56,11 +56,12 @@ class CurvesMethod(SearchMethod):
         self._options = options
         self._seed = seed
         self._num_samples = math.inf if num_samples is None else num_samples
-        self._first_configs = [dict(config) for config in points_to_evaluate]
         self._candidates = Candidates(space, seed)
         self._progress = Progress(limited=num_samples is not None)
         self._model = CurveModel(self._progress)
-        self._planned: list[dict[str, Any]] = []
+        self._planned = [dict(config) for config in points_to_evaluate]  # what is tried next, in this order
+        for config in self._planned:
+            self._candidates.take(config)
         self._decisions = 0
         self._fallen_back = False
         axis, first = TimeAxis(options.time_attr), options.grace_period
@@ -78,15 +79,9 @@ class CurvesMethod(SearchMethod):
 
     def next(self) -> Next:
         """Says what is tried next: what is given, what was found when a trial was stopped, or something new."""
-        number = len(self._progress.trials)
-        if number >= self._num_samples:
+        if len(self._progress.trials) >= self._num_samples:
             return Done()
-        if number < len(self._first_configs):
-            config: dict[str, Any] | None = self._first_configs[number]
-        elif self._planned:
-            config = self._planned[0]
-        else:
-            config = self._new_config()
+        config = self._planned[0] if self._planned else self._new_config()
         if config is None:
             return Done("every configuration of the space has been tried")
         self.adopt(config)
@@ -95,8 +90,7 @@ class CurvesMethod(SearchMethod):
     def adopt(self, config: Mapping[str, Any]) -> None:
         """Begins the trial of a configuration."""
         self._decisions += 1
-        if len(self._progress.trials) >= len(self._first_configs):
-            del self._planned[:1]
+        del self._planned[:1]
         point = self._candidates.take(config)
         self._progress.begin(point, self._features([point])[0])
 
