@@ -136,7 +136,7 @@ class PicturesError(XaytuneError):
 class SkipTrial(Exception):  # noqa: N818 - a way to end, as StopIteration
     """A recipe raises it where its configuration makes no sense, with the reason.
 
-    The trial ends as stopped, has no value, and is no failure; TPE counts its configuration as the worst.
+    The trial ends as stopped, has no value, and is no failure; it counts as the worst to samplers that learn.
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -41,15 +42,28 @@ def test_a_configuration_of_a_journal_stands_where_another_would_be_drawn_now(al
     assert new(again) not in configs
 
 
-def test_an_infeasible_configuration_is_the_worst_to_a_sampler_that_learns() -> None:
-    space = {"width": {"lograndint": [8, 129]}}
-    search = {"algorithm": "tpe", "seed": 1, "n_startup_trials": 4}
-    method = method_for(spec_of(search=search, space=space, num_samples=30))
-    widths = []
-    for trial in range(30):
-        widths.append(new(method)["width"])
-        method.on_end(trial, End("infeasible") if widths[-1] > 32 else End("completed", 1.0))
-    assert sum(width > 32 for width in widths[-10:]) <= 2
+@pytest.mark.parametrize("ending", ["infeasible", "diverged", "diverged later"])
+@pytest.mark.parametrize("algorithm", ADAPTIVE)
+def test_what_diverges_or_can_never_be_trained_is_the_worst_to_samplers_that_learn(
+    algorithm: str, ending: str
+) -> None:
+    search = {"algorithm": algorithm, "seed": 1, "n_startup_trials": 5}
+    space = {"lr": {"loguniform": [1e-4, 10]}}
+    method = method_for(spec_of("asha", search, space=space, num_samples=20))
+    rates = []
+    for trial in range(20):
+        rates.append(new(method)["lr"])
+        value = -abs(math.log10(rates[-1] / 0.1))
+        if rates[-1] <= 1:
+            method.on_end(trial, End("completed", value))
+        elif ending == "infeasible":
+            method.on_end(trial, End("infeasible"))
+        else:
+            if ending == "diverged later":
+                method.on_result(trial, Result(1, 0.0))
+            method.on_result(trial, Result(3, None))
+            method.on_end(trial, End("stopped"))
+    assert sum(rate > 1 for rate in rates[-8:]) <= 3
 
 
 @pytest.mark.parametrize("scheduler", ["fifo", "asha"])

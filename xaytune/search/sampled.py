@@ -63,6 +63,7 @@ class SampledMethod(SearchMethod):
         self._sampler, self._scheduler = sampler, scheduler
         self._tried: set[int] = set()
         self._values: dict[int, dict[int, float]] = {}  # of the trials that have not ended, by time
+        self._diverged: set[int] = set()
         self._kept: dict[int, int] = {}  # times of the checkpoints that are kept for others
         self._asked = 0
         # A population is as large as it can be: one that waited for more would wait for ever.
@@ -157,6 +158,7 @@ class SampledMethod(SearchMethod):
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         """Judges a trial; one whose metric is not finite stops."""
         if result.value is None:
+            self._diverged.add(trial)
             reason = (
                 f"diverged: {self._scheduler.objective.metric} is not finite at {self.points.axis.at(result.time)}"
             )
@@ -173,7 +175,8 @@ class SampledMethod(SearchMethod):
         """Tells the sampler and the scheduler that a trial has ended."""
         intermediate = self._values.pop(trial, None)
         if intermediate is not None:  # else it ended before, and was continued
-            self._sampler.tell(trial, Outcome(end.status, end.best, intermediate))
+            status = "diverged" if trial in self._diverged else end.status
+            self._sampler.tell(trial, Outcome(status, end.best, intermediate))
         actions = self._scheduler.on_end(trial, end)
         self._follow(actions)
         return actions

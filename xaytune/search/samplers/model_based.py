@@ -34,7 +34,8 @@ class OptunaSampler(Sampler):
 
     Attributes:
         package: The package that it needs beside Optuna's own.
-        reads_pruned: Whether it learns from trials that Optuna calls pruned.
+        reads_pruned: Whether it learns from trials that Optuna calls pruned. Else those that diverged, or can
+            never be trained, count with the worst value that was seen.
     """
 
     package: ClassVar[str | None] = None
@@ -58,6 +59,7 @@ class OptunaSampler(Sampler):
             self._study = optuna.create_study(sampler=self.make(self.setting.seed), direction=direction)
         self._choices = {p.name: Choices(p.domain) for p in self.setting.space.parameters}
         self._running: dict[int, optuna.Trial] = {}
+        self._worst: float | None = None  # of the values that it was told
         self._gains: defaultdict[int, list[float]] = defaultdict(list)  # from a time to the end of complete trials
 
     @abstractmethod
@@ -78,20 +80,30 @@ class OptunaSampler(Sampler):
 
     def tell(self, trial: int, outcome: Outcome) -> None:
         """Tells the study how a trial ended."""
-        asked = self._running.pop(trial)
-        for time, value in outcome.intermediate.items():
-            asked.report(value, time)
+        asked, values = self._running.pop(trial), outcome.intermediate
         if outcome.status == "completed" and outcome.value is not None:
-            self._study.tell(asked, outcome.value)
-            for time, value in outcome.intermediate.items():
+            self._complete(asked, outcome.value)
+            for time, value in values.items():
                 self._gains[time].append(outcome.value - value)
-        elif outcome.status == "stopped" and outcome.intermediate and not self.reads_pruned:
-            self._study.tell(asked, self._prediction(outcome.intermediate))
-        elif outcome.status in ("stopped", "infeasible") and self.reads_pruned:
-            # An infeasible one has no values: a pruned trial without any is the worst there can be.
+        elif outcome.status == "stopped" and values:
+            if self.reads_pruned:
+                for time, value in values.items():
+                    asked.report(value, time)
+                self._study.tell(asked, state=TrialState.PRUNED)
+            else:
+                self._complete(asked, self._prediction(values))
+        elif outcome.status in ("diverged", "infeasible") and self.reads_pruned:
+            # A pruned trial without any values is the worst there can be.
             self._study.tell(asked, state=TrialState.PRUNED)
+        elif outcome.status in ("diverged", "infeasible") and self._worst is not None:
+            self._study.tell(asked, self._worst)
         else:
             self._study.tell(asked, state=TrialState.FAIL)
+
+    def _complete(self, asked: optuna.Trial, value: float) -> None:
+        self._study.tell(asked, value)
+        if self._worst is None or self.setting.objective.is_better(self._worst, value):
+            self._worst = value
 
     def _prediction(self, curve: Mapping[int, float]) -> float:
         """Returns what a stopped trial would have reached: its last value, and what others gained from there."""

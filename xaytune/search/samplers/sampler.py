@@ -17,13 +17,13 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        status: ``completed``, ``stopped`` (early, by whatever decision), ``failed``, or ``infeasible`` (this
-            configuration can never be trained here).
+        status: ``completed``, ``stopped`` (early, by whatever decision), ``diverged`` (stopped, for its metric was
+            not finite), ``failed``, or ``infeasible`` (this configuration can never be trained here).
         value: The best finite value that its metric reached.
         intermediate: The metric by time, at the trial's decision points.
     """
 
-    status: Literal["completed", "stopped", "failed", "infeasible"]
+    status: Literal["completed", "stopped", "diverged", "failed", "infeasible"]
     value: float | None = None
     intermediate: Mapping[int, float] = field(default_factory=dict)
 
