@@ -69,8 +69,11 @@ def test_a_name_alone_is_its_algorithm_with_default_options() -> None:
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        ("tests.search.extensions:KeepTheFrist", "scheduler.algorithm: tests.search.extensions has no class"),
-        ("no_such_package:Thing", "scheduler.algorithm: no_such_package cannot be imported: No module named"),
+        ("tests.search.extensions:KeepTheFrist", "tests.search.extensions has no 'KeepTheFrist'; did you mean"),
+        ("no_such_package:Thing", "scheduler.algorithm: no_such_package cannot be imported: ModuleNotFoundError"),
+        ("tests.search.raising:Thing", "tests.search.raising cannot be imported: RuntimeError: it raises"),
+        (".relative:Thing", "scheduler.algorithm: .relative cannot be imported: TypeError"),
+        ("tests.search.runs:SPACE.x", "tests.search.runs has no 'SPACE.x'"),
         (NoExtension, "scheduler.algorithm: NoExtension is no Sampler, Scheduler or SearchMethod"),
         (Middle(), "scheduler.algorithm: must be a Scheduler here (got Middle)"),
         ("tests.search.runs:SPACE", "scheduler.algorithm: must name a class"),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xaytune.errors import SpecError
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
@@ -126,6 +127,31 @@ def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tm
     assert ran.trials == read.trials
     assert ran.sweep.to_dict() == read.sweep.to_dict()
     assert list(ran.events()) == list(read.events())
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda config: config["y"], r"the function raised KeyError: 'y' \(for {'x': 0.5}\)"),
+        (lambda config: 3, r"must return \(times, values\), a number for each epoch or step"),
+        (lambda config: ([1.0], []), r"must return as many times as values, and some \(got 1 times, 0 values\)"),
+    ],
+)
+def test_what_is_wrong_with_a_function_of_curves_is_said_in_words(function: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        Surrogate(function).of(0, {"x": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("tests.search.raising:curve", "curves: tests.search.raising cannot be imported: RuntimeError: it raises"),
+        ("tests.simulation.surrogates:powerlaw", "did you mean 'power_law'"),
+    ],
+)
+def test_a_function_of_curves_that_cannot_be_found_is_said_in_words(reference: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        surrogate(reference)
 
 
 def test_a_sweep_without_any_finite_value_has_failed(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_a_recipe_of_the_script_itself_is_found_there_and_nowhere_else(monkeypat
         ("\nraise SystemExit(3)", r"it ends the process when it is imported: SystemExit: 3 \(.*broken.py:2\)"),
         ("x = (", r"SyntaxError"),
         ("def trian(config, trial): ...", "broken has no 'train'; did you mean 'trian'"),
+        ("x = 3", "broken has no 'train'$"),
         ("train = 3", r"broken:train is not a function \(it is a int\)"),
         ("def train(config): ...", r"broken:train must take \(config, trial\) \(got \(config\)\)"),
     ],

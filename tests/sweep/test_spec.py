@@ -81,6 +81,29 @@ callbacks: [a:b, 3]
     ]
 
 
+def test_a_problem_of_what_was_merged_into_a_mapping_is_told_there_and_where_it_is_written(tmp_path: Path) -> None:
+    text = """\
+recipe: a:b
+metric: m
+mode: max
+space:
+  sgd: &sgd
+    lr: {loguniform: [0, 1]}
+  adam:
+    <<: *sgd
+    beta: {uniform: [0, 1]}
+  x: &x {unifrom: [0, 1]}
+  y:
+    <<: *x
+"""
+    assert refused(tmp_path / "s.yaml", text) == [
+        "s.yaml:6 space.sgd.lr: loguniform: low must be above 0 on a logarithmic scale (got 0)",
+        "s.yaml:7 space.adam.lr: loguniform: low must be above 0 on a logarithmic scale (got 0)",
+        "s.yaml:10 space.x.unifrom: unknown domain 'unifrom'; did you mean 'uniform'?",
+        "s.yaml:11 space.y.unifrom: unknown domain 'unifrom'; did you mean 'uniform'?",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -212,17 +235,27 @@ def test_an_unknown_option_of_an_inner_mapping_is_named_with_the_nearest() -> No
         SweepSpec.parse({**VALID, "failures": {"retry": 1}})
 
 
+BETA = {"kind": {"choice": ["sgd", "adam"]}, "beta": {"uniform": [0, 1], "when": {"kind": "sgd"}}}
+
+
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
         ({"algorithm": "pbt", "hyperparam_mutations": ["rl"]}, "the space has no parameter 'rl'"),
+        ({"algorithm": "pbt", "hyperparam_mutations": ["beta"]}, "'beta' does not always exist"),
         ({"algorithm": "pb2"}, "pb2 perturbs floats only"),
     ],
 )
 def test_a_population_that_cannot_be_perturbed_is_refused(scheduler: dict[str, Any], message: str) -> None:
-    space = {"lr": {"loguniform": [1e-4, 1]}, "layers": {"choice": [1, 2]}}
+    space = {"lr": {"loguniform": [1e-4, 1]}, "layers": {"choice": [1, 2]}, **BETA}
     with pytest.raises(SpecError, match=message):
         SweepSpec.parse({**VALID, "space": space, "scheduler": scheduler})
+
+
+@pytest.mark.parametrize("scheduler", ["pbt", "pb2"])
+def test_a_population_of_which_nothing_always_exists_is_refused(scheduler: str) -> None:
+    with pytest.raises(SpecError, match="nothing can be perturbed: no parameter of the space always exists"):
+        SweepSpec.parse({**VALID, "space": {"kind": "sgd", "beta": BETA["beta"]}, "scheduler": scheduler})
 
 
 SHORT = [

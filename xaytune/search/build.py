@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.errors import Path, Problem, SpecError
 from xaytune.search.extension import Extension, Setting
 from xaytune.search.method import SearchMethod
 from xaytune.search.sampled import SampledMethod
@@ -13,6 +12,7 @@ from xaytune.search.samplers.sampler import Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import CurvesSpec, ExtensionSpec, FifoSpec, Options, RandomSpec
 from xaytune.sweep.objective import Objective
+from xaytune.sweep.references import look_up
 from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["method_for"]
@@ -108,17 +108,10 @@ def _made(options: Options, field: str) -> Extension:
 
 def _find(reference: str, path: Path) -> type[Any]:
     """Returns the class that ``module:Class`` names."""
-    module_name, _, name = reference.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        message = f"{module_name} cannot be imported: {error}"
-        raise SpecError([Problem(path, message)]) from None
-    for part in name.split("."):
-        if not hasattr(found, part):
-            message = f"{module_name} has no class {name!r}; {nearest(name, vars(found))}"
-            raise SpecError([Problem(path, message)])
-        found = getattr(found, part)
+        found = look_up(reference)
+    except ValueError as error:
+        raise SpecError([Problem(path, str(error))]) from error
     if not isinstance(found, type):
         raise SpecError([Problem(path, f"must name a class (got {found!r})")])
     return found

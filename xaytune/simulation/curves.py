@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.history import column
 from xaytune.records.results import Results, dotted
 from xaytune.sweep.domains import Categorical, Float, Integer
+from xaytune.sweep.references import resolve
 from xaytune.sweep.space import Space
 from xaytune.sweep.time_axis import TimeAxis
 
@@ -78,10 +78,15 @@ class Surrogate:
         """Returns the curve of a configuration.
 
         Raises:
-            SpecError: The function returned something else.
+            SpecError: The function raised, or returned something else.
         """
         try:
-            seconds, values = self._function(config)
+            returned = self._function(config)
+        except Exception as error:  # whatever the user's function does
+            message = f"the function raised {type(error).__name__}: {error} (for {dict(config)})"
+            raise SpecError([Problem(("curves",), message)]) from error
+        try:
+            seconds, values = returned
             by_time = {time: _finite(float(value)) for time, value in enumerate(values, start=1)}
             by_seconds = {time: float(second) for time, second in enumerate(seconds, start=1)}
         except (TypeError, ValueError) as error:
@@ -221,8 +226,7 @@ def surrogate(reference: str) -> Surrogate:
     Raises:
         SpecError: There is no such function.
     """
-    module, _, name = reference.partition(":")
     try:
-        return Surrogate(getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError) as error:
-        raise SpecError([Problem(("curves",), f"{reference} cannot be imported: {error}")]) from None
+        return Surrogate(resolve(reference))
+    except ValueError as error:
+        raise SpecError([Problem(("curves",), str(error))]) from error

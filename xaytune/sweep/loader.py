@@ -119,11 +119,13 @@ def _line(document: Any, path: Path) -> int | None:
     """The line of the deepest part of the path that the document has, from 1."""
     line = None
     for part in path:
-        if isinstance(document, CommentedMap) and part in document:
-            line = document.lc.key(part)[0] + 1
-        elif isinstance(document, CommentedSeq) and isinstance(part, int) and part < len(document):
-            line = document.lc.item(part)[0] + 1
-        else:
+        if not (
+            (isinstance(document, CommentedMap) and part in document)
+            or (isinstance(document, CommentedSeq) and isinstance(part, int) and part < len(document))
+        ):
             break
+        # What was merged into a mapping, with <<, has no line there.
+        if (place := (document.lc.data or {}).get(part)) is not None:
+            line = place[0] + 1
         document = document[part]
     return line

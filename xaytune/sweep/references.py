@@ -24,6 +24,7 @@ from xaytune.sweep.values import reference_to
 __all__ = [
     "check_references",
     "check_shippable",
+    "look_up",
     "never_reported",
     "not_found_again",
     "own_functions",
@@ -50,8 +51,19 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     Raises:
         ValueError: Its module cannot be imported, or has no such function.
     """
-    if not isinstance(reference, str):
-        return reference
+    found = look_up(reference) if isinstance(reference, str) else reference
+    if not callable(found):
+        raise ValueError(f"{reference} is not a function (it is a {type(found).__name__})")
+    function: Callable[..., Any] = found
+    return function
+
+
+def look_up(reference: str) -> Any:
+    """Returns what ``module:name`` names.
+
+    Raises:
+        ValueError: The module cannot be imported, whatever it raises, or has nothing of that name.
+    """
     module_name, _, path = reference.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
@@ -67,10 +79,7 @@ def resolve(reference: Reference) -> Callable[..., Any]:
         if not hasattr(found, name):
             raise ValueError(_nothing_there(module_name, path, found))
         found = getattr(found, name)
-    if not callable(found):
-        raise ValueError(f"{reference} is not a function (it is a {type(found).__name__})")
-    function: Callable[..., Any] = found
-    return function
+    return found
 
 
 def not_found_again(reference: Reference) -> str | None:
@@ -207,8 +216,9 @@ def _nothing_there(module: str, path: str, found: Any) -> str:
         )
     if "<locals>" in path or "<lambda>" in path:
         return f"{module} has no {path!r}, a lambda or a function inside of another: {again}"
-    functions = [key for key, value in vars(found).items() if inspect.isfunction(value)]
-    return f"{module} has no {path!r}; {nearest(path, functions)}"
+    members = getattr(found, "__dict__", {}).items()
+    known = [name for name, value in members if inspect.isfunction(value) or inspect.isclass(value)]
+    return f"{module} has no {path!r}" + (f"; {nearest(path, known)}" if known else "")
 
 
 def problems_of(
