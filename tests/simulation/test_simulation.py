@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xaytune.records import history
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
-from xaytune.simulation.curves import RecordedCurves, Surrogate, surrogate
+from xaytune.simulation.curves import Curve, RecordedCurves, Surrogate, surrogate
 from xaytune.simulation.simulate import Simulated, simulate
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
@@ -152,6 +153,21 @@ def test_what_is_wrong_with_a_function_of_curves_is_said_in_words(function: Any,
 def test_a_function_of_curves_that_cannot_be_found_is_said_in_words(reference: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         surrogate(reference)
+
+
+@pytest.mark.parametrize("budget", [{}, {"epochs": 500}, {"time": 500.0}], ids=["none", "epochs", "time"])
+def test_a_paused_trial_of_which_no_more_is_known_ends_as_censored_when_it_resumes(
+    tmp_path: Path, budget: dict[str, float]
+) -> None:
+    class CutOff:
+        def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
+            return Curve(dict.fromkeys((1, 2, 3), config["x"]), {1: 1.0, 2: 2.0, 3: 3.0}, ends=False)
+
+    sweep = spec({"algorithm": "hyperband", "max_t": 9}, budget=budget)
+    simulated = simulate(sweep, CutOff(), SweepFolder(tmp_path), workers=4)
+    assert simulated.results.sweep.state == "completed"
+    assert simulated.censored > 0
+    assert max(trial.epoch for trial in simulated.results.trials) == 3
 
 
 def test_a_sweep_without_any_finite_value_has_failed(tmp_path: Path) -> None:

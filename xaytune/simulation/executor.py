@@ -136,7 +136,7 @@ class SimulatedExecutor:
         times, next_one = play.times, bisect.bisect(play.times, play.time)
         # What an earlier sweep recorded comes when it came there: that is known of its decisions alone.
         if self._points.at_every_evaluation or (self._budgeted and not play.curve.moments):
-            return times[next_one]
+            return times[min(next_one, len(times) - 1)]
         due, values = self._points.after(play.time), play.curve.values
         return next((time for time in times[next_one:] if time >= due or values[time] is None), times[-1])
 
