@@ -10,6 +10,7 @@ from pydantic import Field
 from xaytune.search.extension import Extension
 from xaytune.search.method import Action, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.search.samplers.sampler import Sampler
+from xaytune.search.schedulers.asha import AshaScheduler
 from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import Options
 from xaytune.sweep.time_axis import DecisionPoints
@@ -34,6 +35,10 @@ class KeepTheFirst(Scheduler):
         if trial >= self.options.keep:
             return [Stop(trial=trial, reason=f"only {self.options.keep} trials are kept")]
         return self.keep_training(trial, "it is kept")
+
+
+class KindAsha(AshaScheduler):
+    """As the one that is built in."""
 
 
 class Middle(Sampler):

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.search.extensions import KeepTheFirst, Middle, NoExtension, OneTrial
+from tests.search.extensions import KeepTheFirst, KindAsha, Middle, NoExtension, OneTrial
 from tests.search.runs import spec_of
 from xaytune.errors import SpecError
 from xaytune.search.build import method_for
 from xaytune.search.method import Continue, Done, End, NewTrial, Result, SearchMethod, Stop, Wait
+from xaytune.search.samplers.model_based import TpeSampler
+from xaytune.search.schedulers.fifo import FifoScheduler
+from xaytune.search.schedulers.pbt import PbtScheduler
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.values import same
 
@@ -60,6 +63,26 @@ def test_a_search_method_of_ones_own_stands_in_either_place_alone(field: str) ->
     other = {"search": "tpe"} if field == "scheduler" else {"scheduler": "asha"}
     with pytest.raises(SpecError, match=r"give a seed only|give no scheduler"):
         method_for(spec_of(**{field: OneTrial(), **other}))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"algorithm": PbtScheduler, "synch": True},
+        {"algorithm": "xaytune.search.schedulers.pbt:PbtScheduler", "synch": True},
+        PbtScheduler(synch=True),
+    ],
+)
+def test_a_class_that_is_built_in_is_what_its_name_is(scheduler: Any) -> None:
+    named = spec_of({"algorithm": "pbt", "synch": True}, {"algorithm": "tpe", "seed": 1})
+    assert spec_of(scheduler, TpeSampler(seed=1)).plain() == named.plain()
+    assert spec_of(FifoScheduler()).scheduler == spec_of().scheduler
+    with pytest.raises(SpecError, match="the space has no parameter 'y'"):
+        spec_of(PbtScheduler(hyperparam_mutations=["y"]))
+
+
+def test_a_class_that_inherits_from_one_that_is_built_in_is_ones_own() -> None:
+    assert type(method_for(spec_of(KindAsha(max_t=3)))._scheduler) is KindAsha  # type: ignore[attr-defined]
 
 
 def test_a_name_alone_is_its_algorithm_with_default_options() -> None:

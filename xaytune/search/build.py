@@ -10,28 +10,12 @@ from xaytune.search.method import SearchMethod
 from xaytune.search.sampled import SampledMethod
 from xaytune.search.samplers.sampler import Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
-from xaytune.sweep.algorithms import CurvesSpec, ExtensionSpec, FifoSpec, Options, RandomSpec
+from xaytune.sweep.algorithms import CLASSES, CurvesSpec, ExtensionSpec, FifoSpec, Options, RandomSpec
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.references import look_up
 from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["method_for"]
-
-# Where the classes are that have a name; a user's own are named in the same way.
-_BUILT_IN = {
-    "random": "xaytune.search.samplers.plain:RandomSampler",
-    "grid": "xaytune.search.samplers.plain:GridSampler",
-    "qmc": "xaytune.search.samplers.model_based:QmcSampler",
-    "tpe": "xaytune.search.samplers.model_based:TpeSampler",
-    "gp": "xaytune.search.samplers.model_based:GpSampler",
-    "cmaes": "xaytune.search.samplers.model_based:CmaesSampler",
-    "fifo": "xaytune.search.schedulers.fifo:FifoScheduler",
-    "asha": "xaytune.search.schedulers.asha:AshaScheduler",
-    "median": "xaytune.search.schedulers.median:MedianScheduler",
-    "hyperband": "xaytune.search.schedulers.hyperband:HyperbandScheduler",
-    "pbt": "xaytune.search.schedulers.pbt:PbtScheduler",
-    "pb2": "xaytune.ray_tune.pb2:Pb2Scheduler",
-}
 
 
 def method_for(spec: SweepSpec) -> SearchMethod:
@@ -91,7 +75,7 @@ def _made(options: Options, field: str) -> Extension:
     """Makes what options name."""
     algorithm = options.algorithm  # type: ignore[attr-defined]
     if not isinstance(options, ExtensionSpec):
-        built_in: type[Extension] = _find(_BUILT_IN[algorithm], (field, "algorithm"))
+        built_in: type[Extension] = _find(CLASSES[algorithm], (field, "algorithm"))
         return built_in(**options.model_dump(exclude_unset=True))
     found: type[Any] = algorithm if isinstance(algorithm, type) else _find(algorithm, (field, "algorithm"))
     if not issubclass(found, Extension):

@@ -25,6 +25,7 @@ from pydantic import (
 
 __all__ = [
     "ALGORITHMS",
+    "CLASSES",
     "AshaSpec",
     "CmaesSpec",
     "CurvesSpec",
@@ -134,7 +135,11 @@ class ExtensionSpec(Options):
 
     @field_serializer("algorithm")
     def _reference(self, algorithm: str | type) -> str:
-        return algorithm if isinstance(algorithm, str) else f"{algorithm.__module__}:{algorithm.__qualname__}"
+        return _reference_to(algorithm)
+
+
+def _reference_to(algorithm: str | type) -> str:
+    return algorithm if isinstance(algorithm, str) else f"{algorithm.__module__}:{algorithm.__qualname__}"
 
 
 class SearchExtensionSpec(ExtensionSpec):
@@ -143,13 +148,33 @@ class SearchExtensionSpec(ExtensionSpec):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
+# Where the classes are of the algorithms that have a name; a user's own are named by such references.
+CLASSES = {
+    "random": "xaytune.search.samplers.plain:RandomSampler",
+    "grid": "xaytune.search.samplers.plain:GridSampler",
+    "qmc": "xaytune.search.samplers.model_based:QmcSampler",
+    "tpe": "xaytune.search.samplers.model_based:TpeSampler",
+    "gp": "xaytune.search.samplers.model_based:GpSampler",
+    "cmaes": "xaytune.search.samplers.model_based:CmaesSampler",
+    "fifo": "xaytune.search.schedulers.fifo:FifoScheduler",
+    "asha": "xaytune.search.schedulers.asha:AshaScheduler",
+    "median": "xaytune.search.schedulers.median:MedianScheduler",
+    "hyperband": "xaytune.search.schedulers.hyperband:HyperbandScheduler",
+    "pbt": "xaytune.search.schedulers.pbt:PbtScheduler",
+    "pb2": "xaytune.ray_tune.pb2:Pb2Scheduler",
+}
+_NAMES = {reference: name for name, reference in CLASSES.items()}
+
+
 def _options_of(value: Any) -> Any:
-    """Reads a name alone, a class, or an object of one, as a mapping of options."""
-    if isinstance(value, (str, type)):
-        return {"algorithm": value}
+    """Reads a name alone, a class, or an object of one, as a mapping of options; a built-in class by its name."""
     options = getattr(value, "options", None)
-    if isinstance(options, Options) and not isinstance(value, Options):
-        return {"algorithm": type(value), **options.model_dump(exclude={"algorithm"}, exclude_unset=True)}
+    if isinstance(value, (str, type)):
+        value = {"algorithm": value}
+    elif isinstance(options, Options) and not isinstance(value, Options):
+        value = {"algorithm": type(value), **options.model_dump(exclude={"algorithm"}, exclude_unset=True)}
+    if isinstance(value, Mapping) and isinstance(algorithm := value.get("algorithm"), (str, type)):
+        return {**value, "algorithm": _NAMES.get(_reference_to(algorithm), algorithm)}
     return value
 
 
