@@ -310,6 +310,8 @@ class Scheduler:
         ({"points_to_evaluate": {"lr": 0.1}}, "must be a list of configurations, such as [{lr: 0.1}]"),
         ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 3}]}, "points_to_evaluate.1.lr: must be from 0.0001 to 0.3"),
         ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 0.2}]}, "are 2, of 1 trials: raise num_samples"),
+        ({"scheduler": "pbt"}, "num_samples: a population has at least 2 trials"),
+        ({"scheduler": "curves", "space": {"a": {"b": {"grid": [1, 2]}}}}, "a.b: curves draws the values itself"),
         ({"space": {f"p{i}": {"grid": [0, 1, 2, 3]} for i in range(40)}}, "space: the grid has 1.2e+24 points"),
         ({"stop_grace_s": "1m"}, "stop_grace_s: must be a valid number (got '1m')"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import ErrorDetails
 
 from xaytune.errors import Path, Problem, nearest
-from xaytune.sweep.algorithms import ALGORITHMS, Pb2Spec, PbtSpec
+from xaytune.sweep.algorithms import ALGORITHMS, CurvesSpec, Pb2Spec, PbtSpec
 from xaytune.sweep.domains import Float
 
 if TYPE_CHECKING:
@@ -110,6 +110,12 @@ def contradictions(spec: SweepSpec) -> Iterator[Problem]:
         yield Problem(("fused",), f"needs trackers that serve several trials in a process, not {others[0]}")
     if isinstance(spec.scheduler, (PbtSpec, Pb2Spec)):
         yield from _population_problems(spec, spec.scheduler)
+    if isinstance(spec.scheduler, CurvesSpec):
+        for parameter in (parameter for parameter in spec.space.parameters if parameter.domain.gridded):
+            path = ("space", *parameter.name.split("."))
+            yield Problem(
+                path, "curves draws the values itself, and tries none of them in turn: write choice for grid"
+            )
     yield from _number_problems(spec)
 
 
@@ -121,11 +127,16 @@ def _number_problems(spec: SweepSpec) -> Iterator[Problem]:
     for name in uncounted:
         path = ("space", *name.split("."))
         yield Problem(path, "grid search needs values that can be counted; give quniform, randint, choice or grid")
-    if not uncounted and (size := spec.space.grid(spec.gridded).size) > _MOST_POINTS:
+    if uncounted:
+        return
+    if (size := spec.space.grid(spec.gridded).size) > _MOST_POINTS:
         yield Problem(("space",), f"the grid has {size:.1e} points: give choices instead, which are sampled")
-    elif not uncounted and spec.num_trials is not None and len(spec.points_to_evaluate) > spec.num_trials:
+    elif spec.num_trials is not None and len(spec.points_to_evaluate) > spec.num_trials:
         message = f"are {len(spec.points_to_evaluate)}, of {spec.num_trials} trials: raise num_samples"
         yield Problem(("points_to_evaluate",), message)
+    if isinstance(spec.scheduler, (PbtSpec, Pb2Spec)) and spec.num_trials == 1:
+        message = "a population has at least 2 trials, of which the worst take over the best (got 1): give 8, say"
+        yield Problem(("num_samples",), message)
 
 
 def _population_problems(spec: SweepSpec, scheduler: PbtSpec | Pb2Spec) -> Iterator[Problem]:

@@ -113,7 +113,7 @@ def test_a_value_in_steps_moves_by_one_where_the_factor_is_too_small_for_one() -
 
 @pytest.mark.ray
 @given(
-    st.lists(st.floats(-10, 10), min_size=1, max_size=12, unique=True),
+    st.lists(st.floats(-10, 10), min_size=2, max_size=12, unique=True),
     st.floats(0.01, 0.5),
     st.sampled_from([1, -1]),
 )
