@@ -100,3 +100,35 @@ def test_trials_that_are_stopped_count_to_samplers_that_read_complete_ones_only(
             method.on_end(trial, End("stopped", value) if method is stopping else End("failed"))
     assert drawn[stopping][:4] == drawn[failing][:4]
     assert drawn[stopping][5:] != drawn[failing][5:]
+
+
+@pytest.mark.parametrize("algorithm", ADAPTIVE)
+def test_after_a_fall_back_no_draw_of_the_start_comes_again(algorithm: str) -> None:
+    options = {"algorithm": algorithm, "n_startup_trials": 10}
+    space = {"x": {"uniform": [0, 1]}, "kind": {"choice": ["a", "b"]}}
+
+    def configs() -> list[dict[str, Any]]:
+        method = method_for(spec_of(search=options, space=space, num_samples=24))
+        drawn = []
+        for trial in range(24):
+            if trial == 11:
+                method.fall_back("it takes too long")
+            drawn.append(new(method))
+            method.on_end(trial, End("completed", drawn[-1]["x"]))
+        return drawn
+
+    drawn = configs()
+    assert len({config["x"] for config in drawn}) == 24
+    assert configs() == drawn
+
+
+@pytest.mark.parametrize("algorithm", ["random", "qmc", "tpe", "cmaes"])
+def test_no_configuration_comes_twice_where_some_have_nothing_that_varies(algorithm: str) -> None:
+    space = {"kind": {"choice": ["linear", "mlp"]}, "lr": {"uniform": [0, 1], "when": {"kind": "mlp"}}}
+    method = method_for(spec_of(search=algorithm, space=space, num_samples=30))
+    configs = []
+    for trial in range(30):
+        configs.append(new(method))
+        method.on_end(trial, End("completed", configs[-1].get("lr", 0.9)))
+    assert configs.count({"kind": "linear"}) == 1
+    assert not any(config in configs[:index] for index, config in enumerate(configs))

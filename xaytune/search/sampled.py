@@ -58,7 +58,8 @@ class SampledMethod(SearchMethod):
         self._grid = combinations(space, gridded, self._given)
         self._taken_as_given = len(gridded) == len(space.parameters)
         counted = all(p.domain.values() is not None for p in space.parameters)
-        self._left = space.count(space.parameters) if counted and not self._taken_as_given else None
+        # Configurations that were not tried; None where they cannot be counted, or may be tried again.
+        self._untried = space.count(space.parameters) if counted and not self._taken_as_given else None
         self._space, self._seed, self._planned = space, setting.seed, setting.num_trials
         self._sampler, self._scheduler = sampler, scheduler
         self._tried: set[int] = set()
@@ -77,9 +78,9 @@ class SampledMethod(SearchMethod):
     @property
     def num_trials(self) -> int | None:
         """Trials that there will be, fewer than the spec's where the space is used up; None without a limit."""
-        if self._left is None:
+        if self._untried is None:
             return self._planned
-        possible = self._asked + self._left
+        possible = self._asked + self._untried
         return possible if self._planned is None else min(self._planned, possible)
 
     def next(self) -> Next:
@@ -92,7 +93,7 @@ class SampledMethod(SearchMethod):
             return NewTrial(self._new())
         if self.points.pausing and self._values:
             return Wait()
-        if self._left == 0 and self._asked != self._planned:
+        if self._untried == 0 and self._asked != self._planned:
             return Done(f"the space is used up: all of its {self._asked} configurations were tried")
         return Done()
 
@@ -132,13 +133,15 @@ class SampledMethod(SearchMethod):
 
     def _untried_near(self, config: dict[str, Any], trial: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """Finds a configuration that was not tried, near one that was; that one where there is none any more."""
-        if not self._left:
+        if self._untried == 0:
             return config
         rng = seeded(self._seed, trial, -1)
         drawn = [draw_configuration(self._space, rng, fixed) for _ in range(_RANDOM_DRAWS)]
         untried = [other for other in drawn if self._key(other) not in self._tried]
         if untried:
             return min(untried, key=lambda other: distance(self._space, config, other))
+        if self._untried is None:
+            return config
         points = self._space.grid(self._space.parameters)
         all_there_are = (configuration_of(self._space, point) for point in points)
         return next((other for other in all_there_are if self._key(other) not in self._tried), config)
@@ -147,8 +150,8 @@ class SampledMethod(SearchMethod):
         return configuration_key(self._space, config)
 
     def _take(self, key: int) -> None:
-        if self._left is not None and key not in self._tried:
-            self._left -= 1
+        if self._untried is not None and key not in self._tried:
+            self._untried -= 1
         self._tried.add(key)
 
     def on_resume(self, trial: int) -> None:

@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from xaytune.errors import Problem, SpecError
-from xaytune.search.configurations import hold
+from xaytune.search.configurations import hold, seeded
 from xaytune.search.distributions import Choices
 from xaytune.search.samplers.sampler import Outcome, Sampler
 from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, TpeSpec
@@ -112,7 +112,9 @@ class OptunaSampler(Sampler):
 
     def fall_back(self) -> None:
         """Draws at random from now on."""
-        self._study.sampler = optuna.samplers.RandomSampler(seed=self.setting.seed)
+        # With the setting's seed alone, the first draws of the study would come again.
+        seed = seeded(self.setting.seed, len(self._study.get_trials(deepcopy=False))).getrandbits(32)
+        self._study.sampler = optuna.samplers.RandomSampler(seed)
 
     def _discard(self, trial: int) -> None:
         if trial in self._running:
