@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.search.runs import spec_of
 from xaytune.search.build import method_for
-from xaytune.search.method import Continue, End, Pause, Result, Resume, SearchMethod, Stop
+from xaytune.search.method import Continue, End, Exploit, KeepCheckpoint, Pause, Result, Resume, SearchMethod, Stop
 from xaytune.testing.playing import play
 
 
@@ -95,3 +95,29 @@ def test_a_trial_continues_where_those_that_it_is_compared_with_diverged() -> No
     words = "0.1 is better than most of 2 trials, which diverged"
     assert asha_says == Continue(trial=2, reason=f"rung 1: {words}", compared=2)
     assert median_says == Continue(trial=2, reason=f"epoch 1: {words}", compared=2)
+
+
+def test_a_population_tells_with_whom_a_trial_was_compared_and_when_and_whether_it_was() -> None:
+    method = method_of({"algorithm": "pbt", "perturbation_interval": 2}, trials=8)
+    values = (0.9, 0.1, 0.8, 0.2, 0.7)
+    told = [method.on_result(trial, Result(2, value))[0] for trial, value in enumerate(values)]
+    few = "epoch 2: not compared, {} of the 4 trials that it takes have come as far"
+    assert told[:3] == [Continue(trial=trial, reason=few.format(trial + 1)) for trial in range(3)]
+    assert isinstance(told[3], Continue)
+    assert told[3].reason == "epoch 2: 0.2 is not among the worst of 4 trials"
+    assert told[3].compared == 3
+    # The worst at epoch 2 is compared with the four others there when it is at epoch 4.
+    method.on_result(0, Result(4, 0.95))
+    exploit = method.on_result(1, Result(4, 0.97))[0]
+    assert isinstance(exploit, Exploit)
+    assert exploit.reason.startswith("epoch 4, compared at epoch 2: 0.1 is among the worst, and 0.")
+
+
+def test_a_trial_that_could_take_over_no_other_is_not_told_to_do_well() -> None:
+    method = method_of({"algorithm": "pbt", "perturbation_interval": 2, "quantile_fraction": 0.5}, trials=2)
+    method.on_result(0, Result(2, 0.1))
+    method.on_result(1, Result(2, None))
+    assert method.on_result(0, Result(4, 0.2)) == [
+        Continue(trial=0, reason="epoch 4: not compared, 1 of the 2 trials that it takes have come as far"),
+        KeepCheckpoint(0),
+    ]

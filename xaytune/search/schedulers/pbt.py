@@ -35,7 +35,6 @@ class _Member:
     taken_over: int = 0  # the age at which it took over another
     kept_time: int = -1  # of the checkpoint that others may take over
     kept_config: Mapping[str, Any] = field(default_factory=dict)
-    kept_score: float | None = None
 
 
 class PbtScheduler(Scheduler):
@@ -82,26 +81,24 @@ class PbtScheduler(Scheduler):
         member = self._members[trial]
         member.time, member.score = result.time, self.objective.score(result.value)
         member.judgements += 1
-        place = f"{self.axis.at(result.time)}: {written(result.value)}"
         if result.time < self.options.burn_in_period:
-            return self.keep_training(trial, f"{place}, within burn_in_period")
+            reason = f"{self.axis.at(result.time)}: {written(result.value)}, within burn_in_period"
+            return self.keep_training(trial, reason)
         if self.options.synch:
             return self._wait_for_all(trial)
         scores = self._scores.setdefault(self._age(trial), {})
         scores[trial] = member.score
         self._prune()
         pausing = self._others_wait(trial)
-        exploit = self._judge(trial, self._age(trial) - pausing)
-        if exploit is not None:
-            return [exploit]
+        judged = self._judge(trial, self._age(trial) - pausing)
+        if isinstance(judged, Exploit):
+            return [judged]
         if pausing:
             self._pause(trial)
             kept = self._keep(trial, scores)
             reason = f"leaves its place at {self.axis.at(result.time)} to the others of its population"
             return self._first(trial, Pause(trial=trial, reason=reason), kept, self._judge_paused())
-        reason = f"{place} is not among the worst of {trials(len(scores))} of its age"
-        own = Continue(trial=trial, reason=reason, compared=len(scores) - 1)
-        return [own, *self._keep(trial, scores)]
+        return [judged, *self._keep(trial, scores)]
 
     def on_diverged(self, trial: int, result: Result) -> Sequence[Action]:
         """Takes a trial out of the population."""
@@ -148,14 +145,31 @@ class PbtScheduler(Scheduler):
         decisions: dict[int, Action] = {exploit.trial: exploit for exploit in exploits}
         return [decisions.pop(trial, own), *kept, *decisions.values()]
 
-    def _judge(self, trial: int, newest: int) -> Exploit | None:
+    def _judge(self, trial: int, newest: int) -> Exploit | Continue:
         """Judges a trial at the newest age up to one at which there are enough others to compare it with."""
         for age in range(newest, self._members[trial].taken_over, -1):
-            scores = self._scores.get(age, {})
+            scores, time = self._scores.get(age, {}), age * self.options.perturbation_interval
             if trial in scores and len(scores) >= self._enough:
-                worst, donors = self._quantiles(scores, age * self.options.perturbation_interval)
-                return self._exploit(trial, donors) if trial in worst and donors else None
-        return None
+                worst, donors = self._quantiles(scores, time)
+                if trial in worst and donors:
+                    return self._exploit(trial, donors, scores, time)
+                reason = f"{self._place(trial, time)}: {written(self.objective.score(scores[trial]))}"
+                if trial in worst:
+                    reason += (
+                        f" is among the worst of {trials(len(scores))}, but no checkpoint of the best is kept"
+                    )
+                else:
+                    reason += f" is not among the worst of {trials(len(scores))}"
+                return Continue(trial=trial, reason=reason, compared=len(scores) - 1)
+        come = len(self._scores[self._age(trial)])
+        at = self.axis.at(self._members[trial].time)
+        reason = f"{at}: not compared, {come} of the {trials(self._enough)} that it takes have come as far"
+        return Continue(trial=trial, reason=reason)
+
+    def _place(self, trial: int, time: int) -> str:
+        """Words where a trial is, and when it is compared, if that was before."""
+        now = self._members[trial].time
+        return self.axis.at(now) + (f", compared at {self.axis.at(time)}" if time < now else "")
 
     def _judge_paused(self) -> Iterator[Exploit]:
         """Judges the trials that wait for a place, where all have come to their age."""
@@ -163,12 +177,11 @@ class PbtScheduler(Scheduler):
             return
         youngest = min((self._age(trial) for trial in self._members), default=0)
         waiting = [trial for trial, m in self._members.items() if m.paused and self._age(trial) == youngest]
-        worst, donors = self._quantiles(
-            self._scores.get(youngest, {}), youngest * self.options.perturbation_interval
-        )
+        scores, time = self._scores.get(youngest, {}), youngest * self.options.perturbation_interval
+        worst, donors = self._quantiles(scores, time)
         for trial in waiting:
             if trial in worst and donors and self._members[trial].taken_over < youngest:
-                yield self._exploit(trial, donors)
+                yield self._exploit(trial, donors, scores, time)
 
     def _age(self, trial: int) -> int:
         """The intervals that a trial has trained."""
@@ -193,7 +206,7 @@ class PbtScheduler(Scheduler):
         newest = max(member.time for member in self._members.values())
         self._next_synch = max(self._next_synch + self.options.perturbation_interval, newest)
         for trial in worst if donors else ():
-            yield self._exploit(trial, donors)
+            yield self._exploit(trial, donors, scores, self._members[trial].time)
 
     def _quantiles(self, scores: Mapping[int, float], time: int) -> tuple[list[int], list[int]]:
         """Returns the worst of some trials, and those of the best that can be taken over from a time on.
@@ -213,7 +226,7 @@ class PbtScheduler(Scheduler):
         if better >= math.ceil(self._size * self.options.quantile_fraction):
             return []
         member = self._members[trial]
-        member.kept_time, member.kept_config, member.kept_score = member.time, member.config, member.score
+        member.kept_time, member.kept_config = member.time, member.config
         return [KeepCheckpoint(trial)]
 
     @property
@@ -221,16 +234,13 @@ class PbtScheduler(Scheduler):
         """Trials that have not ended, and those to come."""
         return len(self._members) + self._population - self._added
 
-    def _exploit(self, trial: int, donors: Sequence[int]) -> Exploit:
-        member = self._members[trial]
-        rng = seeded(self.setting.seed, trial, member.judgements)
+    def _exploit(self, trial: int, donors: Sequence[int], scores: Mapping[int, float], time: int) -> Exploit:
+        """Lets a trial take over one of the best, as their scores at a time tell."""
+        rng = seeded(self.setting.seed, trial, self._members[trial].judgements)
         donor = rng.choice(donors)
         config = self.explore(trial, donor, self._members[donor].kept_config, rng)
-        assert member.score is not None
-        kept = self._members[donor].kept_score
-        assert kept is not None
-        mine, theirs = told_apart(self.objective.score(member.score), self.objective.score(kept))
-        place = self.axis.at(member.time)
+        mine, theirs = told_apart(self.objective.score(scores[trial]), self.objective.score(scores[donor]))
+        place = self._place(trial, time)
         self._take_over(trial, donor, config)
         reason = f"{place}: {mine} is among the worst, and {theirs} of trial {donor} among the best"
         return Exploit(trial=trial, reason=reason, donor=donor, config=config)
