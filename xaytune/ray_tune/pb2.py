@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,11 +50,11 @@ class Pb2Scheduler(PbtScheduler):
             SessionError: The PB2 of the installed Ray is not the one that this was written for.
         """
         super().setup()
-        self._floats = [
-            (p.name, p.domain)
+        self._floats = {
+            p.name: p.domain
             for p in mutated(self.setting.space, self.options.hyperparam_mutations)
             if isinstance(p.domain, Float)
-        ]
+        }
         try:
             from xaytune.ray_tune.compat import PB2
 
@@ -61,7 +62,10 @@ class Pb2Scheduler(PbtScheduler):
                 time_attr=self.options.time_attr,
                 metric=self.objective.metric,
                 mode=self.objective.mode,
-                hyperparam_bounds={name: [domain.low, domain.high] for name, domain in self._floats},
+                hyperparam_bounds={
+                    name: [_to_ray(domain, domain.low), _to_ray(domain, domain.high)]
+                    for name, domain in self._floats.items()
+                },
             )
         except (ImportError, RuntimeError):
             message = "pb2 needs the package scikit-learn: pip install 'xaytune[search]'"
@@ -83,13 +87,22 @@ class Pb2Scheduler(PbtScheduler):
         return changed(
             self.setting.space,
             config,
-            lambda p, value: hold(p.domain, chosen[p.name]) if p.name in chosen else value,
+            lambda p, value: _from_ray(self._floats[p.name], chosen[p.name]) if p.name in chosen else value,
             rng,
         )
 
     def _stand_in(self, trial: int, config: Mapping[str, Any]) -> _StandIn:
         values = self.setting.space.values(config)
-        return _StandIn(trial, {name: values[name] for name, _ in self._floats})
+        return _StandIn(trial, {name: _to_ray(domain, values[name]) for name, domain in self._floats.items()})
+
+
+# Ray's model is linear: it is given the logarithms of what is searched by its logarithm.
+def _to_ray(domain: Float, value: float) -> float:
+    return math.log(value) if domain.log else value
+
+
+def _from_ray(domain: Float, value: float) -> Any:
+    return hold(domain, math.exp(value) if domain.log else value)
 
 
 @contextlib.contextmanager

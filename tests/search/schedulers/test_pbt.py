@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -159,3 +160,16 @@ def test_pb2_draws_floats_within_their_bounds_by_a_model_and_the_same_again() ->
     exploits = played.decisions(Exploit)
     assert len(exploits) >= 4
     assert all(0 <= exploit.config["x"] <= 1 for exploit in exploits)
+
+
+@pytest.mark.ray
+def test_pb2_chooses_by_the_logarithm_what_is_searched_by_it() -> None:
+    space = {"lr": {"loguniform": [1e-5, 0.1]}}
+    scheduler = {"algorithm": "pb2", "perturbation_interval": 1, "quantile_fraction": 0.5}
+    spec = spec_of(scheduler, space=space, num_samples=6)
+    played = play(
+        method_for(spec), lambda trial, config, time: time - abs(math.log10(config["lr"] / 1e-4)), workers=6, end=6
+    )
+    chosen = sorted(exploit.config["lr"] for exploit in played.decisions(Exploit))
+    assert len(chosen) >= 8
+    assert chosen[len(chosen) // 2] < 2e-3
