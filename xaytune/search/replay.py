@@ -97,10 +97,8 @@ class _Replaying:
         # That a trial takes over another's checkpoint has an event of its own.
         if isinstance(decided, (kind, Exploit)):
             return
-        reason = event["reason"]
-        self._recall(
-            kind(trial=trial, reason=reason, cutoff=event.get("cutoff"), compared=event.get("compared", 0))
-        )
+        told = {name: event[name] for name in ("cutoff", "compared", "details") if name in event}
+        self._recall(kind(trial=trial, reason=event["reason"], **told))
 
     def on_start(self, event: Event) -> None:
         self._trains(event["trial"])

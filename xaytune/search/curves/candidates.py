@@ -49,6 +49,13 @@ class Candidates:
             self._left.pop(key_of(point), None)
         return point
 
+    def release(self, config: Mapping[str, Any]) -> None:
+        """Makes a configuration that was taken a candidate again."""
+        point = self.encoding.point(config)
+        self._taken.discard(key_of(point))
+        if self._left is not None:
+            self._left[key_of(point)] = point
+
     def first(self, number: int, rng: np.random.Generator) -> Coordinates | None:
         """Returns a point of the design of the start; another one where that was taken; None where all were."""
         point: Coordinates = self._design[number]

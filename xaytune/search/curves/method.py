@@ -17,7 +17,8 @@ from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.candidates import STARTUP_TRIALS, Candidates
 from xaytune.search.curves.model import MIN_VALUES, CurveModel, Verdict
 from xaytune.search.curves.progress import Progress, Trial
-from xaytune.search.method import Action, Continue, Done, End, NewTrial, Next, Result, SearchMethod, Stop
+from xaytune.search.method import Action, Continue, Decision, Done, End, NewTrial, Next, Result, SearchMethod, Stop
+from xaytune.sweep import values
 from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.numbers import written
 from xaytune.sweep.objective import Objective
@@ -62,6 +63,7 @@ class CurvesMethod(SearchMethod):
         self._planned = [dict(config) for config in points_to_evaluate]  # what is tried next, in this order
         for config in self._planned:
             self._candidates.take(config)
+        self._planned_for: int | None = None  # the trial that was stopped for the last of them
         self._decisions = 0
         self._fallen_back = False
         axis, first = TimeAxis(options.time_attr), options.grace_period
@@ -109,6 +111,17 @@ class CurvesMethod(SearchMethod):
         self._progress.end(trial, completed=end.status == "completed")
         return []
 
+    def recall(self, decision: Decision) -> None:
+        """Takes a trial for what it was decided to be, and plans what was planned for it."""
+        if self._planned and self._planned_for == decision.trial:
+            self._candidates.release(self._planned.pop())
+        if not isinstance(decision, Stop):
+            self._progress.reopen(decision.trial)
+            return
+        self._progress.end(decision.trial)
+        if (instead := decision.details.get("instead")) is not None:
+            self._plan(values.read(instead), decision.trial)
+
     def fall_back(self, reason: str) -> None:
         """Leaves the model out from now on: trials are compared by successive halving, new ones are random."""
         self._fallen_back = True
@@ -141,9 +154,13 @@ class CurvesMethod(SearchMethod):
         if verdict is not None and verdict.goes_on:
             return Continue(trial=trial.number, **self._words(trial, verdict))
         config = self._candidates.encoding.config(point)
+        self._plan(config, trial.number)
+        return Stop(trial=trial.number, **self._words(trial, verdict, config))
+
+    def _plan(self, config: dict[str, Any], stopped: int) -> None:
         self._candidates.take(config)
         self._planned.append(config)
-        return Stop(trial=trial.number, **self._words(trial, verdict, config))
+        self._planned_for = stopped
 
     def _halve(self, trial: Trial) -> Continue | Stop:
         """Compares a trial with others at its level, as successive halving does."""
@@ -193,10 +210,11 @@ class CurvesMethod(SearchMethod):
     ) -> dict[str, Any]:
         """Why a trial continues, or is stopped for a new configuration."""
         at = self.points.axis.at(trial.time)
+        started = None if instead is None else values.write(instead)
         others = len(self._progress.trials) - 1
         if verdict is None:
             reason = f"few values are known at {at}: more configurations are tried first"
-            return {"reason": reason, "compared": others, "details": {"instead": instead}}
+            return {"reason": reason, "compared": others, "details": {"instead": started}}
         score = self._objective.score
         predicted = {time: (score(value), deviation) for time, (value, deviation) in verdict.predicted.items()}
         words = " or ".join(
@@ -210,9 +228,9 @@ class CurvesMethod(SearchMethod):
             "cutoff": best,
             "compared": others,
             "details": {
-                "predicted": [[time, *values] for time, values in predicted.items()],
+                "predicted": [[time, value, deviation] for time, (value, deviation) in predicted.items()],
                 "promise": verdict.own_promise,
                 "promise_of_new": verdict.candidate_promise,
-                "instead": instead,
+                "instead": started,
             },
         }

@@ -95,6 +95,10 @@ class Progress:
         if self.running.pop(number, None) is not None and completed:
             self.full += self.trials[number].time < self.max_t
 
+    def reopen(self, number: int) -> None:
+        """Learns that a trial trains on after all."""
+        self.running[number] = self.trials[number]
+
     def best(self, count: int) -> list[Trial]:
         """Returns the best trials, of those that were seen."""
         seen = (trial for trial in self.trials if trial.time)
