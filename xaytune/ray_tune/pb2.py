@@ -18,7 +18,7 @@ from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune import compat
 from xaytune.search.configurations import hold
 from xaytune.search.method import Action, Result
-from xaytune.search.schedulers.pbt import PbtScheduler, changed, mutated
+from xaytune.search.schedulers.pbt import PbtScheduler, changed
 from xaytune.sweep.algorithms import Options, Pb2Spec
 from xaytune.sweep.domains import Float
 
@@ -52,7 +52,7 @@ class Pb2Scheduler(PbtScheduler):
         super().setup()
         self._floats = {
             p.name: p.domain
-            for p in mutated(self.setting.space, self.options.hyperparam_mutations)
+            for p in self.setting.space.mutated(self.options.hyperparam_mutations)
             if isinstance(p.domain, Float)
         }
         try:

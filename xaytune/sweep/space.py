@@ -131,6 +131,10 @@ class Space:
         searched = tuple(parameter for parameter in self.parameters if parameter.name not in values)
         return Space(self.raw, searched, {**self.constants, **values}, dict(self._sequences))
 
+    def mutated(self, names: Sequence[str] | None) -> tuple[Parameter, ...]:
+        """Returns the parameters that a population perturbs: those that are named, or all that always exist."""
+        return tuple(p for p in self.parameters if (p.name in names if names is not None else not p.when))
+
     def grid(self, parameters: Sequence[Parameter]) -> Grid:
         """Returns every combination of the values of these parameters, by name, in their order.
 

@@ -196,12 +196,6 @@ class SweepSpec(Options):
         everything = self.search.algorithm == "grid"
         return tuple(p for p in self.space.parameters if everything or p.domain.gridded)
 
-    @property
-    def mutated(self) -> tuple[Parameter, ...]:
-        """The parameters that a population's scheduler perturbs."""
-        named = getattr(self.scheduler, "hyperparam_mutations", None)
-        return tuple(p for p in self.space.parameters if (p.name in named if named is not None else not p.when))
-
     def grid_points(self) -> Sequence[dict[str, Any]]:
         """Every combination of the gridded parameters, by name; one empty combination if there are none."""
         return self.space.grid(self.gridded)

@@ -147,10 +147,11 @@ def _population_problems(spec: SweepSpec, scheduler: PbtSpec | Pb2Spec) -> Itera
             yield Problem(path, f"the space has no parameter {name!r}; {nearest(name, parameters)}")
         elif parameters[name].when:
             yield Problem(path, f"{name!r} does not always exist: it cannot be perturbed")
-    if scheduler.hyperparam_mutations is None and not spec.mutated:
+    mutated = spec.space.mutated(scheduler.hyperparam_mutations)
+    if scheduler.hyperparam_mutations is None and not mutated:
         message = "nothing can be perturbed: no parameter of the space always exists; leave out the 'when' of one"
         yield Problem(path, message)
-    for parameter in spec.mutated:
+    for parameter in mutated:
         if isinstance(scheduler, Pb2Spec) and (not isinstance(parameter.domain, Float) or parameter.domain.q):
             yield Problem(path, f"pb2 perturbs floats only, {parameter.name!r} is none: name those that are")
 

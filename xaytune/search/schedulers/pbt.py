@@ -18,7 +18,7 @@ from xaytune.sweep.numbers import told_apart, written
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["PbtScheduler", "changed", "mutated"]
+__all__ = ["PbtScheduler", "changed"]
 
 _FACTORS = (1.2, 0.8)
 
@@ -251,7 +251,7 @@ class PbtScheduler(Scheduler):
 
     def explore(self, trial: int, donor: int, config: Mapping[str, Any], rng: Random) -> dict[str, Any]:
         """Returns the configuration that a trial continues with, from that of the trial it takes over."""
-        names = {parameter.name for parameter in mutated(self.setting.space, self.options.hyperparam_mutations)}
+        names = {parameter.name for parameter in self.setting.space.mutated(self.options.hyperparam_mutations)}
 
         def perturb(parameter: Parameter, value: Any) -> Any:
             if parameter.name not in names:
@@ -295,11 +295,6 @@ class PbtScheduler(Scheduler):
         passed = [age for age in self._scores if (age + 1) * self.options.perturbation_interval <= youngest]
         for age in passed:
             del self._scores[age]
-
-
-def mutated(space: Space, names: Sequence[str] | None) -> tuple[Parameter, ...]:
-    """Returns the parameters that are perturbed: those that are named, or all that always exist."""
-    return tuple(p for p in space.parameters if (p.name in names if names is not None else not p.when))
 
 
 def changed(
