@@ -1,1 +1,1 @@
-"""Which configuration comes next: Optuna's samplers behind ask and tell."""
+"""What to do next: search methods, their samplers and schedulers, the curve model, and replay."""

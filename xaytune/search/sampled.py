@@ -15,8 +15,6 @@ from xaytune.search.method import (
     Decision,
     Done,
     End,
-    Exploit,
-    KeepCheckpoint,
     NewTrial,
     Next,
     Result,
@@ -65,7 +63,6 @@ class SampledMethod(SearchMethod):
         self._tried: set[int] = set()
         self._values: dict[int, dict[int, float]] = {}  # of the trials that have not ended, by time
         self._diverged: set[int] = set()
-        self._kept: dict[int, int] = {}  # times of the checkpoints that are kept for others
         self._asked = 0
         # A population is as large as it can be: one that waited for more would wait for ever.
         setting = dataclasses.replace(setting, num_trials=self.num_trials)
@@ -170,9 +167,7 @@ class SampledMethod(SearchMethod):
             return [Continue(trial=trial, reason=f"{self.points.axis.at(result.time)}: it is not judged there")]
         if trial in self._values:
             self._values[trial][result.time] = result.value
-        actions = self._scheduler.on_result(trial, result)
-        self._follow(actions)
-        return actions
+        return self._scheduler.on_result(trial, result)
 
     def on_end(self, trial: int, end: End) -> Sequence[Action]:
         """Tells the sampler and the scheduler that a trial has ended."""
@@ -180,29 +175,12 @@ class SampledMethod(SearchMethod):
         if intermediate is not None:  # else it ended before, and was continued
             status = "diverged" if trial in self._diverged else end.status
             self._sampler.tell(trial, Outcome(status, end.best, intermediate))
-        actions = self._scheduler.on_end(trial, end)
-        self._follow(actions)
-        return actions
+        return self._scheduler.on_end(trial, end)
 
     def recall(self, decision: Decision) -> None:
         """Lets the scheduler know what was decided in fact."""
         self._scheduler.recall(decision)
-        if isinstance(decision, Exploit):
-            self._take_over(decision)
 
     def fall_back(self, reason: str) -> None:
         """Lets the sampler draw what is cheaper."""
         self._sampler.fall_back()
-
-    def _follow(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            if isinstance(action, KeepCheckpoint):
-                self._kept[action.trial] = max(self._values.get(action.trial, {}), default=0)
-            elif isinstance(action, Exploit):
-                self._take_over(action)
-
-    def _take_over(self, exploit: Exploit) -> None:
-        """A trial continues from where the other was: what it was worth later no longer counts."""
-        reached = self._kept.get(exploit.donor, 0)
-        own = self._values.get(exploit.trial, {})
-        self._values[exploit.trial] = {time: value for time, value in own.items() if time <= reached}

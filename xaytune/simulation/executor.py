@@ -32,7 +32,7 @@ class _Play:
 
     Attributes:
         curve: The curve.
-        time: How far it is.
+        time: How far it is; while it trains, where it is judged or ends next.
         stop: Why it is to stop, if it is.
     """
 

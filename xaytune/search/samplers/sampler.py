@@ -20,7 +20,7 @@ class Outcome:
         status: ``completed``, ``stopped`` (early, by whatever decision), ``diverged`` (stopped, for its metric was
             not finite), ``failed``, or ``infeasible`` (this configuration can never be trained here).
         value: The best finite value that its metric reached.
-        intermediate: The metric by time, at the trial's decision points.
+        intermediate: The metric by time, at the trial's decision points, the newest where it came to one again.
     """
 
     status: Literal["completed", "stopped", "diverged", "failed", "infeasible"]
