@@ -291,6 +291,15 @@ def test_a_trial_that_went_on_by_its_journal_trains_on_and_nothing_is_started_in
     assert len({json.dumps(config) for config in tried}) == len(tried) == 15
 
 
+def test_what_a_journal_tried_instead_of_what_is_planned_leaves_that_to_be_tried(make: Any) -> None:
+    given = {"lr": 0.1, "size": (5,)}
+    method = make(DISCRETE, points_to_evaluate=[given])
+    method.adopt({"lr": 1.0, "size": (5,)})
+    tried = [event[2] for event in sweep(method, 500, value=value_of_choices, first=1) if event[0] == "next"]
+    assert len(tried) == 14
+    assert tried.count(given) == 1
+
+
 def test_a_trial_that_was_stopped_by_its_journal_is_and_what_was_to_start_instead_is_next(make: Any) -> None:
     events = sweep(make(DISCRETE), 60, value=value_of_choices)
     told = cut_after_a_verdict(events, Continue)

@@ -92,7 +92,9 @@ class CurvesMethod(SearchMethod):
     def adopt(self, config: Mapping[str, Any]) -> None:
         """Begins the trial of a configuration."""
         self._decisions += 1
-        del self._planned[:1]
+        planned = self._planned.pop(0) if self._planned else config
+        if not values.same(planned, config):  # a journal tells of another
+            self._candidates.release(planned)
         point = self._candidates.take(config)
         self._progress.begin(point, self._features([point])[0])
 
