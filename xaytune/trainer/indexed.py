@@ -76,7 +76,8 @@ def is_over_tensors(loader: Any) -> TypeGuard[DataLoader[Any]]:
 
 def draws_at_its_beginning(loader: Any) -> bool:
     """Whether the order of an epoch is drawn with its first batch, or from a generator of its own."""
-    return type(loader.batch_sampler) is BatchSampler and type(loader.sampler) in _SAMPLERS
+    batches = loader.batch_sampler  # whose sampler is not the loader's, where the user has made them
+    return type(batches) is BatchSampler and type(batches.sampler) in _SAMPLERS
 
 
 def indexed_batches(loader: Any, skip: int = 0) -> Iterator[IndexedBatch]:

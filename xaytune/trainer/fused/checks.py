@@ -18,7 +18,7 @@ from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import distance, rounding, tolerance
 
-__all__ = ["Checks", "Rehearsal", "is_due"]
+__all__ = ["Checks", "Rehearsal", "is_due", "whose_turn"]
 
 # What differs from training alone by no more than so many roundings is that.
 _ROUNDINGS = 20
@@ -45,6 +45,14 @@ def is_due(taken: int) -> bool:
     return str(taken + 1).strip("0") == "1"
 
 
+def whose_turn(taken: int, members: int) -> int:
+    """Returns the place of the member of so many that is compared the next time, where that is due.
+
+    Each time it is another one, and the first one is the last: a group computes with what that one has.
+    """
+    return len(str(taken + 1)) % members
+
+
 class Checks:
     """Says which steps are compared, and compares them.
 
@@ -68,7 +76,8 @@ class Checks:
         places = {at for at, member in enumerate(asked.members) if not member.checked}
         taken, count = self._taken[group.key, asked.shapes], len(asked.members)
         if is_due(taken):
-            places |= {taken % count, (taken + count // 2) % count}
+            turn = whose_turn(taken, count)
+            places |= {turn, (turn + count // 2) % count}
         elif (at := self._of_an_epoch(group, asked)) is not None:
             places.add(at)
         rehearsed = {}

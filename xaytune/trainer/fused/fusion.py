@@ -12,7 +12,7 @@ import torch
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.asked import Asked, Broken
-from xaytune.trainer.fused.checks import Checks, Rehearsal, is_due
+from xaytune.trainer.fused.checks import Checks, Rehearsal, is_due, whose_turn
 from xaytune.trainer.fused.group import FEWEST, Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
@@ -270,7 +270,7 @@ class Fusion:
         taken = self._evaluated[group.key, batches]
         self._evaluated[group.key, batches] += 1
         if is_due(taken):
-            at = taken % len(members)
+            at = whose_turn(taken, len(members))
             alone = self._alone(members[at])
             if alone.error is None and not _alike(members[at], alone.value, measured[at]):
                 self._refused[group.key, batches] = "it differs"

@@ -71,6 +71,7 @@ def batches_key(run: Run) -> Hashable:
         type(loader.dataset) is TensorDataset
         and type(loader.batch_sampler) is BatchSampler
         and type(loader.sampler) is SequentialSampler
+        and loader.batch_sampler.sampler is loader.sampler
         and loader.num_workers == 0
         and loader.collate_fn is default_collate
         and loader.generator is None
@@ -79,7 +80,8 @@ def batches_key(run: Run) -> Hashable:
         return None
     dataset: Any = loader.dataset
     tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in dataset.tensors)
-    return tensors, loader.batch_size, loader.drop_last
+    sampler: Any = loader.sampler
+    return tensors, len(sampler), loader.batch_size, loader.drop_last
 
 
 def _model(model: nn.Module) -> Hashable:
