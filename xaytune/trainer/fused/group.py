@@ -347,12 +347,17 @@ class Group:
         return [self._hyper[at] for at in self._trained]
 
     def _update(self, taken: Taken, gradients: Tensor, hypers: Sequence[update.Hyper]) -> None:
-        taken.counts.add_(1)
+        counts = taken.counts + 1
+        steps = []
         for at, hyper in zip(self._trained, hypers, strict=True):
             begin, end = self.layout.groups[at]
             states = {name: tensor[:, begin:end] for name, tensor in taken.states.items()}
             values, part = taken.values[:, begin:end], gradients[:, begin:end]
-            update.step(self.layout.kind, self._options[at], values, part, states, hyper, taken.counts)
+            kind, options = self.layout.kind, self._options[at]
+            steps.append(update.prepare(kind, options, values, part, states, hyper, counts))
+        for take in steps:  # once nothing can be lacking any more: else rows would be left half stepped
+            take()
+        taken.counts.copy_(counts)
 
 
 def _put(leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:

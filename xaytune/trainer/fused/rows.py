@@ -208,10 +208,11 @@ class Rows:
         if not taken.copied:
             return
         index = torch.tensor(rows, device=self._values.device)
-        self._values[index], self._counts[index] = taken.values, taken.counts
+        self._values.index_copy_(0, index, taken.values)
+        self._counts.index_copy_(0, index, taken.counts)
         for mine, theirs in ((self._states, taken.states), (self._others, taken.others)):
             for name, tensor in theirs.items():
-                mine[name][index] = tensor
+                mine[name].index_copy_(0, index, tensor)
 
     def _views_of(self, row: int) -> tuple[list[Tensor], list[list[Tensor]], list[Tensor]]:
         views = self._views.get(row)

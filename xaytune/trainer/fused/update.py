@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-__all__ = ["COLUMNS", "STATES", "Hyper", "clip", "read", "step"]
+__all__ = ["COLUMNS", "STATES", "Hyper", "clip", "prepare", "read"]
 
 # Hyperparameters that may differ between members.
 COLUMNS: Final[Mapping[type[Optimizer], tuple[str, ...]]] = {
@@ -93,7 +93,7 @@ def clip(gradients: Tensor, norms: Tensor, largest: Tensor) -> None:
     gradients.mul_((largest / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
 
 
-def step(
+def prepare(
     kind: type[Optimizer],
     options: Mapping[str, Any],
     values: Tensor,
@@ -101,36 +101,50 @@ def step(
     states: Mapping[str, Tensor],
     hyper: Hyper,
     counts: Tensor,
-) -> None:
-    """Takes a step, in place; the gradients stay as they are.
+) -> Callable[[], None]:
+    """Prepares a step; returns what takes it, in place, and needs no memory: what may be lacking lacks before it.
 
     Args:
         kind: The optimizer's class.
         options: Those that all members share: ``nesterov``, ``decoupled_weight_decay``.
         values: Parameters.
-        gradients: Their gradients.
+        gradients: Their gradients, which stay as they are.
         states: What the optimizer keeps, by name.
         hyper: Hyperparameters.
         counts: Steps of each member with this one, (members, 1) in float64.
     """
     if kind is SGD:
-        _sgd(values, gradients, states["momentum_buffer"], hyper, nesterov=bool(options.get("nesterov")))
-    else:
-        _adam(values, gradients, states, hyper, counts, decoupled=bool(options.get("decoupled_weight_decay")))
+        return _sgd(values, gradients, states["momentum_buffer"], hyper, nesterov=bool(options.get("nesterov")))
+    return _adam(values, gradients, states, hyper, counts, decoupled=bool(options.get("decoupled_weight_decay")))
 
 
-def _sgd(values: Tensor, gradients: Tensor, buffers: Tensor, hyper: Hyper, *, nesterov: bool) -> None:
+def _sgd(
+    values: Tensor, gradients: Tensor, buffers: Tensor, hyper: Hyper, *, nesterov: bool
+) -> Callable[[], None]:
     rates, decays, momenta = hyper.columns
     gradients = _decayed(gradients, values, decays, hyper)
     if hyper.momenta:
-        buffers.mul_(momenta).add_(gradients)
-        gradients = torch.addcmul(gradients, buffers, momenta) if nesterov else buffers
-    elif hyper.momenta is None:  # the buffers of those without stay as they are
+        ahead = torch.empty_like(gradients) if nesterov else buffers
+
+        def take() -> None:
+            buffers.mul_(momenta).add_(gradients)
+            if nesterov:
+                torch.addcmul(gradients, buffers, momenta, out=ahead)
+            values.addcmul_(ahead, rates, value=-1)
+
+        return take
+    moved, kept = gradients, buffers
+    if hyper.momenta is None:  # the buffers of those without stay as they are
         has = momenta != 0
-        buffers.copy_(torch.where(has, buffers * momenta + gradients, buffers))
-        moved = torch.addcmul(gradients, buffers, momenta) if nesterov else buffers
-        gradients = torch.where(has, moved, gradients)
-    values.addcmul_(gradients, rates, value=-1)
+        kept = torch.where(has, buffers * momenta + gradients, buffers)
+        moved = torch.where(has, torch.addcmul(gradients, kept, momenta) if nesterov else kept, gradients)
+
+    def take_some() -> None:
+        if kept is not buffers:
+            buffers.copy_(kept)
+        values.addcmul_(moved, rates, value=-1)
+
+    return take_some
 
 
 def _adam(
@@ -141,17 +155,25 @@ def _adam(
     counts: Tensor,
     *,
     decoupled: bool,
-) -> None:
+) -> Callable[[], None]:
     _, decays, _, beta2, eps = hyper.columns
     rates, exact_decays, exact_beta1, exact_beta2, _ = hyper.exact.split(1, dim=1)
     averages, squares = states["exp_avg"], states["exp_avg_sq"]
     kind = values.dtype
+    left = (1 - rates * exact_decays).to(kind) if decoupled and hyper.decays is not False else None
     if not decoupled:
         gradients = _decayed(gradients, values, decays, hyper)
-    elif hyper.decays is not False:
-        values.mul_((1 - rates * exact_decays).to(kind))
-    averages.lerp_(gradients, (1 - exact_beta1).to(kind))
-    squares.mul_(beta2).addcmul_(gradients, gradients * (1 - exact_beta2).to(kind))
+    new = (1 - exact_beta1).to(kind)
     sizes = (rates / (1 - exact_beta1**counts)).to(kind)
     roots = (1 - exact_beta2**counts).sqrt().to(kind)
-    values.addcmul_(averages / squares.sqrt().div_(roots).add_(eps), sizes, value=-1)
+    scratch = gradients * (1 - exact_beta2).to(kind)
+
+    def take() -> None:
+        if left is not None:
+            values.mul_(left)
+        averages.lerp_(gradients, new)
+        squares.mul_(beta2).addcmul_(gradients, scratch)
+        torch.sqrt(squares, out=scratch).div_(roots).add_(eps)
+        values.addcmul_(torch.div(averages, scratch, out=scratch), sizes, value=-1)
+
+    return take
