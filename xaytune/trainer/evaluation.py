@@ -16,6 +16,7 @@ from xaytune.trainer.data import batches_of, generators_of
 from xaytune.trainer.objective import BatchLoss, Objective, is_integer
 from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
+from xaytune.trainer.weights import weighted
 
 __all__ = ["EvalFn", "EvalMetric", "Evaluator"]
 
@@ -100,8 +101,7 @@ class Evaluator:
             batch = to_device(batch, self._device)
             result = self._objective.loss(self.forward, batch)
             counts = self._objective.weight(batch, result)
-            loss = result.loss.double() * counts
-            total = total + (loss.where(counts > 0, 0.0) if isinstance(counts, Tensor) else loss)
+            total = total + weighted(result.loss.double(), counts)
             weight = weight + counts
             right, of = self.hits(result)
             hits, judged = hits + right, judged + of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from xaytune.trainer.graphs import is_recorded
 from xaytune.trainer.objective import BatchLoss, Objective
 from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
+from xaytune.trainer.weights import Shares, above_zero, weighted
 
 __all__ = ["Step", "Stepped", "Stepper", "WindowMeans"]
 
@@ -71,13 +73,12 @@ class WindowMeans:
             if isinstance(value, (str, bool)):
                 self._sums[name], self._weights[name] = value, None
             else:
-                self._sums[name] = self._sums.get(name, 0.0) + value * weight
+                self._sums[name] = self._sums.get(name, 0.0) + weighted(value, weight)
                 self._weights[name] = self._weights.get(name, 0.0) + weight
 
     def metrics(self) -> dict[str, Any]:
-        """Returns the means."""
-        weights = self._weights
-        return {n: value if weights[n] is None else value / weights[n] for n, value in self._sums.items()}
+        """Returns the means; NaN where nothing weighs anything."""
+        return {name: _mean(value, self._weights[name]) for name, value in self._sums.items()}
 
 
 class Stepper:
@@ -193,18 +194,15 @@ class Stepper:
 
         While the window is not over its weight is not known: batches are taken to weigh as the first one.
         """
-        means = WindowMeans()
-        first: float | Tensor | None = None
+        means, shares = WindowMeans(), Shares()
         for batch in step.batches:
             batch, result = self._forward_pass(batch)
-            weight = self.objective.weight(batch, result)
-            first = weight if first is None else first
-            share = weight / first
-            self.precision.backward(result.loss * share / step.expected)
+            share = shares.of(self.objective.weight(batch, result))
+            self.precision.backward(weighted(result.loss, share) / step.expected)
             means.add(_metrics(result), share)
         whole = means.weight
         certain = not isinstance(whole, Tensor) and whole == step.expected
-        return means.metrics(), None if certain else step.expected / whole
+        return means.metrics(), None if certain else step.expected / above_zero(whole, 1)
 
     def _modes_now(self) -> list[tuple[nn.Module, bool]]:
         return [(module, module.training) for module in self.model.modules()]
@@ -213,6 +211,12 @@ class Stepper:
         batch = to_device(batch, self.device)
         with self.precision.autocast():
             return batch, self.objective.loss(self.forward, batch)
+
+
+def _mean(total: Any, weight: Any) -> Any:
+    if weight is None:
+        return total
+    return total / weight if isinstance(total, Tensor) or weight else math.nan
 
 
 def _metrics(result: BatchLoss) -> dict[str, Any]:

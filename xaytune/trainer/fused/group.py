@@ -26,6 +26,7 @@ from xaytune.trainer.graphs import Computed, Graphs, is_recorded
 from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
+from xaytune.trainer.weights import Shares, above_zero, weighted
 
 __all__ = ["FEWEST", "Copied", "Group"]
 
@@ -272,8 +273,7 @@ class Group:
         for batches, batch in enumerate(batches_of(evaluator.loader), start=1):  # noqa: B007
             passed = self._program.evaluate(taken, to_device(batch, taken.values.device))
             counts = passed.value("weight")
-            loss = passed.values["loss"].double() * counts
-            total = total + (loss.where(counts > 0, 0.0) if isinstance(counts, Tensor) else loss)
+            total = total + weighted(passed.values["loss"].double(), counts)
             weight, hits, judged = weight + counts, hits + passed.value("hits"), judged + passed.value("judged")
         if batches == 0:
             raise NotFusedError("its eval_loader yields no batch")
@@ -304,22 +304,21 @@ class Group:
         others: Mapping[str, Tensor] = taken.others
         passes: list[Passed] = []
         total: list[Tensor] = []
-        several, expected = step.window > 1, step.expected
+        several, expected, shares = step.window > 1, step.expected, Shares()
         for batch, masks in zip(inputs.windows, inputs.masks, strict=True):
             passed = self._program.train(parameters, others, batch, masks)
             passes.append(passed)
             losses = passed.values["loss"]
             if several:
-                losses = losses * (passed.value("weight") / passes[0].value("weight")) / expected
+                losses = weighted(losses, shares.of(passed.value("weight"))) / expected
             gradients = torch.autograd.grad(losses.sum(), parameters)
             total = list(torch._foreach_add(total, gradients)) if total else list(gradients)
             others = {**others, **{name: buffer.detach() for name, buffer in passed.buffers.items()}}
         flat = self.layout.join(total)
         if several:
-            metrics, whole = means_of(passes)
-            flat.mul_(
-                (expected / whole).unsqueeze(1).to(flat.dtype) if isinstance(whole, Tensor) else expected / whole
-            )
+            metrics, whole = means_of(passes, shares.given)
+            correction = expected / above_zero(whole, 1)
+            flat.mul_(correction.unsqueeze(1).to(flat.dtype) if isinstance(correction, Tensor) else correction)
         else:
             metrics = metrics_of(passes[0])
         norms = torch.linalg.vector_norm(flat, dim=1)

@@ -25,12 +25,11 @@ def metrics_of(passed: Passed) -> dict[str, Any]:
     }
 
 
-def means_of(passes: Sequence[Passed]) -> tuple[dict[str, Any], Any]:
-    """Returns means of the metrics over a window, and what its batches weigh together, in weights of the first."""
+def means_of(passes: Sequence[Passed], shares: Sequence[Any]) -> tuple[dict[str, Any], Any]:
+    """Returns means of the metrics over a window, and what its batches weigh together, by what each weighs."""
     means = WindowMeans()
-    first = passes[0].value("weight")
-    for passed in passes:
-        means.add(metrics_of(passed), passed.value("weight") / first)
+    for passed, share in zip(passes, shares, strict=True):
+        means.add(metrics_of(passed), share)
     return means.metrics(), means.weight
 
 
