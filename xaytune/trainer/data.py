@@ -212,9 +212,21 @@ class ResumableLoader:
     def _states(self) -> list[Any]:
         return [owner.state_dict() for owner in self._stateful]
 
+    def restore(self, states: dict[str, Any]) -> None:
+        """Puts random states back; those of generators that the loader has not made yet cannot be."""
+        if len(states["generators"]) > len(self.generators):
+            logger.warning(
+                "the state of %d random generators of the loader was saved, and it has %d now: what makes its "
+                "generator where it is iterated goes on with a new one; if the order depends on that, a resumed "
+                "run sees other batches: make it in __init__",
+                *(len(states["generators"]), len(self.generators)),
+            )
+            states = states | {"generators": []}  # which one is which is not known
+        random_state.restore(states, self.generators)
+
     def _return_to_place(self, epoch_start: dict[str, Any]) -> Iterator[Any]:
         now = random_state.capture(self.generators)
-        random_state.restore(epoch_start, self.generators)
+        self.restore(epoch_start)
         dataset: list[Any] = [owner for owner in self._stateful if owner is getattr(self.loader, "dataset", None)]
         datasets_now = [owner.state_dict() for owner in dataset]
         self._load(self._stateful, epoch_start.get("stateful", []))

@@ -117,6 +117,7 @@ class Place:
     _epochs: int = 0  # that were begun
     _loaders: dict[int, ResumableLoader] = field(default_factory=dict)  # by their loop's number in the body
     _saved_loaders: dict[int, Any] = field(default_factory=dict)
+    _returned_to: EpochLoop | None = None  # the loop that these are of
 
     @property
     def in_body(self) -> bool:
@@ -136,7 +137,7 @@ class Place:
             return loop, None
         loop.first, loop.done, loop.left = place["first"], place["done"], place["left"]
         self.resumed, self._epochs = None, loop.first + loop.done
-        self._saved_loaders = dict(saved["loaders"])
+        self._saved_loaders, self._returned_to = dict(saved["loaders"]), loop
         if place["in_body"]:
             self._body = saved
         elif place["plain"]:
@@ -170,9 +171,7 @@ class Place:
         if data is not None:
             self._loaders[loop.inner] = data
             if saved is not None:
-                now = random_state.capture()
-                random_state.restore(saved["random"], data.generators)
-                random_state.restore(now)
+                self._return(data, saved)
         if self._body is None:
             return steps, None
         place = self._body["place"]
@@ -180,13 +179,19 @@ class Place:
             loop.finish_steps()
             return None
         steps.done = place["steps"]
-        if data is not None and saved is not None:
-            data.load_state_dict(saved["place"])
         random: dict[str, Any] = self._body["random"]
         if place["evaluated"]:
             self._drawn = random
         self._body = None
         return steps, random
+
+    def _return(self, data: ResumableLoader, saved: Mapping[str, Any]) -> None:
+        """Makes a loader what it was; where its epoch begins anew, none of that was trained."""
+        now = random_state.capture()
+        data.restore(saved["random"])
+        if self.loop is self._returned_to:  # a later loop may have loaders of its own
+            data.load_state_dict(saved["place"] if self._body is not None else saved["place"] | {"taken": 0})
+        random_state.restore(now)
 
     def count_step(self) -> None:
         """Notes that a step was counted."""
@@ -225,7 +230,9 @@ class Place:
                 "evaluated": self.evaluated,
             },
             "body_random": loop.random,
-            "loaders": {
+            # What is not begun again yet is as it was saved.
+            "loaders": self._saved_loaders
+            | {
                 index: {"place": data.state_dict(), "random": random_state.capture(data.generators)}
                 for index, data in self._loaders.items()
             },

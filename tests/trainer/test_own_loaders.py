@@ -1,0 +1,103 @@
+"""A loop of one's own is resumed with its loaders where they were: their generators, samplers and places."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, RandomSampler, Sampler, TensorDataset
+
+from xaytune.trainer.own_loop import OwnLoop
+
+DATA = TensorDataset(torch.arange(12))
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Shifting(Sampler[int]):
+    """Another order each epoch, by a count that it saves."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(DATA)
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        return iter([(at + self.epoch) % len(DATA) for at in range(len(DATA))])
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch = state["epoch"]
+
+
+class Late(RandomSampler):
+    """Makes its generator when it is iterated, and seeds it by what it is told of."""
+
+    def __iter__(self) -> Iterator[int]:
+        if self.generator is None:
+            self.generator = torch.Generator()
+        self.generator.manual_seed(int(torch.randint(100, ())))
+        yield from super().__iter__()
+
+
+def with_a_generator(seed: int) -> DataLoader[Any]:
+    return DataLoader(DATA, 4, shuffle=True, generator=torch.Generator().manual_seed(seed))
+
+
+def with_a_state(seed: int) -> DataLoader[Any]:
+    return DataLoader(DATA, 4, sampler=Shifting())
+
+
+def with_a_late_generator(seed: int) -> DataLoader[Any]:
+    return DataLoader(DATA, 4, sampler=Late(DATA))
+
+
+Make = Callable[[int], DataLoader[Any]]
+
+
+def trained(make: Make, folder: Path | None, killed_at: tuple[int, ...] = ()) -> list[Any]:
+    """Trains until the process ends, and returns the steps with their batches."""
+    torch.manual_seed(0)
+    trial = OwnLoop(checkpoint_dir=folder, save_every_s=0)
+    trial.keep(model=torch.nn.Linear(1, 1))
+    loaders = make(1), make(2)
+    steps: list[Any] = []
+    for epoch in trial.epochs(3):
+        for part, loader in enumerate(loaders):
+            if (epoch, part) == killed_at:
+                raise Killed
+            for (batch,) in trial.steps(loader):
+                steps.append((trial.state.global_step, batch.tolist()))
+                if (epoch, part, trial.state.step) == killed_at:
+                    raise Killed
+                trial.log(loss=random.random())
+    trial.finish()
+    return steps
+
+
+PLACES = [(1, 0), (1, 0, 1), (1, 1), (1, 1, 4), (2, 0, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("make", [with_a_generator, with_a_state, with_a_late_generator])
+def test_a_resumed_loop_is_given_the_batches_that_it_would_have_been_given(
+    make: Make, place: tuple[int, ...], tmp_path: Path
+) -> None:
+    undisturbed = trained(make, None)
+    with pytest.raises(Killed):
+        trained(make, tmp_path, place)
+    with pytest.raises(Killed):  # again, where the second loop of the epoch would begin
+        trained(make, tmp_path, (place[0], 1))
+    resumed = trained(make, tmp_path)
+    assert resumed == undisturbed[-len(resumed) :]
+    assert len(resumed) <= 12, "the first epoch is over"
