@@ -62,10 +62,19 @@ def with_a_late_generator(seed: int) -> DataLoader[Any]:
     return DataLoader(DATA, 4, sampler=Late(DATA))
 
 
+def through_a_generator(loader: DataLoader[Any]) -> Iterator[Any]:
+    yield from loader
+
+
 Make = Callable[[int], DataLoader[Any]]
 
 
-def trained(make: Make, folder: Path | None, killed_at: tuple[int, ...] = ()) -> list[Any]:
+def trained(
+    make: Make,
+    folder: Path | None,
+    killed_at: tuple[int, ...] = (),
+    way: Callable[[DataLoader[Any]], Any] = lambda loader: loader,
+) -> list[Any]:
     """Trains until the process ends, and returns the steps with their batches."""
     torch.manual_seed(0)
     trial = OwnLoop(checkpoint_dir=folder, save_every_s=0)
@@ -76,7 +85,7 @@ def trained(make: Make, folder: Path | None, killed_at: tuple[int, ...] = ()) ->
         for part, loader in enumerate(loaders):
             if (epoch, part) == killed_at:
                 raise Killed
-            for (batch,) in trial.steps(loader):
+            for (batch,) in trial.steps(way(loader)):
                 steps.append((trial.state.global_step, batch.tolist()))
                 if (epoch, part, trial.state.step) == killed_at:
                     raise Killed
@@ -101,3 +110,22 @@ def test_a_resumed_loop_is_given_the_batches_that_it_would_have_been_given(
     resumed = trained(make, tmp_path)
     assert resumed == undisturbed[-len(resumed) :]
     assert len(resumed) <= 12, "the first epoch is over"
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_batches_of_a_generator_function_come_back_with_the_generator_of_their_loader(
+    place: tuple[int, ...], tmp_path: Path
+) -> None:
+    undisturbed = trained(with_a_generator, None)
+    with pytest.raises(Killed):
+        trained(with_a_generator, tmp_path, place, through_a_generator)
+    resumed = trained(with_a_generator, tmp_path, (), through_a_generator)
+    assert resumed == undisturbed[-len(resumed) :]
+
+
+@pytest.mark.parametrize("way", [enumerate, iter, lambda loader: zip(loader, range(9), strict=False)])
+def test_a_loader_whose_generator_was_drawn_from_before_the_steps_is_refused(
+    way: Callable[[DataLoader[Any]], Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"random generator of its own.*enumerate\(trial.steps\(loader\)\)"):
+        trained(with_a_generator, tmp_path, (), lambda loader: way(loader))

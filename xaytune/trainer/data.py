@@ -11,12 +11,21 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from xaytune.trainer import random_state
 from xaytune.trainer.indexed import IndexedBatch, draws_at_its_beginning, indexed_batches, is_over_tensors
 from xaytune.trainer.random_state import Generator
+from xaytune.trainer.reach import reachable
 
-__all__ = ["ResumableLoader", "batches_of", "fingerprint", "generators_of", "with_workers_of_each_epoch"]
+__all__ = [
+    "ResumableLoader",
+    "batches_of",
+    "check_not_begun",
+    "fingerprint",
+    "generators_of",
+    "with_workers_of_each_epoch",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +75,23 @@ def with_workers_of_each_epoch(loader: Any) -> Any:
     object.__setattr__(loader, "persistent_workers", False)  # a DataLoader's own refuses it
     loader._iterator = None
     return loader
+
+
+def check_not_begun(batches: Any) -> None:
+    """Checks that a loader is not behind an iterator that has drawn from its generator before the steps begin.
+
+    Raises:
+        ValueError: It is: what was drawn is drawn again in a resumed run, from another state.
+    """
+    begun = [part for part in reachable([batches]) if isinstance(part, _BaseDataLoaderIter)]
+    if isinstance(batches, Iterator) and any(random_state.held_by(part._index_sampler) for part in begun):
+        kind = type(batches).__name__
+        raise ValueError(
+            f"trial.steps() was given {kind}(loader), and the loader has a random generator of its own, from "
+            f"which {kind} has drawn already: a resumed run would see other batches. Give the loader itself, as "
+            "in enumerate(trial.steps(loader)), or leave out its generator=: the random states of the process are "
+            "saved and restored"
+        )
 
 
 def generators_of(loader: Any) -> list[Generator]:

@@ -151,13 +151,14 @@ class OwnLoop:
 
         Where the run is resumed within it, batches that were trained are left out:
         ``trial.steps(enumerate(loader))`` yields the numbers that they have in the epoch,
-        ``enumerate(trial.steps(loader))`` begins with 0.
+        ``enumerate(trial.steps(loader))`` begins with 0. The loader of the former has no generator of its own.
 
         Args:
             source: What yields its batches anew each time it is iterated; or a number of steps.
 
         Raises:
             RuntimeError: It is called within the body of another loop of steps.
+            ValueError: The run is saved, and ``enumerate`` has drawn from the loader's own generator.
         """
         self._check_open("steps")
         run = self._run

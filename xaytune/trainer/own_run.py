@@ -11,7 +11,7 @@ import torch
 
 from xaytune.trainer import random_state
 from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_error
-from xaytune.trainer.data import with_workers_of_each_epoch
+from xaytune.trainer.data import check_not_begun, with_workers_of_each_epoch
 from xaytune.trainer.own_optimizers import OptimizerWatch
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
@@ -285,6 +285,7 @@ class OwnRun:
         """Returns a source of batches; one that can be resumed, where the run is saved."""
         if isinstance(source, int) or not self.saves.wanted:
             return source
+        check_not_begun(source)
         for given, loader in self._restarted:
             if given is source:
                 return loader

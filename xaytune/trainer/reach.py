@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import types
 from collections import deque
@@ -74,6 +75,8 @@ def _within(value: Any, by_name: bool) -> list[Any]:
         held = [*map(content_of, value.__closure__ or ()), *(value.__defaults__ or ())]
         held += (value.__kwdefaults__ or {}).values()
         return held + (named_in(value) if by_name else [])
+    if type(value).__module__ in ("builtins", "itertools") and isinstance(value, Iterator):
+        return gc.get_referents(value)  # an enumerate, a zip, a generator: they have no attributes
     slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ())]
     held = [getattr(value, name) for name in slots if isinstance(name, str) and hasattr(value, name)]
     return [*getattr(value, "__dict__", {}).values(), *held]
