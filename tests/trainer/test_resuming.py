@@ -181,3 +181,38 @@ def test_a_model_or_groups_that_do_not_fit_the_checkpoint_are_refused_with_what_
         )
         with pytest.raises(ValueError, match=r"cannot be resumed from its checkpoint(?s:.*)resume=False"):
             trainer.fit()
+
+
+@pytest.mark.parametrize("where", ["stop", "step_start", "fit again"])
+@pytest.mark.parametrize("step", [0, 2, 6, 7, 17])
+def test_handlers_that_draw_where_a_run_or_an_epoch_begins_do_not_disturb_a_resumed_run(
+    step: int, where: str, tmp_path: Path
+) -> None:
+    def build(folder: Path | None) -> Trainer:
+        generator = torch.Generator().manual_seed(0)
+        batches = DataLoader(dataset(), 8, shuffle=True, generator=generator)
+        trainer = make_trainer(train_loader=batches, checkpoint_dir=folder)
+        for event in ("train_start", "epoch_start"):
+            trainer.callbacks.on(event)(lambda state: (torch.rand(1), torch.rand(1, generator=generator))[0])
+        return trainer
+
+    torch.manual_seed(1)
+    undisturbed = build(None)
+    undisturbed.fit()
+    first = build(tmp_path)
+    if where == "step_start":
+
+        @first.callbacks.on("step_start")
+        def fail(state: TrainState) -> None:
+            if state.global_step == step:
+                first.save_checkpoint()
+                raise RuntimeError("once")
+
+        with pytest.raises(RuntimeError, match="once"):
+            first.fit()
+    elif step > 0:
+        stopped_at(first, step).fit()
+    resumed = first if where == "fit again" else build(tmp_path)
+    resumed.fit()
+    assert resumed.state.global_step == 18
+    assert torch.equal(weights(resumed), weights(undisturbed))

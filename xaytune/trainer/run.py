@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from xaytune.trainer import random_state
 from xaytune.trainer.arguments import require
 from xaytune.trainer.arithmetic import only_computes
 from xaytune.trainer.callbacks import CallbackManager, Event, TrainState, fire_error
@@ -126,7 +127,7 @@ class Run:
     def _loop(self) -> Loop:
         try:
             self._begin()
-            self._fire("train_start")
+            self._fire_again("train_start")
             self._stop_what_has_ended()
             while not self._over():
                 yield from self._train_epoch()
@@ -194,6 +195,7 @@ class Run:
         metrics = {k: v for k, v in self.state.metrics.items() if k != "error" or not isinstance(v, str)}
         return self._parts.state_dict(place.randomness if place.in_step else None) | {
             "state": state | {"metrics": plain_metrics(metrics)},
+            "epoch_begun": place.epoch_begun,
             "epoch_finished": place.epoch_finished,
             "evaluated_at": place.evaluated_at,
         }
@@ -213,7 +215,8 @@ class Run:
             setattr(state, name, saved["state"][name])
         state.metrics.pop("error", None)
         place.epoch_finished, place.evaluated_at = saved["epoch_finished"], saved["evaluated_at"]
-        place.saved = self._position()
+        place.epoch_begun = saved.get("epoch_begun", self.state.step > 0)
+        place.saved, place.random = self._position(), saved["random"]
         if place.epoch_finished and not self._over():
             self._next_epoch()
 
@@ -223,6 +226,7 @@ class Run:
         self._stepper.begin()
         if place.begun:  # fit was called before: it goes on
             self.state.should_stop = False
+            place.random = self._parts.randomness()
             self.state.metrics.pop("error", None)
         elif self._folder is not None and (saved := self._folder.newest()) is not None:
             self.load_state_dict(saved)
@@ -250,7 +254,11 @@ class Run:
         state, place, data = self.state, self._place, self._parts.data
         if place.epoch_finished:
             self._next_epoch()
-        self._fire("epoch_start")
+        if place.epoch_begun:
+            self._fire_again("epoch_start")
+        else:
+            self._fire("epoch_start")
+        place.epoch_begun, place.random = True, None
         self._stepper.begin_epoch()
         if state.step > 0:
             yield from self._evaluate_after_step()  # a run that was broken off between a step and its evaluation
@@ -274,7 +282,8 @@ class Run:
         self._fire("epoch_end")
 
     def _next_epoch(self) -> None:
-        self.state.epoch, self.state.step, self._place.epoch_finished = self.state.epoch + 1, 0, False
+        self.state.epoch, self.state.step = self.state.epoch + 1, 0
+        self._place.epoch_begun = self._place.epoch_finished = False
 
     def _train_step(self, batches: Iterator[Any]) -> Generator[Step | Evaluation, Any, bool]:
         """Takes one optimizer step, and evaluates where that is due; False where there is no batch left."""
@@ -379,6 +388,12 @@ class Run:
         if self._host is not None and not self.callbacks.metrics_suffice(event):
             self._host.fetch()
         self.callbacks.fire(event, self.state)
+
+    def _fire_again(self, event: Event) -> None:
+        """Fires an event that a run which goes on has had before: what is drawn for it now was drawn then."""
+        self._fire(event)
+        if self._place.random is not None and not self.callbacks.metrics_suffice(event):
+            random_state.restore(self._place.random, self._parts.data.generators)
 
 
 def workings(run: Run) -> Workings:
