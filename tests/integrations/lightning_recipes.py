@@ -111,6 +111,10 @@ def accumulated(trial: OwnLoop) -> Tensor:
     return fit(trial, Classifier(), loader(4), max_epochs=4, accumulate_grad_batches=5, val_check_interval=5)
 
 
+def evaluated_within_steps(trial: OwnLoop) -> Tensor:
+    return fit(trial, Classifier(), loader(4), max_epochs=4, accumulate_grad_batches=5, val_check_interval=3)
+
+
 def on_plateau(trial: OwnLoop) -> Tensor:
     return fit(trial, OnPlateau(), max_epochs=4)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 pytest.importorskip("lightning")
 
 import lightning.pytorch as pl
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.integrations import lightning_recipes as recipes
@@ -83,3 +85,16 @@ def test_alone_it_trains_as_without(tmp_path: Path) -> None:
 
 def test_the_callback_is_one_of_lightnings_own_kind() -> None:
     assert isinstance(XaytuneCallback(OwnLoop()), pl.callbacks.Checkpoint)
+
+
+@pytest.mark.parametrize("evaluation", range(1, 8))
+def test_gradients_of_a_step_that_is_not_done_come_back(evaluation: int, tmp_path: Path) -> None:
+    def trained(run: OwnLoop) -> Tensor:
+        pl.seed_everything(0)
+        return recipes.evaluated_within_steps(run)
+
+    stopped = JudgedRun(tmp_path)
+    evaluations = itertools.count(1)
+    stopped.callbacks.on("eval_end")(lambda state: next(evaluations) == evaluation and state.stop_training())
+    trained(stopped)
+    assert trained(JudgedRun(tmp_path)).equal(trained(OwnLoop()))

@@ -14,10 +14,16 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from torchmetrics import Metric
 
+from xaytune.integrations.lightning_epoch import (
+    gradients_of,
+    means_of,
+    metrics_of,
+    restore_gradients,
+    restore_metrics,
+    sums,
+)
 from xaytune.trainer import checkpoint, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, Pause, TrainState, note_error
@@ -111,7 +117,8 @@ class XaytuneCallback(Checkpoint):
         elif resumed["where"] == "within_epoch":
             self._fire("epoch_start", trainer)
             self._skip_batches(trainer, resumed)
-            _restore_metrics(pl_module, resumed["torchmetrics"])
+            restore_metrics(pl_module, resumed["torchmetrics"])
+            restore_gradients(pl_module, resumed.get("gradients", {}))
             self._means = dict(resumed["means"])
             self._resumed = None
 
@@ -143,13 +150,13 @@ class XaytuneCallback(Checkpoint):
         """Counts a step, where an optimizer has stepped."""
         if self._means:
             self._add_means(trainer)
+        self._where = "last_batch" if trainer.is_last_batch else "within_epoch"
         if trainer.global_step == self._optimizer_steps:
             return
         state = self._state
         self._optimizer_steps, self._in_step = trainer.global_step, False
         state.step += 1
         state.global_step += 1
-        self._where = "last_batch" if trainer.is_last_batch else "within_epoch"
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, torch.Tensor):
             batches = trainer.accumulate_grad_batches  # by which Lightning has divided it
@@ -214,7 +221,9 @@ class XaytuneCallback(Checkpoint):
         """
         if self._where == "within_epoch":
             mine = checkpoint["callbacks"][self.state_key]
-            mine["means"], mine["torchmetrics"] = _means_of(trainer), _metrics_of(pl_module)
+            mine["means"], mine["torchmetrics"] = means_of(trainer), metrics_of(pl_module)
+            if self._in_step:  # evaluated between batches whose gradients accumulate
+                mine["gradients"] = gradients_of(pl_module)
         if self._where == "last_batch":
             loops = checkpoint["loops"]["fit_loop"]
             for counts in loops["epoch_progress"].values():
@@ -237,6 +246,7 @@ class XaytuneCallback(Checkpoint):
             "made_with": self._made_with.state_dict(),
             "means": {},
             "torchmetrics": {},
+            "gradients": {},
         }
 
     def _take_logged(self, trainer: pl.Trainer) -> None:
@@ -251,7 +261,7 @@ class XaytuneCallback(Checkpoint):
             result: Any = trainer._results[key]  # type: ignore[index]
             for name, before in self._means.pop(key).items():
                 after = getattr(result, name)
-                together = result.meta.reduce_fx if name == "value" and not _sums(result) else torch.add
+                together = result.meta.reduce_fx if name == "value" and not sums(result) else torch.add
                 setattr(result, name, together(before.to(after.device), after))
 
     def _begin(self, trainer: pl.Trainer) -> None:
@@ -325,35 +335,6 @@ class XaytuneCallback(Checkpoint):
         self._trial.callbacks.fire(event, self._state)
         if self._state.should_stop:
             trainer.should_stop = True
-
-
-def _means_of(trainer: pl.Trainer) -> dict[str, dict[str, torch.Tensor]]:
-    """Returns the sums and weights that are being gathered for the metrics of the epoch, by what is logged."""
-    found = {}
-    for key, result in (trainer._results or {}).items():
-        if result.is_tensor and result.meta.on_epoch:
-            names = ("value", "cumulated_batch_size") if result.meta.is_mean_reduction else ("value",)
-            found[key] = {name: getattr(result, name).clone() for name in names}
-    return found
-
-
-def _sums(result: Any) -> bool:
-    return bool(result.meta.is_mean_reduction or result.meta.is_sum_reduction)
-
-
-def _metrics_of(module: pl.LightningModule) -> dict[str, dict[str, Any]]:
-    """Returns what metrics of torchmetrics have gathered, by their names in the module."""
-    metrics = {name: part for name, part in module.named_modules() if isinstance(part, Metric)}
-    return {
-        name: {**metric.metric_state, "_update_count": metric._update_count} for name, metric in metrics.items()
-    }
-
-
-def _restore_metrics(module: pl.LightningModule, saved: dict[str, dict[str, Any]]) -> None:
-    parts: dict[str, Any] = dict(module.named_modules())
-    for name in saved.keys() & parts.keys():
-        for key, value in move_data_to_device(saved[name], parts[name].device).items():
-            setattr(parts[name], key, value)
 
 
 def _keeps_its_place(trainer: pl.Trainer) -> bool:
