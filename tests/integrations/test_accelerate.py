@@ -55,3 +55,24 @@ def test_what_is_prepared_trains_with_the_rates_of_its_own_configuration(tmp_pat
 
     rates("one", 0.1, 3)
     assert rates("one", 0.02, 6) == pytest.approx(rates("other", 0.02, 6)[3:])
+
+
+@pytest.mark.parametrize("kept_first", [False, True])
+def test_batches_that_accumulate_are_one_step_whether_kept_or_prepared_first(
+    kept_first: bool, tmp_path: Path
+) -> None:
+    run = JudgedRun(tmp_path)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+    if kept_first:
+        run.keep(accelerator=accelerator)
+    model = torch.nn.Linear(2, 1)
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 0.1))
+    if not kept_first:
+        run.keep(accelerator=accelerator)
+    for batch in run.steps(list(torch.ones(8, 1, 2))):
+        with accelerator.accumulate(model):
+            accelerator.backward(model(batch).mean())
+            optimizer.step()
+            optimizer.zero_grad()
+    run.finish()
+    assert run.state.global_step == 2

@@ -212,7 +212,7 @@ class OwnRun:
     def _enter(self, total: int, steps: int | None) -> EpochLoop:
         place, state = self.place, self.state
         if not self.begun:
-            self.saves.begin()
+            self.optimizers.watch(self.saves.begin())
             place.resumed = self.saves.newest
         else:
             self._finish_loop()

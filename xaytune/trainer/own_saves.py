@@ -49,13 +49,16 @@ class Saves:
             for name, thing in things.items():
                 self._made_with.add(name, thing)
 
-    def begin(self) -> None:
-        """Learns that the run begins: by now all optimizers exist, also those that Accelerate has prepared."""
+    def begin(self) -> list[Any]:
+        """Learns that the run begins; returns the optimizers and schedulers that Accelerate has prepared."""
         self._has_begun = True
+        prepared = []
         for name, thing in (self._things or {}).items():
             if isinstance(thing, _Folders):
                 for at, part in enumerate(thing.prepared()):
                     self._made_with.add(f"{name}.{at}", part)
+                    prepared.append(part)
+        return prepared
 
     @property
     def wanted(self) -> bool:
