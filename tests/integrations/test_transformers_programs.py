@@ -24,12 +24,13 @@ from xaytune.integrations.transformers import XaytuneCallback
 from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.checkpoint_files import step_of
+from xaytune.trainer.own_loop import OwnLoop
 
 pytestmark = pytest.mark.slow
 
 
 def trainer_of(
-    run: JudgedRun, *others: TrainerCallback, kind: type[Trainer] = Trainer, last: bool = True, **options: Any
+    run: OwnLoop, *others: TrainerCallback, kind: type[Trainer] = Trainer, last: bool = True, **options: Any
 ) -> Trainer:
     torch.manual_seed(0)
     data: dict[str, Any] = {"train_dataset": recipes.Texts(48), "eval_dataset": recipes.Texts(16)}
@@ -301,3 +302,30 @@ def test_a_user_of_transformers_who_looks_at_the_log_is_told_nothing_new(
     with caplog.at_level(logging.WARNING):
         trainer_of(JudgedRun(tmp_path)).train()
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+@pytest.mark.parametrize(
+    "evaluated", [{"eval_strategy": "epoch"}, {"eval_strategy": "steps", "eval_steps": 4}], ids=["epochs", "steps"]
+)
+@pytest.mark.parametrize("by", ["global_step", "epoch"])
+def test_evaluations_that_only_the_trial_needs_change_nothing(
+    by: Any, evaluated: dict[str, Any], schedule: str, tmp_path: Path
+) -> None:
+    def trained(run: OwnLoop) -> list[float]:
+        options = {"factor": 0.5, "patience": 0}
+        if schedule == "reduce_lr_on_plateau":
+            options |= {"threshold": 0.5}
+        trainer = trainer_of(
+            run, lr_scheduler_type=schedule, lr_scheduler_kwargs=options, logging_steps=1, **evaluated
+        )
+        trainer.train()
+        assert "step" not in vars(trainer.lr_scheduler)
+        rates = [row["learning_rate"] for row in trainer.state.log_history if "learning_rate" in row]
+        assert len(set(rates)) > 1
+        return rates + weights_of(_model(trainer)).tolist()
+
+    times = (1, 2, 3) if by == "epoch" else (2, 3, 4, 6, 9, 12, 17)
+    run = JudgedRun(tmp_path, by=by, times=times)
+    assert trained(run) == trained(OwnLoop())
+    assert run.judged == list(times)

@@ -22,6 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from xaytune.integrations.transformers_arguments import ARGUMENTS, follow_arguments, follow_functions
+from xaytune.integrations.transformers_schedules import leave_out_next_step
 from xaytune.trainer import native, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
@@ -62,6 +63,7 @@ class XaytuneCallback(TrainerCallback):
         self._waiting: list[Event] = []
         self._in_evaluation = False
         self._trainer_evaluates = False  # whether the Trainer is about to evaluate
+        self._beside: dict[str, Any] | None = None  # the random states before one that only the trial needs
         self._evaluated_at = -1
         # An evaluation may be of several data sets, which are told by the names of their metrics.
         self._latest_data_set: frozenset[str] | None = None
@@ -176,7 +178,12 @@ class XaytuneCallback(TrainerCallback):
             self._fire("eval_start", control)
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Takes what was measured; the trial is judged by it, after it is saved where it may be paused."""
         if not self._in_evaluation:
@@ -191,6 +198,9 @@ class XaytuneCallback(TrainerCallback):
                 self._latest_data_set = names
             self._fire("eval_end", control)
             return
+        if self._beside is not None:  # else the rungs would change the training
+            random_state.restore(self._beside)
+            leave_out_next_step(kwargs["lr_scheduler"])
         if control.should_training_stop:  # as another callback has decided, by these metrics
             self._want_saved(control, asked=True)
         self._latest_data_set = names
@@ -253,7 +263,11 @@ class XaytuneCallback(TrainerCallback):
     ) -> None:
         """Has the Trainer evaluate and save what it will do after this hook anyway, or the trial needs."""
         over = 0 < state.max_steps <= state.global_step or control.should_training_stop
+        self._beside = None
         if judged and args.eval_strategy != IntervalStrategy.NO:
+            ends_epoch = self._state.step == self._steps_per_epoch  # then it is the Trainer's own, made earlier
+            if not (control.should_evaluate or (ends_epoch and args.eval_strategy == IntervalStrategy.EPOCH)):
+                self._beside = random_state.capture()
             control.should_evaluate = True
         self._want_saved(control, asked=over or (judged and getattr(self._trial, "pausing", True)))
 
