@@ -216,3 +216,27 @@ def test_handlers_that_draw_where_a_run_or_an_epoch_begins_do_not_disturb_a_resu
     resumed.fit()
     assert resumed.state.global_step == 18
     assert torch.equal(weights(resumed), weights(undisturbed))
+
+
+class Upgraded(nn.Linear):
+    """Its weights were half as large in its first version."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *others: Any) -> None:
+        if local_metadata.get("version", 1) < 2:
+            state_dict[prefix + "weight"] = 2 * state_dict[prefix + "weight"]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
+
+def test_a_module_is_told_the_version_of_its_saved_state(tmp_path: Path) -> None:
+    def build(folder: Path | None) -> Trainer:
+        torch.manual_seed(0)
+        return make_trainer(model=nn.Sequential(Upgraded(FEATURES, CLASSES)), checkpoint_dir=folder)
+
+    undisturbed = build(None)
+    undisturbed.fit()
+    stopped_at(build(tmp_path), 7).fit()
+    resumed = build(tmp_path)
+    resumed.fit()
+    assert torch.equal(weights(resumed), weights(undisturbed))

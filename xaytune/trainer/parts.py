@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,11 +65,10 @@ class Parts:
             ValueError: The model or the optimizer's groups are not those of the saved run, or one of the others
                 refused its state.
         """
-        model = {name.removeprefix(_COMPILED): value for name, value in saved["model"].items()}
         kind, saved_kind = type(self.optimizer).__name__, saved.get("optimizer_kind")
         is_another = saved_kind not in (None, kind)
         with _telling_what_to_do():
-            _module(self.model).load_state_dict(model)
+            _module(self.model).load_state_dict(_of_the_module(saved["model"]))
             if not is_another:
                 self.optimizer.load_state_dict(saved["optimizer"])
         if is_another:
@@ -94,6 +94,16 @@ def _telling_what_to_do() -> Iterator[None]:
             "parameters that it was saved with (what a handler adds later has to be there when the Trainer is "
             "made), or start anew: resume=False, or another checkpoint_dir"
         ) from error
+
+
+def _of_the_module(state: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """Returns the state of the module itself, where it was saved from what ``torch.compile`` made of it."""
+    found: Any = OrderedDict((name.removeprefix(_COMPILED), value) for name, value in state.items())
+    if hasattr(state, "_metadata"):  # versions of the modules, by which they tell an older state
+        found._metadata = {
+            f"{name}.".removeprefix(_COMPILED)[:-1]: value for name, value in state._metadata.items()
+        }
+    return found  # type: ignore[no-any-return]
 
 
 def _module(model: nn.Module) -> nn.Module:
