@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.models import checkpoints, loader, make_trainer
-from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.trainer.callbacks import CallbackManager, Event, TrainState
 from xaytune.trainer.handlers import (
     EarlyStopping,
     GradientNorm,
@@ -48,6 +48,22 @@ def test_early_stopping_remembers_across_a_resume(tmp_path: Path) -> None:
     state = run(10)
     assert state.should_stop
     assert state.epoch == 3  # the first evaluation is the best; three more follow, over both runs
+
+
+@pytest.mark.parametrize("options", [{}, {"every": 2}, {"last": True}, {"every": 2, "last": True}])
+@pytest.mark.parametrize("event", ["eval_end", "epoch_end"])
+def test_a_run_that_early_stopping_has_ended_is_not_trained_on_when_it_is_started_again(
+    event: Event, options: dict[str, Any], tmp_path: Path
+) -> None:
+    def run() -> TrainState:
+        batches = loader(shuffle=False)
+        trainer = make_trainer(lr=0.0, num_epochs=10, eval_loader=batches, checkpoint_dir=tmp_path)
+        trainer.callbacks.on(event, **options)(EarlyStopping("eval_loss", mode="min", patience=2))
+        return trainer.fit()
+
+    first, again = run(), run()
+    assert first.should_stop
+    assert again.global_step == first.global_step < 60
 
 
 @pytest.mark.parametrize("options", [{"mode": "best", "patience": 1}, {"mode": "min", "patience": 0}])

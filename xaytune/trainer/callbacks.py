@@ -169,8 +169,11 @@ class CallbackManager:
         return register
 
     def handlers(self, event: Event) -> tuple[Handler, ...]:
-        """Returns the handlers of an event that are not ``last``, in the order in which they are called."""
-        return tuple(self._ordinary[event])
+        """Returns the handlers of an event, in the order in which they are called.
+
+        One that is called every now and then is what calls it, with itself as ``__wrapped__``.
+        """
+        return self._calls[event]
 
     def metrics_suffice(self, event: Event) -> bool:
         """Tells whether all handlers of an event look at the state alone; see :func:`metrics_only`."""
@@ -244,5 +247,10 @@ def _every(event: Event, every: int, handler: Handler) -> Handler:
     progress = _PROGRESS.get(event)
     if progress is None:
         fired = itertools.count(1)
-        return lambda state: handler(state) if next(fired) % every == 0 else None
-    return lambda state: handler(state) if progress(state) % every == 0 else None
+        return _calling(handler, lambda state: handler(state) if next(fired) % every == 0 else None)
+    return _calling(handler, lambda state: handler(state) if progress(state) % every == 0 else None)
+
+
+def _calling(handler: Handler, call: Any) -> Handler:
+    call.__wrapped__ = handler
+    return call  # type: ignore[no-any-return]

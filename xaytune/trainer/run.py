@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -243,6 +244,7 @@ class Run:
         if self.state.global_step == 0:
             return
         for handler in (*self.callbacks.handlers("eval_end"), *self.callbacks.handlers("epoch_end")):
+            handler = inspect.unwrap(handler)
             has_ended = getattr(handler, "has_ended", None)
             if has_ended is not None and has_ended(self.state):
                 logger.warning(
