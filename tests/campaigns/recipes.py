@@ -27,7 +27,7 @@ from xaytune.driver.commands import Kill, RequestStop
 from xaytune.errors import SkipTrial
 from xaytune.records import history
 from xaytune.sweep.time_axis import DecisionPoints
-from xaytune.trainer import checkpoint
+from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.attempt import TrialProcess
 from xaytune.trial.messages import DecisionDue, Ended
@@ -108,7 +108,7 @@ _FIRES = ("train_start", "step_end", "epoch_end", "train_end")
 
 def train(config: Mapping[str, Any], trial: Trial) -> Any:
     """Trains by hand for four epochs of two steps, and does at each step what the configuration says."""
-    state, saved = TrainState(num_epochs=4), checkpoint.list_checkpoints(trial.checkpoint_dir)
+    state, saved = TrainState(num_epochs=4), checkpoint_files.list_checkpoints(trial.checkpoint_dir)
     if saved and config["resumes"]:
         state.epoch = checkpoint.load(saved[-1])["epoch"]
         state.global_step = 2 * state.epoch

@@ -12,7 +12,9 @@ import torch
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+import xaytune
 from tests.models import checkpoints, dataset, loader, make_trainer, weights
+from xaytune.errors import CheckpointError
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
@@ -135,14 +137,14 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_is_used(
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: Path) -> None:
     make_trainer(checkpoint_dir=tmp_path).fit()
     (tmp_path / "step-00000018.pt").write_bytes(b"")
-    with pytest.raises(checkpoint.CheckpointError, match=r"step-00000018\.pt"):
+    with pytest.raises(xaytune.CheckpointError, match=r"step-00000018\.pt"):
         make_trainer(checkpoint_dir=tmp_path).fit()
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "step-00000001.pt"
     torch.save({"model": pytest.raises}, path)
-    with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint.load(path)
 
 

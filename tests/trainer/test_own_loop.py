@@ -14,7 +14,7 @@ from tests.models import loader, make_trainer
 from tests.trainer import own_loops
 from tests.trainer.own_loops import run_of
 from xaytune.testing.training import JudgedRun
-from xaytune.trainer import checkpoint
+from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import EVENTS, TrainState
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.own_loop import OwnLoop
@@ -141,7 +141,7 @@ def test_an_exception_saves_nothing_and_fires_error_and_train_end(tmp_path: Path
         run.finish(error)
     assert events == ["train_start", "epoch_start", "step_start", "step_end", "error", "train_end"]
     assert run.state.metrics["error"] == "ValueError: broken"
-    assert not checkpoint.list_checkpoints(tmp_path)
+    assert not checkpoint_files.list_checkpoints(tmp_path)
 
 
 def test_an_exception_that_the_program_catches_is_a_break(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_checkpoints_that_only_the_time_asked_for_make_place_for_later_ones(tmp_
     for _ in run.epochs(9):
         pass
     run.finish()
-    assert [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(tmp_path)] == [7, 8, 9]
+    assert [checkpoint_files.step_of(path) for path in checkpoint_files.list_checkpoints(tmp_path)] == [7, 8, 9]
     assert run.latest_checkpoint == checkpoint.path_for(tmp_path, 9)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from tests.models import make_trainer
 from tests.trainer.own_loops import run_of
+from xaytune.errors import CheckpointError
 from xaytune.testing.training import JudgedRun
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import TrainState
@@ -124,7 +125,7 @@ def test_misuse_is_refused_in_words(program: Any, tmp_path: Path) -> None:
 def test_a_trainers_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     checkpoint.save({"model": {}}, checkpoint.path_for(tmp_path, 3))
     run = run_of(tmp_path)
-    with pytest.raises(checkpoint.CheckpointError, match="are not those of a loop of"):
+    with pytest.raises(CheckpointError, match="are not those of a loop of"):
         next(run.epochs(1))
 
 

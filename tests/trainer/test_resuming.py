@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorData
 
 from tests.models import CLASSES, FEATURES, checkpoints, dataset, loader, make_trainer, stopped_at, weights
 from tests.trainer.judged import Judged
+from xaytune.errors import CheckpointError
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.handlers import EarlyStopping, SaveBest, SaveCheckpoint
@@ -81,7 +82,7 @@ def test_another_folds_checkpoint_is_refused_and_named_folds_share_a_folder(tmp_
     for way in range(3):
         folder = tmp_path / str(way)
         make_trainer(train_loader=by_way[way], checkpoint_dir=folder).fit()
-        with pytest.raises(checkpoint.CheckpointError, match=r"on other training data.*Trainer\(run=\.\.\.\)"):
+        with pytest.raises(CheckpointError, match=r"on other training data.*Trainer\(run=\.\.\.\)"):
             make_trainer(train_loader=by_way[way + 3], checkpoint_dir=folder).fit()
     for number, batches in enumerate(by_way):
         steps: list[int] = []
@@ -96,7 +97,7 @@ def test_a_checkpoint_says_whose_it_is_and_a_donors_may_be_continued(tmp_path: P
     stored = checkpoint.load(tmp_path / "a" / "step-00000006.pt")
     assert (stored["run"]["name"], stored["run"]["saves"]) == ("a", 1)
     (tmp_path / "a").rename(tmp_path / "b")
-    with pytest.raises(checkpoint.CheckpointError, match="belongs to the run 'a', not to 'b'"):
+    with pytest.raises(CheckpointError, match="belongs to the run 'a', not to 'b'"):
         make_trainer(checkpoint_dir=tmp_path, run="b").fit()
 
     trial: Any = Judged(tmp_path / "b", set())

@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, verified when read, found again in their folder.
+"""Checkpoint files: written atomically, and verified when read.
 
 A checkpoint is one file, ``step-00001234.pt``, that holds tensors, arrays and plain values only. ``torch.save``
 writes a zip archive, whose records carry checksums: a file that was cut short or damaged is noticed.
@@ -8,34 +8,21 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
+from xaytune.errors import CheckpointError
+from xaytune.trainer import checkpoint_files
 from xaytune.trainer.plain import ARRAY_GLOBALS, plain
 
-__all__ = ["CheckpointError", "list_checkpoints", "load", "path_for", "save", "step_of", "verify"]
-
-
-class CheckpointError(Exception):
-    """A checkpoint cannot be read: it is missing, damaged, or not one of ours."""
+__all__ = ["load", "path_for", "save"]
 
 
 def path_for(folder: Path, global_step: int) -> Path:
     """Returns the path of the checkpoint of a step."""
     return folder / f"step-{global_step:08d}.pt"
-
-
-def step_of(path: Path) -> int:
-    """Returns the step that a checkpoint's path tells."""
-    return int(path.stem.removeprefix("step-"))
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a folder, oldest step first; none if there is no such folder."""
-    return sorted(folder.glob("step-*.pt"))
 
 
 def save(payload: dict[str, Any], path: Path) -> None:
@@ -71,28 +58,13 @@ def _write(payload: dict[str, Any], file: IO[bytes]) -> None:
         raise
 
 
-def verify(path: Path | str) -> None:
-    """Checks that a checkpoint is whole, by its checksums.
-
-    Raises:
-        CheckpointError: It is missing or damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: the checkpoint cannot be read: {error}") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path}: the checkpoint is damaged (checksum of {damaged})")
-
-
 def load(path: Path | str) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU, without running any code it may contain.
 
     Raises:
         CheckpointError: It is missing, damaged, or holds more than tensors, arrays and plain values.
     """
-    verify(path)
+    checkpoint_files.verify_file(path)
     try:
         with torch.serialization.safe_globals(ARRAY_GLOBALS):
             payload = torch.load(path, map_location="cpu", weights_only=True)

@@ -17,7 +17,17 @@ from pathlib import Path, PurePath
 
 from xaytune.errors import CheckpointError
 
-__all__ = ["MANIFEST", "copy", "delete", "is_folder", "list_checkpoints", "seal", "step_of", "verify"]
+__all__ = [
+    "MANIFEST",
+    "copy",
+    "delete",
+    "is_folder",
+    "list_checkpoints",
+    "seal",
+    "step_of",
+    "verify",
+    "verify_file",
+]
 
 MANIFEST = ".manifest.json"
 _NAME = re.compile(r"step-(\d+)(\.pt)?")
@@ -63,7 +73,16 @@ def verify(path: Path) -> None:
     """
     if is_folder(path):
         _verify_folder(path)
-        return
+    else:
+        verify_file(path)
+
+
+def verify_file(path: Path | str) -> None:
+    """Checks that a checkpoint of one file is whole, whatever it is called.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from xaytune.trainer import checkpoint
+from xaytune.errors import CheckpointError
+from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.data import fingerprint
 from xaytune.trainer.plain import is_surely_read_again
@@ -88,11 +89,11 @@ class CheckpointFolder:
         if not self._resume:
             self._put_aside()
             return None
-        damaged: checkpoint.CheckpointError | None = None
-        for path in reversed(checkpoint.list_checkpoints(self._path)):
+        damaged: CheckpointError | None = None
+        for path in reversed(self._checkpoints()):
             try:
                 state = checkpoint.load(path)
-            except checkpoint.CheckpointError as error:
+            except CheckpointError as error:
                 logger.warning("%s; trying the one before it", error)
                 damaged = error
                 continue
@@ -105,7 +106,7 @@ class CheckpointFolder:
 
     def _put_aside(self) -> None:
         """Moves checkpoints of earlier runs into a folder of their own."""
-        found = checkpoint.list_checkpoints(self._path)
+        found = self._checkpoints()
         if not found:
             return
         number = 1
@@ -116,6 +117,11 @@ class CheckpointFolder:
             path.rename(aside / path.name)
         logger.warning("%d checkpoints of an earlier run were moved to %s", len(found), aside)
 
+    def _checkpoints(self) -> list[Path]:
+        """Returns the checkpoints of a Trainer or a loop of one's own, which are files, oldest step first."""
+        found = checkpoint_files.list_checkpoints(self._path)
+        return [path for path in found if not checkpoint_files.is_folder(path)]
+
     def _check_whose(self, path: Path, whose: dict[str, Any]) -> None:
         name, data = whose.get("name"), whose.get("data")
         remedy = (
@@ -123,9 +129,9 @@ class CheckpointFolder:
             "the checkpoints that are there aside"
         )
         if name is not None and name != self._run and name not in self._donors:
-            raise checkpoint.CheckpointError(f"{path} belongs to the run {name!r}, not to {self._run!r}: {remedy}")
+            raise CheckpointError(f"{path} belongs to the run {name!r}, not to {self._run!r}: {remedy}")
         if name is None and self._run is None and None not in (data, self._data) and data != self._data:
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"{path} belongs to a run on other training data (another fold, or a split drawn "
                 f"without a fixed seed?): {remedy}"
             )

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from xaytune.trainer import checkpoint
+from xaytune.errors import CheckpointError
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.folder import CheckpointFolder
@@ -74,7 +74,7 @@ class Saves:
         """
         saved = self._folder.newest() if self._folder is not None else None
         if saved is not None and saved.get("kind") != _KIND:
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"the checkpoints in {self._trial.checkpoint_dir} are not those of a loop of trial.epochs() or "
                 "trial.steps(); something else, such as a Trainer, has written them: resume with what wrote them, "
                 "or in another folder"
