@@ -70,6 +70,10 @@ class Masks:
                 p = probabilities[mask.layer]
                 if p == 1.0:
                     tensor[member].zero_()
+                elif p != 0.0 and device.type == "cuda" and not self.layers[mask.layer].inplace:
+                    # The kernel of dropout there: it draws several numbers at once, as bernoulli_ does not.
+                    ones = torch.ones(mask.shape, dtype=mask.dtype, device=device)
+                    tensor[member].copy_(torch._fused_dropout(ones, 1.0 - p, generator=generator)[0])
                 elif p != 0.0:
                     tensor[member].bernoulli_(1.0 - p, generator=generator).div_(1.0 - p)
         return masks
