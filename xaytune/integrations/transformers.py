@@ -92,7 +92,7 @@ class XaytuneCallback(TrainerCallback):
         """
         if args.save_only_model:
             raise ValueError("a trial cannot resume from what save_only_model=True saves: leave it out")
-        if args.save_strategy == SaveStrategy.BEST and getattr(self._trial, "pausing", False):
+        if args.save_strategy == SaveStrategy.BEST and getattr(self._trial, "may_pause", False):
             raise ValueError(
                 'save_strategy="best" saves at no other time, and this scheduler may pause a trial wherever it is '
                 'judged: write save_strategy="epoch", or "no"'
@@ -269,7 +269,7 @@ class XaytuneCallback(TrainerCallback):
             if not (control.should_evaluate or (ends_epoch and args.eval_strategy == IntervalStrategy.EPOCH)):
                 self._beside = random_state.capture()
             control.should_evaluate = True
-        self._want_saved(control, asked=over or (judged and getattr(self._trial, "pausing", True)))
+        self._want_saved(control, asked=over or (judged and getattr(self._trial, "may_pause", True)))
 
     def _expect(self, control: TrainerControl) -> None:
         """Notes whether the Trainer evaluates now."""

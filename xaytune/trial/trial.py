@@ -54,7 +54,7 @@ class Trial(OwnLoop):
         self._reporter = reporter
 
     @property
-    def pausing(self) -> bool:
+    def may_pause(self) -> bool:
         """Whether the scheduler may pause the trial where it judges it: it is saved there."""
         return self._reporter.points.pausing
 

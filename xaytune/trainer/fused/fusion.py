@@ -102,7 +102,7 @@ class Fusion:
         for member in members:
             try:
                 self._held.check(member.run)
-                alike = self._alike(member)
+                alike = self._batch_key(member)
             except Exception as error:  # of its loader, for one
                 answers.append(Answer(member, None, error))
                 continue
@@ -124,7 +124,7 @@ class Fusion:
             answer.member.window, answer.member.waited = None, 0
         return answers
 
-    def _alike(self, member: Member) -> tuple[Group, Hashable] | None:
+    def _batch_key(self, member: Member) -> tuple[Group, Hashable] | None:
         """Returns what is the same for members whose requests can be done at once; None for one alone."""
         if isinstance(member.request, Evaluation):
             batches = batches_key(member.run)
@@ -272,7 +272,7 @@ class Fusion:
         if is_due(taken):
             at = whose_turn(taken, len(members))
             alone = self._alone(members[at])
-            if alone.error is None and not _alike(members[at], alone.value, measured[at]):
+            if alone.error is None and not _same_metrics(members[at], alone.value, measured[at]):
                 self._refused[group.key, batches] = "it differs"
                 self._say("evaluations are not fused: they give other values than alone")
                 return [alone, *(self._alone(member) for member in members if member is not members[at])]
@@ -365,7 +365,7 @@ def _how_many(group: Group, asked: Asked) -> int:
     return min(group.pace, 1 + min(step.more for step in asked.steps))
 
 
-def _alike(member: Member, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same_metrics(member: Member, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two evaluations of a member give the same, to rounding."""
     precision = workings(member.run).stepper.precision
     losses = [torch.tensor(metrics["eval_loss"], dtype=torch.float64) for metrics in (one, other)]
