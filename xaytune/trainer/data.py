@@ -83,8 +83,10 @@ def check_not_begun(batches: Any) -> None:
     Raises:
         ValueError: It is: what was drawn is drawn again in a resumed run, from another state.
     """
+    if not isinstance(batches, Iterator):
+        return
     begun = [part for part in reachable([batches]) if isinstance(part, _BaseDataLoaderIter)]
-    if isinstance(batches, Iterator) and any(random_state.held_by(part._index_sampler) for part in begun):
+    if any(random_state.held_by(part._index_sampler) for part in begun):
         kind = type(batches).__name__
         raise ValueError(
             f"trial.steps() was given {kind}(loader), and the loader has a random generator of its own, from "
