@@ -9,7 +9,6 @@ Two lines of a program change::
 from __future__ import annotations
 
 import itertools
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from xaytune.integrations.transformers_arguments import ARGUMENTS, follow_arguments, follow_functions
+from xaytune.integrations.transformers_loader import empty, steps_per_epoch
 from xaytune.integrations.transformers_schedules import leave_out_next_step
 from xaytune.trainer import native, random_state
 from xaytune.trainer.cadence import Cadence
@@ -100,7 +99,7 @@ class XaytuneCallback(TrainerCallback):
         if self._trial.checkpoint_dir is not None:
             self._trial.attach(self._take_saved)
         run, loader = self._state, kwargs["train_dataloader"]
-        self._steps_per_epoch, self._streams = _steps_per_epoch(args, state, loader)
+        self._steps_per_epoch, self._streams = steps_per_epoch(args, state, loader)
         self._arguments = {name: float(getattr(args, name)) for name in ARGUMENTS}
         # The Trainer counts the steps of a run by epochs too, whose last epoch is no broken off one.
         run.num_epochs, run.max_steps = state.num_train_epochs, args.max_steps
@@ -116,7 +115,7 @@ class XaytuneCallback(TrainerCallback):
             self._resume(args, **kwargs)
         self._fire("train_start", control)
         if run.should_stop:
-            _empty(args, loader)
+            empty(args, loader)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -363,18 +362,3 @@ def _metrics(logged: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in logged.items()
         if isinstance(value, (int, float)) and name not in ("epoch", "step", "total_flos")
     }
-
-
-def _steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> tuple[int, bool]:
-    """Returns the optimizer steps of an epoch, as the Trainer counts them, and whether that is only the most."""
-    try:
-        batches = len(loader)
-    except TypeError:  # a stream: as many as it has, and then from its beginning
-        return int(state.max_steps), True
-    return max(math.ceil(batches / args.gradient_accumulation_steps), 1), False
-
-
-def _empty(args: TrainingArguments, loader: Any) -> None:
-    """Leaves a run nothing to train: the Trainer looks whether it is to stop only after a step."""
-    loader.base_dataloader = DataLoader[Any]([])  # type: ignore[arg-type]
-    args.ignore_data_skip = True
