@@ -200,6 +200,16 @@ def test_an_interrupt_pauses_the_trials_and_the_sweep_resumes_with_them(play: Pl
     assert resumed.start().trial == 1
 
 
+def test_a_sweep_all_of_whose_trials_end_as_it_is_interrupted_is_completed(play: Play) -> None:
+    sweep = play(num_samples=1)
+    sweep.start()
+    sweep.report(0, 1, 0.5)
+    sweep.driver.interrupt()
+    best = Best(value=0.5, epoch=1, global_step=10, metrics={"m": 0.5})
+    sweep.end(0, 9, best=best)
+    assert sweep.driver.outcome() == ("completed", None)
+
+
 def test_a_trial_that_is_lost_while_the_sweep_is_interrupted_is_paused(play: Play) -> None:
     sweep = play()
     sweep.start()

@@ -240,3 +240,11 @@ def test_trials_that_failed_are_resumed_once_their_recipe_is_mended(run: Run, tm
     for trial in resumed.trials:
         assert resumed.history(trial.number)["global_step"].tolist() == [1, 2, 3, 4]
         assert trial.value == pytest.approx(4 * trial.config["x"])
+
+
+def test_a_sweep_that_failed_is_told_to_a_script_that_listens_to_nothing(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = run("raises_until_it_is_mended", space={"x": {"choice": [0.5]}, "mended": "nowhere"})
+    assert results.sweep.state == "failed"
+    assert f"the sweep {results.sweep.name} failed: every trial failed" in caplog.messages

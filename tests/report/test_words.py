@@ -106,7 +106,7 @@ def attempts_lost(folder: Path, checkpoint: bool) -> Results:
 def test_why_tells_how_many_steps_were_lost_for_want_of_a_checkpoint(tmp_path: Path) -> None:
     attempts_lost(tmp_path / "sweep", checkpoint=False)
     told = said("why", tmp_path / "sweep", 0)
-    expected = "from the start: it had written no checkpoint, at least 35 steps are trained again"
+    expected = "from the start: no checkpoint of it had been recorded, at least 35 steps are trained again"
     assert f"restarted on n, process 2, {expected}" in told
     assert f"its process was lost; it is restarted {expected}" in told
     status = said("status", tmp_path / "sweep")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.ray_tune.test_trackers import wandb_fields, wandb_records
@@ -46,11 +47,15 @@ class TestTensorBoard(TrackerContract):
 
     def test_what_is_trained_again_after_an_attempt_was_cut_off_is_there_once(self, tmp_path: Path) -> None:
         self.track(self.trial(tmp_path), [1, 2, 3, 4, 5], "paused")
-        begun = int(time.time())
-        while int(time.time()) == begun:  # files are in the order of seconds
-            time.sleep(0.01)
         self.track(self.trial(tmp_path, attempt=1), [4, 5, 6])
         assert [step for step, _ in self.logged(self.trial(tmp_path))["loss"]] == [1, 2, 3, 4, 5, 6]
+
+    def test_a_trial_that_ends_where_it_was_paused_has_its_best_value_there(self, tmp_path: Path) -> None:
+        self.track(self.trial(tmp_path), [1, 2, 3], "paused")
+        tracker = self.make_tracker()
+        tracker.open(replace(self.trial(tmp_path, attempt=1), global_step=3))
+        tracker.close("stopped", "weak", 0.5)
+        assert self.logged(self.trial(tmp_path))["best"] == [(3, 0.5)]
 
 
 class TestMlflow(TrackerContract):
@@ -62,23 +67,56 @@ class TestMlflow(TrackerContract):
     def make_tracker(self) -> Tracker:
         return Mlflow()
 
-    def logged(self, trial: TrackedTrial) -> Logged:
+    def run_of(self, trial: TrackedTrial) -> MlflowRun:
         client = MlflowClient()
         experiment = client.get_experiment_by_name(trial.sweep)
         assert experiment is not None
-        tag = f"tags.`xaytune.trial_id` = '{trial.id}'"
-        (run,) = client.search_runs([experiment.experiment_id], tag)
+        (run,) = client.search_runs([experiment.experiment_id], f"tags.`xaytune.trial_id` = '{trial.id}'")
+        return run
+
+    def logged(self, trial: TrackedTrial) -> Logged:
+        client, run = MlflowClient(), self.run_of(trial)
         histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
         return {name: [(m.step, m.value) for m in history] for name, history in histories.items()}
 
     def test_characters_that_it_refuses_in_a_name_are_replaced(self, tmp_path: Path) -> None:
         tracker = self.make_tracker()
         tracker.begin(tmp_path.name)
-        tracker.open(self.trial(tmp_path))
-        tracker.log([Point(1, 1e9, {"val/recall@10": 0.5, "F1 (größe)": 0.25, "loss": 1.0})])
+        tracker.open(replace(self.trial(tmp_path), config={"dropout (%)": 0.1, "lr": 0.2}))
+        values = {"val/recall@10": 0.5, "F1 (größe)": 0.25, "loss": 1.0, "/top:5": 2.0}
+        tracker.log([Point(1, 1e9, values)])
         tracker.close("completed", None, None)
         kept = self.logged(self.trial(tmp_path))
-        assert kept == {"val/recall_10": [(1, 0.5)], "F1 _größe_": [(1, 0.25)], "loss": [(1, 1.0)]}
+        names = {"val/recall_10": 0.5, "F1 _größe_": 0.25, "loss": 1.0, "top:5": 2.0}
+        assert kept == {name: [(1, value)] for name, value in names.items()}
+        assert self.run_of(self.trial(tmp_path)).data.params == {"dropout ___": "0.1", "lr": "0.2"}
+
+    def test_two_names_that_would_be_one_stay_two(self, tmp_path: Path) -> None:
+        tracker = self.make_tracker()
+        tracker.begin(tmp_path.name)
+        tracker.open(self.trial(tmp_path))
+        tracker.log([Point(step, 1e9, {"recall@10": 0.1, "recall_10": 0.9}) for step in (1, 2)])
+        tracker.close("completed", None, None)
+        kept = dict(self.logged(self.trial(tmp_path)))
+        assert kept.pop("recall_10") == [(1, 0.9), (2, 0.9)]
+        assert list(kept.values()) == [[(1, 0.1), (2, 0.1)]]
+
+    def test_a_run_that_goes_on_has_nothing_of_its_pause_and_the_configuration_that_it_has_now(
+        self, tmp_path: Path
+    ) -> None:
+        first, again = (self.trial(tmp_path, attempt=attempt) for attempt in (0, 1))
+        self.make_tracker().begin(tmp_path.name)
+        for trial, status, reason in [(first, "paused", "made room"), (again, "completed", None)]:
+            tracker = self.make_tracker()
+            tracker.open(replace(trial, config={"lr": 0.5 if trial is again else 0.1, "x": 1}))
+            tracker.log([Point(trial.attempt + 1, 1e9, {"loss": 1.0})])
+            tracker.close(status, reason, 0.5)
+        kept = self.run_of(first).data
+        assert (kept.tags["xaytune.status"], kept.tags.get("xaytune.reason")) == ("completed", None)
+        assert kept.params == {"lr": "0.1", "x": "1"}
+        assert {name: value for name, value in kept.tags.items() if name.startswith("xaytune.config")} == {
+            "xaytune.config.lr": "0.5"
+        }
 
 
 class TestWandb(TrackerContract):

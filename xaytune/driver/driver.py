@@ -216,7 +216,8 @@ class Driver:
 
     def outcome(self) -> tuple[str, str | None]:
         """Returns how the sweep ended, and why if it was not finished."""
-        if self.ending is not None:
+        nothing_left = sum(trial.finished for trial in self.state.trials.values()) == self.state.num_trials
+        if self.ending is not None and not (self.ending.state == "interrupted" and nothing_left):
             return self.ending.state, self.ending.reason
         return outcome_of(self.state, self._spec.metric)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from xaytune.sweep.loader import load_spec
 from xaytune.sweep.spec import SweepSpec, reference_name
 
 __all__ = ["Sweep", "resume"]
+
+logger = logging.getLogger(__name__)
 
 
 class Sweep:
@@ -120,8 +123,10 @@ class Sweep:
         """
         trains = self.spec.trains
         default = "command" if isinstance(trains, Command) else reference_name(trains).partition(":")[2]
+        default = default.replace(".<locals>", "")
         with RaySession() as session:
-            return run_sweep(self.spec, str(storage), name, default.replace(".<locals>", ""), session, listener)
+            results = run_sweep(self.spec, str(storage), name, default, session, listener)
+        return _told(results, listener)
 
 
 def resume(
@@ -148,4 +153,12 @@ def resume(
     """
     sweep_folder = find_sweep(str(sweep), str(storage))
     with RaySession() as session:
-        return resume_sweep(sweep_folder, session, listener, overrides, resume_errored=resume_errored)
+        results = resume_sweep(sweep_folder, session, listener, overrides, resume_errored=resume_errored)
+    return _told(results, listener)
+
+
+def _told(results: Results, listener: Listener | None) -> Results:
+    """Warns of a sweep that failed, where nobody listens to it."""
+    if listener is None and results.sweep.state == "failed":
+        logger.warning("the sweep %s failed: %s", results.sweep.name, results.sweep.reason)
+    return results

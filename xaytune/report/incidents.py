@@ -132,7 +132,7 @@ def restart_text(restarts: Sequence[Restart]) -> str:
     verb = "is" if lost == 1 else "are"
     again = f"at least {_STEPS.count(lost)} {verb} trained again" if lost else ""
     if not any(restart.step for restart in restarts):
-        it = "it" if len(restarts) == 1 else "they"
-        return f"from the start: {it} had written no checkpoint" + (f", {again}" if again else "")
+        it = "it" if len(restarts) == 1 else "them"
+        return f"from the start: no checkpoint of {it} had been recorded" + (f", {again}" if again else "")
     where = f"from step {restarts[0].step}" if len(restarts) == 1 else "from their newest checkpoints"
     return where + (f"; {again}" if again else "")

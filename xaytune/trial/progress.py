@@ -77,6 +77,11 @@ class Untold:
             self._notes.append(text)
             logger.warning(text)
 
+    def take_notes(self) -> tuple[str, ...]:
+        """Returns what was noted and not told yet."""
+        notes, self._notes = tuple(self._notes), []
+        return notes
+
     def add_step(self, state: TrainState) -> None:
         """Adds the row of a step: nothing is copied that need not be, and no device is waited for.
 
@@ -188,9 +193,9 @@ class Untold:
             "discarded": _pop(self._discarded, max(checkpoints, default=0) - 1),
             "damaged": self.damaged,
             "resumed_at": self.resumed_at,
-            "notes": tuple(self._notes),
+            "notes": self.take_notes(),
         }
-        self.damaged, self.resumed_at, self._notes = {}, None, []
+        self.damaged, self.resumed_at = {}, None
         return fields, rows
 
     def _consider(self, metrics: Mapping[str, float], epoch: int, global_step: int) -> None:

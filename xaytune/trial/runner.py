@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,6 +184,7 @@ class RecipeRun:
             attempt=assignment.attempt,
             config=dotted(assignment.config),
             folder=Path(self._task.sweep_dir),
+            global_step=max(assignment.checkpoints, default=0),
         )
         return Tracking(self._task.trackers, trial, self._task.tracker_timeout_s, self.reporter.untold.note)
 
@@ -240,6 +242,7 @@ class RecipeRun:
             ended, rows = self.reporter.end("failed", failure.error, failure)
         with contextlib.suppress(Exception):  # a device that failed keeps what trackers are still to be given
             self._close_tracking(ended)
+        ended = dataclasses.replace(ended, notes=(*ended.notes, *untold.take_notes()))  # of trackers, in the end
         self._link.tell(ended, rows)
         return ended
 

@@ -17,6 +17,7 @@ from xaytune.trainer.fused.group import FEWEST, Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member
+from xaytune.trainer.fused.reasons import reason
 from xaytune.trainer.fused.shape import batches_key, difference, objective_key, shape_of
 from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.fused.timing import now
@@ -67,6 +68,7 @@ class Fusion:
         self._evaluated: Counter[Hashable] = Counter()  # at once, by group and batches
         self._checks = Checks()
         self._told: set[str] = set()
+        self._told_apart = False
         self._held = Held()
 
     @property
@@ -90,6 +92,7 @@ class Fusion:
     def end(self, member: Member) -> None:
         """Learns that the loop of a member has ended."""
         self._held.leave(member.run)
+        self._tell_apart(2)
 
     def perform(self, members: Sequence[Member]) -> list[Answer]:
         """Does what some members ask for; the others are to ask again.
@@ -264,7 +267,7 @@ class Fusion:
             measured = group.evaluate(members)
         except Exception as error:
             self._refused[group.key, batches] = str(error)
-            self._say(f"evaluations are not fused: {_line(error)}")
+            self._say(f"evaluations are not fused: {reason(error)}")
             return [self._alone(member) for member in members]
         answers = [Answer(member, metrics) for member, metrics in zip(members, measured, strict=True)]
         taken = self._evaluated[group.key, batches]
@@ -310,7 +313,7 @@ class Fusion:
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = Group(member, key, self._say)
-                self._tell_apart()
+                self._tell_apart(_UNLIKE)
         except NotFusedError as error:
             member.refused = str(error)
             self._say(f"trained alone: {error}")
@@ -320,12 +323,14 @@ class Fusion:
             self._say("runs with compile=True are trained fused, without torch.compile")
         return group
 
-    def _tell_apart(self) -> None:
-        """Says where the first runs differ, if so few are alike that none is trained with others."""
+    def _tell_apart(self, least: int) -> None:
+        """Says once where so many shapes differ, or more, if none of their runs is trained with others."""
+        if self._told_apart or len(self._groups) < least or self._checks.begun:
+            return
+        self._told_apart = True
         first, *others = self._groups
-        if len(self._groups) == _UNLIKE and not self._checks.begun:
-            parts = sorted({difference(first, other) for other in others})
-            self._say(f"trained alone: the first {_UNLIKE} shapes differ in their {' and '.join(parts)}")
+        parts = sorted({difference(first, other) for other in others})
+        self._say(f"trained alone: the first {len(self._groups)} shapes differ in their {' and '.join(parts)}")
 
     def _settled(self, member: Member) -> bool:
         """Brings a member's row up to date; takes it out of its group if it has become another shape."""
@@ -346,7 +351,7 @@ class Fusion:
     def _failed(self, group: Group, error: Exception) -> None:
         self._failures[group.key] += 1
         if self._failures[group.key] >= _FAILURES or isinstance(error, NotFusedError):
-            self._refuse(group, _line(error))
+            self._refuse(group, reason(error))
 
     def _refuse(self, group: Group, why: str) -> None:
         self._refused[group.key] = why
@@ -371,8 +376,3 @@ def _same_metrics(member: Member, one: Mapping[str, Any], other: Mapping[str, An
     losses = [torch.tensor(metrics["eval_loss"], dtype=torch.float64) for metrics in (one, other)]
     near = float((losses[0] - losses[1]).abs()) <= rounding(member.dtype, precision)
     return one.keys() == other.keys() and (near or distance(*losses) <= tolerance(member.dtype, precision))
-
-
-def _line(error: BaseException) -> str:
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0][:200]}" if words else type(error).__name__

@@ -125,7 +125,8 @@ def _key_of_callable(function: Any, where: str, name_of: Name) -> Hashable:
 def _key_of_module(module: nn.Module, where: str) -> Hashable:
     """The key of a module that is no part of the model, such as a loss: it must have nothing to train."""
     if next(module.parameters(), None) is not None:
-        raise NotFusedError(f"{where} holds a {type(module).__name__} with parameters that are not the model's")
+        kind = type(module).__name__
+        raise NotFusedError(f"{where} holds a {kind}, which has parameters beside the model's modules")
     if any(vars(part).get(hooks) for part in module.modules() for hooks in HOOKS):
         raise NotFusedError(f"{where} holds a {type(module).__name__} with hooks")
     return key_of_type(type(module)), tuple(

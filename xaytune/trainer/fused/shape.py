@@ -95,6 +95,8 @@ def _model(model: nn.Module) -> Hashable:
         where = f"the model's {name or type(module).__name__!s}"
         if isinstance(module, torch.jit.ScriptModule):
             raise NotFusedError(f"{where} is compiled by TorchScript")
+        if isinstance(module, nn.RNNBase):
+            raise NotFusedError(f"{where} is a recurrent module, {type(module).__name__}, which cannot be fused")
         if any(vars(module).get(hooks) for hooks in HOOKS):
             raise NotFusedError(f"{where} has hooks")
         own = {key: value for key, value in vars(module).items() if key not in INTERNAL}

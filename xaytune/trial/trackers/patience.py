@@ -25,7 +25,7 @@ class Caller:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._returned: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        self._returned: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -40,8 +40,10 @@ class Caller:
             value, error = self._returned.get(timeout=self._timeout_s)
         except queue.Empty:
             raise TimeoutError(f"it did not answer within {self._timeout_s:g} s") from None
-        if error is not None:
+        if isinstance(error, Exception):
             raise error
+        if error is not None:  # it is not to end more than the call
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
         return value
 
     def end(self) -> None:
@@ -52,7 +54,7 @@ class Caller:
         while (function := self._calls.get()) is not None:
             try:
                 self._returned.put((function(), None))
-            except Exception as error:
+            except BaseException as error:
                 self._returned.put((None, error))
 
 

@@ -22,6 +22,7 @@ class TrackedTrial:
         number: Its number.
         attempt: Times that it was started before.
         config: Its configuration, by dotted name.
+        global_step: The step of the checkpoint that it goes on from; 0 where it begins.
         folder: The sweep's folder on this node. What a tracker writes to `trackers/` in it is kept with the sweep.
     """
 
@@ -31,6 +32,7 @@ class TrackedTrial:
     attempt: int
     config: Mapping[str, Any]
     folder: Path
+    global_step: int = 0
 
     @property
     def name(self) -> str:

@@ -99,8 +99,9 @@ def begin(trackers: Iterable[TrackerSpec], sweep: str) -> None:
     for index, spec in enumerate(trackers):
         try:
             made(spec).begin(sweep)
-        except Exception as error:
-            raise SpecError([Problem(("trackers", index), f"{spec.name}: {error}")]) from error
+        except (Exception, SystemExit) as error:
+            words = error if isinstance(error, Exception) else f"{type(error).__name__}: {error}"
+            raise SpecError([Problem(("trackers", index), f"{spec.name}: {words}")]) from error
 
 
 class Tracking:
@@ -137,12 +138,13 @@ class Tracking:
         self._failed = False
         for spec in trackers:
             try:
-                tracker, caller = made(spec), Caller(timeout_s)
-                self._callers.append(caller)
-                caller.call(functools.partial(tracker.open, trial))
-                self._trackers.append((spec.name, caller, tracker))
+                known = spec.name, Caller(timeout_s), made(spec)
             except Exception as error:
                 self._give_up(spec.name, error)
+                continue
+            self._callers.append(known[1])
+            self._trackers.append(known)
+            self._call(known, lambda tracker: tracker.open(trial))
 
     def attach(self, callbacks: CallbackManager, newest_row: Callable[[], Row]) -> None:
         """Registers the handlers, after all others.
@@ -217,14 +219,17 @@ class Tracking:
 
     def _tell(self, told: Callable[[Tracker], None]) -> None:
         for known in list(self._trackers):
-            name, caller, tracker = known
-            try:
-                caller.call(functools.partial(told, tracker))
-            except Exception as error:
-                self._trackers.remove(known)
-                self._give_up(name, error)
-                if not isinstance(error, TimeoutError):
-                    self._failing.append((caller, tracker))
+            self._call(known, told)
+
+    def _call(self, known: tuple[str, Caller, Tracker], told: Callable[[Tracker], None]) -> None:
+        name, caller, tracker = known
+        try:
+            caller.call(functools.partial(told, tracker))
+        except Exception as error:
+            self._trackers.remove(known)
+            self._give_up(name, error)
+            if not isinstance(error, TimeoutError):
+                self._failing.append((caller, tracker))
 
     def _give_up(self, name: str, error: Exception) -> None:
         logger.warning("%s: %s: %s", name, type(error).__name__, error)
