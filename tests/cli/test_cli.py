@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -126,7 +127,7 @@ def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path
 def interrupted(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Results]:
     """A sweep that was told to end when one trial had failed and two trained: exit code, all it printed, results.
 
-    A batch system's time limit sends SIGTERM to the group, a terminal SIGINT: Ray's processes are not in it.
+    A batch system's time limit sends SIGTERM to the group, a terminal SIGINT, and Ray to all descendants of a job.
     """
     folder = tmp_path_factory.mktemp("interrupted")
     recipe = "loses_its_process_or_waits"
@@ -143,9 +144,19 @@ def interrupted(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     journal = folder / recipe / FILE_NAME
     while process.poll() is None and _counts(journal, "start", "end") != [4, 1]:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
+    for pid in (process.pid, *_descendants(process.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     return process.returncode, output, Results(folder / recipe)
+
+
+def _descendants(parent: int) -> list[int]:
+    """All processes that a process has started, and that these have, but for Ray's own."""
+    tasks = Path(f"/proc/{parent}/task").iterdir()
+    children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    own = [pid for pid in children if b"ray" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [*own, *(pid for child in own for pid in _descendants(child))]
 
 
 def _counts(journal: Path, *events: str) -> list[int]:

@@ -143,13 +143,13 @@ def test_a_sweep_compared_with_itself_and_a_place_that_cannot_be_written_are_tol
         assert "cannot be written: No such file or directory; name another place with --output" in told.output
 
 
-def test_a_metric_has_its_own_name_in_a_comparison_whatever_it_is(tmp_path: Path) -> None:
+def test_a_metric_has_its_own_name_in_a_comparison_whatever_it_is(tmp_path: Path, in_folder: Path) -> None:
     sweeps = [simulated(tmp_path / name, metric="f1[macro][/x]") for name in "ab"]
     told = xaytune("compare", *(sweep.path for sweep in sweeps))
     assert "best f1[macro][/x]" in told.output
 
 
-def test_a_trial_that_was_skipped_counts_in_no_comparison(tmp_path: Path) -> None:
+def test_a_trial_that_was_skipped_counts_in_no_comparison(tmp_path: Path, in_folder: Path) -> None:
     for name in "ab":
         written = Written(tmp_path / name)
         for trial, value in enumerate((0.5, 0.9)):

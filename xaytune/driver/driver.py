@@ -266,14 +266,11 @@ class Driver:
         trial, axis = message.trial, self._method.points.axis
         time = axis.of(epoch=message.epoch, global_step=message.global_step)
         results = self.state.trials[trial].results
-        judged = results[-1].time(axis) if results else 0
-        stop = self._stops.get(trial) if time >= judged else None
-        if stop is not None and (commands := self._ask_to_stop(trial, stop)):
+        judged = results[-1].time(axis) if results else -1
+        told = self._ask_to_stop(trial, self._stops[trial]) if trial in self._stops and time >= judged else []
+        if told or time <= judged:
             self._recorder.saved(message)
-            return commands
-        if results and time <= judged:
-            self._recorder.saved(message)
-            return []
+            return told
         self._recorder.judged(message)
         with self._thinking.measured():
             actions = self._method.on_result(trial, self._result(message, time))
@@ -317,7 +314,8 @@ class Driver:
     def _ask_to_stop(self, trial: int, request: StopRequest) -> list[Command]:
         if not self._attempts.request_stop(trial, request):
             return []
-        self._recorder.stop_requested(trial, request)
+        of_sweep = self.ending is not None and request is self.ending.request
+        self._recorder.stop_requested(trial, request, of_sweep=of_sweep)
         return [RequestStop(trial, request)] if self._attempts[trial].begun else []
 
     def _release(self, trial: int) -> list[Command]:

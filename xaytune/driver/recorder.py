@@ -263,11 +263,18 @@ class Recorder:
             reason=decision.reason,
         )
 
-    def stop_requested(self, number: int, request: StopRequest) -> None:
-        """Records that a trial was asked to stop; once, also where its next attempt is asked again."""
+    def stop_requested(self, number: int, request: StopRequest, *, of_sweep: bool = False) -> None:
+        """Records that a trial was asked to stop; once, also where its next attempt is asked again.
+
+        Args:
+            number: The trial's.
+            request: What it was asked.
+            of_sweep: Whether that is because the sweep ends: then it stands for this run of the sweep alone.
+        """
         trial = self.state.trials[number]
         if (trial.stop_reason, trial.stop_status) != (request.reason, request.status):
-            self._write("stop", number, reason=request.reason, status=request.status)
+            whose = {"of_sweep": True} if of_sweep else {}
+            self._write("stop", number, reason=request.reason, status=request.status, **whose)
 
     def failed(self, number: int, failure: Failure, latest: Progress | None, *, retried: bool) -> None:
         """Records that an attempt failed, and how far it was, if it reported that."""

@@ -59,6 +59,9 @@ def resume(
     if resume_errored and method.points.pausing:
         message = "its trials have not waited for those that failed: these cannot be resumed; begin another sweep"
         raise SpecError([Problem(("scheduler",), message)])
+    if resume_errored and not _has_budget_left(spec, state):
+        message = "is spent: trials that failed can be resumed with a larger one, as in --set budget.time=2h"
+        raise SpecError([Problem(("budget",), message)])
     faultless = [] if state.trained else ["error"]
     # Where trials are paused to wait for others, these were not waited for.
     if not method.points.pausing and _has_budget_left(spec, state):

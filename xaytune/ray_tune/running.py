@@ -30,7 +30,8 @@ from xaytune.trial.trackers import tracking as trackers
 
 __all__ = ["WATCHED_S", "resume_sweep", "run_sweep"]
 
-# A sweep that runs records its progress every 10 s at least.
+# A sweep that trains records its progress every 10 s at least. One whose trials have not begun, or whose journal
+# takes seconds to copy, may be silent for longer: it is not noticed.
 WATCHED_S = 20.0
 
 

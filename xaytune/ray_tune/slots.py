@@ -48,8 +48,7 @@ class Slots:
 
     def place(self, assignment: Assignment) -> TuneTrial:
         """Gives a trial the slot with the fewest trials, a new one if there may be one more, and returns it."""
-        slot = (self._empty() if not self._waiting else None) or self._fewest()
-        assert slot is not None
+        slot = (self._empty() if not self._waiting else None) or self._fewest() or self._another()
         self._add(slot, assignment)
         return slot
 
@@ -112,10 +111,13 @@ class Slots:
     def _empty(self) -> TuneTrial | None:
         """Returns a slot without trials, a new one if there may be one more."""
         empty = next((slot for slot, trials in self._slots.items() if not trials), None)
-        if empty is None and len(self._slots) < self._capacity():
-            empty = self._new()
-            self._slots[empty] = {}
-        return empty
+        return self._another() if empty is None and len(self._slots) < self._capacity() else empty
+
+    def _another(self) -> TuneTrial:
+        """Returns a new slot, which waits where there is no capacity for it any more."""
+        slot = self._new()
+        self._slots[slot] = {}
+        return slot
 
 
 class SlotBridge(Bridge):

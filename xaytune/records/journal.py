@@ -20,7 +20,8 @@ event            fields
                  numbers), ``epoch``, ``global_step``, ``value``
 ``progress``     how far a trial is, now and then: ``epoch``, ``global_step``, ``metrics``, ``best``,
                  ``seconds``
-``stop``         the trial was asked to stop: ``reason``, and the ``status`` that it is to end with
+``stop``         the trial was asked to stop: ``reason``, the ``status`` that it is to end with, and ``of_sweep``
+                 where that is because the sweep ends
 ``checkpoint``   a checkpoint was written: ``path`` (within the sweep's folder), ``global_step``
 ``damaged``      a checkpoint cannot be used: ``path``, ``global_step``
 ``deleted``      a checkpoint is no longer needed: ``path``, ``global_step``

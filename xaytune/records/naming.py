@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from pathlib import Path
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import FILE_NAME
@@ -43,10 +42,9 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
             sweep_folder = child_of(storage, candidate)
             if sweep_folder.exists:
                 taken = "holds a sweep already"
-            elif not _is_free(sweep_folder.local):
+            elif not _take(sweep_folder, is_default=name is None):
                 taken = "is not empty"
             else:
-                sweep_folder.local.mkdir(parents=True, exist_ok=True)
                 return sweep_folder
     except OSError as error:
         why = error.strerror or str(error)
@@ -54,6 +52,19 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
     raise SpecError([Problem(("name",), f"{sweep_folder} {taken}: choose another name")])
 
 
-def _is_free(folder: Path) -> bool:
-    """Whether a folder holds nothing but the empty journal of a sweep that never began, or is not there."""
-    return not folder.exists() or {path.name for path in folder.iterdir()} <= {FILE_NAME}
+def _take(sweep_folder: SweepFolder, *, is_default: bool) -> bool:
+    """Makes a folder, and tells whether it is this sweep's own; one of a default name may be another start's.
+
+    Raises:
+        OSError: It cannot be made, or the remote storage refuses.
+    """
+    local, remote = sweep_folder.local, sweep_folder.remote
+    if remote is not None:
+        remote.put(FILE_NAME, b"")  # that it refuses shows now, and not when trials have trained
+    try:
+        local.mkdir(parents=True)
+    except FileExistsError:
+        if is_default and remote is None:
+            return False
+    # What a sweep that never began has left is an empty journal.
+    return {path.name for path in local.iterdir()} <= {FILE_NAME}

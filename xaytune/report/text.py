@@ -212,7 +212,8 @@ def _failures(sweep: SweepState, resume: str) -> list[str]:
     first = f"; the first, trial {failed[0].number}, with" if len(failed) > 1 else ", with"
     heading = f"failed: {listed([trial.number for trial in failed])}{first}"
     lines = [heading, *(f"  {line}" for line in shown.rstrip().splitlines())]
-    if sweep.state == "completed" and sweep.spec["scheduler"].get("algorithm") not in _WAITING:
+    waited = sweep.spec["scheduler"].get("algorithm") not in _WAITING
+    if sweep.state == "completed" and sweep.reason is None and waited:  # a budget that is spent resumes none
         which = "them" if len(failed) > 1 else "it"
         lines.append(f"  to resume {which} once that is mended: xaytune resume {resume} --resume-errored")
     return lines

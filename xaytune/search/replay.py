@@ -124,11 +124,14 @@ class _Replaying:
 
     def on_stop(self, event: Event) -> None:
         status = event.get("status", "stopped")
-        if status != "paused":
+        if status != "paused" and not event.get("of_sweep"):
             self.left.stops[event["trial"]] = Stop(trial=event["trial"], reason=event["reason"], status=status)
 
     def on_failure(self, event: Event) -> None:
         self._failures[event["trial"]] = event.get("kind", "error")
+
+    def on_reopen(self, event: Event) -> None:
+        self._failures.pop(event["trial"], None)
 
     def on_end(self, event: Event) -> None:
         trial = event["trial"]

@@ -86,7 +86,7 @@ def check_not_begun(batches: Any) -> None:
     if not isinstance(batches, Iterator):
         return
     begun = [part for part in reachable([batches]) if isinstance(part, _BaseDataLoaderIter)]
-    if any(random_state.held_by(part._index_sampler) for part in begun):
+    if any(_draws_of_its_own(part) for part in begun):
         kind = type(batches).__name__
         raise ValueError(
             f"trial.steps() was given {kind}(loader), and the loader has a random generator of its own, from "
@@ -94,6 +94,12 @@ def check_not_begun(batches: Any) -> None:
             "in enumerate(trial.steps(loader)), or leave out its generator=: the random states of the process are "
             "saved and restored"
         )
+
+
+def _draws_of_its_own(begun: _BaseDataLoaderIter) -> bool:
+    """Whether the order of batches is drawn from a generator that is not the process's; data may have theirs."""
+    of_data = {id(generator) for generator in random_state.held_by(begun._dataset)}
+    return any(id(generator) not in of_data for generator in random_state.held_by(begun._index_sampler))
 
 
 def generators_of(loader: Any) -> list[Generator]:

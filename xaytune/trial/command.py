@@ -48,8 +48,8 @@ __all__ = ["CommandRun", "follow", "start_program"]
 
 # Between two looks whether the trial is to stop.
 _LOOK_S = 0.1
-# A program that has trained all it is to train has so long to end by itself, one that told its end to exit, and
-# what one that has exited leaves behind to let go of its channel.
+# A program that has trained all it is to train has so long to end by itself, and what one that has exited leaves
+# behind to let go of its channel.
 _LAST_S = 5.0
 # What one that was told to stop may exit with: done, or ended by SIGTERM, as itself or a shell says it.
 _STOPPED = (0, -SIGTERM, 128 + SIGTERM)
@@ -269,7 +269,7 @@ class _Relay:
         channel.put((portable(self._task), self._assignment, damaged))
         while self._program.exit_code is None or self._open:
             self._pass_on(channel)
-            if until == math.inf and (self._ended is not None or self._program.exit_code is not None):
+            if until == math.inf and self._program.exit_code is not None:
                 until = time.monotonic() + _LAST_S
             if self._open and time.monotonic() >= until:
                 break

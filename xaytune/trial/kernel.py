@@ -48,28 +48,50 @@ def die_with_parent(parent: int) -> None:
 
 
 def leave_parent() -> None:
-    """Continues in a child. The parent only waits, to end as the child does, for whoever started it.
+    """Continues in a process that is no descendant of whoever started this one; this one ends as that does.
 
-    Ray kills the children of an actor that ends, but not theirs. What a child that was killed leaves behind, the
-    parent kills.
+    What is sent to all descendants of a process, as Ray stops a job, does not reach it; and Ray kills the children
+    of an actor that ends, but not theirs. What it leaves behind when it is killed, a third process kills.
     """
-    pid = os.fork()
-    if pid == 0:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if os.fork() != 0:
+            os._exit(0)
+        os.close(reading)
+        _continue_watched(writing)
         return
-    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
-    adopt_orphans()
-    _, status = os.waitpid(pid, 0)
-    while left := children():
-        for orphan in left:
-            kill_group(orphan)
-        os.wait()
-    code = os.waitstatus_to_exitcode(status)
+    os.close(writing)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.waitpid(child, 0)
+    os.dup2(reading, 0)
+    os.closerange(1, os.sysconf("SC_OPEN_MAX"))
+    told = os.read(0, 16)
+    code = int(told) if told else -signal.SIGKILL
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _continue_watched(writing: int) -> None:
+    """Continues in a child. This process writes the child's exit code into a pipe, and kills what it leaves."""
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        return
+    os.dup2(writing, 0)
+    os.closerange(1, os.sysconf("SC_OPEN_MAX"))
+    adopt_orphans()
+    _, status = os.waitpid(pid, 0)
+    while left := children():
+        for orphan in left:
+            kill_group(orphan)
+        os.wait()
+    os.write(0, str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
 
 
 def adopt_orphans() -> None:

@@ -187,14 +187,16 @@ class _Template:
             descriptor: The trial's end of its channel to the actor.
             environment: The actor's.
         """
-        self._import_for_next()
-        if not any(self._trials.values()):
-            self._oom_kills = kernel.oom_kills()  # those before are not of this trial
-        pid, turn = self._ready.pop() if self._ready else self._launch()
-        turn.put(environment, descriptor)
-        turn.close()
-        self._trials[connection] = pid
-        os.close(descriptor)
+        try:
+            self._import_for_next()
+            if not any(self._trials.values()):
+                self._oom_kills = kernel.oom_kills()  # those before are not of this trial
+            pid, turn = self._ready.pop() if self._ready else self._launch()
+            turn.put(environment, descriptor)
+            turn.close()
+            self._trials[connection] = pid
+        finally:
+            os.close(descriptor)
         connection.put(("started", pid, self._notes))
         with contextlib.suppress(OSError):  # there is no room for a process ahead of its turn
             self._ready.append(self._launch())

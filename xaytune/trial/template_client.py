@@ -70,7 +70,9 @@ class Template:
 
         Raises:
             TemplateError: The template cannot be started.
+            OSError: It is there, and can start no process: the machine is short of something.
         """
+        lives = False
         for _ in range(_STARTS):
             here, there = socket.socketpair()
             try:
@@ -82,8 +84,10 @@ class Template:
             except (OSError, EOFError):
                 here.close()
                 self._channel.close()
-                self._raise_if_at_fault()
+                lives = self._lives()
                 self._channel = self._connect()
+        if lives:
+            raise OSError(f"the process that trials are forked from started none, {_STARTS} times")
         raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._printed()}")
 
     def exit_of_trial(self, pid: int, timeout: float = 0.0) -> tuple[int, bool] | None:
@@ -180,17 +184,24 @@ class Template:
                 self._output,
             )
 
-    def _raise_if_at_fault(self) -> None:
-        """Raises where the template was started here, and ended by what it imported."""
-        code = 0
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it lives, and could not start a process
-                code = self._process.wait(_EXIT_S)
+    def _lives(self) -> bool:
+        """Whether the template is there after it hung up: it could start no process.
+
+        Raises:
+            TemplateError: It was started here, and ended by what it imported.
+        """
+        if self._process is None:
+            return False
+        try:
+            code = self._process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            return True
         if code not in (0, -signal.SIGKILL):
             name = reference_name(self._task.recipe)
             raise TemplateError(
                 f"the process that imports {name} ended there: {words_for_exit(code)}; {self._printed()}"
             )
+        return False
 
     def _printed(self) -> str:
         printed = last_lines(self._output.fileno()) if self._output is not None else ""
