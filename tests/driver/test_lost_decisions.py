@@ -72,3 +72,16 @@ def test_a_trial_that_is_to_stop_before_it_has_begun_hears_of_it_then_and_has_al
     assert sweep.driver.tick() == []
     sweep.clock.set_forward(111.1)
     assert sweep.driver.tick() == [Kill(0)]
+
+
+def test_a_trial_that_an_old_budget_stopped_trains_on_with_a_larger_one(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, budget={"time": 10})
+    sweep.start()
+    sweep.report(0, 1, 0.5, checkpoints={10: "c"})
+    sweep.clock.set_forward(11)
+    assert [type(command) for command in sweep.driver.tick()] == [RequestStop]
+    sweep.close()  # before the trial has ended
+    again = Played(tmp_path, budget={"time": 1000})
+    assignment = again.start()
+    assert (assignment.trial, assignment.stop) == (0, None)
+    assert again.report(0, 3, 0.6, attempt=1) == []

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.driver.harness import Played
 from xaytune.errors import SpecError
-from xaytune.records.journal import FILE_NAME
+from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.results import Results
+from xaytune.search.build import method_for
+from xaytune.search.method import Action, End
+from xaytune.search.replay import replay
+from xaytune.search.sampled import SampledMethod
 from xaytune.trial.messages import Failure
 
 RAISED = Failure("error", "KeyError: 'lr'", "Traceback ...")
@@ -53,3 +58,37 @@ def test_trials_that_others_have_not_waited_for_are_not_resumed(tmp_path: Path) 
     with pytest.raises(SpecError, match="scheduler: its trials have not waited for those that failed"):
         Played(tmp_path, scheduler={"algorithm": "hyperband", "max_t": 9}, num_samples=3, resume_errored=True)
     assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_trials_that_failed_are_not_resumed_with_a_budget_that_is_spent(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, num_samples=3, budget={"epochs": 2})
+    sweep.start()
+    fails(sweep, 0, 2)
+    sweep.close()
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(SpecError, match="budget: is spent: trials that failed can be resumed with a larger one"):
+        Played(tmp_path, num_samples=3, budget={"epochs": 2}, resume_errored=True)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_a_trial_that_was_out_of_memory_once_is_worth_what_it_reached_then(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Seen(SampledMethod):
+        def on_end(self, trial: int, end: End) -> Sequence[Action]:
+            told.append(end.status)
+            return super().on_end(trial, end)
+
+    sweep = Played(tmp_path, num_samples=1)
+    sweep.start()
+    lacking = Failure("infeasible", "out of memory")
+    sweep.end(0, 1, status="failed", reason="out of memory", failure=lacking, metrics={})
+    sweep.close()
+    again = Played(tmp_path, num_samples=1, resume_errored=True)
+    again.start()
+    again.end(0, 9, attempt=1)
+    again.close()
+    method = method_for(again.spec)
+    method.__class__ = Seen
+    replay(method, read_events(tmp_path / FILE_NAME), "m")
+    assert told == ["completed"]

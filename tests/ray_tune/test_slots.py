@@ -46,3 +46,12 @@ def test_a_trial_that_waits_for_a_slot_of_its_own_gets_it_before_others_get_a_ne
     assert assignment == trial(1)
     assert some.is_alone(made[1])
     assert not some.has_room
+
+
+def test_a_trial_that_was_chosen_while_a_node_left_waits_in_a_slot_of_its_own() -> None:
+    capacity = [2]
+    some = Slots(1, lambda: capacity[0], object)  # type: ignore[arg-type]
+    first = some.place(trial(0))
+    assert some.has_room
+    capacity[0] = 1
+    assert some.place(trial(1)) is not first

@@ -49,6 +49,17 @@ def test_a_name_whose_sweep_never_began_can_be_used_again(tmp_path: Path) -> Non
         new_sweep_folder(str(tmp_path), "once", "")
 
 
+def test_two_starts_with_a_default_name_have_a_folder_each(tmp_path: Path) -> None:
+    folders = [new_sweep_folder(str(tmp_path), None, "train").local.name for _ in range(3)]
+    assert folders == ["train", "train-2", "train-3"]
+
+
+def test_a_bucket_that_is_not_there_is_told_before_a_sweep_begins(bucket: str, tmp_path: Path) -> None:
+    missing = bucket.replace("bucket?", "nowhere?").replace("&allow_bucket_creation=true", "")
+    with pytest.raises(SpecError, match=r"cannot be used: .*nowhere"):
+        new_sweep_folder(missing, "s", "")
+
+
 def test_a_sweep_in_a_remote_storage_has_its_own_name(storage: str, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(SPEC)
     curves = "tests.simulation.surrogates:power_law"

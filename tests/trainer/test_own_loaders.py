@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler, TensorDataset
 
 from xaytune.trainer.own_loop import OwnLoop
@@ -129,3 +132,22 @@ def test_a_loader_whose_generator_was_drawn_from_before_the_steps_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"random generator of its own.*enumerate\(trial.steps\(loader\)\)"):
         trained(with_a_generator, tmp_path, (), lambda loader: way(loader))
+
+
+class Noisy(TensorDataset):
+    """Data that is changed at random by a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.arange(12.0))
+        self.rng = np.random.default_rng(0)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        return (self.tensors[0][index] + self.rng.normal(),)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_loader_whose_data_draws_from_its_own_generator_may_be_enumerated(shuffle: bool, tmp_path: Path) -> None:
+    def way(loader: DataLoader[Any]) -> Iterator[Any]:
+        return map(itemgetter(1), enumerate(loader))
+
+    assert len(trained(lambda seed: DataLoader(Noisy(), 4, shuffle=shuffle), tmp_path, (), way)) == 18

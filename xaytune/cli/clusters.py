@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,7 @@ from xaytune.cli.options import (
     spec_argument,
     sweep_argument,
 )
+from xaytune.errors import ClusterError
 from xaytune.records.naming import check_name
 from xaytune.records.remote import is_remote
 from xaytune.records.results import Results
@@ -136,9 +137,7 @@ def resume_on_cluster(
     with connected(address, cluster) as connection:
         options, overrides = [*_repeated(num_samples, assignments), *flags], overrides_of(assignments, num_samples)
         if _outlives(storage):
-            spec = (
-                resumed_spec(Results(find_sweep(sweep, storage)).sweep, overrides) if is_remote(storage) else None
-            )
+            spec = _resumed_spec(connection, sweep, storage, overrides)
             _submit(connection, ["resume", sweep, "--storage", storage, *options], sweep, storage, spec, as_json)
             return
         found = find(connection, sweep)
@@ -154,6 +153,22 @@ def resume_on_cluster(
             return
         command = ["resume", state.name, "--storage", found.storage, *options]
         _submit(connection, command, state.name, found.storage, resumed_spec(state, overrides), as_json)
+
+
+def _resumed_spec(
+    connection: Connection, sweep: str, storage: str, overrides: Mapping[str, Any]
+) -> SweepSpec | None:
+    """Returns the spec of a sweep in a storage, where it is known: by its journal, or by a job that ran it."""
+    from xaytune.cluster.sweeps import find
+    from xaytune.driver.resuming import resumed_spec
+
+    if is_remote(storage):
+        return resumed_spec(Results(find_sweep(sweep, storage)).sweep, overrides)
+    try:
+        state = find(connection, sweep).state()
+    except ClusterError:  # a cluster that is new
+        return None
+    return resumed_spec(state, overrides) if state is not None else None
 
 
 def follow_on_cluster(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:

@@ -79,6 +79,9 @@ class _Follower:
             self._state = self._sweep.apply(event, self._state)
         if self._state is not None:
             self._show(self._state, {"event": "sweep", "state": "running"})
+            return
+        for line in filter(is_printed, lines.split("\n")):  # why it does not begin
+            self._say(line)
 
     async def _details(self) -> JobDetails:
         """How the job is; waits while the cluster cannot be reached."""

@@ -107,7 +107,8 @@ def resume_sweep(
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
     check_shippable(spec.functions, cloudpickle.dumps)
-    # On one machine a lock of the journal tells.
+    if sweep.runs_here:  # a lock of the journal tells it only to who has the same working copy
+        raise JournalError(f"{sweep_folder}: the sweep is running, in another process")
     if sweep.may_run_on is not None and sweep_folder.grows(WATCHED_S):
         raise JournalError(f"{sweep_folder}: the sweep is running, on {sweep.may_run_on}")
     try:

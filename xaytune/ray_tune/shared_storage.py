@@ -20,11 +20,14 @@ _ANSWER_S = 30.0
 
 
 def check_shared(sweep_folder: SweepFolder) -> None:
-    """Checks that all nodes of the cluster see the folder of a sweep.
+    """Checks that all nodes of the cluster see the folder of a sweep, and that it outlives this process.
 
     Raises:
-        SpecError: Some do not.
+        SpecError: Some do not, or it does not.
     """
+    if sweep_folder.remote is not None and sweep_folder.remote.uri.startswith("memory:"):
+        message = f"{sweep_folder} is this process's own: give a folder, or a URI such as s3://bucket/sweeps"
+        raise SpecError([Problem(("storage",), message)])
     here = ray.get_runtime_context().get_node_id()
     others = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here}
     if sweep_folder.remote is not None or not others:

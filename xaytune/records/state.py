@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -82,6 +83,13 @@ class SweepState:
         """Takes note that the process that runs the sweep is not there any more."""
         if self.state == "running":
             self.state, self.reason = "lost", "the process that ran it is gone"
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether another process of this machine runs it."""
+        driver = self.driver
+        here = driver is not None and not driver.elsewhere and driver.pid != os.getpid()
+        return here and self.state == "running"
 
     @property
     def may_run_on(self) -> str | None:
