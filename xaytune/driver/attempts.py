@@ -42,6 +42,9 @@ class Attempt:
 class Attempts:
     """The trials that run, by number.
 
+    A trial that is to stop hears of it with its assignment, where it was judged while it was paused; else by a
+    command to its process; where a worker has not taken it yet, by that command once one has.
+
     Args:
         clock: Tells the time.
         stop_grace_s: Seconds that a trial has to end after it was asked to.

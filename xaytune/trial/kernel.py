@@ -62,7 +62,8 @@ def leave_parent() -> None:
         _continue_watched(writing)
         return
     os.close(writing)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.waitpid(child, 0)
     os.dup2(reading, 0)
     os.closerange(1, os.sysconf("SC_OPEN_MAX"))
