@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.commands import here
 from tests.report.journals import Written, simulated
 from xaytune.errors import JournalError, SpecError
+from xaytune.ray_tune.running import resume_sweep
+from xaytune.ray_tune.session import RaySession
 from xaytune.records.driver_process import DriverProcess
-from xaytune.records.journal import FILE_NAME, Journal
+from xaytune.records.journal import FILE_NAME, Journal, read_events
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import Results
@@ -112,6 +116,20 @@ def test_a_sweep_that_another_machine_runs_is_known_by_its_journal(storage: str,
     longer = threading.Timer(0.5, remote.put, (FILE_NAME, (tmp_path / "there" / FILE_NAME).read_bytes()))
     longer.start()
     assert sweep_folder.grows(within_s=60.0)
+
+
+def test_a_sweep_that_another_process_here_runs_is_not_resumed_from_a_working_copy_of_ones_own(
+    storage: str, tmp_path: Path
+) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        written = Written(tmp_path / "bucket" / "s")
+        begun: dict[str, Any] = next(read_events(tmp_path / "bucket" / "s" / FILE_NAME))
+        told = {name: begun[name] for name in ("state", "name", "id", "spec", "num_trials")}
+        written("sweep", **told, host=socket.gethostname(), pid=other.pid)
+        with pytest.raises(JournalError, match="s: the sweep is running, in another process"):
+            resume_sweep(child_of(storage, "s"), RaySession())
+        other.kill()
+    assert Results(f"{storage}/s").sweep.state == "lost"
 
 
 def test_a_file_of_a_remote_storage_is_read_whole_while_it_is_written_anew(storage: str, tmp_path: Path) -> None:

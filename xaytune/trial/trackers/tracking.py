@@ -138,13 +138,13 @@ class Tracking:
         self._failed = False
         for spec in trackers:
             try:
-                known = spec.name, Caller(timeout_s), made(spec)
+                tracker, caller = made(spec), Caller(timeout_s)
             except Exception as error:
                 self._give_up(spec.name, error)
                 continue
-            self._callers.append(known[1])
-            self._trackers.append(known)
-            self._call(known, lambda tracker: tracker.open(trial))
+            self._callers.append(caller)
+            self._trackers.append((spec.name, caller, tracker))
+            self._call(self._trackers[-1], lambda tracker: tracker.open(trial))
 
     def attach(self, callbacks: CallbackManager, newest_row: Callable[[], Row]) -> None:
         """Registers the handlers, after all others.
