@@ -142,3 +142,18 @@ def test_a_schedule_that_is_kept_between_two_loops_goes_on_as_it_was(tmp_path: P
     train("run", killed=True)
     resumed = train("run", killed=False)
     assert resumed == pytest.approx(straight[-len(resumed) :])
+
+
+@pytest.mark.parametrize("schedule", [name for name in SCHEDULES if name != "plateau"])
+def test_another_kind_of_optimizer_begins_its_state_anew_and_goes_on_with_its_own_schedule(
+    tmp_path: Path, schedule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def adam(model: nn.Linear, rate: float) -> Optimizer:
+        return AdamW(model.parameters(), rate)
+
+    rates(tmp_path / "one", (SCHEDULES[schedule], OPTIMIZERS["one group"]), 5, option=0.7, rate=0.1)
+    resumed = rates(tmp_path / "one", (SCHEDULES[schedule], adam), 9, option=0.7, rate=0.01)
+    expected = rates(tmp_path / "other", (SCHEDULES[schedule], adam), 9, option=0.7, rate=0.01)
+    for mine, other in zip(resumed, expected[5:], strict=True):
+        assert mine == pytest.approx(other)
+    assert "'optimizer' was saved with SGD: AdamW begins without its state" in caplog.text

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xaytune.trainer.made_with import unwrapped
+
 __all__ = ["Kept", "restore", "state_of"]
 
 logger = logging.getLogger(__name__)
@@ -40,8 +42,11 @@ class Kept:
         """Returns the state of each by name."""
         return {name: state_of(thing) for name, thing in self._things.items()}
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Restores each from what :meth:`state_dict` returned.
+    def load_state_dict(self, saved: Mapping[str, Any]) -> set[str]:
+        """Restores each from what :meth:`state_dict` returned; an optimizer of another kind begins anew.
+
+        Returns:
+            The names of optimizers that begin anew.
 
         Raises:
             ValueError: Nothing was saved of one of them: its state would silently be a new one.
@@ -57,8 +62,7 @@ class Kept:
                 "the checkpoint's state of %s is left out: it is not kept now",
                 _names(saved.keys() - self._things.keys()),
             )
-        for name, thing in self._things.items():
-            restore(thing, saved[name])
+        return {name for name, thing in self._things.items() if not _restored(name, thing, saved[name])}
 
     def parameters(self) -> Iterator[Tensor]:
         """Yields the parameters of the modules among them."""
@@ -70,7 +74,7 @@ class Kept:
 def state_of(thing: Any) -> dict[str, Any]:
     """Returns the state of a thing that can be kept, in a form that a checkpoint can hold."""
     if _has(thing, "state_dict", "load_state_dict"):
-        return {"state": thing.state_dict()}
+        return {"state": thing.state_dict(), "optimizer_kind": _optimizer_kind(thing)}
     with tempfile.TemporaryDirectory(prefix="xaytune-kept-") as scratch:
         thing.save(Path(scratch))
         files = sorted(path for path in Path(scratch).rglob("*") if path.is_file())
@@ -89,6 +93,20 @@ def restore(thing: Any, saved: Mapping[str, Any]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.numpy().tobytes())
         thing.load(Path(scratch))
+
+
+def _restored(name: str, thing: Any, saved: Mapping[str, Any]) -> bool:
+    kind, saved_kind = _optimizer_kind(thing), saved.get("optimizer_kind")
+    if kind is not None and saved_kind not in (None, kind):
+        logger.warning("%r was saved with %s: %s begins without its state", name, saved_kind, kind)
+        return False
+    restore(thing, saved)
+    return True
+
+
+def _optimizer_kind(thing: Any) -> str | None:
+    optimizer = unwrapped(thing)
+    return type(optimizer).__name__ if isinstance(optimizer, torch.optim.Optimizer) else None
 
 
 def _check_groups(thing: Any, state: Any) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,12 @@ class MadeWith:
         """Returns what they were made with."""
         return {"hyperparameters": self._hyperparameters, "schedules": self._schedules}
 
-    def follow(self, saved: Mapping[str, Any]) -> None:
+    def follow(self, saved: Mapping[str, Any], begin_anew: Container[str] = ()) -> None:
         """Puts what they were made with in the place of what was loaded, where the saved ones were made otherwise.
 
         Args:
             saved: What :meth:`state_dict` returned of the saved run; empty where that is not known.
+            begin_anew: Optimizers of another kind than the saved ones, of whose state nothing was loaded.
         """
         for name in self._hyperparameters.keys() & saved.get("hyperparameters", {}).keys():
             optimizer = self._optimizers[name]
@@ -81,16 +82,17 @@ class MadeWith:
             if not len(optimizer.param_groups) == len(fresh) == len(then):
                 logger.info("the optimizer has other groups of parameters than it began with: they stay as saved")
                 continue
-            hyperparameters.follow(optimizer, fresh, then)
+            if name not in begin_anew:
+                hyperparameters.follow(optimizer, fresh, then)
             # Else torch warns, falsely: a scheduler does not see the steps of the process before.
             optimizer._opt_called = True  # type: ignore[attr-defined]
-            self._follow_schedules(optimizer, fresh, then, saved["schedules"])
+            self._follow_schedules(optimizer, fresh, None if name in begin_anew else then, saved["schedules"])
 
     def _follow_schedules(
         self,
         optimizer: torch.optim.Optimizer,
         fresh: list[dict[str, Any]],
-        then: list[dict[str, Any]],
+        then: list[dict[str, Any]] | None,
         saved: Mapping[str, dict[str, Any]],
     ) -> None:
         names = [name for name, scheduler in self._schedulers.items() if scheduler.optimizer is optimizer]
@@ -98,7 +100,7 @@ class MadeWith:
             scheduler, begun = self._schedulers[name], self._schedules[name]
             if name not in saved:
                 continue
-            another = is_another((fresh, begun), (then, saved[name]))
+            another = then is None or is_another((fresh, begun), (then, saved[name]))
             if len(names) == 1 and counts(scheduler) and (another or has_other_functions(scheduler)):
                 steps = _steps_of(scheduler.state_dict()) - _steps_of(saved[name])
                 follow_from_its_beginning(scheduler, begun, fresh, steps)

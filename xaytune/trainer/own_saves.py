@@ -92,8 +92,8 @@ class Saves:
                 "there is a checkpoint to resume from, and nothing is kept to restore: call trial.keep() before "
                 "the loop begins"
             )
-        Kept(self._things).load_state_dict(saved["kept"])
-        self._made_with.follow(saved.get("made_with", {}))
+        begin_anew = Kept(self._things).load_state_dict(saved["kept"])
+        self._made_with.follow(saved.get("made_with", {}), begin_anew)
 
     def write(self, progress: Mapping[str, Any], global_step: int, *, asked: bool) -> Path:
         """Writes a checkpoint of what is kept, and of the run's progress.
