@@ -16,10 +16,15 @@ from xaytune.testing.training import JudgedRun, TrainingContract
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="class")
 def _forgotten() -> Iterator[None]:
     """Accelerate keeps its first settings for as long as a process lives; a trial's process is its own."""
+    _forget()  # those of other files' tests
     yield
+    _forget()
+
+
+def _forget() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     PartialState._reset_state()
