@@ -59,10 +59,13 @@ def test_a_script_is_resumed_from_what_it_saved_after_its_driver_was_killed(swep
 
 def test_a_weak_script_is_told_to_stop_and_what_it_trains_then_does_not_count(swept: Results) -> None:
     stopped = [trial for trial in swept.trials if trial.status == "stopped"]
-    assert stopped
     for trial in stopped:
         assert trial.epoch in (1, 3)
         assert len(swept.history(trial.number)) == trial.epoch
+    # Where the driver was killed within a stop, the script may be asked again before it can say so.
+    undisturbed = [trial for trial in stopped if trial.attempts == 1]
+    assert undisturbed
+    for trial in undisturbed:
         assert "asked to stop at " in said(swept, trial.number)
 
 
