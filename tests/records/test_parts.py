@@ -68,6 +68,10 @@ def test_a_file_that_was_written_anew_is_uploaded_anew_and_never_mixed_with_what
     append(path, b" and more than before")
     growing.upload()
     assert fetched(remote, tmp_path / "there") == b"cut and more than before"
+    path.write_bytes(b"in the same place, and longer than it was")
+    growing.upload()
+    assert fetched(remote, tmp_path / "there") == path.read_bytes()
+    path.write_bytes(b"cut and more than before")
     # another process goes on with it
     again = GrowingFile(path, remote, NAME)
     append(path, b"!")

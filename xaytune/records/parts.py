@@ -11,12 +11,15 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from xaytune.records.remote import RemoteFolder
 
 __all__ = ["GrowingFile", "fetch_parts"]
 
 _SUFFIX = ".parts"
+# What was appended to ends as it did, there; a file that was written anew may have the same inode, and be longer.
+_COMPARED_BYTES = 4096
 # A file of more parts is put together again once it has doubled: so it is uploaded twice at most.
 _MANY = 32
 
@@ -47,33 +50,40 @@ class GrowingFile:
 
     def __init__(self, path: Path, remote: RemoteFolder, name: str) -> None:
         self._path, self._remote, self._name, self._folder = path, remote, name, f"{name}{_SUFFIX}"
-        self._generation = self._inode = -1
+        self._generation = -1
         self._uploaded = 0  # bytes
+        self._end = b""  # the last of them
         self._parts: list[_Part] = []
 
     def upload(self) -> None:
         """Uploads what was appended; all of it where the file was written anew."""
         with self._path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            many = len(self._parts) >= _MANY and status.st_size >= 2 * self._parts[1].offset
-            if status.st_ino != self._inode or status.st_size < self._uploaded or many:
-                self._begin(status.st_ino)
-            if status.st_size == self._uploaded and self._parts:
+            size = os.fstat(file.fileno()).st_size
+            many = len(self._parts) >= _MANY and size >= 2 * self._parts[1].offset
+            if not self._parts or many or not self._continued_by(file):
+                self._begin()
+            if size == self._uploaded and self._parts:
                 return
             file.seek(self._uploaded)
             part = _Part(self._generation, self._uploaded)
-            appended = file.read(status.st_size - self._uploaded)
+            appended = file.read(size - self._uploaded)
             self._remote.put(f"{self._folder}/{part.name}", appended)
         self._parts.append(part)
         self._uploaded += len(appended)
+        self._end = (self._end + appended)[-_COMPARED_BYTES:]
         if part.offset == 0:
             self._drop_others()
 
-    def _begin(self, inode: int) -> None:
+    def _continued_by(self, file: BinaryIO) -> bool:
+        """Whether a file is what was uploaded, or that and more."""
+        file.seek(self._uploaded - len(self._end))
+        return file.read(len(self._end)) == self._end
+
+    def _begin(self) -> None:
         """Begins another generation."""
         there = [_Part.named(name) for name in self._remote.names(self._folder)]
         self._generation = max((part.generation for part in there), default=-1) + 1
-        self._inode, self._uploaded, self._parts = inode, 0, []
+        self._uploaded, self._end, self._parts = 0, b"", []
 
     def _drop_others(self) -> None:
         self._remote.delete(self._name)  # as earlier versions kept it: whole
