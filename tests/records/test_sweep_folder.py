@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -53,9 +54,23 @@ def test_a_name_whose_sweep_never_began_can_be_used_again(tmp_path: Path) -> Non
         new_sweep_folder(str(tmp_path), "once", "")
 
 
-def test_two_starts_with_a_default_name_have_a_folder_each(tmp_path: Path) -> None:
-    folders = [new_sweep_folder(str(tmp_path), None, "train").local.name for _ in range(3)]
-    assert folders == ["train", "train-2", "train-3"]
+@pytest.mark.parametrize("remote", [False, True])
+def test_starts_with_a_default_name_have_a_folder_each_on_this_machine_and_on_others(
+    tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    names = []
+    for machine in ("one", "one", "other"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        names.append(new_sweep_folder(storage if remote else str(tmp_path), None, "train").name)
+    assert names == ["train", "train-2", "train-3"]
+
+
+def test_a_working_copy_of_a_sweep_that_its_storage_holds_no_more_is_named(storage: str, tmp_path: Path) -> None:
+    local = child_of(storage, "s").local
+    simulated(local)
+    named = f"{re.escape(str(local))}, the working copy of .*/bucket/s on this machine, holds a sweep already"
+    with pytest.raises(SpecError, match=named):
+        new_sweep_folder(storage, "s", "")
 
 
 def test_a_bucket_that_is_not_there_is_told_before_a_sweep_begins(bucket: str, tmp_path: Path) -> None:

@@ -46,10 +46,11 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
                 taken = "is not empty"
             else:
                 return sweep_folder
+        where = _where_taken(sweep_folder)
     except OSError as error:
         why = error.strerror or str(error)
         raise SpecError([Problem(("storage",), f"{storage} cannot be used: {why}")]) from None
-    raise SpecError([Problem(("name",), f"{sweep_folder} {taken}: choose another name")])
+    raise SpecError([Problem(("name",), f"{where} {taken}: choose another name")])
 
 
 def _take(sweep_folder: SweepFolder, *, is_default: bool) -> bool:
@@ -60,11 +61,21 @@ def _take(sweep_folder: SweepFolder, *, is_default: bool) -> bool:
     """
     local, remote = sweep_folder.local, sweep_folder.remote
     if remote is not None:
+        if is_default and remote.size(FILE_NAME) is not None:
+            return False
         remote.put(FILE_NAME, b"")  # that it refuses shows now, and not when trials have trained
     try:
         local.mkdir(parents=True)
     except FileExistsError:
-        if is_default and remote is None:
+        if is_default:
             return False
     # What a sweep that never began has left is an empty journal.
     return {path.name for path in local.iterdir()} <= {FILE_NAME}
+
+
+def _where_taken(sweep_folder: SweepFolder) -> str:
+    """Names what a new sweep would be mixed with: what the storage holds, or the working copy of what it held."""
+    remote = sweep_folder.remote
+    if remote is None or remote.size(FILE_NAME):
+        return str(sweep_folder)
+    return f"{sweep_folder.local}, the working copy of {remote} on this machine,"
