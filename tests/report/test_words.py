@@ -158,6 +158,7 @@ def test_steps_are_counted_as_lost_after_a_cut_and_a_damaged_checkpoint_but_not_
     written("start", 0, attempt=1, node="n", pid=2)
     written("start", 1, attempt=1, node="n", pid=3)
     written("damaged", 0, path="c/step-00000020.pt", global_step=20)
+    written("deleted", 0, path="c/step-00000010.pt", global_step=10)  # it had one to resume from all the same
     incidents, results = Incidents(), written.results()
     feed(results.events(), incidents)
     assert (incidents.restarts, incidents.lost, incidents.without_checkpoint) == (1, 15, False)

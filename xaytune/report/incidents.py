@@ -35,12 +35,14 @@ class _Trial:
     Attributes:
         reached: Steps that were reported of the attempt.
         saved: Steps of its checkpoints.
+        has_saved: Whether it ever wrote one, which may be deleted by now.
         runs: Whether an attempt runs.
         lost: Steps that earlier attempts had trained and later ones trained again.
     """
 
     reached: int = 0
     saved: set[int] = field(default_factory=set)
+    has_saved: bool = False
     runs: bool = False
     lost: int = 0
 
@@ -84,6 +86,7 @@ class Incidents:
         elif event["event"] in ("result", "progress", "failure", "pause", "end"):
             trial.reached = max(trial.reached, event.get("global_step", 0))
             trial.saved |= set(map(int, event.get("checkpoints", {})))
+        trial.has_saved = trial.has_saved or bool(trial.saved)
         if event["event"] in _OVER:
             # What a failed attempt had trained is lost, but for its checkpoints; a pause has written one.
             trial.runs = event["event"] == "failure"
@@ -104,7 +107,7 @@ class Incidents:
     @property
     def without_checkpoint(self) -> bool:
         """Whether steps were lost by trials that never wrote a checkpoint."""
-        return any(trial.lost and not trial.saved for trial in self._trials.values())
+        return any(trial.lost and not trial.has_saved for trial in self._trials.values())
 
     def _start(self, number: int, trial: _Trial) -> None:
         self._again.pop(number, None)
