@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.journals import simulated
+from tests.report.journals import Written, simulated
 from xaytune.records import history
 from xaytune.records.history import Row
 from xaytune.records.results import Results
 from xaytune.report.curves import learning_curves
+from xaytune.report.figures import plots
 
 STEPS = 3
 
@@ -67,3 +68,18 @@ def test_a_long_curve_keeps_its_best_and_its_worst_value(tmp_path: Path) -> None
     assert max(found.values()) == max(values)
     assert min(found.values()) == min(values)
     assert found[3000] == values[-1]
+
+
+def test_predictions_in_epochs_are_not_drawn_with_curves_in_steps(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    written.at("result", 0, epoch=1, step=20, due=True, checkpoints={})
+    place = {"epoch": 1, "global_step": 20, "value": 0.5, "details": {"predicted": [[3, 0.55, 0.05]]}}
+    written("verdict", 0, decision="continue", reason="r", cutoff=None, compared=0, **place)
+    results = written.results()
+    rows = [Row(0, step, step, {"score": step / 40}) for step in range(1, 21)]
+    history.append(history.path_for(results.path, 0), history.pack(rows))
+    drawn = {plot.name for plot in plots(results)}
+    assert "learning-curves" in drawn
+    assert not {"predictions", "predicted-curves"} & drawn

@@ -61,7 +61,8 @@ def plots(results: Results) -> Iterator[Plot]:
     if curves:
         caption = "Each line is a trial and ends where it ended; a cross marks where it was stopped."
         yield Plot("learning-curves", "Learning curves", caption, _curves_figure(curves, sweep))
-    yield from prediction_plots(results.events(), curves, sweep)
+    if time_axis(sweep) == sweep.axis:  # else curves are in steps, and nothing that was predicted has come
+        yield from prediction_plots(results.events(), curves, sweep)
     judged = rungs(sweep)
     if judged and sweep.spec["scheduler"]["algorithm"] != "fifo":
         caption = "Trials that continued, and that were stopped, wherever the scheduler judged."
