@@ -110,16 +110,29 @@ def test_a_failed_trial_keeps_its_traceback(tmp_path: Path) -> None:
     assert Results(tmp_path).trials[2].error == "Traceback ...\nValueError: x"
 
 
-def test_a_sweep_whose_driver_is_gone_is_lost(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def no_process() -> int:
+    """An id that no process has."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    write(tmp_path, pid=gone.pid, state=None)
-    assert Results(tmp_path).sweep.state == "lost"
+    return gone.pid
 
 
-def test_a_sweep_that_still_runs_is_running(tmp_path: Path) -> None:
-    write(tmp_path, state=None)
+def test_a_sweep_whose_driver_is_gone_is_lost_also_where_its_id_in_another_container_is_of_a_process_here(
+    tmp_path: Path, no_process: int
+) -> None:
+    for number, pid in enumerate((no_process, os.getpid())):
+        write(tmp_path / str(number), pid=pid, state=None)
+        assert Results(tmp_path / str(number)).sweep.state == "lost"
+
+
+def test_a_sweep_that_still_runs_is_running_also_where_its_id_in_another_container_is_of_no_process_here(
+    tmp_path: Path, no_process: int
+) -> None:
+    write(tmp_path, pid=no_process, state=None)
+    journal = Journal(tmp_path / FILE_NAME)
     assert Results(tmp_path).sweep.state == "running"
+    journal.close()
 
 
 def test_a_sweep_is_found_by_its_name_or_its_folder_and_else_those_that_there_are_are_named(

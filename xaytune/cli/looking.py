@@ -94,7 +94,7 @@ def _follow(sweep_folder: SweepFolder) -> None:
             for event in tail.new():
                 state.apply(event)
                 view(state, event)
-            state.notice_loss()
+            state.notice_loss(sweep_folder.is_written)
     end_as(state, as_json=False)
 
 

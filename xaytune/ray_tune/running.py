@@ -107,7 +107,9 @@ def resume_sweep(
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
     check_shippable(spec.functions, cloudpickle.dumps)
-    if sweep.runs_here:  # a lock of the journal tells it only to who has the same working copy
+    is_written = sweep_folder.is_written
+    sweep.notice_loss(is_written)
+    if is_written or sweep.runs_here:
         raise JournalError(f"{sweep_folder}: the sweep is running, in another process")
     if sweep.may_run_on is not None and sweep_folder.grows(WATCHED_S):
         raise JournalError(f"{sweep_folder}: the sweep is running, on {sweep.may_run_on}")

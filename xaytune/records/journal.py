@@ -216,8 +216,8 @@ class Journal:
         self._file.truncate(0)
 
 
-def is_locked(path: Path) -> bool:
-    """Tells whether a process is writing a journal."""
+def is_locked(path: Path) -> bool | None:
+    """Tells whether a process is writing a journal; None where its file system has no locks."""
     if not path.exists():
         return False
     with path.open("rb") as file:
@@ -226,7 +226,7 @@ def is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
         except OSError:
-            return False  # a file system without locks
+            return None
     return False
 
 

@@ -52,7 +52,7 @@ class Results:
         tail = JournalTail(self.path / FILE_NAME)
         feed(tail.new(), self.sweep)
         self._read = tail.read
-        self.sweep.notice_loss()
+        self.sweep.notice_loss(self._sweep_folder.is_written)
         if not self.sweep.spec:
             raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")
 

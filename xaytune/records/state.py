@@ -72,11 +72,18 @@ class SweepState:
         self._uptime = Uptime()
         for event in events:
             self.apply(event)
-        self.notice_loss()
 
-    def notice_loss(self) -> None:
-        """Looks whether the process that runs the sweep is still there."""
-        if self.driver is not None and not self.driver.alive:
+    def notice_loss(self, is_written: bool | None) -> None:
+        """Looks whether the process that runs the sweep is still there.
+
+        Args:
+            is_written: Whether a process of this machine writes the journal; None if that is not known. In a
+                container, an id that the process had in another one is that of another process.
+        """
+        driver = self.driver
+        if driver is None or is_written:
+            return
+        if not driver.alive or (is_written is False and not driver.elsewhere):
             self.driver_gone()
 
     def driver_gone(self) -> None:

@@ -55,18 +55,26 @@ class SweepFolder:
         """Whether there is a sweep; an empty journal is of one that was ended before it began."""
         return bool(self.remote is not None and self.remote.size(FILE_NAME)) or _size(self.local / FILE_NAME) > 0
 
+    @property
+    def is_written(self) -> bool | None:
+        """Whether a process of this machine writes the journal; None where its lock does not tell.
+
+        That of a working copy does not tell of another one, which a process may have.
+        """
+        locked = is_locked(self.local / FILE_NAME)
+        return locked if self.remote is None else locked or None
+
     def fetch_journal(self) -> None:
         """Brings the working copy of the journal up to date."""
-        journal = self.local / FILE_NAME
-        if self.remote is not None and not is_locked(journal) and not self._continues(self.remote):
-            self.remote.fetch(FILE_NAME, journal)
+        if self.remote is not None and not self.is_written and not self._continues(self.remote):
+            self.remote.fetch(FILE_NAME, self.local / FILE_NAME)
 
     def fetch_histories(self) -> None:
         """Brings the working copies of the histories up to date."""
-        journal = self.local / FILE_NAME
-        if self.remote is None or is_locked(journal):  # it runs on this machine: what is here is newer
+        if self.remote is None or self.is_written:  # it runs on this machine: what is here is newer
             return
-        if not (self._continues(self.remote) and _size(journal) > (self.remote.size(FILE_NAME) or 0)):
+        ahead = _size(self.local / FILE_NAME) > (self.remote.size(FILE_NAME) or 0)
+        if not (ahead and self._continues(self.remote)):
             fetch_parts(self.remote, HISTORY, self.local)
 
     def _continues(self, remote: RemoteFolder) -> bool:
