@@ -149,6 +149,18 @@ def test_a_metric_has_its_own_name_in_a_comparison_whatever_it_is(tmp_path: Path
     assert "best f1[macro][/x]" in told.output
 
 
+def test_a_comparison_is_named_by_its_sweeps_however_they_were_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        simulated(tmp_path / name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path / "a")
+    assert xaytune("compare", ".", f"file://{tmp_path}/b?secret_key=SECRET").output.splitlines()[-1] == (
+        "a-b-comparison.html"
+    )
+
+
 def test_a_trial_that_was_skipped_counts_in_no_comparison(tmp_path: Path, in_folder: Path) -> None:
     for name in "ab":
         written = Written(tmp_path / name)

@@ -215,7 +215,7 @@ def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
     for table in comparison.tables():
         width = max(console.width, console.measure(table).minimum)
         console.print(table, "", width=width, crop=False)
-    output = output or Path("-".join([*(Path(sweep).name for sweep in sweeps), "comparison.html"]))
+    output = output or Path("-".join([*(results.sweep.name for results in compared), "comparison.html"]))
     _write(output, comparison.page)
 
 
