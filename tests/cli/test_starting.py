@@ -98,6 +98,7 @@ def test_list_shows_the_sweeps_of_a_storage_with_state_best_and_age(tmp_path: Pa
     best = simulated(tmp_path / "done").best
     assert best is not None
     Written(tmp_path / "new", scheduler=ASHA).results()
+    simulated(tmp_path / "budget", num_samples=-1, budget={"epochs": 9})
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "journal.jsonl").write_text("no event\n{}\n")
     told = xaytune("list", "--storage", tmp_path)
@@ -107,9 +108,14 @@ def test_list_shows_the_sweeps_of_a_storage_with_state_best_and_age(tmp_path: Pa
     cells = {row[0].strip(): " ".join(filter(None, map(str.strip, row[1:]))) for row in rows}
     assert cells["done"] == f"completed 9/9 score {best.value:.4g} -"  # its time is virtual
     assert cells["written"] == "running 0/3 - just now"
+    assert re.match(r"completed \d+ score ", cells["budget"])  # how many there will be was not known
     assert "damaged: " in told.output
     listed = json.loads(CliRunner().invoke(main, ["list", "--storage", str(tmp_path), "--json"]).stdout)
-    assert {sweep["sweep"]: sweep["state"] for sweep in listed} == {"done": "completed", "written": "running"}
+    assert {sweep["sweep"]: sweep["state"] for sweep in listed} == {
+        "done": "completed",
+        "written": "running",
+        "budget": "completed",
+    }
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -12,7 +12,7 @@ from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import child_of, sweeps_in
 from xaytune.report.terms import Terms
-from xaytune.report.text import age
+from xaytune.report.text import age, share
 
 __all__ = ["COMMANDS"]
 
@@ -42,11 +42,10 @@ def list_(storage: str, as_json: bool) -> None:
 
 
 def _row(sweep: SweepState) -> tuple[str, ...]:
-    finished = sum(trial.finished for trial in sweep.trials.values())
     best, terms = sweep.best, Terms(sweep)
     worth = terms.worth(best.value) if best is not None else "-"
     started = age(time.time() - sweep.started) if sweep.started else "-"  # virtual time begins at 0
-    return sweep.name, sweep.state, f"{finished}/{sweep.num_trials}", worth, started
+    return sweep.name, sweep.state, share(sweep), worth, started
 
 
 def _described(sweep: SweepState) -> dict[str, object]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.report.printing import printable, shortened
 from xaytune.report.terms import Terms
-from xaytune.report.text import duration, number, tally
+from xaytune.report.text import duration, finished, number, share, tally
 
 __all__ = ["best_so_far", "picture", "progress_text"]
 
@@ -31,8 +31,8 @@ def picture(sweep: SweepState, terms: Terms, console: Console) -> RenderableType
     heading = Table.grid(padding=(0, 1))
     heading.add_row(
         Text(sweep.name, style="bold", no_wrap=True, overflow="ellipsis"),
-        ProgressBar(total=sweep.num_trials, completed=_finished(sweep), width=max(8, min(30, console.width // 4))),
-        _share(sweep),
+        ProgressBar(total=sweep.num_trials, completed=finished(sweep), width=max(8, min(30, console.width // 4))),
+        share(sweep),
         Text(", ".join(filter(None, (duration(int(_ran_s(sweep))), _left(sweep)))), style="dim"),
     )
     running = [trial for trial in list(sweep.trials.values()) if trial.status == "running"]
@@ -59,7 +59,7 @@ def best_so_far(sweep: SweepState, terms: Terms) -> str:
 
 def progress_text(sweep: SweepState) -> str:
     """Writes how many trials have ended, and how long the others may take."""
-    return ", ".join(filter(None, (_share(sweep), _left(sweep))))
+    return ", ".join(filter(None, (share(sweep), _left(sweep))))
 
 
 def _running_table(trials: list[TrialRecord], terms: Terms, width: int) -> Table:
@@ -85,24 +85,14 @@ def _running_table(trials: list[TrialRecord], terms: Terms, width: int) -> Table
     return table
 
 
-def _share(sweep: SweepState) -> str:
-    """How many trials have finished, and of how many where that is known."""
-    finished = _finished(sweep)
-    return str(finished) if sweep.num_trials is None else f"{finished}/{sweep.num_trials}"
-
-
-def _finished(sweep: SweepState) -> int:
-    return sum(trial.finished for trial in list(sweep.trials.values()))
-
-
 def _ran_s(sweep: SweepState) -> float:
     return sweep.running_s(sweep.ended or time.time())
 
 
 def _left(sweep: SweepState) -> str:
     """How long the sweep may still take, by how long it took so far; empty where that is too early to say."""
-    finished = _finished(sweep)
-    if finished < _ENOUGH or finished == sweep.num_trials or sweep.state != "running":
+    ended = finished(sweep)
+    if ended < _ENOUGH or ended == sweep.num_trials or sweep.state != "running":
         return ""
     ran = _ran_s(sweep)
     now = time.time()
@@ -111,5 +101,5 @@ def _left(sweep: SweepState) -> str:
     budget = (sweep.spec.get("budget") or {}).get("time")
     estimates = [] if budget is None else [max(0.0, budget - ran)]
     if sweep.num_trials is not None:
-        estimates.append(training / finished * (sweep.num_trials - finished))
+        estimates.append(training / ended * (sweep.num_trials - ended))
     return f"about {duration(int(max(1.0, min(estimates))))} left" if estimates else ""

@@ -23,11 +23,13 @@ __all__ = [
     "configuration",
     "duration",
     "ending",
+    "finished",
     "listed",
     "metrics",
     "number",
     "planned",
     "restarted",
+    "share",
     "summary",
     "tally",
     "trials",
@@ -82,6 +84,16 @@ def planned(sweep: SweepState) -> str:
     if sweep.num_trials is None and not sweep.trials:
         return "as many trials as its budget allows"
     return trials(len(sweep.trials) if sweep.num_trials is None else sweep.num_trials)
+
+
+def finished(sweep: SweepState) -> int:
+    """Returns how many trials have finished."""
+    return sum(trial.finished for trial in list(sweep.trials.values()))
+
+
+def share(sweep: SweepState) -> str:
+    """Writes how many trials have finished, and of how many where that is known."""
+    return str(finished(sweep)) if sweep.num_trials is None else f"{finished(sweep)}/{sweep.num_trials}"
 
 
 def listed(numbers: list[int], most: int = 10) -> str:
