@@ -22,6 +22,7 @@ from tests.report.journals import Written
 from xaytune.cli.ending import end_as
 from xaytune.records.journal import FILE_NAME, Journal, read_events
 from xaytune.records.results import Results
+from xaytune.records.stream import event_in
 from xaytune.sweep.spec import SweepSpec
 
 
@@ -268,6 +269,8 @@ def test_resuming_a_sweep_that_is_done_says_so_and_changes_nothing(curved: Path)
     done = here("resume", str(curved))
     assert done.exit_code == 0
     assert "mine: completed" in done.stdout
+    told = [event_in(line) for line in here("resume", str(curved), "--events").stdout.rstrip().split("\n")]
+    assert told == list(read_events(curved / FILE_NAME))
     assert (curved / FILE_NAME).read_bytes() == before
 
 

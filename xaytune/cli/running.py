@@ -127,7 +127,10 @@ def resume(
     if results.sweep.done and not overrides and not (resume_errored and results.sweep.counts()["failed"]):
         if as_json:
             print_json(results.sweep.to_dict())
-        elif not as_events:
+        elif as_events:
+            for event in results.events():
+                click.echo(as_line(event))
+        else:
             say(text.summary(results.sweep))
         return
 
