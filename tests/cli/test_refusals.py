@@ -56,6 +56,7 @@ def test_bad_input_gets_a_message_and_exit_code_2(
         (["status", "nowhere"], "no sweep 'nowhere'"),
         (["best", "nowhere"], "no sweep 'nowhere'"),
         (["resume", "nowhere"], "no sweep 'nowhere'"),
+        (["status", "x" * 300], "journal.jsonl cannot be read: File name too long"),
         (["status", "nothing://x"], "the storage cannot be reached: nothing://x"),
         (["try", "sweeps/digits.yaml", "--set", "lrr=1"], "the space has no parameter 'lrr'; did you mean 'lr'"),
         *(

@@ -213,5 +213,8 @@ def test_a_sweep_that_is_found_by_a_relative_path_has_the_name_of_its_folder(
     monkeypatch.chdir(tmp_path / "s")
     assert SweepFolder(Path(".")).name == "s"
     assert find_sweep(".", "runs").name == "s"
+    (tmp_path / "s" / "history").mkdir(exist_ok=True)
+    monkeypatch.chdir("history")
+    assert find_sweep("..", "runs").name == "s"
     with pytest.raises(JournalError, match="no sweep 'other'"):
         find_sweep("other", "runs")

@@ -48,7 +48,7 @@ class SweepFolder:
     @property
     def name(self) -> str:
         """The sweep's name, as it is made: the last part of its path."""
-        return self.remote.name if self.remote is not None else self.local.absolute().name
+        return self.remote.name if self.remote is not None else Path(os.path.abspath(self.local)).name
 
     @property
     def exists(self) -> bool:
@@ -154,6 +154,8 @@ def find_sweep(sweep: str, storage: str) -> SweepFolder:
         known = sweeps_in(storage)
     except RemoteError as error:
         raise JournalError(f"the storage cannot be reached: {error}") from None
+    except OSError as error:
+        raise JournalError(f"{error.filename} cannot be read: {error.strerror}") from None
     hint = f"there are: {', '.join(known)}" if known else "there are none"
     raise JournalError(f"no sweep {sweep!r}, neither as a folder nor under {storage.rstrip('/')}/ ({hint})")
 
