@@ -29,6 +29,8 @@ __all__ = ["ClusterSweep", "find", "is_printed", "submit"]
 _NAME, _STORAGE = "xaytune.sweep", "xaytune.storage"
 # Beyond the seconds that its trials have to end, those a stopped sweep has to record it.
 _RECORD_S = 30
+# In place of an infinite number of seconds, which Ray does not take.
+_FOR_EVER_S = 1e9
 # Seconds after its start in which a cluster is to be ready for jobs.
 _READY_S = 60.0
 _AGAIN_S = 0.5
@@ -133,7 +135,7 @@ def submit(
     requirements = spec.requirements if spec is not None else []
     head_python = _python_of_head(connection)
     python = "python" if requirements else head_python  # requirements make an environment with a Python of its own
-    grace_s = int(spec.stop_grace_s if spec is not None else 60) + _RECORD_S
+    grace_s = int(min(spec.stop_grace_s, _FOR_EVER_S) if spec is not None else 60) + _RECORD_S
     environment = settings(spec.trackers) if spec is not None else {}
     in_paths_and_urls = re.sub(r"[^\w.-]", "-", name)
     job = f"{in_paths_and_urls}-{secrets.token_hex(4)}"
