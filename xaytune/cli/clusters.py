@@ -263,12 +263,12 @@ def _follow(sweep: ClusterSweep, as_json: bool, stopping: bool = False) -> None:
         with LiveView(Console(stderr=as_json), f"{sweep.job}{options}") as view:
             state, details = follow(sweep, view, lambda line: say(line, err=as_json))
     except KeyboardInterrupt:
-        say(
-            "it continues, and is not followed any more\n"
-            f"  to follow it: xaytune attach {sweep.job}{options}\n"
-            f"  to end it: xaytune stop {sweep.job}{options}",
-            err=as_json,
-        )
+        lines = [
+            f"it {'is stopping' if stopping else 'continues'}, and is not followed any more",
+            f"  to follow it: xaytune attach {sweep.job}{options}",
+            *([] if stopping else [f"  to end it: xaytune stop {sweep.job}{options}"]),
+        ]
+        say("\n".join(lines), err=as_json)
         sys.exit(INTERRUPTED)
     if state is not None:
         end_as(state, as_json, stopping)
