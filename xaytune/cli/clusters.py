@@ -143,11 +143,11 @@ def resume_on_cluster(
         found = find(connection, sweep)
         state = found.state()
         if not found.details().status.is_terminal():
-            raise click.ClickException(
+            raise ClusterError(
                 f"{sweep} is running; to follow it: xaytune attach {shlex.quote(sweep)}{connection.options}"
             )
         if state is None:
-            raise click.ClickException(f"{found.why_not_begun(found.details())}; launch it again")
+            raise ClusterError(f"{found.why_not_begun(found.details())}; launch it again")
         if state.done and not overrides and not flags:
             _print(state, as_json, connection)
             return
@@ -189,7 +189,7 @@ def print_status_on_cluster(sweep: str, as_json: bool, address: str | None, clus
         found = find(connection, sweep)
         state = found.state()
         if state is None:
-            raise click.ClickException(found.why_not_begun(found.details()))
+            raise ClusterError(found.why_not_begun(found.details()))
     _print(state, as_json, connection)
 
 
