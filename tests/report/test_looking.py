@@ -143,6 +143,17 @@ def test_a_sweep_compared_with_itself_and_a_place_that_cannot_be_written_are_tol
         assert "cannot be written: No such file or directory; name another place with --output" in told.output
 
 
+@pytest.mark.parametrize("output", [".", "v1.5"])
+def test_pictures_of_a_report_in_a_folder_are_in_that_folder_and_nowhere_else(
+    swept: Results, in_folder: Path, output: str
+) -> None:
+    (in_folder / output).mkdir(exist_ok=True)
+    (in_folder / output / "plots").write_text("mine")
+    told = xaytune("report", swept.path, "--output", output, "--png")
+    assert told.exit_code == 1
+    assert f"{Path(output, 'plots')} cannot be written: File exists" in told.output
+
+
 def test_a_metric_has_its_own_name_in_a_comparison_whatever_it_is(tmp_path: Path, in_folder: Path) -> None:
     sweeps = [simulated(tmp_path / name, metric="f1[macro][/x]") for name in "ab"]
     told = xaytune("compare", *(sweep.path for sweep in sweeps))

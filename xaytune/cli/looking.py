@@ -20,7 +20,7 @@ from xaytune.cli.options import (
     storage_option,
     sweep_argument,
 )
-from xaytune.errors import DashboardError, JournalError, PicturesError, RemoteError
+from xaytune.errors import JournalError, RemoteError
 from xaytune.records.export import FORMATS, Format, export
 from xaytune.records.journal import FILE_NAME, JournalTail, feed
 from xaytune.records.results import Results
@@ -172,13 +172,12 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     results = Results(find_sweep(sweep, storage))
     output = output or Path(f"{results.sweep.name}-report.html")
     drawn = list(plots(results))
-    _write(output, lambda whole: page(results, drawn, whole=whole))
+    written = _write(output, lambda whole: page(results, drawn, whole=whole))
     if png:
-        try:
-            for picture in write_pictures(drawn, output.with_suffix("")):
+        folder = written.with_suffix("") if written == output else output / "plots"
+        with _writing(folder):
+            for picture in write_pictures(drawn, folder):
                 click.echo(picture)
-        except PicturesError as error:
-            raise click.ClickException(str(error)) from None
 
 
 @click.command("export")
@@ -219,11 +218,14 @@ def compare(sweeps: tuple[str, ...], storage: str, output: Path | None) -> None:
     _write(output, comparison.page)
 
 
-def _write(output: Path, page: Page) -> None:
+def _write(output: Path, page: Page) -> Path:
+    """Writes a page, and returns its file."""
     from xaytune.report.templating import write_page
 
     with _writing(output):
-        say(str(write_page(page, output)))
+        written = write_page(page, output)
+    say(str(written))
+    return written
 
 
 @contextlib.contextmanager
@@ -250,10 +252,7 @@ def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
     from xaytune.report.dashboard import serve
 
     sweep_folder = find_sweep(sweep, storage)
-    try:
-        serve(sweep_folder, host, port, lambda url: click.echo(f"{url} (Ctrl-C ends it)"))
-    except DashboardError as error:
-        raise click.ClickException(str(error)) from None
+    serve(sweep_folder, host, port, lambda url: click.echo(f"{url} (Ctrl-C ends it)"))
 
 
 COMMANDS = (status, best, why, report, compare, export_, dashboard)

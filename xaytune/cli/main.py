@@ -8,9 +8,18 @@ from typing import Any
 import click
 
 from xaytune.cli import clusters, listing, looking, running, simulating, starting
-from xaytune.cli.ending import BAD_INPUT, INTERRUPTED
+from xaytune.cli.ending import BAD_INPUT, INTERRUPTED, SWEEP_FAILED
 from xaytune.cli.options import say
-from xaytune.errors import ClusterError, JournalError, RemoteError, SpecError
+from xaytune.errors import (
+    ClusterError,
+    DashboardError,
+    JournalError,
+    PicturesError,
+    RemoteError,
+    SessionError,
+    SpecError,
+    StorageError,
+)
 
 __all__ = ["main"]
 
@@ -41,12 +50,15 @@ class _Commands(click.Group):
                 stream.reconfigure(errors="replace")  # characters that a terminal lacks decide nothing
         try:
             return super().invoke(ctx)
-        except (SpecError, JournalError, ClusterError) as error:
+        except (SpecError, JournalError, SessionError, ClusterError) as error:
             say(str(error), err=True)
             ctx.exit(BAD_INPUT)
         except RemoteError as error:
             say(f"the storage cannot be reached: {error}", err=True)
             ctx.exit(BAD_INPUT)
+        except (StorageError, DashboardError, PicturesError) as error:
+            say(str(error), err=True)
+            ctx.exit(SWEEP_FAILED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, NoReturn, cast
 import click
 
 from xaytune.cli.clusters import resume_on_cluster
-from xaytune.cli.ending import BAD_INPUT, SWEEP_FAILED, end_as
+from xaytune.cli.ending import SWEEP_FAILED, end_as
 from xaytune.cli.options import (
     as_json_option,
     cluster_options,
@@ -26,7 +26,7 @@ from xaytune.cli.options import (
     storage_option,
     sweep_argument,
 )
-from xaytune.errors import Problem, SessionError, SpecError, StorageError
+from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
@@ -170,11 +170,6 @@ def _run(
         )
         try:
             results = drive(session, listener)
-        except SessionError as error:
-            click.echo(str(error), err=True)
-            sys.exit(BAD_INPUT)
-        except StorageError as error:
-            raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise
