@@ -141,7 +141,7 @@ class SearchMethodContract(ABC):
             return None if value is None else -value
 
         largest = play(self.make(self.setting()), sometimes_not_finite, seed=seed, faults=0.05)
-        smallest = play(self.make(self.setting("min")), negated, seed=seed, faults=0.05)
+        smallest = play(self.make(self.setting("min")), negated, mode="min", seed=seed, faults=0.05)
         assert [_without_values(call.answer) for call in largest.calls] == [
             _without_values(call.answer) for call in smallest.calls
         ]
@@ -152,7 +152,10 @@ class SearchMethodContract(ABC):
         ranks = seeded(seed).sample(range(self.trials), self.trials)
         sign = 1 if mode == "max" else -1
         played = play(
-            self.make(self.setting(mode)), lambda trial, _, time: sign * (ranks[trial] + time / 100), seed=seed
+            self.make(self.setting(mode)),
+            lambda trial, _, time: sign * (ranks[trial] + time / 100),
+            mode=mode,
+            seed=seed,
         )
         best = ranks.index(self.trials - 1)
         assert played.ends[best].status == "completed"

@@ -21,6 +21,7 @@ from xaytune.search.method import (
     SearchMethod,
     Stop,
 )
+from xaytune.sweep.objective import Mode, Objective
 
 __all__ = ["Call", "Event", "Played", "play"]
 
@@ -85,10 +86,18 @@ class _Players:
     """Plays a sweep, and checks that each answer can be carried out."""
 
     def __init__(
-        self, method: SearchMethod, curve: Curve, workers: int, end: int, rng: Random, faults: float
+        self,
+        method: SearchMethod,
+        curve: Curve,
+        objective: Objective,
+        workers: int,
+        end: int,
+        rng: Random,
+        faults: float,
     ) -> None:
         self.played = Played()
-        self._method, self._curve, self._workers, self._end = method, curve, workers, end
+        self._method, self._curve, self._objective = method, curve, objective
+        self._workers, self._end = workers, end
         self._rng, self._faults = rng, faults
         self._running: dict[int, int] = {}  # trials, and their age
         self._best: dict[int, float] = {}
@@ -144,8 +153,8 @@ class _Players:
 
     def _value(self, trial: int, time: int) -> float | None:
         value = self._curve(trial, self.played.configs[trial], time)
-        if value is not None:
-            self._best.setdefault(trial, value)
+        if value is not None and self._objective.is_better(value, self._best.get(trial)):
+            self._best[trial] = value
         return value
 
     def _follow(self, trial: int, actions: list[Any]) -> None:
@@ -197,13 +206,21 @@ class _Players:
 
 
 def play(
-    method: SearchMethod, curve: Curve, *, workers: int = 3, end: int = 9, seed: int = 0, faults: float = 0.0
+    method: SearchMethod,
+    curve: Curve,
+    *,
+    mode: Mode = "max",
+    workers: int = 3,
+    end: int = 9,
+    seed: int = 0,
+    faults: float = 0.0,
 ) -> Played:
     """Plays a sweep to its end.
 
     Args:
         method: A new one.
         curve: Gives the value of a trial, from its number, configuration and age; None is not finite.
+        mode: Whether a larger or a smaller value is better.
         workers: Trials that run at once.
         end: The age at which trials end by themselves.
         seed: Of the order in which they report.
@@ -212,7 +229,7 @@ def play(
     Raises:
         AssertionError: An answer of the method cannot be carried out, or it waits for ever.
     """
-    return _Players(method, curve, workers, end, Random(seed), faults).run()
+    return _Players(method, curve, Objective("m", mode), workers, end, Random(seed), faults).run()
 
 
 def _events(call: Call, trials: Iterator[int]) -> list[Event]:
