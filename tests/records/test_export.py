@@ -104,6 +104,12 @@ def test_an_integer_stays_one_where_other_trials_have_none(tmp_path: Path) -> No
     assert pd.read_parquet(parquet, dtype_backend="numpy_nullable")["config.n"].tolist() == [2**53 + 1, pd.NA]
 
 
+@pytest.mark.parametrize("huge", [2**70, -(2**63) - 1])
+def test_an_integer_that_parquet_cannot_hold_is_text_there(tmp_path: Path, huge: int) -> None:
+    [parquet, _] = export(write(tmp_path / "s", {"n": huge}, {"n": 1}), tmp_path, "parquet")
+    assert pd.read_parquet(parquet)["config.n"].tolist() == [str(huge), "1"]
+
+
 @pytest.mark.parametrize("format", ["csv", "parquet", "json"])
 def test_text_that_is_no_unicode_can_be_exported(tmp_path: Path, format: Any) -> None:
     [trials, _] = export(write(tmp_path / "s", {"file": "caf\udce9"}), tmp_path, format)

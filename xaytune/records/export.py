@@ -88,10 +88,11 @@ def _cell(value: Any) -> Any:
 
 
 def _of_one_type(table: pd.DataFrame) -> pd.DataFrame:
-    """Turns columns that mix types, as a choice of ``[1, auto]`` does, into text: Parquet holds no others."""
-    mixed = [
-        name
-        for name in table.columns
-        if table[name].dtype == object and len({*map(type, table[name].dropna())}) > 1
-    ]
-    return table.assign(**{name: table[name].map(str, na_action="ignore") for name in mixed})
+    """Turns columns that Parquet cannot hold into text: of mixed types, as ``[1, auto]``, or of huge integers."""
+    objects = {name: table[name].dropna() for name in table.columns if table[name].dtype == object}
+    unheld = [name for name, found in objects.items() if len({*map(type, found)}) > 1 or any(map(_is_huge, found))]
+    return table.assign(**{name: table[name].map(str, na_action="ignore") for name in unheld})
+
+
+def _is_huge(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
