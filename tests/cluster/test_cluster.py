@@ -58,7 +58,8 @@ def has(folder: Path, event: str, **fields: object) -> bool:
 def test_a_sweep_is_stopped_from_outside_through_the_loops_of_its_trials_and_goes_on(
     hosts: RayHosts, client: Client, slow: str, tmp_path: Path
 ) -> None:
-    slowly = ["--set", "callbacks=[tests.callbacks:trains_slowly_until_it_is_resumed]"]
+    options = ["callbacks=[tests.callbacks:trains_slowly_until_it_is_resumed]", "stop_grace_s=.inf"]
+    slowly = [part for option in options for part in ("--set", option)]
     said = text_of(client, "launch", slow, "--storage", str(tmp_path), "--name", "slow", "--detach", *slowly)
     assert "slow was launched as slow-" in said
     wait_until(lambda: all(has(tmp_path / "slow", "checkpoint", trial=trial) for trial in (0, 1)))
