@@ -173,12 +173,15 @@ def test_only_folders_with_a_journal_are_sweeps(storage: str, tmp_path: Path) ->
     assert sweeps_in(storage) == ["a"] == sweeps_in(str(tmp_path / "bucket"))
 
 
-@pytest.mark.parametrize("storage", ["nothing://x", "http://127.0.0.1:1/x", "~nobody-of-this-name/x", "s3://"])
+@pytest.mark.parametrize(
+    "storage", ["nothing://x", "http://127.0.0.1:1/x", "~nobody-of-this-name/x", "s3://", "hdfs://127.0.0.1:1/x"]
+)
 @pytest.mark.parametrize("command", [["list"], ["status", "s"]])
-def test_a_storage_that_cannot_be_reached_gets_a_message(command: list[str], storage: str) -> None:
+def test_a_storage_that_cannot_be_reached_gets_a_message_of_a_line(command: list[str], storage: str) -> None:
     done = here(*command, "--storage", storage)
     assert done.exit_code == 2
     assert storage in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_journal_that_is_damaged_is_told_beside_the_list_as_json(tmp_path: Path) -> None:

@@ -252,5 +252,6 @@ def _open(uri: str) -> tuple[FileSystem, str]:
             raise RemoteError(f"{without_options(uri)}: {error} ({refused})") from None
         files = fs.PyFileSystem(fs.FSSpecHandler(other))
     except OSError as error:
-        raise RemoteError(f"{without_options(uri)}: {error}") from None
+        why = str(error).partition("\n")[0]  # of hdfs, each place where it has looked for Java has a line
+        raise RemoteError(f"{without_options(uri)}: {why}") from None
     return files, root.rstrip("/")
