@@ -16,7 +16,8 @@ import ray
 
 from tests.cluster.conftest import Client
 from tests.cluster.hosts import Host, RayHosts, wait_until
-from xaytune.records.journal import FILE_NAME, JournalError, read_events
+from xaytune.errors import JournalError
+from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.results import Results
 
 SPEC = """\

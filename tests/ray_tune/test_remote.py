@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.ray_tune.sweeps import assert_same_sweep, saved_spec, start, wait_for
+from xaytune.errors import JournalError
 from xaytune.ray_tune.sweep import resume
-from xaytune.records.journal import FILE_NAME, JournalError
+from xaytune.records.journal import FILE_NAME
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import child_of, find_sweep

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from xaytune.errors import JournalError
 from xaytune.records import history
 from xaytune.records.history import Row
-from xaytune.records.journal import FILE_NAME, Journal, JournalError
+from xaytune.records.journal import FILE_NAME, Journal
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
 

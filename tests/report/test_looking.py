@@ -25,7 +25,7 @@ from playwright.sync_api import Browser
 from tests.report.journals import Written, simulated
 from xaytune.cli.main import main
 from xaytune.records.results import Results
-from xaytune.report.text import number
+from xaytune.report.terms import number
 
 
 def xaytune(*arguments: object) -> Result:

@@ -34,6 +34,7 @@ from xaytune.records.stream import as_line
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
 from xaytune.report.printing import Lenient
+from xaytune.report.terms import configuration, number
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
         ended = try_configuration(
             loaded,
             values,
-            on_start=lambda config: say(text.configuration(config)),
+            on_start=lambda config: say(configuration(config)),
             on_epoch_end=lambda state: say(f"epoch {state.epoch + 1}: {text.metrics(readable(state.metrics))}"),
             on_command=lambda words: say(f"$ {shlex.join(words)}"),
         )
@@ -226,7 +227,7 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
         with locating(spec):
             raise SpecError([never_reported(loaded.trains, loaded.metric, ended.metrics)])
     value = ended.best.value if ended.best is not None else None
-    click.echo(f"{ended.reason or 'completed'}: best {loaded.metric} {text.number(value)}")
+    click.echo(f"{ended.reason or 'completed'}: best {loaded.metric} {number(value)}")
 
 
 @click.command()

@@ -71,7 +71,6 @@ __all__ = [
     "Event",
     "EventLog",
     "Journal",
-    "JournalError",
     "JournalTail",
     "KnownEvents",
     "MemoryLog",

@@ -16,7 +16,7 @@ from xaytune.errors import RemoteError
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSelector, FileSystem
 
-__all__ = ["RemoteError", "RemoteFolder", "child_uri", "is_remote", "without_options", "without_secrets"]
+__all__ = ["RemoteFolder", "child_uri", "is_remote", "without_options", "without_secrets"]
 
 T = TypeVar("T")
 _PAUSES_S = (0.5, 2.0, 5.0)

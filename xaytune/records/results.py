@@ -19,7 +19,7 @@ from xaytune.sweep.space import dotted
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Results", "dotted"]
+__all__ = ["Results"]
 
 _ABSENT = object()
 

@@ -14,8 +14,8 @@ from xaytune.records.results import Results
 from xaytune.report.curves import Progress, progress, trained
 from xaytune.report.figures import comparison_plots
 from xaytune.report.templating import render
-from xaytune.report.terms import Terms
-from xaytune.report.text import clock, number
+from xaytune.report.terms import Terms, number
+from xaytune.report.text import clock
 from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["Comparison"]

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.report.printing import printable, shortened
-from xaytune.report.terms import Terms
-from xaytune.report.text import duration, finished, number, share, tally
+from xaytune.report.terms import Terms, number
+from xaytune.report.text import duration, finished, share, tally
 
 __all__ = ["best_so_far", "picture", "progress_text"]
 

@@ -12,7 +12,7 @@ from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.sweep_folder import DEFAULT_STORAGE
 from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable, shortened
-from xaytune.report.terms import Terms, configuration, number, value_text
+from xaytune.report.terms import Terms, number, value_text
 
 __all__ = [
     "age",
@@ -20,13 +20,11 @@ __all__ = [
     "checkpoint_advice",
     "checkpoint_text",
     "clock",
-    "configuration",
     "duration",
     "ending",
     "finished",
     "listed",
     "metrics",
-    "number",
     "planned",
     "restarted",
     "share",

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import column
-from xaytune.records.results import Results, dotted
+from xaytune.records.results import Results
 from xaytune.sweep.domains import Categorical, Float, Integer
 from xaytune.sweep.references import resolve
-from xaytune.sweep.space import Space
+from xaytune.sweep.space import Space, dotted
 from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["Curve", "Curves", "RecordedCurves", "Surrogate", "surrogate"]

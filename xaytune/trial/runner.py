@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import SkipTrial
-from xaytune.records.results import dotted
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import reference_name
+from xaytune.sweep.space import dotted
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_error
 from xaytune.trainer.current import set_current_trial
 from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
