@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import socket
 import tracemalloc
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from xaytune.records.journal import Event, MemoryLog
+from xaytune.records.clock import Clock
+from xaytune.records.journal import FILE_NAME, Event, Journal
 from xaytune.records.recommendation import recommend
 from xaytune.records.state import SweepState
 from xaytune.records.trial_record import TrialRecord
@@ -30,14 +33,27 @@ class SetClock:
         self.passed += seconds
 
 
-def begin(log: MemoryLog, num_trials: int | None = 4, **spec: Any) -> None:
+class Log(Journal):
+    """A journal whose events are at hand."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.events: list[Event] = []
+        self._folder = TemporaryDirectory()
+        super().__init__(Path(self._folder.name) / FILE_NAME, clock)
+
+    def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
+        self.events.append(super().write(event, trial, **fields))
+        return self.events[-1]
+
+
+def begin(log: Log, num_trials: int | None = 4, **spec: Any) -> None:
     log.write(
         "sweep", state="running", name="s", spec={"metric": "acc", "mode": "max", **spec}, num_trials=num_trials,
         host=socket.gethostname(), pid=os.getpid(),
     )  # fmt: skip
 
 
-def trial(log: MemoryLog, number: int) -> None:
+def trial(log: Log, number: int) -> None:
     log.write("trial", number, config={"lr": 0.1}, seed=0)
     log.write("start", number, node="here", pid=1)
 
@@ -47,7 +63,7 @@ def position(value: float | None, epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "global_step": epoch, "metrics": {} if value is None else {"acc": value}, "best": best}
 
 
-def end(log: MemoryLog, number: int, value: float | None, epoch: int = 1, **fields: Any) -> None:
+def end(log: Log, number: int, value: float | None, epoch: int = 1, **fields: Any) -> None:
     log.write("end", number, **{"status": "completed", "reason": None, **position(value, epoch), **fields})
 
 
@@ -58,7 +74,7 @@ def state_of(events: list[Event]) -> SweepState:
 @pytest.mark.parametrize("jump", [7200.0, -7200.0])
 def test_a_sweep_has_run_the_seconds_that_passed_whatever_its_clock_was_set_to(jump: float) -> None:
     clock = SetClock()
-    log = MemoryLog(clock)
+    log = Log(clock)
     begin(log)
     trial(log, 0)
     clock.sleep(3)
@@ -74,13 +90,13 @@ def test_a_sweep_has_run_the_seconds_that_passed_whatever_its_clock_was_set_to(j
 
 def test_the_seconds_of_a_trial_are_those_of_its_attempts_not_those_while_no_driver_ran() -> None:
     clock = SetClock()
-    first = MemoryLog(clock)
+    first = Log(clock)
     begin(first)
     trial(first, 0)
     clock.sleep(6)
     first.write("progress", 0, **position(0.1, 2))
     clock.sleep(30)  # the driver is gone
-    second = MemoryLog(clock)
+    second = Log(clock)
     clock.sleep(1)
     begin(second)
     second.write("start", 0, node="here", pid=2, attempt=1)
@@ -95,7 +111,7 @@ def test_the_seconds_of_a_trial_are_those_of_its_attempts_not_those_while_no_dri
 
 def test_an_attempt_that_says_what_it_trained_is_believed() -> None:
     clock = SetClock()
-    log = MemoryLog(clock)
+    log = Log(clock)
     begin(log)
     trial(log, 0)
     clock.sleep(10)
@@ -107,7 +123,7 @@ def test_an_attempt_that_says_what_it_trained_is_believed() -> None:
 
 
 def test_a_trial_that_failed_is_believed_too_where_its_start_was_heard_of_late() -> None:
-    log = MemoryLog(SetClock())
+    log = Log(SetClock())
     begin(log)
     trial(log, 0)
     log.write("failure", 0, kind="error", error="", traceback="", retried=False)
@@ -116,7 +132,7 @@ def test_a_trial_that_failed_is_believed_too_where_its_start_was_heard_of_late()
 
 
 def test_journals_of_the_first_version_tell_seconds_by_their_stamps() -> None:
-    log = MemoryLog(clock := SetClock())
+    log = Log(clock := SetClock())
     begin(log)
     trial(log, 0)
     clock.sleep(4)
@@ -134,7 +150,7 @@ def test_journals_of_the_first_version_tell_seconds_by_their_stamps() -> None:
 
 
 def test_no_best_trial_is_told_apart_all_failed_from_none_has_reported() -> None:
-    log = MemoryLog()
+    log = Log()
     begin(log)
     assert state_of(log.events).why_no_best == "no trial was started"
     trial(log, 0)
@@ -149,7 +165,7 @@ def test_no_best_trial_is_told_apart_all_failed_from_none_has_reported() -> None
 
 
 def test_a_sweep_of_as_many_trials_as_its_budget_lets_is_done_when_they_have_ended() -> None:
-    log = MemoryLog()
+    log = Log()
     begin(log, num_trials=None)
     trial(log, 0)
     end(log, 0, 0.5)
@@ -162,7 +178,7 @@ def test_a_sweep_of_as_many_trials_as_its_budget_lets_is_done_when_they_have_end
 
 def trained(ends: list[tuple[float, int]], max_t: int | None, mode: str = "max") -> SweepState:
     """A sweep whose trials had a peak of such a value, and ended at such an epoch with a tenth less."""
-    log = MemoryLog()
+    log = Log()
     scheduler = {"algorithm": "asha", "max_t": max_t} if max_t is not None else {"algorithm": "fifo"}
     begin(log, mode=mode, scheduler=scheduler)
     for number, (value, epoch) in enumerate(ends):
@@ -190,7 +206,7 @@ def test_before_three_trials_reached_max_t_it_is_the_best_of_all() -> None:
 
 
 def test_a_trial_that_diverged_after_its_best_value_is_not_to_be_trained_again() -> None:
-    log = MemoryLog()
+    log = Log()
     begin(log)
     for number, (value, last) in enumerate([(0.6, 0.6), (0.9, None), (0.7, 0.7)]):
         trial(log, number)
@@ -211,7 +227,7 @@ def test_without_max_t_or_a_value_it_is_the_best_or_none() -> None:
 
 
 def test_an_exploit_gives_a_trial_another_configuration_and_drops_what_it_was_worth_after() -> None:
-    log = MemoryLog()
+    log = Log()
     begin(log)
     trial(log, 0)
     for epoch in (1, 2, 3):
@@ -225,7 +241,7 @@ def test_an_exploit_gives_a_trial_another_configuration_and_drops_what_it_was_wo
 
 def taken_over(*exploits: tuple[int, float], best: tuple[int, float] = (0, 0.0)) -> TrialRecord:
     """A trial that reached 0.5 at each of ten steps, and more at one, and took over others at some steps."""
-    log = MemoryLog()
+    log = Log()
     begin(log)
     trial(log, 0)
     for step in range(1, 11):
@@ -270,7 +286,7 @@ def test_the_checkpoint_of_another_trial_is_not_that_of_a_best_value_before_it()
 
 @pytest.mark.slow
 def test_a_trial_takes_little_memory() -> None:
-    log = MemoryLog()
+    log = Log()
     begin(log, num_trials=None)
     state = state_of(log.events)
     tracemalloc.start()

@@ -69,11 +69,9 @@ __all__ = [
     "FILE_NAME",
     "VERSION",
     "Event",
-    "EventLog",
     "Journal",
     "JournalTail",
     "KnownEvents",
-    "MemoryLog",
     "View",
     "feed",
     "is_locked",
@@ -91,16 +89,6 @@ _PLAIN = frozenset((str, int, bool, type(None)))  # what JSON holds as it is
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
-class EventLog(Protocol):
-    """Whatever takes the events of a sweep, in order."""
-
-    def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
-        """Appends an event, and returns it as a reader will see it."""
-
-    def close(self) -> None:
-        """Ends it: nothing more is written."""
-
-
 class View(Protocol):
     """Whatever follows from events, taken in one by one."""
 
@@ -113,51 +101,6 @@ def feed(events: Iterable[Event], *views: View) -> None:
     for event in events:
         for view in views:
             view.apply(event)
-
-
-class _Writer:
-    """Makes events of what is to be written."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._opened = clock.monotonic()
-        self._first = True
-
-    def entry(self, event: str, trial: int | None, fields: dict[str, Any]) -> Event:
-        clock, subject = self._clock, {} if trial is None else {"trial": trial}
-        stamp = {"t": round(clock.now(), 3), "s": round(clock.monotonic() - self._opened, 3)}
-        format_ = {"journal": VERSION, "versions": versions(Path.cwd())} if self._first else {}
-        self._first = False
-        return {
-            "event": event,
-            **stamp,
-            **subject,
-            **format_,
-            **{name: value if type(value) in _PLAIN else _kept(name, value) for name, value in fields.items()},
-        }
-
-
-class MemoryLog:
-    """Keeps events in memory.
-
-    Attributes:
-        events: Oldest first.
-
-    Args:
-        clock: Tells the time.
-    """
-
-    def __init__(self, clock: Clock | None = None) -> None:
-        self.events: list[Event] = []
-        self._writer = _Writer(clock or SystemClock())
-
-    def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
-        """Appends an event, and returns it as a reader will see it."""
-        self.events.append(self._writer.entry(event, trial, fields))
-        return self.events[-1]
-
-    def close(self) -> None:
-        """Does nothing: what was written stays."""
 
 
 class Journal:
@@ -182,7 +125,9 @@ class Journal:
         except OSError:
             pass  # a file system without locks
         self._cut_half_line()
-        self._writer = _Writer(clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._opened = self._clock.monotonic()
+        self._first = True
 
     def write(self, event: str, trial: int | None = None, **fields: Any) -> Event:
         """Appends an event, and returns it as a reader will see it.
@@ -190,7 +135,7 @@ class Journal:
         Raises:
             OSError: The file system refused; the journal stays as it was.
         """
-        entry = self._writer.entry(event, trial, fields)
+        entry = self._entry(event, trial, fields)
         line = _JSON.encode(entry).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         if self._file.write(line) < len(line):  # the disk is full
@@ -201,6 +146,19 @@ class Journal:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+    def _entry(self, event: str, trial: int | None, fields: dict[str, Any]) -> Event:
+        clock, subject = self._clock, {} if trial is None else {"trial": trial}
+        stamp = {"t": round(clock.now(), 3), "s": round(clock.monotonic() - self._opened, 3)}
+        format_ = {"journal": VERSION, "versions": versions(Path.cwd())} if self._first else {}
+        self._first = False
+        return {
+            "event": event,
+            **stamp,
+            **subject,
+            **format_,
+            **{name: value if type(value) in _PLAIN else _kept(name, value) for name, value in fields.items()},
+        }
 
     def _cut_half_line(self) -> None:
         end = self._file.seek(0, os.SEEK_END)
