@@ -1,4 +1,4 @@
-"""Checkpoints, files or folders, here or in an object store, are listed, verified, copied and deleted alike."""
+"""Checkpoints, files or folders, here or in an object store, are listed, fetched, copied and deleted alike."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def put(sweep_folder: SweepFolder, trial: int, step: int, kind: str) -> str:
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_donor_checkpoint_is_a_copy_that_outlives_its_trials_and_goes_on_to_another(
-    sweep_folder: SweepFolder, kind: str
+    sweep_folder: SweepFolder, tmp_path: Path, kind: str
 ) -> None:
     store = CheckpointStore(sweep_folder)
     path = put(sweep_folder, 3, 20, kind)
@@ -62,9 +62,10 @@ def test_a_donor_checkpoint_is_a_copy_that_outlives_its_trials_and_goes_on_to_an
     assert store.list(3) == {}
     copied = store.hand_over(donor, 5)
     assert store.list(5) == {20: copied}
-    store.verify(copied)
     store.delete(donor)
-    store.verify(copied)
+    fetched = tmp_path / Path(copied).name
+    store.fetch(copied, fetched)
+    checkpoint_files.verify(fetched)
 
 
 def test_checkpoints_of_a_trial_are_listed_by_step_whatever_they_are(sweep_folder: SweepFolder) -> None:
@@ -82,7 +83,7 @@ def test_checkpoints_of_a_trial_are_listed_by_step_whatever_they_are(sweep_folde
 
 @pytest.mark.parametrize("name", ["step-00000001.pt", "step-00000001"])
 def test_a_copy_of_a_checkpoint_that_is_missing_raises_and_writes_nothing(
-    sweep_folder: SweepFolder, name: str
+    sweep_folder: SweepFolder, tmp_path: Path, name: str
 ) -> None:
     store = CheckpointStore(sweep_folder)
     for copy in (store.keep, store.hand_over):
@@ -90,7 +91,7 @@ def test_a_copy_of_a_checkpoint_that_is_missing_raises_and_writes_nothing(
             copy(f"checkpoints/00000/{name}", 2)
     assert store.list(2) == {}
     with pytest.raises(CheckpointError):
-        store.verify(f"checkpoints/00000/{name}")
+        store.fetch(f"checkpoints/00000/{name}", tmp_path / name)
     store.delete(f"checkpoints/00000/{name}")
 
 

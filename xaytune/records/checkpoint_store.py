@@ -1,4 +1,4 @@
-"""The checkpoints of a sweep in its folder: listed, verified, copied, kept for others and deleted.
+"""The checkpoints of a sweep in its folder: listed, fetched, copied, kept for others and deleted.
 
 The process of a trial writes its own, and clears what an attempt before it left unrecorded, and local copies of
 what was uploaded; everything that is recorded is deleted here.
@@ -11,7 +11,6 @@ copies under ``sources/``.
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 
 from xaytune.errors import CheckpointError
 from xaytune.records.sweep_folder import SweepFolder
@@ -46,19 +45,6 @@ class CheckpointStore:
             except CheckpointError:
                 continue  # another file
         return dict(sorted(steps.items()))
-
-    def verify(self, path: str) -> None:
-        """Checks that a checkpoint is whole, by its checksums; one that is kept elsewhere is fetched for that.
-
-        Raises:
-            CheckpointError: It is missing or damaged.
-        """
-        if self._sweep_folder.remote is None:
-            checkpoint_files.verify(self._sweep_folder.local / path)
-            return
-        with TemporaryDirectory() as folder:
-            self.fetch(path, Path(folder) / PurePosixPath(path).name)
-            checkpoint_files.verify(Path(folder) / PurePosixPath(path).name)
 
     def fetch(self, path: str, target: Path) -> None:
         """Copies a checkpoint to a path on this machine.

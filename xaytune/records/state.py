@@ -50,7 +50,6 @@ class SweepState:
         ended: Unix seconds.
         folder: Where it was run from.
         driver: The process that runs it, or ran it last.
-        versions: What wrote the newest part of the journal.
         epochs: Epochs finished by all trials together.
         trials: By number.
     """
@@ -64,7 +63,6 @@ class SweepState:
         self.reason: str | None = None
         self.started: float | None = None
         self.ended: float | None = None
-        self.versions: dict[str, str] = {}
         self.epochs = 0
         self._reported_max_t: int | None = None
         self.trials: dict[int, TrialRecord] = {}
@@ -215,7 +213,6 @@ class SweepState:
             return
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
         self.folder, self.id = event.get("folder", ""), event.get("id", "")
-        self.versions = event.get("versions", self.versions)
         self.driver = DriverProcess(event["host"], event["pid"], event["t"])
         self.started, self.ended = self.started or event["t"], None
 

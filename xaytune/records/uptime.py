@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-__all__ = ["Uptime"]
+from xaytune.records.journal import Event
+
+__all__ = ["Uptime", "timed"]
 
 
 class Uptime:
@@ -21,7 +22,7 @@ class Uptime:
         self._before = 0.0  # in earlier runs
         self._opened: float | None = None  # unix seconds of the first event of this run
 
-    def take(self, event: Mapping[str, Any]) -> None:
+    def take(self, event: Event) -> None:
         """Takes in the time of an event."""
         begins_run = event["event"] == "sweep" and event["state"] == "running"
         if begins_run or self._opened is None:
@@ -29,3 +30,11 @@ class Uptime:
         # Journals of version 1 have but the clock's time.
         seconds = event["s"] if "s" in event else event["t"] - self._opened
         self.now, self.latest = max(self.now, self._before + seconds), event["t"]
+
+
+def timed(events: Iterable[Event]) -> Iterator[tuple[float, Event]]:
+    """Yields each event with the seconds that the sweep had run."""
+    uptime = Uptime()
+    for event in events:
+        uptime.take(event)
+        yield uptime.now, event

@@ -60,8 +60,10 @@ class Comparison:
     def tables(self) -> list[Table]:
         """Returns what to print: a summary, and the best values over time and over training."""
         summary = self._table("", [(row.name, row.texts) for row in self._summary()])
-        over_time = [(clock(at), self._best_at(at, "seconds")) for at in self._times("seconds")]
-        over_training = [(str(at), self._best_at(at, "trained")) for at in map(round, self._times("trained"))]
+        seconds = [grown.seconds for grown in self._grown]
+        training = [grown.trained for grown in self._grown]
+        over_time = [(clock(at), self._best_at(at, seconds)) for at in _rows_of(seconds)]
+        over_training = [(str(at), self._best_at(at, training)) for at in map(round, _rows_of(training))]
         units = f"best after {self._axis.unit}s"
         return [summary, self._table("best after", over_time), self._table(units, over_training)]
 
@@ -73,11 +75,12 @@ class Comparison:
 
     def _summary(self) -> list[_Row]:
         metric = self._sweeps[0].spec["metric"]
+        reached = [grown.seconds[grown.best.index(grown.best[-1])] for grown in self._grown]
         return [
             _Row("state", [sweep.state for sweep in self._sweeps]),
             _Row("trials", [str(len(sweep.trials)) for sweep in self._sweeps]),
             _Row(f"best {metric}", [number(grown.best[-1]) for grown in self._grown]),
-            _Row("reached after", [clock(self._reached(grown, "seconds")) for grown in self._grown]),
+            _Row("reached after", [clock(at) for at in reached]),
             _Row("ran", [clock(grown.seconds[-1]) for grown in self._grown]),
             _Row(f"{self._axis.unit}s of all trials", [str(trained(sweep, self._axis)) for sweep in self._sweeps]),
         ]
@@ -93,17 +96,15 @@ class Comparison:
             table.add_row(*map(Text, (name, *texts)))
         return table
 
-    def _times(self, over: str) -> list[float]:
-        last = max(getattr(grown, over)[-1] for grown in self._grown)
-        return [last * part / _ROWS for part in range(1, _ROWS + 1)]
+    def _best_at(self, time: float, times: Sequence[Sequence[float]]) -> list[str]:
+        pairs = zip(self._grown, times, strict=True)
+        return [number(_value_at(grown, its_times, time)) for grown, its_times in pairs]
 
-    def _best_at(self, time: float, over: str) -> list[str]:
-        return [number(_value_at(grown, getattr(grown, over), time)) for grown in self._grown]
 
-    @staticmethod
-    def _reached(grown: Progress, over: str) -> float:
-        times: list[float] = getattr(grown, over)
-        return times[grown.best.index(grown.best[-1])]
+def _rows_of(times: Sequence[Sequence[float]]) -> list[float]:
+    """The times that a table has rows of, until the last of all sweeps."""
+    last = max(its_times[-1] for its_times in times)
+    return [last * part / _ROWS for part in range(1, _ROWS + 1)]
 
 
 def _value_at(grown: Progress, times: Sequence[float], time: float) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.report.elapsed import timed
+from xaytune.records.uptime import timed
 from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable
 from xaytune.report.terms import Terms, number

@@ -9,7 +9,7 @@ from typing import Any
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.report.elapsed import timed
+from xaytune.records.uptime import timed
 from xaytune.report.terms import Terms
 from xaytune.report.text import duration
 from xaytune.sweep.time_axis import TimeAxis
