@@ -69,6 +69,14 @@ class SearchMethodContract(ABC):
         played = play(self.make(self.setting()), sometimes_not_finite, seed=seed, faults=0.1)
         assert sorted(played.ends) == list(range(self.trials))
 
+    @pytest.mark.parametrize("evaluated", [(4,), (1, 5, 3)], ids=["coarsely", "each at its own times"])
+    def test_trials_that_are_evaluated_between_decision_points_hold_up_no_other(
+        self, evaluated: tuple[int, ...]
+    ) -> None:
+        method = self.make(self.setting())
+        played = play(method, sometimes_not_finite, end=24, faults=0.02, evaluated=evaluated)
+        assert sorted(played.ends) == list(range(self.trials))
+
     def test_a_trial_whose_value_is_not_finite_is_stopped(self) -> None:
         method = self.make(self.setting())
         played = play(method, lambda trial, config, time: None if trial % 3 == 1 else rising(trial, config, time))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -94,11 +95,12 @@ class _Players:
         end: int,
         rng: Random,
         faults: float,
+        evaluated: Sequence[int],
     ) -> None:
         self.played = Played()
         self._method, self._curve, self._objective = method, curve, objective
         self._workers, self._end = workers, end
-        self._rng, self._faults = rng, faults
+        self._rng, self._faults, self._evaluated = rng, faults, evaluated
         self._running: dict[int, int] = {}  # trials, and their age
         self._best: dict[int, float] = {}
         self._kept: dict[int, int] = {}  # ages of donor checkpoints
@@ -136,8 +138,7 @@ class _Players:
             self._call("on_resume", answer.trial)
 
     def _train(self, trial: int) -> None:
-        points, age = self._method.points, self._running[trial]
-        time = age + 1 if points.at_every_evaluation else points.after(age)
+        time = self._next_time(trial)
         if self._rng.random() < self._faults:
             self._finish(trial, self._rng.choice(["failed", "infeasible"]), None)
         elif time > self._end or (self._faults and self._rng.random() < self._faults):
@@ -150,6 +151,13 @@ class _Players:
             self._follow(trial, self._call("on_result", trial, Result(int(time), value, {"m": value or 0.0})))
             if value is None:
                 assert trial not in self._running, f"trial {trial} diverged and trains on"
+
+    def _next_time(self, trial: int) -> float:
+        """Returns the first evaluation of a trial at which it is judged."""
+        points, age = self._method.points, self._running[trial]
+        due = age + 1 if points.at_every_evaluation else points.after(age)
+        every = self._evaluated[trial % len(self._evaluated)]
+        return math.ceil(due / every) * every if math.isfinite(due) else due
 
     def _value(self, trial: int, time: int) -> float | None:
         value = self._curve(trial, self.played.configs[trial], time)
@@ -214,6 +222,7 @@ def play(
     end: int = 9,
     seed: int = 0,
     faults: float = 0.0,
+    evaluated: Sequence[int] = (1,),
 ) -> Played:
     """Plays a sweep to its end.
 
@@ -225,11 +234,12 @@ def play(
         end: The age at which trials end by themselves.
         seed: Of the order in which they report.
         faults: How likely a trial fails, or ends by itself, in the place of each report.
+        evaluated: After how many epochs or steps each a trial is evaluated; trials take these in turn.
 
     Raises:
         AssertionError: An answer of the method cannot be carried out, or it waits for ever.
     """
-    return _Players(method, curve, Objective("m", mode), workers, end, Random(seed), faults).run()
+    return _Players(method, curve, Objective("m", mode), workers, end, Random(seed), faults, evaluated).run()
 
 
 def _events(call: Call, trials: Iterator[int]) -> list[Event]:

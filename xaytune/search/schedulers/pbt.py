@@ -81,11 +81,11 @@ class PbtScheduler(Scheduler):
         member = self._members[trial]
         member.time, member.score = result.time, self.objective.score(result.value)
         member.judgements += 1
+        if self.options.synch:
+            return self._wait_for_all(trial, result.value)
         if result.time < self.options.burn_in_period:
             reason = f"{self.axis.at(result.time)}: {written(result.value)}, within burn_in_period"
             return self.keep_training(trial, reason)
-        if self.options.synch:
-            return self._wait_for_all(trial)
         scores = self._scores.setdefault(self._age(trial), {})
         scores[trial] = member.score
         self._prune()
@@ -132,11 +132,15 @@ class PbtScheduler(Scheduler):
         else:
             member.paused = isinstance(decision, Pause)
 
-    def _wait_for_all(self, trial: int) -> list[Action]:
+    def _wait_for_all(self, trial: int, value: float) -> list[Action]:
         """Pauses a trial until all have come to the interval; the last one that comes decides on all of them."""
+        at = self.axis.at(self._members[trial].time)
+        if self._members[trial].time < self._next_synch:
+            reason = f"{at}: {written(value)}, its population is compared at {self.axis.at(self._next_synch)}"
+            return self.keep_training(trial, reason)
         self._pause(trial)
         kept = self._keep(trial, self._synchronized())
-        reason = f"waits at {self.axis.at(self._members[trial].time)} for the others of its population"
+        reason = f"waits at {at} for the others of its population"
         return self._first(trial, Pause(trial=trial, reason=reason), kept, self._synchronize())
 
     @staticmethod
@@ -203,8 +207,7 @@ class PbtScheduler(Scheduler):
         if not scores or len(scores) < self._size:
             return
         worst, donors = self._quantiles(scores, self._next_synch)
-        newest = max(member.time for member in self._members.values())
-        self._next_synch = max(self._next_synch + self.options.perturbation_interval, newest)
+        self._next_synch = int(self.points.after(max(member.time for member in self._members.values())))
         for trial in worst if donors else ():
             yield self._exploit(trial, donors, scores, self._members[trial].time)
 
