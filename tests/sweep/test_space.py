@@ -236,6 +236,16 @@ def test_domains_inside_lists_and_tuples_are_drawn_and_never_constants() -> None
     assert space.fix({"layers.0": 64}).configure(first_value)["layers"] == [64, 16, 8]
 
 
+def test_items_of_a_list_keep_their_places_where_nothing_in_one_of_them_exists() -> None:
+    dropout = {"dropout": {"choice": [0.5], "when": {"opt": "sgd"}}}
+    layers = [dropout, {"w": {"choice": [1]}}]
+    space = parse_space({"opt": {"choice": ["adam", "sgd"]}, "layers": layers, "all": [{"in": [dropout]}]})
+    config = space.configure(first_value)
+    assert config == {"opt": "adam", "layers": [{}, {"w": 1}], "all": [{"in": [{}]}]}
+    assert space.values(config) == {"opt": "adam", "layers.1.w": 1}
+    assert space.complete(config) == config
+
+
 def test_constants_are_kept_as_they_are() -> None:
     constants = {"empty": {}, "widths": {1: 32}, "inf": float("inf"), "pair": (1, 2), "nested": {"deep": {}}}
     assert parse_space({"a": {"choice": [1]}, **constants}).configure(first_value) == {"a": 1, **constants}

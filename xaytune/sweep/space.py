@@ -27,8 +27,8 @@ class Space:
         raw: See above.
         parameters: See above.
         constants: See above.
-        sequences: The lists and tuples that hold parameters, by dotted name: their items are named by index,
-            ``betas.0``.
+        sequences: The lists and tuples that hold parameters, by dotted name, and how many items each has: these
+            are named by index, ``betas.0``.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Space:
         raw: Mapping[str, Any],
         parameters: tuple[Parameter, ...],
         constants: Mapping[str, Any],
-        sequences: Mapping[str, type[list[Any]] | type[tuple[Any, ...]]] | None = None,
+        sequences: Mapping[str, tuple[type[list[Any]] | type[tuple[Any, ...]], int]] | None = None,
     ) -> None:
         self.raw = raw
         self.parameters = parameters
@@ -157,12 +157,14 @@ class Space:
 
     def _nest(self, values: Mapping[str, Any]) -> dict[str, Any]:
         nested = nest(values)
-        for name, kind in self._sequences:
+        for name, (kind, length) in self._sequences:
             *parents, leaf = name.split(".")
-            holder: Any = nested
+            holder = nested
             for parent in parents:
-                holder = holder[parent]
-            holder[leaf] = kind(holder[leaf][index] for index in sorted(holder[leaf], key=int))
+                holder = holder.setdefault(parent, {})
+            # An item all of whose parameters are absent is there all the same: others keep their place.
+            items = holder.get(leaf, {})
+            holder[leaf] = kind(items.get(str(index), {}) for index in range(length))
         return nested
 
 

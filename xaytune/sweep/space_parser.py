@@ -18,7 +18,8 @@ domain         arguments                     values
 ``{uniform: [0.5, 0.99], when: {optimizer: sgd}}`` exists only in configurations whose ``optimizer`` is
 ``sgd``; ``when: {optimizer: [sgd, rmsprop]}`` names several values, and ``when: {layers: [2, 3]}`` those of an
 integer. Dots in a name nest it: ``optimizer.lr`` is ``lr`` within ``optimizer``. The items of a list or tuple are
-named by index: ``betas: [{uniform: [0.8, 0.9]}, 0.999]`` has a parameter ``betas.0``.
+named by index: ``betas: [{uniform: [0.8, 0.9]}, 0.999]`` has a parameter ``betas.0``. An item that is a
+mapping of parameters that do not exist is ``{}``.
 
 Values are kept as :mod:`xaytune.sweep.values` says, and may be written in the forms that are listed there.
 """
@@ -91,7 +92,7 @@ class _Parser:
                 self._problem(path, f"{message} (got {value!r})")
             self.walk(value, path, name)
         elif isinstance(value, (list, tuple)) and _holds_domain(value):
-            self.sequences[name] = type(value)
+            self.sequences[name] = type(value), len(value)
             for index, item in enumerate(value):
                 if isinstance(item, Mapping) and "when" in item and _domain_key(item) is not None:
                     message = "an item of a list always exists: it has no 'when'; write a choice of whole lists"
