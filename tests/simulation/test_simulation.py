@@ -191,6 +191,13 @@ def test_a_sweep_ends_within_an_epoch_of_each_worker_when_its_budget_is_spent(
     assert sum("the budget of" in reason for reason in reasons) in (3, 4)
 
 
+def test_a_budget_of_epochs_is_refused_where_the_curves_are_counted_in_steps(tmp_path: Path) -> None:
+    sweep = spec({**ASHA, "time_attr": "global_step"}, budget={"epochs": 50})
+    with pytest.raises(SpecError, match=r"budget\.epochs: cannot be simulated with time_attr: global_step"):
+        simulate(sweep, POWER_LAW, SweepFolder(tmp_path / "sweep"), workers=4)
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_more_workers_take_less_time(tmp_path: Path) -> None:
     seconds = [
         simulate(spec({"algorithm": "fifo"}), POWER_LAW, SweepFolder(tmp_path / str(workers)), workers).seconds

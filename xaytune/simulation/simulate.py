@@ -16,7 +16,6 @@ from xaytune.search.build import method_for
 from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curves, RecordedCurves
 from xaytune.simulation.executor import SimulatedExecutor
-from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["Simulated", "simulate"]
@@ -63,7 +62,9 @@ def simulate(
         )
         raise SpecError([Problem(("scheduler", "algorithm"), message)])
     method, clock = method_for(spec), VirtualClock()
-    objective = Objective(spec.metric, spec.mode)
+    if spec.budget.epochs is not None and method.points.axis.by_step:
+        message = "cannot be simulated with time_attr: global_step, whose curves tell no epochs: give budget.time"
+        raise SpecError([Problem(("budget", "epochs"), message)])
     with (
         Mirror(sweep_folder) as mirror,
         contextlib.closing(Recorder(sweep_folder, spec, clock, listener)) as recorder,
@@ -73,7 +74,7 @@ def simulate(
         recorder.begun()
         driver = Driver(spec, method, recorder, clock, remaining)
         budgeted = spec.budget.limited
-        executor = SimulatedExecutor(driver, method, objective, curves, workers, clock, budgeted=budgeted)
+        executor = SimulatedExecutor(driver, method, spec.objective, curves, workers, clock, budgeted=budgeted)
         executor.run()
         recorder.finished(*driver.outcome())
     if driver.fatal is not None:
