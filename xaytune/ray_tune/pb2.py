@@ -18,9 +18,10 @@ from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune import compat
 from xaytune.search.configurations import hold
 from xaytune.search.method import Action, Result
-from xaytune.search.schedulers.pbt import PbtScheduler, changed
+from xaytune.search.schedulers.pbt import PbtScheduler, changed, perturbed
 from xaytune.sweep.algorithms import Options, Pb2Spec
 from xaytune.sweep.domains import Float
+from xaytune.sweep.space import Parameter
 
 __all__ = ["Pb2Scheduler"]
 
@@ -50,6 +51,7 @@ class Pb2Scheduler(PbtScheduler):
             SessionError: The PB2 of the installed Ray is not the one that this was written for.
         """
         super().setup()
+        self._fallen_back = False
         self._floats = {
             p.name: p.domain
             for p in self.setting.space.mutated(self.options.hyperparam_mutations)
@@ -74,22 +76,47 @@ class Pb2Scheduler(PbtScheduler):
 
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         """Lets the model know a result, and judges it."""
-        seen = {self.options.time_attr: result.time, self.objective.metric: result.value}
-        stand_in = self._stand_in(trial, self.config_of(trial))
-        self._ray._save_trial_state(SimpleNamespace(), result.time, seen, stand_in)  # type: ignore[arg-type]
+        assert result.value is not None
+        self._learn(trial, result.time, result.value)
         return super().on_result(trial, result)
 
+    def fall_back(self) -> None:
+        """Perturbs as PBT does from now on."""
+        self._fallen_back = True
+
     def explore(self, trial: int, donor: int, config: Mapping[str, Any], rng: Random) -> dict[str, Any]:
-        """Returns what the model chooses."""
+        """Returns what the model chooses; after a fall-back, a perturbation."""
+        chosen = None if self._fallen_back else self._chosen(trial, donor, config, rng)
+
+        def change(parameter: Parameter, value: Any) -> Any:
+            if (domain := self._floats.get(parameter.name)) is None:
+                return value
+            if chosen is None:
+                return perturbed(domain, value, rng)
+            return _from_ray(domain, chosen[parameter.name])
+
+        return changed(self.setting.space, config, change, rng)
+
+    def _chosen(self, trial: int, donor: int, config: Mapping[str, Any], rng: Random) -> Mapping[str, float]:
         own, other = self._stand_in(trial, self.config_of(trial)), self._stand_in(donor, config)
+        known = self._ray.data
         with _drawing_from(rng.getrandbits(32)):
             chosen, _ = self._ray._get_new_config(own, other)  # type: ignore[arg-type]
-        return changed(
-            self.setting.space,
-            config,
-            lambda p, value: _from_ray(self._floats[p.name], chosen[p.name]) if p.name in chosen else value,
-            rng,
-        )
+        # Ray adds that the trial continues with rounded values, from the newest result of the donor: it does not.
+        self._ray.data = known
+        return chosen
+
+    def _take_over(self, trial: int, donor: int, config: Mapping[str, Any]) -> None:
+        super()._take_over(trial, donor, config)
+        member = self._members[trial]
+        if member.score is not None:
+            self._learn(trial, member.time, self.objective.score(member.score))
+
+    def _learn(self, trial: int, time: int, value: float) -> None:
+        """Lets the model know what a trial is worth: it learns from differences under one configuration."""
+        seen = {self.options.time_attr: time, self.objective.metric: value}
+        stand_in = self._stand_in(trial, self.config_of(trial))
+        self._ray._save_trial_state(SimpleNamespace(), time, seen, stand_in)  # type: ignore[arg-type]
 
     def _stand_in(self, trial: int, config: Mapping[str, Any]) -> _StandIn:
         values = self.setting.space.values(config)

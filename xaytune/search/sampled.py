@@ -182,5 +182,6 @@ class SampledMethod(SearchMethod):
         self._scheduler.recall(decision)
 
     def fall_back(self, reason: str) -> None:
-        """Lets the sampler draw what is cheaper."""
+        """Lets the sampler draw, and the scheduler decide, by what is cheaper."""
         self._sampler.fall_back()
+        self._scheduler.fall_back()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from random import Random
@@ -12,8 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.search.runs import spec_of
+from xaytune.ray_tune.pb2 import Pb2Scheduler
 from xaytune.search.build import method_for
+from xaytune.search.extension import Setting
 from xaytune.search.method import Exploit, KeepCheckpoint, NewTrial, Pause, Result
+from xaytune.search.sampled import SampledMethod
+from xaytune.search.samplers.plain import RandomSampler
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.space_parser import parse_space
 from xaytune.testing.playing import Played, play
 
 SUM: dict[str, Any] = {"x": {"uniform": [0.1, 1]}}
@@ -173,3 +180,31 @@ def test_pb2_chooses_by_the_logarithm_what_is_searched_by_it() -> None:
     chosen = sorted(exploit.config["lr"] for exploit in played.decisions(Exploit))
     assert len(chosen) >= 8
     assert chosen[len(chosen) // 2] < 2e-3
+
+
+@pytest.mark.ray
+def test_every_result_tells_the_model_of_pb2_how_much_the_trial_improved_since_the_one_before() -> None:
+    scheduler = Pb2Scheduler(perturbation_interval=1, quantile_fraction=0.34)
+    space = parse_space({"x": {"uniform": [0, 0.1]}, "lr": {"loguniform": [1e-4, 0.1]}})
+    method = SampledMethod(Setting(Objective("m", "max"), space, num_trials=6), RandomSampler(), scheduler)
+    played = play(method, lambda trial, _, time: Random(f"{trial}:{time}").random(), workers=6, end=6, seed=1)
+    results = sum(call.name == "on_result" for call in played.calls)
+    improvements = 0
+    for _, rows in scheduler._ray.data.groupby("Trial"):
+        for before, after in itertools.pairwise(rows[["x", "lr", "Time"]].values.tolist()):
+            improvements += after == [*before[:2], before[2] + 1]
+    assert played.decisions(Exploit)
+    assert improvements == results - 6  # the first of each trial has none before
+
+
+@pytest.mark.ray
+def test_after_a_fall_back_pb2_perturbs_by_factors() -> None:
+    scheduler = {"algorithm": "pb2", "perturbation_interval": 1, "synch": True}
+    method = method_for(spec_of(scheduler, num_samples=4, points_to_evaluate=[{"x": 0.5}] * 4))
+    method.fall_back("it takes too long")
+    for _ in range(4):
+        method.next()
+    actions = [action for trial in range(4) for action in method.on_result(trial, Result(1, float(trial)))]
+    exploits = [action for action in actions if isinstance(action, Exploit)]
+    assert exploits
+    assert {exploit.config["x"] for exploit in exploits} <= {0.4, 0.6}

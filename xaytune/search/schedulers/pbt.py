@@ -18,7 +18,7 @@ from xaytune.sweep.numbers import told_apart, written
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["PbtScheduler", "changed"]
+__all__ = ["PbtScheduler", "changed", "perturbed"]
 
 _FACTORS = (1.2, 0.8)
 
@@ -34,6 +34,7 @@ class _Member:
     paused: bool = False
     taken_over: int = 0  # the age at which it took over another
     kept_time: int = -1  # of the checkpoint that others may take over
+    kept_score: float | None = None
     kept_config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -229,7 +230,7 @@ class PbtScheduler(Scheduler):
         if better >= math.ceil(self._size * self.options.quantile_fraction):
             return []
         member = self._members[trial]
-        member.kept_time, member.kept_config = member.time, member.config
+        member.kept_time, member.kept_score, member.kept_config = member.time, member.score, member.config
         return [KeepCheckpoint(trial)]
 
     @property
@@ -261,7 +262,7 @@ class PbtScheduler(Scheduler):
                 return value
             if rng.random() < self.options.resample_probability:
                 return draw_value(parameter.domain, rng)
-            return _perturb(parameter.domain, value, rng)
+            return perturbed(parameter.domain, value, rng)
 
         return changed(self.setting.space, config, perturb, rng)
 
@@ -269,7 +270,7 @@ class PbtScheduler(Scheduler):
         member = self._members[trial]
         member.config = config
         if donor in self._members:
-            member.time = self._members[donor].kept_time
+            member.time, member.score = self._members[donor].kept_time, self._members[donor].kept_score
         self._pause(trial)
         member.taken_over = self._age(trial)
 
@@ -315,7 +316,7 @@ def changed(
     return space.configure(lambda p: change(p, values[p.name]) if p.name in values else draw_value(p.domain, rng))
 
 
-def _perturb(domain: Domain, value: Any, rng: Random) -> Any:
+def perturbed(domain: Domain, value: Any, rng: Random) -> Any:
     """Returns a neighbour of a choice, or a number times a factor; it stays within the domain."""
     if not isinstance(domain, Categorical):
         factor = rng.choice(_FACTORS)

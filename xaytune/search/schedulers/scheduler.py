@@ -85,6 +85,9 @@ class Scheduler(Extension, ABC):
     def recall(self, decision: Decision) -> None:
         """Learns what was decided in fact; see :meth:`SearchMethod.recall`."""
 
+    def fall_back(self) -> None:
+        """Learns that it takes too long to decide: what is cheaper is to be done from now on."""
+
     def keep_training(self, trial: int, reason: str, **details: Any) -> list[Action]:
         """Returns the one action that a trial continues."""
         return [Continue(trial=trial, reason=reason, **details)]
