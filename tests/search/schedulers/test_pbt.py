@@ -46,6 +46,18 @@ def test_trials_are_compared_at_the_same_age_however_few_train_at_once(slots: in
     assert all("is among the worst, and" in exploit.reason for exploit in exploits)
 
 
+def test_trials_are_compared_at_an_age_that_some_passed_between_two_evaluations() -> None:
+    options = {"algorithm": "pbt", "perturbation_interval": 50, "time_attr": "global_step"}
+    method = method_for(spec_of(options, num_samples=4))
+    for _ in range(4):
+        method.next()
+    for trial, steps in ((3, 200), (2, 150), (1, 100)):
+        method.on_result(trial, Result(steps, float(trial)))
+    (exploit,) = method.on_result(0, Result(63, 0.0))
+    assert isinstance(exploit, Exploit)
+    assert exploit.reason == "step 63, compared at step 50: 0 is among the worst, and 3 of trial 3 among the best"
+
+
 def test_no_trial_is_paused_where_all_have_a_place() -> None:
     method = method_for(spec_of({"algorithm": "pbt", "perturbation_interval": 2}, num_samples=3))
     for _ in range(3):

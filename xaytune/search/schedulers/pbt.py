@@ -41,10 +41,11 @@ class _Member:
 class PbtScheduler(Scheduler):
     """The worst of a population take over the checkpoints of the best, and perturb their configurations.
 
-    Trials are compared at the same age. With `synch` all wait for each other at each interval. Without, a trial is
-    paused only where another one waits for its place, and then judged once all have come to its age. Else, or if
-    it trains again before that, it is judged at the newest age that 1 / `quantile_fraction` trials (or all there
-    are) have come to. Trials that have ended are neither compared nor taken over.
+    Trials are compared at the same age, by the first result of each from there on. With `synch` all wait for each
+    other at each interval. Without, a trial is paused only where another one waits for its place, and then judged
+    once all have come to its age. Else, or if it trains again before that, it is judged at the newest age that
+    1 / `quantile_fraction` trials (or all there are) have come to. Trials that have ended are neither compared nor
+    taken over.
     """
 
     options_model: ClassVar[type[Options]] = PbtSpec
@@ -79,7 +80,7 @@ class PbtScheduler(Scheduler):
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         """Lets a trial that is among the worst of its age take over one of the best."""
         assert result.value is not None
-        member = self._members[trial]
+        member, before = self._members[trial], self._age(trial)
         member.time, member.score = result.time, self.objective.score(result.value)
         member.judgements += 1
         if self.options.synch:
@@ -87,11 +88,13 @@ class PbtScheduler(Scheduler):
         if result.time < self.options.burn_in_period:
             reason = f"{self.axis.at(result.time)}: {written(result.value)}, within burn_in_period"
             return self.keep_training(trial, reason)
-        scores = self._scores.setdefault(self._age(trial), {})
-        scores[trial] = member.score
+        age = self._age(trial)
+        for passed in range(min(before + 1, age), age + 1):
+            self._scores.setdefault(passed, {})[trial] = member.score
+        scores = self._scores[age]
         self._prune()
         pausing = self._others_wait(trial)
-        judged = self._judge(trial, self._age(trial) - pausing)
+        judged = self._judge(trial, age - pausing)
         if isinstance(judged, Exploit):
             return [judged]
         if pausing:
