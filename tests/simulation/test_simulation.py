@@ -20,6 +20,7 @@ from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import Curve, RecordedCurves, Surrogate, surrogate
 from xaytune.simulation.simulate import Simulated, simulate
+from xaytune.sweep.space_parser import parse_space
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
 
@@ -258,6 +259,27 @@ def test_ten_histories_under_fifo_tell_what_asha_would_have_decided_as_worked_ou
     told = simulate(asked, curves, SweepFolder(tmp_path / "told"), workers=1)
     assert [trial.epoch for trial in told.results.trials] == ends
     assert told.censored == 0
+
+
+@pytest.mark.parametrize(
+    ("trained", "now", "wanted"),
+    [
+        ([[0.9, 0.1], [0.2, 0.8]], [{"uniform": [0, 1]}, {"uniform": [0, 1]}], [0.3, 0.9]),
+        ([0.0, 0.02], {"loguniform": [0.01, 0.1]}, 0.03),
+        (["auto", 0.02], {"uniform": [0.01, 0.1]}, 0.03),
+        ([0.5, 0.02], {"quniform": [0.01, 0.1, 0.03]}, 0.04),
+    ],
+    ids=["in lists", "no logarithm", "text", "outside"],
+)
+def test_the_nearest_configuration_is_found_whatever_the_earlier_sweep_searched(
+    tmp_path: Path, trained: list[Any], now: Any, wanted: Any
+) -> None:
+    flat = Surrogate(lambda config: ([1.0], [0.5]))
+    earlier = spec({"algorithm": "fifo"}, space={"x": {"grid": trained}}, num_samples=1)
+    results = simulate(earlier, flat, SweepFolder(tmp_path), workers=1).results
+    curves = RecordedCurves(results, parse_space({"x": now}), TimeAxis(), nearest=True, timed=False)
+    curves.of(5, {"x": wanted})
+    assert curves.matched == {5: 1}
 
 
 def test_what_a_stricter_sweep_never_saw_is_counted_as_censored(tmp_path: Path) -> None:

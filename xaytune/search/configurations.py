@@ -73,7 +73,10 @@ def configuration_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def distance(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Returns how far two configurations are apart: each parameter adds up to 1, the whole of its domain."""
+    """Returns how far two configurations are apart: each parameter adds up to 1, the whole of its domain.
+
+    One of them may be of another space: a parameter adds 1 where one lacks it, or has no number, or no logarithm.
+    """
     here, there = space.values(one), space.values(other)
     both = [p for p in space.parameters if p.name in here and p.name in there]
     apart = sum(_apart(p.domain, here[p.name], there[p.name]) for p in both)
@@ -83,9 +86,11 @@ def distance(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> 
 def _apart(domain: Domain, one: Any, other: Any) -> float:
     if isinstance(domain, Categorical):
         return float(not same(one, other))
-    if domain.log:
-        return float(abs(math.log(one / other)) / math.log(domain.high / domain.low))
-    return float(abs(one - other) / (domain.high - domain.low))
+    scale = math.log if domain.log else float
+    try:
+        return abs(scale(one) - scale(other)) / (scale(domain.high) - scale(domain.low))
+    except (TypeError, ValueError):
+        return 1.0
 
 
 def configuration_key(space: Space, config: Mapping[str, Any]) -> int:

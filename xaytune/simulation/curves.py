@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import column
 from xaytune.records.results import Results
-from xaytune.sweep.domains import Categorical, Float, Integer
+from xaytune.search.configurations import distance
 from xaytune.sweep.references import resolve
 from xaytune.sweep.space import Space, dotted
 from xaytune.sweep.time_axis import TimeAxis
@@ -41,11 +41,6 @@ class Curve:
     moments: Mapping[int, float] = field(default_factory=dict)
     ended: float | None = None
     length: int | None = None
-
-    @property
-    def last(self) -> int:
-        """The newest time whose value is known."""
-        return max(self.values)
 
 
 class Curves(Protocol):
@@ -119,7 +114,7 @@ class RecordedCurves:
     def __init__(self, results: Results, space: Space, axis: TimeAxis, *, nearest: bool, timed: bool) -> None:
         self._results, self._space, self._axis = results, space, axis
         self._nearest, self._timed = nearest, timed
-        self._configs = {trial.number: dotted(trial.config) for trial in results.trials}
+        self._configs = {trial.number: trial.config for trial in results.trials}
         self.matched: dict[int, int] = {}
 
     def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
@@ -128,11 +123,10 @@ class RecordedCurves:
         Raises:
             SpecError: It was never trained, and no other is to stand for it.
         """
-        wanted = dotted(config)
-        if self._configs.get(trial) == wanted:
+        if self._configs.get(trial) == config:
             return self._curve(trial)
         for number, known in self._configs.items():
-            if known == wanted:
+            if known == config:
                 return self._curve(number)
         if not self._nearest:
             raise SpecError(
@@ -140,11 +134,12 @@ class RecordedCurves:
                     Problem(
                         ("curves",),
                         f"trial {trial} has a configuration that {self._results.sweep.name} never trained: "
-                        f"{wanted}; simulate with the same search and seed, or allow the nearest with --nearest",
+                        f"{dotted(config)}; simulate with the same search and seed, or allow the nearest with "
+                        "--nearest",
                     )
                 ]
             )
-        number = min(self._configs, key=lambda known: self._distance(self._configs[known], wanted))
+        number = min(self._configs, key=lambda known: distance(self._space, self._configs[known], config))
         self.matched[trial] = number
         return self._curve(number)
 
@@ -195,29 +190,9 @@ class RecordedCurves:
             length=self._length,
         )
 
-    def _distance(self, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
-        """How far two configurations are from each other: 0 to 1 for each parameter."""
-        distance = 0.0
-        for parameter in self._space.parameters:
-            a, b = known.get(parameter.name), wanted.get(parameter.name)
-            if a == b:
-                continue
-            if a is None or b is None or isinstance(parameter.domain, Categorical):
-                distance += 1.0
-            else:
-                distance += (_share(parameter.domain, a) - _share(parameter.domain, b)) ** 2
-        return distance
-
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _share(domain: Float | Integer, value: float) -> float:
-    """Where a value lies in its range, from 0 to 1."""
-    scale = math.log if domain.log else float
-    low, high = scale(domain.low), scale(domain.high)
-    return (scale(value) - low) / (high - low)
 
 
 def surrogate(reference: str) -> Surrogate:
