@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import sys
@@ -11,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch import Tensor
 
 from xaytune.errors import SpecError
@@ -247,6 +250,19 @@ def test_a_program_finds_its_configuration_whole(tmp_path: Path) -> None:
         *("lr=1e-05", "betas=[0.9,0.99]", "name='a b\\'c'", "data.path=x", "amp=true")
     ]
     assert '"lr": 1.0e-05' in config_text(config)
+
+
+@pytest.mark.parametrize("value", [1.5e-05, -2.25e-300, 1e-05, 1e22, 0.1, 12, math.inf, "1.5e-05"])
+def test_json_and_yaml_read_a_value_of_the_file_as_it_is(value: Any) -> None:
+    written = config_text({"value": [value, {"a": value}]})
+    assert json.loads(written) == YAML(typ="safe").load(written) == {"value": [value, {"a": value}]}
+
+
+def test_infinities_and_backslashes_are_read_by_hydra_as_they_are() -> None:
+    config = {"clip": math.inf, "floor": -math.inf, "text": "Infinity", "path": "C:\\a\\", "said": "a\\'b"}
+    assert Command.parse("p {overrides}").words_for(config, {})[1:] == [
+        *("clip=inf", "floor=-inf", "text=Infinity", r"path='C:\a\\'", r"said='a\\\'b'")
+    ]
 
 
 def test_a_command_is_refused_where_a_name_in_it_may_have_no_value() -> None:

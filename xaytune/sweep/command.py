@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,10 @@ _BARE = re.compile(r"[\w@%+=:,./{}-]+")
 _BARE_OVERRIDE = re.compile(r"[A-Za-z_][\w./-]*")
 _NOT_TEXT = ("false", "inf", "nan", "null", "true")
 # YAML 1.1 takes 1e-05 for text, and 1.0e-05 for a number.
-_EXPONENT = re.compile(r'("(?:[^"\\]|\\.)*")|(-?\d+)(e[+-]\d+)')
+# Neither JSON nor YAML has the word Infinity; both read a number that is too large as that.
+_NUMBER = re.compile(r'("(?:[^"\\]|\\.)*")|(-?)(?:(?<![\d.])(\d+)(e[+-]\d+)|Infinity)')
+# To Hydra a backslash is one, but for those before a quote, also before the quote that ends a text.
+_BEFORE_QUOTE = re.compile(r"\\+(?='|\Z)")
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,9 @@ class Command:
 
 def config_text(config: Mapping[str, Any]) -> str:
     """Returns a configuration as JSON that readers of YAML, 1.1 and 1.2, understand as the same."""
-    return _EXPONENT.sub(
-        lambda match: match[1] or f"{match[2]}.0{match[3]}", json.dumps(_plain(dict(config)), indent=2)
+    return _NUMBER.sub(
+        lambda match: match[1] or f"{match[2]}{match[3] or 1}.0{match[4] or 'e+999'}",
+        json.dumps(_plain(dict(config)), indent=2),
     )
 
 
@@ -169,9 +174,11 @@ def _override(value: Any) -> str:
     """A plain value as Hydra reads it."""
     if isinstance(value, str):
         bare = _BARE_OVERRIDE.fullmatch(value) and value.lower() not in _NOT_TEXT
-        return value if bare else "'" + value.replace("'", "\\'") + "'"
+        return value if bare else "'" + _BEFORE_QUOTE.sub(r"\g<0>\g<0>", value).replace("'", "\\'") + "'"
     if isinstance(value, list):
         return "[" + ",".join(map(_override, value)) + "]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{name}:{_override(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return json.dumps(value)
