@@ -59,6 +59,7 @@ def test_equal_values_of_different_types_are_not_the_same(one: Any, other: Any) 
 def test_the_order_of_a_mapping_makes_no_other_value() -> None:
     assert values.same({1: "a", 2: "b"}, {2: "b", 1: "a"})
     assert values.same({"x": 1, "y": 2}, {"y": 2, "x": 1})
+    assert values.same({"$map": 1, "y": 2}, {"y": 2, "$map": 1})
 
 
 def test_dtypes_of_torch_are_kept_by_name() -> None:

@@ -223,7 +223,7 @@ def _ordered(data: Any) -> Any:
     if isinstance(data, list):
         return [_ordered(item) for item in data]
     if isinstance(data, dict):
-        if "$map" in data:
+        if data.keys() == {"$map"}:
             return {"$map": sorted((_ordered(pair) for pair in data["$map"]), key=json.dumps)}
         return {name: _ordered(item) for name, item in data.items()}
     return data
