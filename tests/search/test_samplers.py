@@ -42,6 +42,22 @@ def test_a_configuration_of_a_journal_stands_where_another_would_be_drawn_now(al
     assert new(again) not in configs
 
 
+@pytest.mark.parametrize("algorithm", ["qmc", *ADAPTIVE])
+def test_steps_of_a_rounded_fraction_are_drawn_up_to_the_last_and_nobody_is_warned(
+    algorithm: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    space = {"x": {"uniform": [0, 1]}, "share": {"quniform": [0, 2, 0.6666666666666667]}}
+    points = [{"x": 0.5, "share": 2.0}]
+    method = method_for(spec_of(search=algorithm, space=space, num_samples=12, points_to_evaluate=points))
+    shares = []
+    for trial in range(12):
+        config = new(method)
+        shares.append(config["share"])
+        method.on_end(trial, End("completed", config["share"] - abs(config["x"] - 0.5)))
+    assert 2.0 in shares[1:]
+    assert not [str(warning.message) for warning in recwarn if "range" in str(warning.message)]
+
+
 @pytest.mark.parametrize("ending", ["infeasible", "diverged", "diverged later"])
 @pytest.mark.parametrize("algorithm", ADAPTIVE)
 def test_what_diverges_or_can_never_be_trained_is_the_worst_to_samplers_that_learn(

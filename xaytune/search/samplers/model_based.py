@@ -20,12 +20,12 @@ from xaytune.search.configurations import hold, seeded
 from xaytune.search.distributions import Choices
 from xaytune.search.samplers.sampler import Outcome, Sampler
 from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, TpeSpec
-from xaytune.sweep.domains import Categorical, Integer
+from xaytune.sweep.domains import Categorical, Float, Integer
 from xaytune.sweep.space import Parameter
 
 __all__ = ["CmaesSampler", "GpSampler", "OptunaSampler", "QmcSampler", "TpeSampler"]
 
-# Above so many integers a parameter is a rounded float to the samplers: some list all values, or subtract bounds.
+# From so many integers on a parameter is a rounded float to samplers: some list all values, or subtract bounds.
 _MOST_INTEGERS = 10_000
 
 
@@ -70,7 +70,8 @@ class OptunaSampler(Sampler):
         """Asks for the configuration of a trial."""
         self._discard(trial)
         if fixed:
-            self._study.enqueue_trial({name: self._choices[name].encode(value) for name, value in fixed.items()})
+            known = (p for p in self.setting.space.parameters if p.name in fixed)
+            self._study.enqueue_trial({p.name: self._encode(p, fixed[p.name]) for p in known})
         asked = self._running[trial] = self._study.ask()
         return self.setting.space.configure(lambda parameter: self._suggest(asked, parameter))
 
@@ -125,11 +126,24 @@ class OptunaSampler(Sampler):
         if isinstance(domain, Categorical):
             choices = self._choices[name]
             return choices.decode(asked.suggest_categorical(name, choices.encoded))
-        if not isinstance(domain, Integer):
-            return hold(domain, asked.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.q))
-        if domain.high - domain.low > _MOST_INTEGERS:
-            return hold(domain, asked.suggest_float(name, domain.low, domain.high - 1, log=domain.log))
-        return asked.suggest_int(name, domain.low, domain.high - 1, log=domain.log)
+        if isinstance(domain, Integer):
+            return _suggest_int(asked, name, domain.low, domain.high - 1, log=domain.log)
+        if domain.q is not None:
+            return domain.at_step(_suggest_int(asked, name, 0, domain.step_of(domain.high)))
+        return hold(domain, asked.suggest_float(name, domain.low, domain.high, log=domain.log))
+
+    def _encode(self, parameter: Parameter, value: Any) -> Any:
+        """Returns a value as the study holds it: one in steps of `q`, which may be rounded, as their number."""
+        domain = parameter.domain
+        if isinstance(domain, Float) and domain.q is not None:
+            return domain.step_of(value)
+        return self._choices[parameter.name].encode(value)
+
+
+def _suggest_int(asked: optuna.Trial, name: str, low: int, high: int, *, log: bool = False) -> int:
+    if high - low >= _MOST_INTEGERS:
+        return min(max(round(asked.suggest_float(name, low, high, log=log)), low), high)
+    return asked.suggest_int(name, low, high, log=log)
 
 
 class QmcSampler(OptunaSampler):
