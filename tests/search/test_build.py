@@ -165,6 +165,16 @@ def test_a_discrete_space_is_used_up_and_the_sweep_says_so() -> None:
     assert method.next() == Done("the space is used up: all of its 5 configurations were tried")
 
 
+def test_a_population_waits_for_all_its_trials_where_a_point_is_given_twice_in_a_space_that_is_used_up() -> None:
+    options = {"algorithm": "pbt", "perturbation_interval": 1, "synch": True}
+    space = {"a": {"randint": [0, 3]}}
+    method = method_for(spec_of(options, space=space, num_samples=9, points_to_evaluate=[{"a": 1}] * 2))
+    assert sorted(new(method)["a"] for _ in range(4)) == [0, 1, 1, 2]
+    assert method.next() == Wait()
+    decided = [len(method.on_result(trial, Result(1, float(trial)))) for trial in range(4)]
+    assert decided == [2, 2, 2, 3]  # a pause and a kept checkpoint each; the last one's lets one take over another
+
+
 @pytest.mark.parametrize("scheduler", ["fifo", "pbt", "curves"])
 @pytest.mark.parametrize(
     "large", [{"randint": [1, 200_001]}, {"lograndint": [1, 10**6]}, {"quniform": [0, 1, 1e-6]}]

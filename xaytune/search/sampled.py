@@ -56,9 +56,13 @@ class SampledMethod(SearchMethod):
         self._grid = combinations(space, gridded, self._given)
         self._taken_as_given = len(gridded) == len(space.parameters)
         counted = all(p.domain.values() is not None for p in space.parameters)
-        # Configurations that were not tried; None where they cannot be counted, or may be tried again.
-        self._untried = space.count(space.parameters) if counted and not self._taken_as_given else None
         self._space, self._seed, self._planned = space, setting.seed, setting.num_trials
+        # Configurations that were not tried, and repeats of given ones; None where they cannot be counted, or all
+        # may be tried again.
+        self._untried: int | None = None
+        if counted and not self._taken_as_given:
+            repeated = len(self._given) - len(set(map(self._key, self._given)))
+            self._untried = space.grid(space.parameters).size + repeated
         self._sampler, self._scheduler = sampler, scheduler
         self._tried: set[int] = set()
         self._values: dict[int, dict[int, float]] = {}  # of the trials that have not ended, by time
@@ -91,7 +95,7 @@ class SampledMethod(SearchMethod):
         if self.points.pausing and self._values:
             return Wait()
         if self._untried == 0 and self._asked != self._planned:
-            return Done(f"the space is used up: all of its {self._asked} configurations were tried")
+            return Done(f"the space is used up: all of its {len(self._tried)} configurations were tried")
         return Done()
 
     def adopt(self, config: Mapping[str, Any]) -> None:
@@ -110,7 +114,10 @@ class SampledMethod(SearchMethod):
                 self._sampler.adopt(trial, known)
             config = dict(known) if known is not None else config
         self._asked += 1
-        self._take(self._key(config))
+        key = self._key(config)
+        if self._untried is not None and (trial < len(self._given) or key not in self._tried):
+            self._untried -= 1
+        self._tried.add(key)
         self._values[trial] = {}
         self._scheduler.on_add(trial, config)
         return config
@@ -145,11 +152,6 @@ class SampledMethod(SearchMethod):
 
     def _key(self, config: Mapping[str, Any]) -> int:
         return configuration_key(self._space, config)
-
-    def _take(self, key: int) -> None:
-        if self._untried is not None and key not in self._tried:
-            self._untried -= 1
-        self._tried.add(key)
 
     def on_resume(self, trial: int) -> None:
         """Learns that a paused trial trains again."""

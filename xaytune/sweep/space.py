@@ -145,10 +145,6 @@ class Space:
         """
         return Grid(parameters, self.constants)
 
-    def count(self, parameters: tuple[Parameter, ...]) -> int:
-        """Returns how many combinations :meth:`grid` gives."""
-        return self.grid(parameters).size
-
     def _belongs(self, name: str, known: Sequence[str]) -> bool:
         """Whether a dotted name is that of a parameter or a constant, or of something in one that is a mapping."""
         return any(name == one or name.startswith(f"{one}.") for one in known) or any(
