@@ -19,6 +19,8 @@ from xaytune.search.extension import Setting
 from xaytune.search.method import Exploit, KeepCheckpoint, NewTrial, Pause, Result
 from xaytune.search.sampled import SampledMethod
 from xaytune.search.samplers.plain import RandomSampler
+from xaytune.search.schedulers.pbt import perturbed
+from xaytune.sweep.domains import Categorical
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.space_parser import parse_space
 from xaytune.testing.playing import Played, play
@@ -129,6 +131,12 @@ def test_a_value_in_steps_moves_by_one_where_the_factor_is_too_small_for_one() -
     assert exploits
     assert {exploit.config["layers"] for exploit in exploits} <= {1, 3}
     assert {exploit.config["dropout"] for exploit in exploits} <= {0.1, 0.3}
+
+
+@pytest.mark.parametrize("value", [[1.0], math.nan])
+def test_a_choice_moves_to_one_beside_it_also_where_another_is_equal_but_for_its_type(value: Any) -> None:
+    domain = Categorical(([1], [2], value, [3]))
+    assert {str(perturbed(domain, value, Random(seed))) for seed in range(20)} == {"[2]", "[3]"}
 
 
 @pytest.mark.ray

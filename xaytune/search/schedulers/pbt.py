@@ -328,8 +328,5 @@ def perturbed(domain: Domain, value: Any, rng: Random) -> Any:
         if moved == value and step is not None:  # the factor is too small for a step: it takes one all the same
             moved = hold(domain, value + math.copysign(step, value * (factor - 1)))
         return moved
-    places = [i for i, choice in enumerate(domain.choices) if choice == value and type(choice) is type(value)]
-    if not places:
-        return rng.choice(domain.choices)
-    place = places[0] + rng.choice((-1, 1))
+    place = domain.index(value) + rng.choice((-1, 1))
     return domain.choices[min(max(place, 0), len(domain.choices) - 1)]
