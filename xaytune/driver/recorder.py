@@ -22,7 +22,6 @@ from xaytune.records.journal import FILE_NAME, Event, Journal, KnownEvents
 from xaytune.records.state import Best, SweepState
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.method import Decision, Exploit
-from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trial.messages import (
@@ -74,7 +73,7 @@ class Recorder:
         known: KnownEvents | None = None,
     ) -> None:
         self.sweep_folder, self._spec, self._clock = sweep_folder, spec, clock
-        self._objective = Objective(spec.metric, spec.mode)
+        self._objective = spec.objective
         self._checkpoints = CheckpointStore(sweep_folder)
         with self._storing():
             self._journal = Journal(sweep_folder.local / FILE_NAME, clock)

@@ -20,7 +20,6 @@ from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
 from xaytune.search.method import Action, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.sweep.command import Command
-from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import BudgetSpec, FailuresSpec, SweepSpec
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
@@ -181,7 +180,7 @@ def _task(spec: SweepSpec, folder: str) -> Task:
         recipe=spec.trains,
         setup=spec.setup,
         callbacks=tuple(spec.callbacks),
-        objective=Objective(spec.metric, spec.mode),
+        objective=spec.objective,
         seed=spec.search.seed,
         points=DecisionPoints(milestones=()),
         cpus=spec.bundles[0].get("cpu", 1),

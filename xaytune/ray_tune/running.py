@@ -21,7 +21,6 @@ from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.warm_start import warm_started
 from xaytune.search.build import method_for
 from xaytune.search.method import SearchMethod
-from xaytune.sweep.objective import Objective
 from xaytune.sweep.references import check_shippable, own_functions, use_import_paths
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
@@ -196,7 +195,7 @@ def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, fold
         trackers=tuple(spec.trackers),
         tracker_settings=trackers.settings(spec.trackers),
         tracker_timeout_s=spec.tracker_timeout_s,
-        objective=Objective(spec.metric, spec.mode),
+        objective=spec.objective,
         seed=spec.search.seed,
         points=method.points,
         import_paths=tuple(folders),

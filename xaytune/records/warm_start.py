@@ -32,7 +32,7 @@ def warm_started(spec: SweepSpec, storage: str) -> SweepSpec:
     """
     if not spec.warm_start:
         return spec
-    earlier = best_of_earlier(spec.warm_start, storage, spec.space, Objective(spec.metric, spec.mode))
+    earlier = best_of_earlier(spec.warm_start, storage, spec.space, spec.objective)
     if not earlier:
         message = f"no trial of {', '.join(spec.warm_start)} has a value, and a configuration of this space"
         raise SpecError([Problem(("warm_start",), message)])

@@ -11,7 +11,6 @@ from xaytune.search.sampled import SampledMethod
 from xaytune.search.samplers.sampler import Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import CLASSES, CurvesSpec, ExtensionSpec, FifoSpec, Options, RandomSpec
-from xaytune.sweep.objective import Objective
 from xaytune.sweep.references import look_up
 from xaytune.sweep.spec import SweepSpec
 
@@ -45,7 +44,7 @@ def method_for(spec: SweepSpec) -> SearchMethod:
 
 def _setting(spec: SweepSpec) -> Setting:
     return Setting(
-        objective=Objective(spec.metric, spec.mode),
+        objective=spec.objective,
         space=spec.space,
         seed=spec.search.seed,
         num_trials=spec.num_trials,

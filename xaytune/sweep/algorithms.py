@@ -178,8 +178,8 @@ def _options_of(value: Any) -> Any:
     return value
 
 
-def _kind(value: Any) -> str | None:
-    """Tells which union a mapping of options belongs to."""
+def _kind(value: Any) -> Literal["built-in", "extension"]:
+    """Tells whether a mapping of options is of what has a name, or of a class of one's own."""
     algorithm = value.get("algorithm") if isinstance(value, Mapping) else getattr(value, "algorithm", None)
     own = isinstance(algorithm, type) or (isinstance(algorithm, str) and re.fullmatch(r"[\w.]+:[\w.]+", algorithm))
     return "extension" if own else "built-in"

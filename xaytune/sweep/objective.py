@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,10 +40,6 @@ class Objective:
     def is_better(self, value: float, than: float | None) -> bool:
         """Tells whether a value is better than another; any is better than None."""
         return than is None or (value > than if self.mode == "max" else value < than)
-
-    def best(self, values: Iterable[float]) -> float | None:
-        """Returns the best of some values; None of none."""
-        return max(values, key=self.score, default=None)
 
     def describe_worse(self, *, worse: bool) -> str:
         """Words on which side of a cut-off a value is: ``is below``, ``is not above`` and so on."""

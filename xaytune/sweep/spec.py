@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -195,10 +195,6 @@ class SweepSpec(Options):
         """The parameters whose values are tried each in turn."""
         everything = self.search.algorithm == "grid"
         return tuple(p for p in self.space.parameters if everything or p.domain.gridded)
-
-    def grid_points(self) -> Sequence[dict[str, Any]]:
-        """Every combination of the gridded parameters, by name; one empty combination if there are none."""
-        return self.space.grid(self.gridded)
 
     @property
     def num_trials(self) -> int | None:

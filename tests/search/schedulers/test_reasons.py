@@ -47,12 +47,12 @@ def test_median_names_no_comparison_that_was_not_made() -> None:
     )
 
 
-def test_hyperband_says_where_a_bracket_ends_short_of_max_t_and_how_far_others_train() -> None:
+def test_hyperband_says_where_a_bracket_ends_short_of_max_t() -> None:
     spec = spec_of({"algorithm": "hyperband", "max_t": 10, "reduction_factor": 4}, num_samples=8)
     played = play(method_for(spec), lambda trial, config, time: config["x"] * time, end=30)
     reasons = {stop.reason for stop in played.decisions(Stop) if stop.status == "completed"}
     assert "reached max_t at epoch 10" in reasons
-    assert "its bracket ended at epoch 8, short of max_t 10: the longest train to epoch 10" in reasons
+    assert "its bracket ended at epoch 8, the last of its milestones below max_t 10" in reasons
     stopped = next(stop for stop in played.decisions(Stop) if stop.status == "stopped")
     assert " is not among the best 2 of 5 in its bracket" in stopped.reason
 

@@ -134,9 +134,7 @@ class HyperbandScheduler(Scheduler):
         at = self.axis.at(bracket.time(trial))
         reason = f"reached max_t at {at}"
         if bracket.milestone < self.options.max_t:
-            furthest = max(self._milestones(halvings)[-1] for halvings in self._lengths())
-            others = f"the longest train to {self.axis.at(furthest)}"
-            reason = f"its bracket ended at {at}, short of max_t {self.options.max_t}: {others}"
+            reason = f"its bracket ended at {at}, the last of its milestones below max_t {self.options.max_t}"
         self._forget(bracket, trial)
         return Stop(trial=trial, reason=reason, status="completed")
 
