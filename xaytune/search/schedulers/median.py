@@ -1,4 +1,8 @@
-"""Median stopping (Golovin et al., 2017), as Ray Tune's MedianStoppingRule decides."""
+"""Median stopping (Golovin et al., 2017), as Ray Tune's MedianStoppingRule decides.
+
+But a trial that has too few others to compare with trains on, where Ray pauses it if others wait for a place; and
+the last result of a trial that completed counts once, where it counts twice in Ray.
+"""
 
 from __future__ import annotations
 
