@@ -1,15 +1,18 @@
-"""A step for which there is not enough memory has changed nothing: it is taken again, by fewer at once."""
+"""What fused runs do where memory runs out, and that what they need is given up when they end."""
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.trainer import odd_programs
 from tests.trainer.fused_models import Case, trainer_of
+from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
@@ -62,3 +65,22 @@ def test_a_step_that_runs_out_of_memory_is_taken_once(optimizer: str, caplog: py
             break
     assert at > 3
     assert caplog.text.count("out of memory with 4 runs at once") >= at / 2
+
+
+class Wide(nn.Sequential):
+    """A model that can be counted."""
+
+
+def test_of_runs_that_have_ended_nothing_is_kept_while_others_train() -> None:
+    def trainer(width: int, epochs: int) -> Trainer:
+        return odd_programs.trainer_of(Wide(nn.Linear(6, width), nn.Linear(width, 2)), num_epochs=epochs)
+
+    trainers = [trainer(width, epochs=1) for width in (3, 4, 5)] + [trainer(6, epochs=2)]
+    models: list[int] = []
+
+    @trainers[-1].callbacks.on("train_end")
+    def count(state: TrainState) -> None:
+        models.append(sum(type(value) is Wide for value in gc.get_objects()))
+
+    fit_fused(trainers)
+    assert models == [len(trainers) + 1], "the only copy is that of the last"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -20,7 +21,7 @@ from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.reasons import reason
 from xaytune.trainer.fused.shape import batches_key, difference, objective_key, shape_of
 from xaytune.trainer.fused.states import Randomness, States
-from xaytune.trainer.fused.timing import now
+from xaytune.trainer.fused.timing import Timing, now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Step
@@ -62,7 +63,10 @@ class Fusion:
     def __init__(self, tell: Callable[[str], None] = logger.warning, *, timed: bool = False) -> None:
         self.randomness, self.compared = Randomness(), 0
         self._tell, self._timed = tell, timed
-        self._groups: dict[Hashable, Group] = {}
+        # A group is its members': without any it is gone. What was learned of its shape stays.
+        self._groups: MutableMapping[Hashable, Group] = WeakValueDictionary()
+        self._timings: dict[Hashable, Timing] = {}  # of all shapes so far
+        self._most: dict[Hashable, int] = {}  # of shapes whose memory ran out: how many are trained at once
         self._refused: dict[Hashable, str] = {}
         self._failures: dict[Hashable, int] = defaultdict(int)
         self._evaluated: Counter[Hashable] = Counter()  # at once, by group and batches
@@ -74,7 +78,7 @@ class Fusion:
     @property
     def most(self) -> int:
         """How many runs can be trained at once, as far as there was memory."""
-        return min((group.most for group in self._groups.values()), default=sys.maxsize)
+        return min(self._most.values(), default=sys.maxsize)
 
     def begin(self, run: Run, states: States) -> Member:
         """Takes in a run.
@@ -147,7 +151,7 @@ class Fusion:
 
     def _together(self, group: Group, key: Any, found: list[Member]) -> list[Answer]:
         """Does what members of a group ask for, which is alike."""
-        if len(found) < (FEWEST if key[0] == "evaluation" else group.timing.fewest):
+        if len(found) < (FEWEST if key[0] == "evaluation" else self._timings[group.key].fewest):
             return [self._alone(member) for member in found]
         settled = sorted((member for member in found if self._settled(member)), key=lambda member: member.row)
         answers = [self._alone(member) for member in found if member.group is not group]
@@ -164,7 +168,7 @@ class Fusion:
     def _at_once(self, group: Group, asked: Asked) -> list[Answer]:
         if group.key in self._refused:
             return [self._alone(member) for member in asked.members]
-        if len(asked.members) > group.most:
+        if len(asked.members) > self._most.get(group.key, sys.maxsize):
             half = len(asked.members) // 2
             return [
                 answer
@@ -178,17 +182,17 @@ class Fusion:
             rehearsed = self._checks.rehearse(group, asked)
             self.compared += len(rehearsed)
             self.randomness.vacate()
-            if self._timed and not rehearsed and len(asked.members) > FEWEST and group.timing.wants(asked.shapes):
+            timed = self._timed and not rehearsed and len(asked.members) > FEWEST
+            if timed and self._timings[group.key].wants(asked.shapes):
                 return self._time(group, asked)
             before = group.copy(asked.members) if rehearsed else None
             given, broken = group.take_steps(asked, 1 if rehearsed else _how_many(group, asked))
         except torch.OutOfMemoryError:
             if len(asked.members) == 1:
                 return [self._alone(member) for member in asked.members]
-            group.most = len(asked.members) // 2
-            self._say(
-                f"out of memory with {len(asked.members)} runs at once: {group.most} are trained at once now"
-            )
+            count = len(asked.members)
+            self._most[group.key] = count // 2
+            self._say(f"out of memory with {count} runs at once: {count // 2} are trained at once now")
             return self._at_once(group, asked)
         except Exception as error:
             self._failed(group, error)
@@ -255,7 +259,7 @@ class Fusion:
         last.fetch()
         begun = now(device)
         alone = self._alone(last)
-        why = group.timing.took(now(device) - begun, together, len(others.members))
+        why = self._timings[group.key].took(now(device) - begun, together, len(others.members))
         if why is not None:
             self._refuse(group, f"that is faster ({why})")
         return [*(Answer(member, [step]) for member, step in zip(others.members, steps, strict=True)), alone]
@@ -313,24 +317,26 @@ class Fusion:
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = Group(member, key, self._say)
+            if key not in self._timings:
+                self._timings[key] = Timing(FEWEST)
                 self._tell_apart(_UNLIKE)
-        except NotFusedError as error:
-            member.refused = str(error)
-            self._say(f"trained alone: {error}")
+            group.add(member)
+        except Exception as error:  # also of what cannot be compared, or has no room
+            member.refused = str(error) if isinstance(error, NotFusedError) else reason(error)
+            self._say(f"trained alone: {member.refused}")
             return None
-        group.add(member)
         if member.compiled:
             self._say("runs with compile=True are trained fused, without torch.compile")
         return group
 
     def _tell_apart(self, least: int) -> None:
         """Says once where so many shapes differ, or more, if none of their runs is trained with others."""
-        if self._told_apart or len(self._groups) < least or self._checks.begun:
+        if self._told_apart or len(self._timings) < least or self._checks.begun:
             return
         self._told_apart = True
-        first, *others = self._groups
+        first, *others = self._timings
         parts = sorted({difference(first, other) for other in others})
-        self._say(f"trained alone: the first {len(self._groups)} shapes differ in their {' and '.join(parts)}")
+        self._say(f"trained alone: the first {len(self._timings)} shapes differ in their {' and '.join(parts)}")
 
     def _settled(self, member: Member) -> bool:
         """Brings a member's row up to date; takes it out of its group if it has become another shape."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +20,6 @@ from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.metrics import by_member, means_of, metrics_of
 from xaytune.trainer.fused.program import Passed, Program, stack
 from xaytune.trainer.fused.rows import Layout, Rows, Taken
-from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.graphs import Computed, Graphs, is_recorded
 from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
@@ -92,19 +90,16 @@ class Group:
 
     Attributes:
         key: Of their shape.
-        most: How many are trained at once, at most.
         layout: Of their rows.
         rows: Their rows: the members' are the first ones.
         members: By row.
-        timing: Whether steps at once are faster.
 
     Raises:
         NotFusedError: Its model cannot be copied.
     """
 
     def __init__(self, first: Member, key: Hashable, tell: Callable[[str], None]) -> None:
-        self.key, self.timing = key, Timing(FEWEST)
-        self.most = sys.maxsize
+        self.key = key
         stepper = workings(first.run).stepper
         self.layout = Layout(first.run)
         self.rows = Rows(first.run, self.layout)
@@ -137,6 +132,8 @@ class Group:
             self.rows.move(last.row, member.row)
             self.members[member.row], last.row = last, member.row
         member.group, member.row = None, -1
+        if not self.members:
+            self.forget()  # graphs refer to the group: it would wait for the garbage collector
 
     def copy(self, members: Sequence[Member]) -> Copied:
         """Copies members, whose random states are not the global ones now."""

@@ -142,8 +142,8 @@ class Member:
 
     def join(self, group: Group, row: int) -> None:
         """Takes a row."""
-        self.group, self.row, self.checked = group, row, False
         self.own, self._watch = Own(self.run, group.layout), Watch(self.run)
+        self.group, self.row, self.checked = group, row, False
         optimizer: Any = workings(self.run).stepper.optimizer
         optimizer._opt_called = True  # else torch's schedulers warn, falsely
 

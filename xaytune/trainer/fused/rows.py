@@ -146,15 +146,15 @@ class Rows:
         """Makes as many rows, if there are fewer."""
         if rows <= self.room:
             return
-        rows = max(rows, 2 * self.room, 8)
+        rows = max(rows, 2 * self.room)
 
         def grown(tensor: Tensor) -> Tensor:
             return torch.cat([tensor, tensor.new_zeros(rows - len(tensor), *tensor.shape[1:])])
 
-        self._values, self._counts = grown(self._values), grown(self._counts)
-        self._states = {name: grown(tensor) for name, tensor in self._states.items()}
+        values, counts = grown(self._values), grown(self._counts)
+        states = {name: grown(tensor) for name, tensor in self._states.items()}
         self._others = {name: grown(tensor) for name, tensor in self._others.items()}
-        self._views = {}
+        self._values, self._counts, self._states, self._views = values, counts, states, {}
 
     def put(self, row: int, own: Own) -> None:
         """Copies a member into its row."""
