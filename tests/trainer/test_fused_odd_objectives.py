@@ -19,6 +19,7 @@ from tests.trainer.odd_programs import (
     Program,
     assert_ends_as_alone,
     at,
+    from_the_second_epoch,
     mlp,
     sgd,
     trainer_of,
@@ -252,7 +253,52 @@ def remembers_its_last_outputs(member: int, once: Once) -> Trainer:
     return trainer_of(mlp(), training_step=step)
 
 
+def holds(make: Callable[[], Any]) -> Program:
+    return lambda member, once: trainer_of(changed(mlp(), make()))
+
+
+def holds_later(make: Callable[[], Any]) -> Program:
+    def build(member: int, once: Once) -> Trainer:
+        trainer = trainer_of(mlp())
+        return from_the_second_epoch(trainer, lambda: changed(trainer.model, make()))
+
+    return build
+
+
+def changed(model: nn.Module, held: Any) -> nn.Module:
+    model.held = held
+    return model
+
+
+def captures_what_is_sparse(member: int, once: Once) -> Trainer:
+    weights = sparse()
+    return trainer_of(mlp(), loss_fn=lambda outputs, y: F.cross_entropy(outputs, y) * weights.to_dense().mean())
+
+
+def sparse() -> Tensor:
+    return torch.eye(3).to_sparse()
+
+
+def itself() -> list[Any]:
+    within: list[Any] = []
+    within.append(within)
+    return within
+
+
+# What cannot be compared with what another run has.
+HELD: dict[str, Callable[[], Any]] = {
+    "a sparse tensor": sparse,
+    "a sparse buffer": lambda: nn.Buffer(sparse()),
+    "a nested tensor": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+    "a tensor without numbers": lambda: torch.ones(3, device="meta"),
+    "a conjugated tensor": lambda: torch.ones(3, dtype=torch.complex64).conj(),
+    "a list that is in itself": itself,
+}
 PROGRAMS: dict[str, Program] = {
+    **{held: holds(make) for held, make in HELD.items()},
+    **{f"{held}, made by a handler": holds_later(make) for held, make in HELD.items() if "buffer" not in held},
+    "a loss that captures what is sparse": captures_what_is_sparse,
+    "a layer that is lazy": lambda member, once: trainer_of(nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2))),
     "a momentum encoder": has_a_momentum_encoder,
     "a momentum encoder that its loss captures": captures_a_momentum_encoder,
     "a momentum encoder that moves in forward": follows_in_its_forward,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -133,6 +134,18 @@ def test_runs_that_share_something_end_as_they_would_alone_or_are_refused(progra
 def test_a_backbone_that_stays_frozen_is_shared(caplog: pytest.LogCaptureFixture) -> None:
     ended(shares_a_frozen_backbone, fused=True, members=5)
     assert caplog.text == ""
+
+
+def test_the_next_run_may_have_the_memory_that_tensors_of_another_were_in() -> None:
+    held = Held()
+    trainers = [trainer_of(mlp()) for _ in range(20)]
+    for trainer in trainers:
+        held.take(trainer, object())
+    for parameter in itertools.chain(*(trainer.model.parameters() for trainer in trainers)):
+        parameter.data = parameter.data.clone()
+    trainers += [trainer_of(mlp()) for _ in range(40)]
+    for trainer in trainers[20:]:
+        held.take(trainer, object())
 
 
 def test_what_a_run_that_has_ended_has_unfrozen_is_not_given_to_the_next() -> None:

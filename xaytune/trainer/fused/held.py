@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from xaytune.trainer.random_state import held_by
@@ -29,7 +30,8 @@ class Held:
     """What runs hold and have held: parameters, buffers, random generators and loaders whose workers persist."""
 
     def __init__(self) -> None:
-        self._now: dict[int, Run] = {}  # by addresses of memory, and generators: views of one tensor are one
+        # Whose it is, and itself, which keeps its place; by places in memory: views of one tensor are one.
+        self._now: dict[int, tuple[Run, Any]] = {}
         # Of what there still is, also where its run has ended, whose it was.
         self._tensors: MutableMapping[Tensor, object] = WeakTensorKeyDictionary()
         # Parameters that are not trained may be shared; those of each run, and whose they are, None for several.
@@ -48,15 +50,15 @@ class Held:
             SharedError: Another run has it, or a run of another owner had it.
         """
         tensors, others = _of(run)
-        held = _keys(tensors, others)
+        held = dict(map(_memory_of, tensors)) | {id(other): other for other in others}
         owners = [self._tensors.get(tensor, owner) for tensor in tensors]
         owners += [self._reads.get(tensor, owner) for tensor in tensors]
         frozen: list[Tensor] = [p for p in workings(run)[0].model.parameters() if not p.requires_grad]
         owners += [self._tensors.get(tensor, owner) for tensor in frozen]
         owners += [self._others.get(id(other), (other, owner))[1] for other in others]
-        if held & self._now.keys() or any(one is not owner for one in owners):
+        if held.keys() & self._now.keys() or any(one is not owner for one in owners):
             raise SharedError(_SHARED)
-        self._now |= dict.fromkeys(held, run)
+        self._now |= {place: (run, kept) for place, kept in held.items()}
         for tensor in tensors:
             self._tensors[tensor] = owner
         self._others |= {id(other): (other, owner) for other in others}
@@ -77,7 +79,7 @@ class Held:
     def leave(self, run: Run) -> None:
         """Learns that a run has ended."""
         self._frozen.pop(run, None)
-        self._now = {key: whose for key, whose in self._now.items() if whose is not run}
+        self._now = {place: held for place, held in self._now.items() if held[0] is not run}
 
 
 def loader_reads_model(run: Run) -> bool:
@@ -95,8 +97,14 @@ def _of(run: Run) -> tuple[list[Tensor], list[Any]]:
     objective, loader = stepper.objective, parts.data.loader
     draws = held_by(*stepper.model.modules(), objective.loss_fn, objective.training_step)
     keeps = [loader] if getattr(loader, "persistent_workers", False) else []
-    return [tensor for tensor in tensors if tensor.numel()], [*parts.data.generators, *draws, *keeps]
+    tensors = [tensor for tensor in tensors if is_lazy(tensor) or tensor.numel()]
+    return tensors, [*parts.data.generators, *draws, *keeps]
 
 
-def _keys(tensors: list[Tensor], others: list[Any]) -> set[int]:
-    return {tensor.data_ptr() for tensor in tensors} | {id(other) for other in others}
+def _memory_of(tensor: Tensor) -> tuple[int, Any]:
+    """Returns the place of a tensor in memory, and what keeps it: itself where its numbers have no such place."""
+    try:
+        place = tensor.data_ptr()
+    except (RuntimeError, ValueError):  # it is sparse, or not yet initialized
+        place = 0
+    return (place, tensor.untyped_storage()) if place else (id(tensor), tensor)

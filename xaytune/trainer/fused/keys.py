@@ -145,6 +145,9 @@ def _key_of_plain_object(value: Any, where: str, name_of: Name) -> Hashable:
 
 
 def _key_of_tensor(tensor: Tensor, where: str) -> Hashable:
+    lazy = tensor.is_meta or tensor.is_conj() or tensor.is_neg()
+    if tensor.layout is not torch.strided or tensor.is_nested or lazy:
+        raise NotFusedError(f"{where} holds a tensor whose numbers are not plainly in memory, to be compared")
     shape, kind = tuple(tensor.shape), str(tensor.dtype)
     if tensor.requires_grad:
         raise NotFusedError(f"{where} holds a tensor that requires a gradient")

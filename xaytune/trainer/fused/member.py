@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from xaytune.trainer.fused.dropout import probabilities
-from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.rows import Own
 from xaytune.trainer.fused.shape import Watch, objective_key
 from xaytune.trainer.fused.states import Randomness, States
@@ -165,5 +164,5 @@ class Member:
 def _objective_key_of(run: Run) -> Hashable:
     try:
         return objective_key(run)
-    except (NotFusedError, RecursionError):
+    except Exception:  # also of what refers to itself, or a tensor that cannot be read
         return None
