@@ -1,4 +1,4 @@
-"""What was decided on a trial holds, whatever becomes of the process that should have heard of it."""
+"""What was decided on a trial, and what it had reached, holds, whatever becomes of its processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from tests.driver.harness import Played
 from xaytune.driver.commands import Kill, Release, RequestStop
-from xaytune.trial.messages import StopRequest
+from xaytune.records.state import Best
+from xaytune.trial.messages import Heartbeat, StopRequest
 
 HYPERBAND = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}
 PBT = {"algorithm": "pbt", "perturbation_interval": 3, "hyperparam_mutations": ["x"]}
@@ -57,6 +58,32 @@ def test_a_trial_that_diverged_stays_stopped_where_its_process_was_lost_first(
         assert sweep.report(0, 3, 0.5, attempt=1) == [RequestStop(0, StopRequest(DIVERGED))]
     sweep.end(0, 3, attempt=1, status="stopped", reason=DIVERGED, metrics={"m": 0.5})
     assert (sweep[0].status, sweep[0].stop_reason) == ("stopped", DIVERGED)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("status", ["stopped", "paused"])
+def test_a_trial_that_is_killed_before_the_first_step_of_another_attempt_keeps_what_it_had_reached(
+    tmp_path: Path, status: str, heard: bool
+) -> None:
+    sweep = Played(tmp_path, stop_grace_s=10)
+    best = Best(0.8, 1, 10, {"m": 0.8})
+    sweep.start()
+    sweep.report(0, 3, 0.7, best=best)
+    sweep.driver.lost(0, "lost", "")
+    sweep.start()
+    if heard:  # it loads its data
+        sweep.driver.receive(Heartbeat(trial=0, attempt=1))
+    if status == "paused":
+        sweep.driver.interrupt()
+    else:
+        sweep.driver._ask_to_stop(0, StopRequest("for another"))
+    sweep.clock.set_forward(12)
+    assert Kill(0) in sweep.driver.tick()
+    sweep.driver.lost(0, "lost", "")
+    assert (sweep[0].status, sweep[0].epoch, sweep[0].global_step) == (status, 3, 30)
+    assert (sweep[0].metrics, sweep[0].best, sweep.driver.state.epochs) == ({"m": 0.7}, best, 3)
+    event = list(sweep.recorder.events())[-1]
+    assert event["best"]["value"] == 0.8, "a resume decides by it"
 
 
 def test_a_trial_that_is_to_stop_before_it_has_begun_hears_of_it_then_and_has_all_its_time(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from xaytune.driver.attempts import Attempt
 from xaytune.driver.failures import LOSSES
@@ -17,14 +18,8 @@ __all__ = ["last_words", "settled"]
 def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
     """Returns an end as it is to be recorded."""
     failure = message.failure
-    if failure is not None and message.global_step == 0:  # it failed before it was where it was before
-        message = dataclasses.replace(
-            message,
-            epoch=record.epoch,
-            global_step=record.global_step,
-            metrics=record.metrics,
-            best=record.best,
-        )
+    if message.global_step == 0 < record.global_step:  # this attempt ended before it was where the trial was
+        message = dataclasses.replace(message, **_reached(record))
     if failure is not None and failure.kind == "storage":  # not the trial's own: it resumes when there is room
         return dataclasses.replace(message, status="paused", failure=None)
     if message.status == "completed" and message.reason is None and spec.metric not in message.metrics:
@@ -47,9 +42,7 @@ def last_words(
         error: What is known of that.
         pausing: What trials are asked, where the sweep is being interrupted.
     """
-    latest = attempt.latest or Progress(
-        trial=record.number, epoch=record.epoch, global_step=record.global_step, metrics=record.metrics
-    )
+    latest = attempt.latest or Progress(trial=record.number, **_reached(record))
     position = {
         field.name: getattr(latest, field.name)
         for field in dataclasses.fields(Progress)
@@ -64,3 +57,8 @@ def last_words(
     times = f", {record.lost + 1} times" if record.lost else ""
     reason = f"{LOSSES[kind]}{times}"
     return Ended(**position, status="failed", reason=reason, failure=Failure(kind, reason, error))
+
+
+def _reached(record: TrialRecord) -> dict[str, Any]:
+    names = ("epoch", "global_step", "metrics", "best")
+    return {name: getattr(record, name) for name in names}
