@@ -234,6 +234,19 @@ def test_two_trials_that_raise_before_any_step_end_the_sweep_and_a_resume_restar
     assert [resumed.start().trial for _ in range(2)] == [0, 1]
 
 
+def test_fused_trials_that_raise_end_the_sweep_once_all_that_began_beside_them_have_ended(play: Play) -> None:
+    sweep = play(fused=5, num_samples=9)
+    failures = [Failure(kind, "E") for kind in ("skipped", "error", "error", "infeasible", "error")]
+    for _ in failures:
+        sweep.start()
+    for trial, failure in enumerate(failures):
+        assert sweep.driver.tick() == []
+        assert sweep.driver.ending is None
+        sweep.end(trial, 0, status="failed", failure=failure, metrics={})
+    sweep.driver.tick()
+    assert sweep.driver.ending is not None
+
+
 def test_a_recipe_that_raises_after_others_trained_fails_alone(play: Play) -> None:
     sweep = play()
     sweep.start()

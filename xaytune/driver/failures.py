@@ -75,13 +75,14 @@ class EarlyFailures:
 
     def add(self, record: TrialRecord, sweep: SweepState) -> None:
         """Learns how a trial ended."""
+        if self._others is not None:
+            self._others.discard(record.number)
         if record.failure == "error" and not sweep.trained:
             self._counts["error"] += 1
             self._first = self._first or record.reason
             if self._others is None:
-                begun = {trial.number for trial in sweep.trials.values() if trial.attempts}
-                self._others = begun if self._spec.fuses else set()
-            self._others.discard(record.number)
+                unfinished = {trial.number for trial in sweep.trials.values() if not trial.finished}
+                self._others = unfinished if self._spec.fuses else set()
         elif record.failure == "no_metric" and all(trial.value is None for trial in sweep.trials.values()):
             self._counts["no_metric"] += 1
             if self._counts["no_metric"] >= self._enough:
