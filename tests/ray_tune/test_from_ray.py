@@ -1,11 +1,12 @@
-"""Ray's own schedulers in a sweep: what has no equal here is refused, and never left out."""
+"""Ray's own schedulers and spaces in a sweep: what has no equal here is refused, and never left out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from ray import tune
 from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from xaytune.errors import SpecError
@@ -14,6 +15,29 @@ from xaytune.ray_tune.sweep import Sweep
 
 def sweep(scheduler: TrialScheduler) -> Sweep:
     return Sweep("a:b", metric="acc", mode="max", space={"x": {"uniform": [0, 1]}}, scheduler=scheduler)
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"choice": [Point(1, 2), Point(2, 3)]}, "a Point.* cannot be kept"),
+        ({"choice": [tune.uniform(0, 1), Point(2, 3)]}, "a Point.* cannot be kept"),
+        ({"grid_search": 5}, "takes a list of values .got 5"),
+        ({"grid_search": None}, "takes a list of values .got None"),
+        (tune.grid_search("adam"), "takes a list of values .got 'adam'"),
+        (tune.grid_search({"a": 1}), "takes a list of values"),
+    ],
+)
+def test_values_of_a_space_that_is_rays_are_refused_where_they_cannot_be_kept_or_are_no_list(
+    values: Any, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        Sweep("a:b", metric="acc", mode="max", space={"x": values})
 
 
 def test_a_scheduler_of_rays_is_taken_with_its_options() -> None:

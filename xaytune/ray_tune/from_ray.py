@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ray import tune
@@ -96,7 +96,7 @@ def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
         if list(value) == ["grid_search"]:
             return {"grid": _choices(value["grid_search"], (*path, "grid_search"), problems)}
         return {key: _plain(item, (*path, key), problems) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if type(value) in (list, tuple):  # others are the spec's to refuse: not all can be made of items
         return type(value)(_plain(item, (*path, index), problems) for index, item in enumerate(value))
     if not isinstance(value, sample.Domain):
         return value
@@ -109,10 +109,11 @@ def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
     return domain
 
 
-def _choices(values: Any, path: Path, problems: list[Problem]) -> list[Any]:
+def _choices(values: Any, path: Path, problems: list[Problem]) -> Any:
     message = "takes values, not domains: give each its own name and a 'when'"
     problems += [Problem(place, message) for place in _domains_in(values, path)]
-    return list(values)
+    is_list = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
+    return list(values) if is_list else values  # which the spec refuses
 
 
 def _domains_in(value: Any, path: Path) -> Iterator[Path]:
