@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.trial.world import RUNS, Net, cached, world
 from xaytune.trainer.callbacks import EVENTS, Event, TrainState
+from xaytune.trainer.loop import Trainer
 from xaytune.trial.trial import Trial
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -63,6 +64,23 @@ def loop(trial: Trial, epochs: int = 3, steps: int = 2, **metrics: Any) -> Train
 
 def train(config: dict[str, Any], trial: Trial) -> TrainState:
     return loop(trial)
+
+
+def trains_after_a_while(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The first trial takes a while to begin; each says which have trained a step before it begins."""
+    time.sleep(0.6 if trial.number == 0 else 0.0)
+    print(set(RUNS))
+    model = torch.nn.Linear(4, 1)
+    trainer = Trainer(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        loss_fn=mse_loss,
+        train_loader=DataLoader(TensorDataset(DATA, DATA[:, :1]), 16),
+        num_epochs=20,
+        trial=trial,
+    )
+    trial.callbacks.on("step_end")(lambda state: RUNS.append(trial.number))
+    return trainer.fit()
 
 
 def writes_where_it_ends(config: dict[str, Any], trial: Trial) -> None:

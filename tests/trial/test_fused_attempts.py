@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import signal
@@ -13,7 +14,8 @@ import pytest
 from tests.trial.conftest import Node, is_gone
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.fused_attempts import FusedTrials
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Started
+from xaytune.trial.output import file_of
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +25,8 @@ def test_a_process_that_dies_with_something_unheard_is_heard_and_then_told_as_lo
     try:
         trials = FusedTrials(node.template, node.task, dict(os.environ))
         trials.assign(Assignment(trial=0, seed=7, config={}))
+        (started,) = trials.next_messages(60)
+        assert isinstance(started, Started)
         readable = select.poll()
         readable.register(trials._channel, select.POLLIN)
         assert readable.poll(60_000), "the trial asks for a decision"
@@ -41,3 +45,20 @@ def test_a_process_that_dies_with_something_unheard_is_heard_and_then_told_as_lo
         trials.close()
     finally:
         node.template.end()
+
+
+def test_a_trial_trains_while_recipes_begin_and_each_is_told_as_begun_when_it_does(
+    node: Node, tmp_path: Path
+) -> None:
+    recipe = "tests.trial.recipes:trains_after_a_while"
+    task = dataclasses.replace(node.task, recipe=recipe, sweep_dir=str(tmp_path))
+    trials = FusedTrials(node.template, task, dict(os.environ))
+    for trial in range(2):
+        trials.assign(Assignment(trial=trial, seed=7, config={}))
+    heard: list[Message] = []
+    deadline = time.monotonic() + 60
+    while sum(isinstance(message, Ended) for message in heard) < 2 and time.monotonic() < deadline:
+        heard += trials.next_messages(0.2)
+    assert [message.pid for message in heard if isinstance(message, Started)] == [trials.pid] * 2
+    assert (tmp_path / file_of(1)).read_text() == "{0}\n"
+    trials.close()

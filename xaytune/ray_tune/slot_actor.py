@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from xaytune.errors import Problem
@@ -43,7 +44,6 @@ class SlotActor(NodeActor):
                 lost = Failure("lost", f"its process cannot be started: {error}")
                 self._unsent.append(Ended(**sender, status="failed", reason=lost.error, failure=lost))
                 return
-        self._unsent.append(Started(**sender, **self.node, pid=self._trials.pid, notes=self._trials.notes))
         self._trials.assign(assignment)
 
     def stop_trial(self, trial: int, request: StopRequest) -> None:
@@ -60,7 +60,9 @@ class SlotActor(NodeActor):
         """Waits for the trials' next messages, and returns them as a result of Tune's."""
         messages, self._unsent = self._unsent, []
         if not messages and self._trials is not None:
-            messages = self._trials.next_messages(self.task.heartbeat_s)
+            heard = self._trials.next_messages(self.task.heartbeat_s)
+            known = {**self.node, "notes": self._trials.notes}
+            messages = [replace(one, **known) if isinstance(one, Started) else one for one in heard]
         wanted = self._trials.wanted if self._trials is not None else None
         return {"messages": messages, "wanted": wanted, "done": False}
 

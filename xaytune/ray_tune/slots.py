@@ -12,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
 from xaytune.ray_tune.bridge import Bridge, actor_of
-from xaytune.trial.messages import Assignment
+from xaytune.trial.messages import Assignment, FailureKind
 
 __all__ = ["SlotBridge", "Slots"]
 
@@ -149,14 +149,15 @@ class SlotBridge(Bridge):
     def lost(self, trial: TuneTrial, error: Exception) -> bool:
         """The actor of a slot is gone, or raised: another slot takes its trials that are to be restarted."""
         assignments = self._slots.close(trial)
-        for assignment in assignments:
-            number = assignment.trial
-            if self._driver.runs(number):
-                kind = self._kind(number, error)
-                if kind == "lost" and len(assignments) > 1:
-                    kind = "lost_with_others"
-                commands = self._driver.lost(number, kind, str(error))
-                self._perform(command for command in commands if command != Release(number))
+        numbers = [assignment.trial for assignment in assignments if self._driver.runs(assignment.trial)]
+        kinds = [self._kind(number, error) for number in numbers]
+        # Of which node that was is known from those whose recipe has begun.
+        kind: FailureKind = next((kind for kind in kinds if kind != "lost"), "lost")
+        if kind == "lost" and len(assignments) > 1:
+            kind = "lost_with_others"
+        for number in numbers:
+            commands = self._driver.lost(number, kind, str(error))
+            self._perform(command for command in commands if command != Release(number))
         return False
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ from xaytune.trainer.run import Run
 from xaytune.trial.channel import Channel
 from xaytune.trial.failures import NeedsOwnProcessError
 from xaytune.trial.imports import Imports
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, Started, StopRequest, Task
 from xaytune.trial.output import file_of, flush_output
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.width import Memory, Width, clock_for
@@ -44,6 +44,8 @@ __all__ = ["FusedProcess"]
 
 # While trials train, the actor is listened to so often.
 _LOOK_S = 0.02
+# So long recipes are begun one after the other; then those that wait for a step take one.
+_BEGIN_S = 0.5
 # An error of torch walks up so many frames of the C stack. Beneath a greenlet's own frames it finds what others
 # have left there, which once in some thousand errors ends the process: so a recipe has that many beneath it.
 _FRAMES = 64
@@ -154,6 +156,7 @@ class FusedProcess:
         self._next_look = now + _LOOK_S
         self._channel.flush(0)
         message = self._channel.get(0.0 if self._asking else None)
+        begun = time.monotonic()
         while message is not None:
             kind, *content = message
             if kind == "assign":
@@ -168,14 +171,18 @@ class FusedProcess:
                         self._trials[trial].resume(None)
             else:
                 self._over = True
+            if self._asking and time.monotonic() - begun > _BEGIN_S:
+                return
             message = self._channel.get(0.0)
 
     def _begin(self, assignment: Assignment) -> None:
         """Runs the recipe of a trial until it asks for something."""
+        sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         if self._imports.problems:
-            sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
             self.tell(Refused(**sender, problems=tuple(self._imports.problems)), [], urgent=True)
             return
+        self.tell(Started(**sender, pid=os.getpid()), [], urgent=True)
+        self._send()  # at once: the recipe may take long
         output = Path(self._task.sweep_dir) / file_of(assignment.trial)
         trial = self._trials[assignment.trial] = _Trial(self, assignment, output, self._settings)
         self._fusion.randomness.enter(trial.states)
