@@ -14,14 +14,14 @@ from collections.abc import Iterable
 
 from xaytune.driver.attempts import Attempts
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
-from xaytune.driver.endings import EarlyEnd, Ending, outcome_of
-from xaytune.driver.ends import last_words, settled
+from xaytune.driver.early_end import EarlyEnd, Ending, outcome_of
 from xaytune.driver.failures import ALONE, LOSSES, RestartPolicy
 from xaytune.driver.lengths import never_judged, take_length
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
 from xaytune.driver.starts import SlowStarts
 from xaytune.driver.thinking import Thinking
+from xaytune.driver.trial_ends import last_words, settled
 from xaytune.errors import SpecError, StorageError
 from xaytune.records.clock import Clock
 from xaytune.records.state import SweepState

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from xaytune.driver.budget import spent
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining
 from xaytune.errors import JournalError, Problem, SpecError, nearest
@@ -59,12 +60,13 @@ def resume(
     if resume_errored and method.points.pausing:
         message = "its trials have not waited for those that failed: these cannot be resumed; begin another sweep"
         raise SpecError([Problem(("scheduler",), message)])
-    if resume_errored and not _has_budget_left(spec, state):
+    budget_left = spent(spec.budget, state.epochs, state.ran_s) is None
+    if resume_errored and not budget_left:
         message = "is spent: trials that failed can be resumed with a larger one, as in --set budget.time=2h"
         raise SpecError([Problem(("budget",), message)])
     faultless = [] if state.trained else ["error"]
     # Where trials are paused to wait for others, these were not waited for.
-    if not method.points.pausing and _has_budget_left(spec, state):
+    if not method.points.pausing and budget_left:
         faultless.append("not_started")
     for trial in list(state.trials.values()):
         if trial.status == "failed" and (resume_errored or trial.failure in faultless):
@@ -75,13 +77,6 @@ def resume(
         unfinished=[trial for trial in left.unfinished if trial not in left.paused],
         stops=stops,
         actions=[*(KeepCheckpoint(trial) for trial in sorted(left.keeps)), *left.exploits.values()],
-    )
-
-
-def _has_budget_left(spec: SweepSpec, sweep: SweepState) -> bool:
-    budget = spec.budget
-    return (budget.epochs is None or sweep.epochs < budget.epochs) and (
-        budget.time is None or sweep.ran_s < budget.time
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from xaytune.driver.budget import Budget
+from xaytune.driver.budget import spent
 from xaytune.driver.failures import EarlyFailures
 from xaytune.errors import SpecError, StorageError
 from xaytune.records.clock import Clock
@@ -60,7 +60,7 @@ class EarlyEnd:
 
     def __init__(self, spec: SweepSpec, clock: Clock, spent_s: float) -> None:
         self.error: SpecError | StorageError | None = None
-        self._budget = Budget(spec.budget, clock, spent_s)
+        self._budget, self._clock, self._began = spec.budget, clock, clock.monotonic() - spent_s
         self._failures = EarlyFailures(spec)
 
     def fail(self, error: SpecError | StorageError | None) -> None:
@@ -83,8 +83,8 @@ class EarlyEnd:
             return Ending.failed(str(self.error))
         if (reason := self._failures.verdict()) is not None:
             return Ending.failed(reason)
-        spent = self._budget.spent(epochs)
-        return Ending.budget_spent(spent) if spent is not None else None
+        reason = spent(self._budget, epochs, self._clock.monotonic() - self._began)
+        return Ending.budget_spent(reason) if reason is not None else None
 
 
 def outcome_of(sweep: SweepState, metric: str) -> tuple[str, str | None]:
