@@ -18,7 +18,7 @@ from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.weights import weighted
 
-__all__ = ["EvalFn", "EvalMetric", "Evaluator"]
+__all__ = ["EvalFn", "EvalMetric", "Evaluator", "evaluated"]
 
 EvalFn = Callable[[nn.Module, Iterable[Any]], Mapping[str, Any]]
 
@@ -111,13 +111,11 @@ class Evaluator:
             raise ValueError(
                 "eval_loader yielded no batch; it must yield its batches anew each time it is iterated"
             )
-        measured = {"eval_loss": float(total) / float(weight) if float(weight) else float("nan")}
-        if float(judged):
-            measured["eval_accuracy"] = float(hits) / float(judged)
+        metrics = evaluated(float(total), float(weight), float(hits), float(judged))
         for name, metric in self.eval_metrics.items():
-            measured[f"eval_{name}"] = _one_number(name, metric.compute())
+            metrics[f"eval_{name}"] = _one_number(name, metric.compute())
             metric.reset()
-        return measured
+        return metrics
 
     def hits(self, result: BatchLoss) -> tuple[Tensor | float, Tensor | float]:
         """How many targets had the highest score, and of how many; none where these are no scores of classes."""
@@ -142,6 +140,12 @@ class Evaluator:
             for module, training in modes:
                 module.training = training
             random_state.restore(randomness, self._generators)
+
+
+def evaluated(total: float, weight: float, hits: float, judged: float) -> dict[str, Any]:
+    """Returns what an evaluation gave, by its loss in all, what that weighs, and its hits of so many targets."""
+    loss = {"eval_loss": total / weight if weight else float("nan")}
+    return loss | ({"eval_accuracy": hits / judged} if judged else {})
 
 
 def _of_the_users(measured: Any) -> dict[str, Any]:

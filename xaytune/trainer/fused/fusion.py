@@ -175,7 +175,6 @@ class Fusion:
                 for part in (slice(half), slice(half, None))
                 for answer in self._at_once(group, asked.part(part))
             ]
-        rehearsed: dict[int, Rehearsal] = {}
         try:
             self.randomness.vacate()
             group.learn(asked)
@@ -254,7 +253,7 @@ class Fusion:
         others, last = asked.part(slice(-1)), asked.members[-1]
         device = workings(last.run).stepper.device
         begun = now(device)
-        steps = group.step(others)
+        given, _ = group.take_steps(others, 1)
         together = now(device) - begun
         last.fetch()
         begun = now(device)
@@ -262,7 +261,7 @@ class Fusion:
         why = self._timings[group.key].took(now(device) - begun, together, len(others.members))
         if why is not None:
             self._refuse(group, f"that is faster ({why})")
-        return [*(Answer(member, [step]) for member, step in zip(others.members, steps, strict=True)), alone]
+        return [*(Answer(member, steps) for member, steps in zip(others.members, given, strict=True)), alone]
 
     def _evaluate_at_once(self, group: Group, key: tuple[str, Hashable], members: list[Member]) -> list[Answer]:
         batches = key[1]

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from xaytune.trainer.batches import to_device
 from xaytune.trainer.data import batches_of
+from xaytune.trainer.evaluation import evaluated
 from xaytune.trainer.fused import update
 from xaytune.trainer.fused.asked import Asked, Broken
 from xaytune.trainer.fused.dropout import Mask
@@ -106,10 +107,7 @@ class Group:
         self.members: list[Member] = []
         self._program = Program(first.run, self.layout)
         self._clips = stepper.clip_grad_norm is not None
-        self._options = [
-            {n: v for n, v in group.items() if n in ("nesterov", "decoupled_weight_decay")}
-            for group in stepper.optimizer.param_groups
-        ]
+        self._options = list(map(update.shared_options, stepper.optimizer.param_groups))
         self._masks: dict[Hashable, list[Mask]] = {}
         self._trained = [at for at, (begin, end) in enumerate(self.layout.groups) if begin < end]
         self._hyper: dict[int, update.Hyper] = {}
@@ -165,14 +163,6 @@ class Group:
                 taken = self.rows.take([asked.members[0].row])
                 batch = to_device(batch, taken.values.device)
                 self._masks[shape] = self._program.learn_masks(taken, batch)
-
-    def step(self, asked: Asked) -> list[Stepped]:
-        """Takes a step of each of some members, which are settled in their rows.
-
-        Raises:
-            Exception: The step cannot be taken at once. Then nothing has changed.
-        """
-        return [taken[0] for taken in self.take_steps(asked, 1)[0]]
 
     def take_steps(self, asked: Asked, count: int) -> tuple[list[list[Stepped]], Broken | None]:
         """Takes several steps of each of some members, which are settled in their rows.
@@ -275,11 +265,7 @@ class Group:
         if batches == 0:
             raise NotFusedError("its eval_loader yields no batch")
         sums = zip(total.tolist(), weight.tolist(), hits.tolist(), judged.tolist(), strict=True)
-        measured = []
-        for loss_sum, whole, right, of in sums:
-            metrics = {"eval_loss": loss_sum / whole if whole else float("nan")}
-            measured.append(metrics | ({"eval_accuracy": right / of} if of else {}))
-        return measured
+        return [evaluated(*each) for each in sums]
 
     def _speak_for(self, member: Member) -> None:
         if self._graphs is None or not self._spoken:  # a graph keeps the memory of what it was recorded with

@@ -17,11 +17,9 @@ __all__ = ["by_member", "means_of", "metrics_of"]
 
 def metrics_of(passed: Passed) -> dict[str, Any]:
     """Returns the metrics of a pass, the loss first."""
-    given = {**passed.values, **{name: number(value) for name, value in passed.plain.items()}}
-    del given["loss"]
-    metrics = {n.removeprefix("metric "): v for n, v in given.items() if n.startswith("metric ")}
+    given = {n: v for n, v in (passed.values | passed.plain).items() if n.startswith("metric ")}
     return {"loss": passed.values["loss"].detach()} | {
-        n: v.detach() if isinstance(v, Tensor) else v for n, v in metrics.items()
+        n.removeprefix("metric "): v.detach() if isinstance(v, Tensor) else number(v) for n, v in given.items()
     }
 
 

@@ -8,11 +8,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset, default_collate
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from xaytune.trainer.fused.held import loader_reads_model
 from xaytune.trainer.fused.keys import HOOKS, INTERNAL, NotFusedError, is_found, key_of, key_of_type
-from xaytune.trainer.fused.update import COLUMNS
+from xaytune.trainer.fused.update import COLUMNS, shared_options
+from xaytune.trainer.indexed import is_over_tensors
 from xaytune.trainer.run import Run, workings
 from xaytune.trainer.step import Stepper
 
@@ -21,8 +22,6 @@ __all__ = ["Watch", "batches_key", "difference", "objective_key", "shape_of"]
 # What a shape consists of, in its order.
 _PARTS: Final = ("device", "precision", "accumulation", "clipping", "model", "optimizer", "loss", "evaluation")
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
-# Options of an optimizer that are the same for all members of a group.
-_SHARED_OPTIONS: Final = ("nesterov", "maximize", "amsgrad", "dampening", "decoupled_weight_decay")
 
 
 def shape_of(run: Run) -> Hashable:
@@ -65,22 +64,15 @@ def batches_key(run: Run) -> Hashable:
     evaluator = workings(run).evaluator
     assert evaluator is not None
     loader: Any = evaluator.loader
-    if evaluator.eval_fn is not None or evaluator.eval_metrics or type(loader) is not DataLoader:
-        return None
-    plain = (
-        type(loader.dataset) is TensorDataset
-        and type(loader.batch_sampler) is BatchSampler
-        and type(loader.sampler) is SequentialSampler
-        and loader.batch_sampler.sampler is loader.sampler
-        and loader.num_workers == 0
-        and loader.collate_fn is default_collate
-        and loader.generator is None
-    )
-    if not plain:
+    if evaluator.eval_fn is not None or evaluator.eval_metrics or not is_over_tensors(loader):
         return None
     dataset: Any = loader.dataset
-    tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in dataset.tensors)
     sampler: Any = loader.sampler
+    batches: Any = loader.batch_sampler
+    in_order = type(sampler) is SequentialSampler and type(batches) is BatchSampler and batches.sampler is sampler
+    if not in_order or loader.generator is not None:
+        return None
+    tensors = tuple((t.data_ptr(), t.shape, t.dtype, t.stride()) for t in dataset.tensors)
     return tensors, len(sampler), loader.batch_size, loader.drop_last
 
 
@@ -179,7 +171,7 @@ def _optimizer(stepper: Stepper) -> Hashable:
             raise NotFusedError("parameters of it were stepped more often than others")
         known |= {id(p) for p in group["params"]}
         kinds |= {p.dtype for p in trained}
-        options = {n: v for n, v in group.items() if n in ("nesterov", "decoupled_weight_decay")}
+        options = shared_options(group)
         everyone = tuple(names[id(p)] for p in group["params"])
         groups.append((everyone, tuple(names[id(p)] for p in trained), tuple(sorted(options.items()))))
     if len(kinds) != 1:
@@ -238,8 +230,9 @@ class Watch:
             {
                 name: [id(p) for p in value] if name == "params" else value
                 for name, value in group.items()
-                if name in ("params", *_SHARED_OPTIONS) or isinstance(value, Tensor)
+                if name in ("params", *_REFUSED_OPTIONS) or isinstance(value, Tensor)
             }
+            | shared_options(group)
             for group in optimizer.param_groups
         ]
         shared = len(memory) - len(set(memory))

@@ -48,7 +48,8 @@ class Timing:
         self._left -= 1
         if self._left > 0:
             return None
-        each, one, self.settled = self._together, self._alone, self._together < self._alone
+        each, one = self._together, self._alone
+        self.settled = each < one
         if self.settled:
             return None
         if self._members < _ENOUGH:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-__all__ = ["COLUMNS", "STATES", "Hyper", "clip", "prepare", "read"]
+__all__ = ["COLUMNS", "STATES", "Hyper", "clip", "prepare", "read", "shared_options"]
 
 # Hyperparameters that may differ between members.
 COLUMNS: Final[Mapping[type[Optimizer], tuple[str, ...]]] = {
@@ -32,6 +32,13 @@ STATES: Final[Mapping[type[Optimizer], tuple[str, ...]]] = {
     Adam: ("exp_avg", "exp_avg_sq"),
     AdamW: ("exp_avg", "exp_avg_sq"),
 }
+# Options that are the same for all members.
+_SHARED_OPTIONS: Final = ("nesterov", "decoupled_weight_decay")
+
+
+def shared_options(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a group of parameters that all members have in common."""
+    return {name: group[name] for name in _SHARED_OPTIONS if name in group}
 
 
 class Hyper:
@@ -106,7 +113,7 @@ def prepare(
 
     Args:
         kind: The optimizer's class.
-        options: Those that all members share: ``nesterov``, ``decoupled_weight_decay``.
+        options: Those that all members share.
         values: Parameters.
         gradients: Their gradients, which stay as they are.
         states: What the optimizer keeps, by name.
