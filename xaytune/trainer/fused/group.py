@@ -119,7 +119,9 @@ class Group:
 
     def add(self, member: Member) -> None:
         """Gives a member a row."""
-        self.rows.make_room(len(self.members) + 1)
+        if len(self.members) == self.rows.room:
+            self.rows.grow()
+            self.forget()  # graphs compute on the rows that there were
         member.join(self, len(self.members))
         self.members.append(member)
 
@@ -240,7 +242,7 @@ class Group:
             metrics = compute(tensors).values
         else:
             options = tuple([(hyper.decays, hyper.momenta) for hyper in hypers])
-            kind = len(asked.members), asked.shapes, asked.steps[0].expected, options, taken.values.data_ptr()
+            kind = len(asked.members), asked.shapes, asked.steps[0].expected, options
             state = [taken.values, taken.counts, *taken.states.values(), *taken.others.values()]
             metrics = self._graphs.run(kind, compute, tensors, state, self._tolerance).values
         return metrics.pop(_GRADIENTS), metrics

@@ -142,14 +142,12 @@ class Rows:
         """How many rows there are."""
         return len(self._values)
 
-    def make_room(self, rows: int) -> None:
-        """Makes as many rows, if there are fewer."""
-        if rows <= self.room:
-            return
-        rows = max(rows, 2 * self.room)
+    def grow(self) -> None:
+        """Makes twice as many rows, elsewhere in memory."""
+        more = max(1, self.room)
 
         def grown(tensor: Tensor) -> Tensor:
-            return torch.cat([tensor, tensor.new_zeros(rows - len(tensor), *tensor.shape[1:])])
+            return torch.cat([tensor, tensor.new_zeros(more, *tensor.shape[1:])])
 
         values, counts = grown(self._values), grown(self._counts)
         states = {name: grown(tensor) for name, tensor in self._states.items()}
