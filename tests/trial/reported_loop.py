@@ -12,6 +12,7 @@ from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
 from xaytune.trial.reporter import Reporter
+from xaytune.trial.trial import Trial
 
 
 class Loop:
@@ -53,7 +54,9 @@ class Loop:
             heartbeat_s=heartbeat_s,
         )
         assignment = assignment or Assignment(trial=0, seed=0, config={})
-        self.reporter = Reporter(task, assignment, folder / "checkpoints" / "00000", self)
+        checkpoints = folder / "checkpoints" / "00000"
+        self.reporter = Reporter(task, assignment, checkpoints, self)
+        self.trial = Trial(task, assignment, self.callbacks, checkpoints, self.reporter)
         self.reporter.attach(self.callbacks)
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:

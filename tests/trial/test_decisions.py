@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from tests.trial.reported_loop import Loop
 from xaytune.sweep.time_axis import LevelPoints, TimeAxis
 from xaytune.trainer.callbacks import Pause
-from xaytune.trial.messages import Length, StopRequest
+from xaytune.trial.messages import Assignment, Length, StopRequest
 
 
 def test_epochs_are_judged_at_the_milestones_with_the_value_of_that_epoch(tmp_path: Path) -> None:
@@ -146,3 +147,54 @@ def test_an_epoch_that_an_evaluation_stopped_within_does_not_count(
         if loop.state.should_stop or loop.state.global_step % 4 == 0:
             loop.end_epoch()
     assert loop.end().epoch == epochs
+
+
+def fold(loop: Loop, number: int) -> None:
+    """Trains three epochs, or steps, in a loop of its own; the metric says which fold it is of."""
+    trial = loop.trial
+    trial.keep(model=nn.Linear(1, 1))
+    for index in (trial.steps if loop.axis.by_step else trial.epochs)(3):
+        trial.log(loss=1.0)
+        trial.report(score=number + index / 10)
+
+
+@pytest.mark.parametrize("time_attr", ["epoch", "global_step"])
+def test_loops_one_after_another_are_judged_where_each_ends_before_the_next_one_trains(
+    tmp_path: Path, time_attr: str
+) -> None:
+    loop = Loop(time_attr, (1, 3, 6, 9), tmp_path)
+    for number in range(3):
+        fold(loop, number)
+    loop.trial.finish()
+    assert loop.decisions == [(1, 0.0, True), (3, 0.2, True), (6, 1.2, True)]
+    assert loop.reporter.end("completed", None)[0].due
+
+
+@pytest.mark.parametrize("time_attr", ["epoch", "global_step"])
+def test_what_is_stopped_where_a_loop_ends_trains_nothing_of_the_next(tmp_path: Path, time_attr: str) -> None:
+    loop = Loop(time_attr, (3,), tmp_path)
+    fold(loop, 0)
+    loop.answer = StopRequest("bad", "stopped")
+    fold(loop, 1)
+    assert (loop.decisions, loop.trial.state.global_step) == ([(3, 0.2, True)], 3)
+
+
+@pytest.mark.parametrize("time_attr", ["epoch", "global_step"])
+def test_what_is_paused_where_a_loop_ends_goes_on_with_the_next(tmp_path: Path, time_attr: str) -> None:
+    loop = Loop(time_attr, (3, 6), tmp_path, pausing=True)
+    fold(loop, 0)
+    loop.answer = StopRequest("wait", "paused")
+    with pytest.raises(Pause):
+        fold(loop, 1)
+    judged = Assignment(trial=0, seed=0, config={}, attempt=1, last_judged=3, judged_step=3, checkpoints=(3,))
+    resumed = Loop(time_attr, (3, 6), tmp_path, pausing=True, assignment=judged)
+    for number in range(3):
+        fold(resumed, number)
+    assert resumed.decisions == [(6, 1.2, True)]
+
+
+def test_a_length_that_another_loop_adds_to_is_said_again(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path, points=LevelPoints())
+    fold(loop, 0)
+    fold(loop, 1)
+    assert [told.length for told, _ in loop.told if isinstance(told, Length)] == [3, 6]

@@ -15,7 +15,7 @@ __all__ = ["never_judged", "take_length"]
 
 
 def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> SpecError | None:
-    """Takes what a trial says when it starts: what the first one says holds for all.
+    """Takes what a trial says when it starts, and when another loop begins: what the first one says holds for all.
 
     Args:
         message: How long the trial is to train.
@@ -33,11 +33,12 @@ def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> Sp
         trains = (
             f"is to train {axis.count(length)}" if length else f"does not say how many {axis.unit}s it is to train"
         )
-        others = f", others {axis.count(known)}" if known is not None else ""
+        others = f", and {axis.count(known)} were known before" if known is not None else ""
         name = "max_steps" if axis.by_step else "num_epochs"
         why = (
-            f"trial {message.trial} {trains}{others}, and the scheduler judges by that: give it to the scheduler, "
-            f"max_t: {known or length or 27}, or the same {name} to all trials"
+            f"trial {message.trial} {trains}{others}; the scheduler judges by that: give it to the scheduler, "
+            f"max_t: {max(known or 0, length) or 27} (of loops one after another, what all of them train), or the "
+            f"same {name} to all trials"
         )
         return SpecError([Problem(("scheduler", "max_t"), why)])
     return None

@@ -66,7 +66,7 @@ class OwnLoop:
         self.stop_reason: str | None = None
         self.metric = metric
         self._saves = Saves(self, save_every_s)
-        self._run = OwnRun(self.callbacks, self._saves)
+        self._run = OwnRun(self.callbacks, self._saves, self.trains_on)
         self._open: TrainState | None = None  # of a run that has begun and not ended, whoever fires its events
         self._error_fired = False
         self.callbacks.on("train_start")(metrics_only(self._note_start))
@@ -83,6 +83,9 @@ class OwnLoop:
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the run is judged when so many epochs, or steps, are finished. Only a trial ever is."""
         return False
+
+    def trains_on(self, state: TrainState) -> None:
+        """Learns that another loop begins, before its first body: the run was not over. A trial may be judged."""
 
     def keep(self, **things: Any) -> None:
         """Saves and restores things with the run, besides its position, random states, metrics and memory.

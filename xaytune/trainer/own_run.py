@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class OwnRun:
     Args:
         callbacks: Its handlers.
         saves: Its checkpoints.
+        trains_on: Is told that another loop begins, before its first body.
 
     Attributes:
         state: What handlers are given.
@@ -39,11 +40,13 @@ class OwnRun:
         optimizers: Those that are kept.
     """
 
-    def __init__(self, callbacks: CallbackManager, saves: Saves) -> None:
+    def __init__(
+        self, callbacks: CallbackManager, saves: Saves, trains_on: Callable[[TrainState], object]
+    ) -> None:
         self.state = TrainState()
         self.place = Place()
         self.saves = saves
-        self._callbacks = callbacks
+        self._callbacks, self._trains_on = callbacks, trains_on
         self._memory: dict[str, Any] | None = None
         self._reported: dict[str, Any] = {}  # and not evaluated yet
         self._step_counted = False  # and its step_end not fired yet
@@ -230,6 +233,8 @@ class OwnRun:
         if not self.begun:
             self.begun = True
             self._fire("train_start")
+        elif saved is None and not loop.over and not state.should_stop:
+            self._trains_on(state)
         if saved is not None:
             self._saved_at = place.position()
             random_state.restore(saved["random"])

@@ -148,6 +148,18 @@ class Reporter:
         """Whether the run has trained all that it was to."""
         return 0 < state.num_epochs <= self.untold.epochs.finished or 0 < state.max_steps <= state.global_step
 
+    def train_on(self, state: TrainState) -> None:
+        """Takes in that another loop begins, before its first body: the end of the one before was not the run's.
+
+        Raises:
+            Pause: The run is to be paused where it stands.
+        """
+        if isinstance(self.points, LevelPoints):
+            self._tell_length(state, self.points)
+        self._judge(state, self._reached(state))
+        if not state.should_stop:
+            self.stopping.tell(state)
+
     def ignored_pause(self, state: TrainState) -> bool:
         """Whether the run was to pause, and its loop trained on until it had trained all: that is no pause."""
         return self.stopping.pauses and self.is_finished(state) and self.stopping.cut_at != state.global_step

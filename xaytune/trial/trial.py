@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xaytune.trainer.callbacks import CallbackManager
+from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.own_loop import OwnLoop
 from xaytune.trial.messages import Assignment, Task
 from xaytune.trial.reporter import Reporter
@@ -78,3 +78,7 @@ class Trial(OwnLoop):
         """
         time = global_step if self._reporter.points.axis.by_step else epoch
         return time is not None and self._reporter.points.after(time - 1) == time
+
+    def trains_on(self, state: TrainState) -> None:
+        """Has the trial judged where the loop before ended, if that seemed to be the end of the run."""
+        self._reporter.train_on(state)
