@@ -144,6 +144,31 @@ def test_a_schedule_that_is_kept_between_two_loops_goes_on_as_it_was(tmp_path: P
     assert resumed == pytest.approx(straight[-len(resumed) :])
 
 
+@pytest.mark.parametrize("killed_in", [0, 1])
+def test_a_run_that_goes_on_within_any_of_its_folds_trains_with_the_rates_of_its_own_configuration(
+    tmp_path: Path, killed_in: int
+) -> None:
+    def train(folder: str, rate: float, killed: bool) -> list[float]:
+        run = JudgedRun(tmp_path / folder)
+        found: list[float] = []
+        for fold in range(2):
+            optimizer = SGD(nn.Linear(4, 1).parameters(), rate)
+            scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
+            run.keep(optimizer=optimizer, scheduler=scheduler)
+            for epoch in run.epochs(4):
+                if killed and (fold, epoch) == (killed_in, 2):
+                    return found
+                found.append(float(optimizer.param_groups[0]["lr"]))
+                optimizer.step()
+                scheduler.step()
+        run.finish()
+        return found
+
+    train("run", rate=0.1, killed=True)
+    resumed = train("run", rate=0.02, killed=False)
+    assert resumed == pytest.approx(train("straight", rate=0.02, killed=False)[-len(resumed) :])
+
+
 @pytest.mark.parametrize("schedule", [name for name in SCHEDULES if name != "plateau"])
 def test_another_kind_of_optimizer_begins_its_state_anew_and_goes_on_with_its_own_schedule(
     tmp_path: Path, schedule: str, caplog: pytest.LogCaptureFixture

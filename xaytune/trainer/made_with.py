@@ -41,11 +41,21 @@ class MadeWith:
         self._schedulers: dict[str, Any] = {}
         self._hyperparameters: dict[str, list[dict[str, Any]]] = {}
         self._schedules: dict[str, dict[str, Any]] = {}
+        self._trained: list[torch.optim.Optimizer] = []
 
     def add(self, name: str, thing: Any) -> None:
-        """Adds an optimizer or a scheduler, also one that Accelerate has prepared; others are passed over."""
+        """Adds an optimizer or a scheduler, also one that Accelerate has prepared; others are passed over.
+
+        It takes the place of what had its name. What an optimizer has become by training it was not made with: a
+        scheduler that is made then is passed over.
+        """
         thing = unwrapped(thing)
         if any(thing is known for known in (*self._optimizers.values(), *self._schedulers.values())):
+            return
+        named: list[dict[str, Any]] = [self._optimizers, self._schedulers, self._hyperparameters, self._schedules]
+        for things in named:
+            things.pop(name, None)
+        if getattr(thing, "optimizer", thing) in self._trained:
             return
         if isinstance(thing, torch.optim.Optimizer):
             self._optimizers[name] = thing
@@ -56,6 +66,10 @@ class MadeWith:
             if optimizer is getattr(thing, "optimizer", thing):
                 with contextlib.suppress(TypeError):  # those of an optimizer that keeps objects are not followed
                     self._hyperparameters[known] = hyperparameters.of(optimizer)
+
+    def train(self) -> None:
+        """Learns that those which were added are trained from here on."""
+        self._trained = list(self._optimizers.values())
 
     def __contains__(self, name: str) -> bool:
         """Whether an optimizer or a scheduler of that name was added."""

@@ -215,10 +215,10 @@ class OwnRun:
     def _enter(self, total: int, steps: int | None) -> EpochLoop:
         place, state = self.place, self.state
         if not self.begun:
-            self.optimizers.watch(self.saves.begin())
             place.resumed = self.saves.newest
         else:
             self._finish_loop()
+        self.optimizers.watch(self.saves.begin())
         found = place.resumed
         loop, saved = place.enter(total)
         if saved is not None:

@@ -34,7 +34,7 @@ class Saves:
         self._trial = trial
         self.cadence = Cadence(every_s, trial.discard)
         self._things: dict[str, Any] | None = None
-        self._made_with, self._has_begun = MadeWith(), False
+        self._made_with = MadeWith()
 
     def keep(self, things: Mapping[str, Any]) -> None:
         """Adds things whose state is saved and restored; one of the same name takes the place of another.
@@ -45,19 +45,18 @@ class Saves:
         kept = {name: _with_folders(thing) for name, thing in things.items()}
         Kept(kept)
         self._things = (self._things or {}) | kept
-        if not self._has_begun:
-            for name, thing in things.items():
-                self._made_with.add(name, thing)
+        for name, thing in things.items():
+            self._made_with.add(name, thing)
 
     def begin(self) -> list[Any]:
-        """Learns that the run begins; returns the optimizers and schedulers that Accelerate has prepared."""
-        self._has_begun = True
+        """Learns that a loop begins; returns the optimizers and schedulers that Accelerate has prepared."""
         prepared = []
         for name, thing in (self._things or {}).items():
             if isinstance(thing, _Folders):
                 for at, part in enumerate(thing.prepared()):
                     self._made_with.add(f"{name}.{at}", part)
                     prepared.append(part)
+        self._made_with.train()
         return prepared
 
     @property
