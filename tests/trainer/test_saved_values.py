@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 from collections import OrderedDict, namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.models import CLASSES, FEATURES, loader, make_trainer
+from tests.trainer.own_loops import run_of
 from xaytune.trainer import checkpoint, random_state
 from xaytune.trainer.loop import Trainer
 
@@ -106,3 +108,18 @@ def test_random_states_of_more_devices_than_there_are_now_are_left_out() -> None
     saved = random_state.capture() | {"cuda": [torch.get_rng_state()] * (torch.cuda.device_count() + 2)}
     random_state.restore(saved)
     assert torch.equal(torch.get_rng_state(), saved["torch"])
+
+
+def test_a_resumed_loop_holds_no_copy_of_the_model_that_it_has_restored(tmp_path: Path) -> None:
+    def train(epochs: int) -> list[int]:
+        run = run_of(tmp_path)
+        run.keep(model=nn.Linear(37, 41))
+        found = []
+        for _ in run.epochs(epochs):
+            tensors = (one for one in gc.get_objects() if type(one) in (Tensor, nn.Parameter))
+            found.append(sum(one.shape == (41, 37) for one in tensors))
+        run.finish()
+        return found
+
+    assert train(2) == [1, 1]
+    assert train(4) == [1, 1]

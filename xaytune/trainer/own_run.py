@@ -215,7 +215,9 @@ class OwnRun:
     def _enter(self, total: int, steps: int | None) -> EpochLoop:
         place, state = self.place, self.state
         if not self.begun:
+            self._memory = self.memory
             place.resumed = self.saves.newest
+            del self.saves.newest  # a copy of all that is kept
         else:
             self._finish_loop()
         self.optimizers.watch(self.saves.begin())
