@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+import torch
+
 from tests.integrations import transformers_recipes as recipes
 from xaytune.testing.training import JudgedRun, TrainingContract
 
@@ -73,3 +75,16 @@ def test_only_what_the_trainer_saves_for_its_user_stays_in_its_own_folder(tmp_pa
 def test_a_checkpoint_that_could_not_be_resumed_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot resume from what save_only_model=True saves"):
         recipes.fit(JudgedRun(tmp_path), save_only_model=True)
+
+
+def test_what_handlers_keep_in_the_metrics_is_there_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path, stop_at=2)
+    kept = {"phase": "warm", "error": 0.25, "seen": [1, 2]}
+    run.callbacks.on("epoch_end")(lambda state: state.metrics.update(kept, largest=torch.arange(3.0)))
+    recipes.by_epochs(run)
+    found: dict[str, Any] = {}
+    again = JudgedRun(tmp_path)
+    again.callbacks.on("train_start")(lambda state: found.update(state.metrics))
+    recipes.by_epochs(again)
+    assert {name: found[name] for name in kept} == kept
+    assert found["largest"].tolist() == [0.0, 1.0, 2.0]

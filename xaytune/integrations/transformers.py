@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
@@ -22,11 +21,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, 
 from xaytune.integrations.transformers_arguments import ARGUMENTS, follow_arguments, follow_functions
 from xaytune.integrations.transformers_loader import empty, steps_per_epoch
 from xaytune.integrations.transformers_schedules import leave_out_next_step
-from xaytune.trainer import native, random_state
+from xaytune.trainer import checkpoint, native, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.made_with import MadeWith, unwrapped
+from xaytune.trainer.plain import plain_metrics
 
 __all__ = ["XaytuneCallback"]
 
@@ -220,7 +220,7 @@ class XaytuneCallback(TrainerCallback):
         if self._trial.checkpoint_dir is not None:
             source = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             with self._cadence.saving():
-                torch.save(self._state_dict(), source / _STATE)
+                checkpoint.save(self._state_dict(), source / _STATE)
                 self._saved = native.add_folder(source, self._trial.checkpoint_dir, state.global_step)
                 (source / _STATE).unlink()
             self._cadence.wrote(self._saved, asked=asked)
@@ -288,8 +288,9 @@ class XaytuneCallback(TrainerCallback):
         latest = native.newest_whole(folder) if folder is not None else None
         if latest is None or not (latest / _STATE).is_file():
             return
-        saved = torch.load(latest / _STATE, weights_only=True)
+        saved = checkpoint.load(latest / _STATE)
         optimizer, scheduler, run = kwargs["optimizer"], unwrapped(kwargs["lr_scheduler"]), self._state
+        run.metrics.update(saved.get("metrics", {}))
         self._made_with.follow(saved["made_with"])
         rates = self._made_with.rates("optimizer")
         if rates is None:
@@ -316,6 +317,7 @@ class XaytuneCallback(TrainerCallback):
             "made_with": self._made_with.state_dict(),
             "epoch": self._state.epoch,
             "step": self._state.step,
+            "metrics": plain_metrics(self._state.metrics),
             "epoch_random": self._epoch_random,
             "random": random_state.capture(),
         }
