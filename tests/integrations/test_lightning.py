@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("lightning")
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -98,3 +100,16 @@ def test_gradients_of_a_step_that_is_not_done_come_back(evaluation: int, tmp_pat
     stopped.callbacks.on("eval_end")(lambda state: next(evaluations) == evaluation and state.stop_training())
     trained(stopped)
     assert trained(JudgedRun(tmp_path)).equal(trained(OwnLoop()))
+
+
+def test_what_handlers_keep_in_the_metrics_is_there_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path, stop_at=2)
+    kept = {"phase": "warm", "error": 0.25, "seen": [1, 2]}
+    run.callbacks.on("epoch_end")(lambda state: state.metrics.update(kept, largest=torch.arange(3.0)))
+    recipes.by_epochs(run)
+    found: dict[str, Any] = {}
+    again = JudgedRun(tmp_path)
+    again.callbacks.on("train_start")(lambda state: found.update(state.metrics))
+    recipes.by_epochs(again)
+    assert {name: found[name] for name in kept} == kept
+    assert found["largest"].tolist() == [0.0, 1.0, 2.0]

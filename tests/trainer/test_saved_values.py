@@ -72,6 +72,30 @@ def test_every_kind_of_number_that_is_saved_can_be_loaded(kind: str, tmp_path: P
     assert make_trainer(checkpoint_dir=tmp_path, max_steps=2).fit().global_step == 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_value_that_handlers_keep_in_the_metrics_comes_back_in_a_loop_of_ones_own(
+    kind: str, tmp_path: Path
+) -> None:
+    value, read = KINDS[kind]
+    run = run_of(tmp_path)
+    for _ in run.epochs(1):
+        run.state.metrics["mine"] = value
+    run.finish()
+    again = run_of(tmp_path)
+    assert list(again.epochs(1)) == []
+    assert equal(again.state.metrics["mine"], read)
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(0.5), np.array([0.5]), Fraction(1, 2), Decimal("0.5"), torch.tensor([0.5])]
+)
+def test_any_kind_of_number_may_be_logged(value: Any, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for _ in run.steps(1):
+        run.log(mine=value)
+    assert equal(run.state.metrics["mine"], 0.5)
+
+
 @pytest.mark.parametrize("where", ["lr", "weight_decay", "eval_fn", "training_step"])
 def test_numbers_of_numpy_may_be_given_anywhere(where: str, tmp_path: Path) -> None:
     def build(epochs: int) -> Trainer:

@@ -29,6 +29,7 @@ from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, Pause, TrainState, note_error
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.made_with import MadeWith
+from xaytune.trainer.plain import plain_metrics
 
 __all__ = ["XaytuneCallback"]
 
@@ -239,7 +240,7 @@ class XaytuneCallback(Checkpoint):
             "step": state.step,
             "epoch": state.epoch,
             "global_step": state.global_step,
-            "metrics": {name: float(value) for name, value in state.metrics.items() if name != "error"},
+            "metrics": plain_metrics(state.metrics),
             "where": self._where,
             "random": random_state.capture(),
             "epoch_random": self._epoch_random,

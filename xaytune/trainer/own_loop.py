@@ -22,8 +22,9 @@ from typing import Any, TypeVar, overload
 
 from xaytune.trainer import checkpoint_files, native
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, metrics_only
-from xaytune.trainer.own_run import OwnRun, fire_end, measured
+from xaytune.trainer.own_run import OwnRun, fire_end
 from xaytune.trainer.own_saves import Saves
+from xaytune.trainer.plain import measured
 
 __all__ = ["OwnLoop"]
 

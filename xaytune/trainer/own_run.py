@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xaytune.trainer import random_state
 from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_error
 from xaytune.trainer.data import check_not_begun, with_workers_of_each_epoch
 from xaytune.trainer.own_optimizers import OptimizerWatch
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
+from xaytune.trainer.plain import measured, plain_metrics
 
-__all__ = ["OwnRun", "fire_end", "measured"]
+__all__ = ["OwnRun", "fire_end"]
 
 logger = logging.getLogger(__name__)
 
@@ -341,7 +340,7 @@ class OwnRun:
                 "step": state.step,
                 "epoch": state.epoch,
                 "global_step": state.global_step,
-                "metrics": _plain(state.metrics),
+                "metrics": plain_metrics(state.metrics),
             },
             **self.place.state_dict(),
             "random": random_state.capture(),
@@ -367,28 +366,3 @@ def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException
             fire_error(callbacks, state, error)
     finally:
         callbacks.fire("train_end", state)
-
-
-def measured(name: str, value: Any) -> Any:
-    """Returns a metric as handlers are given it: a number, or a 0-d tensor where that would wait for a device.
-
-    Raises:
-        TypeError: It is no number.
-    """
-    if isinstance(value, torch.Tensor) and not value.is_cpu and value.numel() == 1:
-        return value.detach().reshape(()) if value.dim() else value.detach()
-    try:
-        number = value.item() if hasattr(value, "item") else value  # torch's and numpy's
-    except (RuntimeError, ValueError):  # of more than one element
-        number = value
-    if isinstance(number, (bool, int, float)):
-        return number
-    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
-    raise TypeError(
-        f"the metric {name!r} must be a number, or a tensor with one element (got a {type(value).__name__}{shape})"
-    )
-
-
-def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics as plain values; this is where they are read from the device."""
-    return {name: value.item() if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}

@@ -193,9 +193,8 @@ class Run:
             "a checkpoint cannot be saved in the middle of a step: save it in a handler of step_end or step_start",
         )
         state = dataclasses.asdict(dataclasses.replace(self.state, metrics={}))
-        metrics = {k: v for k, v in self.state.metrics.items() if k != "error" or not isinstance(v, str)}
         return self._parts.state_dict(place.randomness if place.in_step else None) | {
-            "state": state | {"metrics": plain_metrics(metrics)},
+            "state": state | {"metrics": plain_metrics(self.state.metrics)},
             "epoch_begun": place.epoch_begun,
             "epoch_finished": place.epoch_finished,
             "evaluated_at": place.evaluated_at,
