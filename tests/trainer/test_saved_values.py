@@ -140,6 +140,7 @@ def test_a_resumed_loop_holds_no_copy_of_the_model_that_it_has_restored(tmp_path
         run.keep(model=nn.Linear(37, 41))
         found = []
         for _ in run.epochs(epochs):
+            gc.collect()
             tensors = (one for one in gc.get_objects() if type(one) in (Tensor, nn.Parameter))
             found.append(sum(one.shape == (41, 37) for one in tensors))
         run.finish()
