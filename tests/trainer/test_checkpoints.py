@@ -134,6 +134,20 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_is_used(
     assert "step-00000018.pt" in caplog.text
 
 
+def test_a_checkpoint_with_any_bit_flipped_is_what_it_was_or_is_noticed_to_be_damaged(tmp_path: Path) -> None:
+    path = checkpoint.path_for(tmp_path, 1)
+    checkpoint.save({"value": 1}, path)
+    whole = path.read_bytes()
+    noticed = 0
+    for bit in range(7, 8 * len(whole), 72):  # the highest of a byte is where texts break
+        path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+        try:
+            assert checkpoint.load(path) == {"value": 1}
+        except CheckpointError:
+            noticed += 1
+    assert noticed > 0
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path: Path) -> None:
     make_trainer(checkpoint_dir=tmp_path).fit()
     (tmp_path / "step-00000018.pt").write_bytes(b"")

@@ -68,7 +68,7 @@ def load(path: Path | str) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(ARRAY_GLOBALS):
             payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read: {error}") from error
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path}: not a checkpoint (it holds a {type(payload).__name__})")

@@ -86,7 +86,7 @@ def verify_file(path: Path | str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path}: the checkpoint cannot be read: {error}") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: the checkpoint is damaged (checksum of {damaged})")
