@@ -55,6 +55,17 @@ def test_accuracy_leaves_out_what_the_loss_ignores() -> None:
         assert evaluated(Scores(5), inputs, targets, loss_fn)["eval_accuracy"] == 1.0
 
 
+def test_a_loss_that_ignores_no_target_may_say_so() -> None:
+    class Loss(nn.Module):
+        ignore_index = None
+
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return F.cross_entropy(outputs, targets)
+
+    inputs = torch.randint(5, (8, 6))
+    assert evaluated(Scores(5), inputs, inputs, Loss())["eval_accuracy"] == 1.0
+
+
 def test_accuracy_is_right_where_there_are_as_many_classes_as_places() -> None:
     inputs = torch.tensor([[0, 1, 2], [0, 0, 1], [2, 0, 0], [1, 1, 2]])
     assert evaluated(Scores(3), inputs, inputs, F.cross_entropy)["eval_accuracy"] == 1.0

@@ -55,7 +55,8 @@ class Objective:
         options = loss_fn.keywords if isinstance(loss_fn, functools.partial) else {}
         function = loss_fn.func if isinstance(loss_fn, functools.partial) else loss_fn
         self.over_classes = function in _OVER_CLASSES or isinstance(loss_fn, _OVER_CLASSES_MODULES)
-        self.ignore_index = int(options.get("ignore_index", getattr(loss_fn, "ignore_index", _IGNORED)))
+        ignored = options.get("ignore_index", getattr(loss_fn, "ignore_index", None))
+        self.ignore_index = _IGNORED if ignored is None else int(ignored)
         self._class_weights = (
             options.get("weight", getattr(loss_fn, "weight", None)) if self.over_classes else None
         )
