@@ -19,6 +19,7 @@ from tests.trainer.judged import Judged
 from xaytune.errors import CheckpointError
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.data import fingerprint
 from xaytune.trainer.handlers import EarlyStopping, SaveBest, SaveCheckpoint
 from xaytune.trainer.loop import Trainer
 
@@ -90,6 +91,12 @@ def test_another_folds_checkpoint_is_refused_and_named_folds_share_a_folder(tmp_
         trainer.callbacks.on("step_end")(lambda state, steps=steps: steps.append(state.global_step))
         trainer.fit()
         assert len(steps) == 12
+
+
+def test_data_of_many_rows_is_told_from_other_data() -> None:
+    rows = torch.zeros(2**24 + 4, 1, dtype=torch.uint8)  # numbers of rows that float32 does not have
+    batches = DataLoader(TensorDataset(rows), 8)
+    assert fingerprint(batches) != fingerprint(DataLoader(TensorDataset(rows + 1), 8))
 
 
 def test_a_checkpoint_says_whose_it_is_and_a_donors_may_be_continued(tmp_path: Path) -> None:
