@@ -127,6 +127,7 @@ class Stateful(Sampler[int]):
         self.epoch = 0
         self.python, self.numpy = random.Random(1), np.random.default_rng(1)
         self.legacy = np.random.RandomState(1)
+        self.system = random.SystemRandom()  # which has no state
         if saves:
             self.state_dict = lambda: {"epoch": self.epoch}
             self.load_state_dict = lambda state: setattr(self, "epoch", state["epoch"])

@@ -93,9 +93,13 @@ def drawn_on_the_host() -> tuple[Any, ...]:
 
 
 def held_by(*owners: Any) -> list[Generator]:
-    """Returns the random generators that objects hold, or whose global names are in their code, each once."""
+    """Returns the random generators that objects hold, or whose global names are in their code, each once.
+
+    One that draws from the system has no state.
+    """
     found = [*reachable(owners), *(value for owner in owners for value in _named_by(owner))]
-    return list({id(value): value for value in found if isinstance(value, Generator)}.values())
+    generators = {id(value): value for value in found if isinstance(value, Generator)}
+    return [one for one in generators.values() if not isinstance(one, random.SystemRandom)]
 
 
 def _named_by(owner: Any) -> Iterator[Any]:
