@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.models import checkpoints, loader, make_trainer
 from xaytune.trainer.callbacks import CallbackManager, Event, TrainState
@@ -18,6 +22,7 @@ from xaytune.trainer.handlers import (
     SaveCheckpoint,
     Throughput,
 )
+from xaytune.trainer.loop import Trainer
 
 
 def evaluations(handler: EarlyStopping, values: list[float]) -> int:
@@ -91,8 +96,14 @@ def test_throughput_is_a_metric_of_every_step_but_the_first() -> None:
     assert trainer.fit().metrics["steps_per_second"] > 0
 
 
-def test_the_gradient_norm_of_a_module() -> None:
-    trainer = make_trainer(num_epochs=1)
+def with_sparse_gradients() -> Trainer:
+    batches = DataLoader(TensorDataset(torch.randint(5, (16, 4)), torch.randint(3, (16,))), 8)
+    return make_trainer(model=nn.EmbeddingBag(5, 3, sparse=True), train_loader=batches, num_epochs=1)
+
+
+@pytest.mark.parametrize("make", [lambda: make_trainer(num_epochs=1), with_sparse_gradients])
+def test_the_gradient_norm_of_a_module(make: Callable[[], Trainer]) -> None:
+    trainer = make()
     trainer.callbacks.on("step_end")(GradientNorm(trainer.model, "norm"))
     metrics = trainer.fit().metrics
     assert float(metrics["norm"]) == pytest.approx(float(metrics["grad_norm"]))

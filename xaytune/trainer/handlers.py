@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
+from xaytune.trainer import gradients
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.loop import Trainer
 
@@ -136,8 +136,7 @@ class GradientNorm:
 
     def __call__(self, state: TrainState) -> None:
         """Measures the norm."""
-        gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
-        state.metrics[self._name] = torch.nn.utils.get_total_norm(gradients)
+        state.metrics[self._name] = gradients.norm(list(self._module.parameters()))
 
 
 class LogMetrics:
