@@ -111,11 +111,13 @@ def test_the_gradient_norm_of_a_module(make: Callable[[], Trainer]) -> None:
 
 def test_metrics_are_logged_where_they_are_there(caplog: pytest.LogCaptureFixture) -> None:
     callbacks = CallbackManager()
-    callbacks.on("step_end", every=50)(LogMetrics("learning_rate", "missing"))
+    callbacks.on("step_end", every=50)(LogMetrics("learning_rate", "phase", "missing"))
     with caplog.at_level(logging.INFO):
         for step in range(1, 101):
-            callbacks.fire("step_end", TrainState(global_step=step, metrics={"learning_rate": 0.125}))
-    assert caplog.messages == ["step 50: learning_rate 0.125", "step 100: learning_rate 0.125"]
+            callbacks.fire(
+                "step_end", TrainState(global_step=step, metrics={"learning_rate": 0.125, "phase": "warm"})
+            )
+    assert caplog.messages == [f"step {step}: learning_rate 0.125, phase warm" for step in (50, 100)]
 
 
 def test_the_checkpoint_of_the_best_evaluation_is_kept_beside_the_last(tmp_path: Path) -> None:

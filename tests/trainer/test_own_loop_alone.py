@@ -50,10 +50,11 @@ def test_outside_of_a_sweep_an_epoch_is_a_line_on_standard_error_where_nobody_ha
     program = """
 import xaytune
 trial = xaytune.current_trial()
+trial.callbacks.on("epoch_end")(lambda state: state.metrics.update(phase="warm"))
 for epoch in trial.epochs(2):
     trial.report(accuracy=epoch / 2)
 print("done")
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "done\n"
-    assert ran.stderr == "epoch 1, step 1: accuracy 0\nepoch 2, step 2: accuracy 0.5\n"
+    assert ran.stderr == "epoch 1, step 1: accuracy 0, phase warm\nepoch 2, step 2: accuracy 0.5, phase warm\n"

@@ -8,6 +8,7 @@ import sys
 
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.plain import shown
 
 __all__ = ["current_trial", "set_current_trial"]
 
@@ -38,7 +39,7 @@ def set_current_trial(trial: OwnLoop | None) -> None:
 
 def _log_epoch(state: TrainState) -> None:
     """Logs an epoch; where nobody has set logging up, its line would be lost: it goes to standard error."""
-    metrics = ", ".join(f"{name} {float(value):.6g}" for name, value in state.metrics.items())
+    metrics = ", ".join(f"{name} {shown(value)}" for name, value in state.metrics.items())
     line = f"epoch {state.epoch + 1}, step {state.global_step}: {metrics}"
     if logger.hasHandlers():
         logger.info(line)

@@ -20,6 +20,7 @@ from torch import nn
 from xaytune.trainer import gradients
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.loop import Trainer
+from xaytune.trainer.plain import shown
 
 __all__ = [
     "EarlyStopping",
@@ -150,8 +151,8 @@ class LogMetrics:
 
     def __call__(self, state: TrainState) -> None:
         """Logs the metrics that there are."""
-        shown = ", ".join(f"{n} {_number(state.metrics[n])}" for n in self._names if n in state.metrics)
-        logger.info("step %d: %s", state.global_step, shown)
+        line = ", ".join(f"{n} {shown(state.metrics[n])}" for n in self._names if n in state.metrics)
+        logger.info("step %d: %s", state.global_step, line)
 
 
 class SaveCheckpoint:
@@ -201,7 +202,3 @@ def _check_mode(mode: str) -> None:
 
 def _improvement(mode: str, value: float, best: float) -> float:
     return best - value if mode == "min" else value - best
-
-
-def _number(value: Any) -> str:
-    return f"{float(value):.6g}"

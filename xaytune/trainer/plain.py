@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-__all__ = ["ARRAY_GLOBALS", "is_surely_read_again", "measured", "number", "plain", "plain_metrics"]
+__all__ = ["ARRAY_GLOBALS", "is_surely_read_again", "measured", "number", "plain", "plain_metrics", "shown"]
 
 _KEPT_AS_THEY_ARE: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, torch.device, torch.dtype, torch.Size}
@@ -125,6 +125,14 @@ def measured(name: str, value: Any) -> Any:
     raise TypeError(
         f"the metric {name!r} must be a number, or a tensor with one element (got a {type(value).__name__}{shape})"
     )
+
+
+def shown(value: Any) -> str:
+    """Words a metric: a number with six digits, anything else as it is."""
+    try:
+        return f"{float(value):.6g}"
+    except (TypeError, ValueError, RuntimeError):
+        return str(value)
 
 
 def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
