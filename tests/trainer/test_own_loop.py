@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -171,6 +172,12 @@ def test_a_run_without_a_word_fires_nothing(tmp_path: Path) -> None:
     run = JudgedRun(tmp_path)
     run.finish()
     assert run.order() == ""
+
+
+def test_numbers_of_numpy_say_how_many_epochs_and_steps_there_are(tmp_path: Path) -> None:
+    run, sizes = run_of(tmp_path), dict[str, Any](epochs=np.int32(3), steps=np.int64(2))
+    assert [[*run.steps(sizes["steps"])] for _ in run.epochs(sizes["epochs"])] == [[0, 1]] * 3
+    run.finish()
 
 
 def test_folds_count_their_epochs_on(tmp_path: Path) -> None:

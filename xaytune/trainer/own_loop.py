@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import numpy as np
+
 from xaytune.trainer import checkpoint_files, native
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, metrics_only
 from xaytune.trainer.own_run import OwnRun, fire_end
@@ -133,7 +135,7 @@ class OwnLoop:
             ValueError: The checkpoint lacks the state of something that is kept.
         """
         self._check_open("epochs")
-        items = range(epochs) if isinstance(epochs, int) else epochs
+        items = range(int(epochs)) if isinstance(epochs, (int, np.integer)) else epochs
         place = self._run.place
         if place.in_body and place.loop is not None and not place.loop.left:
             raise RuntimeError(
@@ -165,6 +167,8 @@ class OwnLoop:
             ValueError: The run is saved, and ``enumerate`` has drawn from the loader's own generator.
         """
         self._check_open("steps")
+        if isinstance(source, np.integer):
+            source = int(source)
         run = self._run
         if run.place.step_body is not None:
             raise RuntimeError("trial.steps() within the body of another trial.steps(): steps do not nest")
