@@ -128,6 +128,19 @@ def test_a_state_that_could_not_be_read_again_is_refused_by_name_when_it_is_save
         trainer.fit()
 
 
+def test_an_object_among_the_options_of_an_optimizer_is_refused_where_the_run_is_saved(tmp_path: Path) -> None:
+    def build(folder: Path | None) -> Trainer:
+        model = nn.Linear(FEATURES, CLASSES)
+        optimizer = torch.optim.SGD([{"params": model.parameters(), "mine": len}], lr=0.1)
+        return Trainer(
+            model, optimizer=optimizer, loss_fn=F.cross_entropy, train_loader=loader(), checkpoint_dir=folder
+        )
+
+    assert build(None).fit().global_step == 6
+    with pytest.raises(TypeError, match=r"the optimizer's param_groups\[0\]\['mine'\] is of the type builtin"):
+        build(tmp_path)
+
+
 def test_random_states_of_more_devices_than_there_are_now_are_left_out() -> None:
     saved = random_state.capture() | {"cuda": [torch.get_rng_state()] * (torch.cuda.device_count() + 2)}
     random_state.restore(saved)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xaytune.trainer.batches import describe
+from xaytune.trainer.plain import plain
 
 __all__ = [
     "check_evaluation",
@@ -105,6 +106,10 @@ def check_optimizer(optimizer: Any, model: nn.Module, kept: Iterator[Tensor], *,
         model: The model.
         kept: Parameters of modules that are saved beside the model.
         saves: Whether anything is saved at all.
+
+    Raises:
+        TypeError: It cannot be stepped, or has an option that a checkpoint could not hold.
+        ValueError: It trains what is not the model's.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
@@ -125,6 +130,7 @@ def check_optimizer(optimizer: Any, model: nn.Module, kept: Iterator[Tensor], *,
     )
     if not saves:
         return
+    plain([group | {"params": []} for group in optimizer.param_groups], "the optimizer's param_groups")
     unsaved = [tuple(parameter.shape) for parameter in trained if id(parameter) not in saved]
     require(
         not unsaved,

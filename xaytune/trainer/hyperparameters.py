@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -19,11 +21,8 @@ RATES: Final = frozenset({"lr", "initial_lr"})
 
 
 def of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Returns the hyperparameters of each group of parameters, in plain values."""
-    return [
-        {name: _value(value) for name, value in group.items() if name != "params"}
-        for group in optimizer.param_groups
-    ]
+    """Returns the hyperparameters of each group of parameters, in plain values; objects are left out."""
+    return [dict(_of_group(group)) for group in optimizer.param_groups]
 
 
 def follow(optimizer: torch.optim.Optimizer, fresh: list[dict[str, Any]], begun: list[dict[str, Any]]) -> None:
@@ -58,6 +57,13 @@ def put(group: dict[str, Any], name: str, value: Any) -> None:
         group[name].fill_(value)
     else:
         group[name] = value
+
+
+def _of_group(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in group.items():
+        if name != "params":
+            with contextlib.suppress(TypeError):
+                yield name, _value(value)
 
 
 def _value(value: Any) -> Any:

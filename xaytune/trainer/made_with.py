@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import warnings
@@ -64,8 +63,7 @@ class MadeWith:
             self._schedules[name] = copy.deepcopy(thing.state_dict())
         for known, optimizer in self._optimizers.items():  # a scheduler changes it when it is made
             if optimizer is getattr(thing, "optimizer", thing):
-                with contextlib.suppress(TypeError):  # those of an optimizer that keeps objects are not followed
-                    self._hyperparameters[known] = hyperparameters.of(optimizer)
+                self._hyperparameters[known] = hyperparameters.of(optimizer)
 
     def train(self) -> None:
         """Learns that those which were added are trained from here on."""
