@@ -42,6 +42,24 @@ def test_early_stopping_waits_for_its_patience() -> None:
     assert evaluations(EarlyStopping("eval_loss", mode="min", patience=1, min_delta=0.5), [3, 2.8]) == 2
 
 
+def test_early_stopping_counts_what_is_not_a_number_as_no_improvement() -> None:
+    for values, ends_at in (
+        ([math.nan] * 5, 3),
+        ([math.nan, 2, math.nan, 1, 1, 1], 6),
+        ([2, math.nan, math.nan], 3),
+    ):
+        assert evaluations(EarlyStopping("eval_loss", mode="min", patience=2), values) == ends_at
+
+
+def test_early_stopping_leaves_a_best_value_of_the_programs_own_alone() -> None:
+    handler = EarlyStopping("eval_loss", mode="min", patience=1)
+    state = TrainState()
+    for value in (3.0, 2.0, 1.0):
+        state.metrics.update(eval_loss=value, best_eval_loss=value)
+        handler(state)
+    assert (state.should_stop, state.metrics["best_eval_loss"]) == (False, 1.0)
+
+
 def test_early_stopping_remembers_across_a_resume(tmp_path: Path) -> None:
     def run(max_epochs: int) -> TrainState:
         batches = loader(shuffle=False)

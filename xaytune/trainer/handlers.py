@@ -35,7 +35,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-_BEST, _CHECKS, _SAVED_BEST = "best_", "checks_since_best_", "saved_best_"
+_BEST, _CHECKS, _SAVED_BEST = "checked_best_", "checks_since_best_", "saved_best_"
 
 
 def forget(metrics: dict[str, Any], metric: str) -> None:
@@ -53,7 +53,7 @@ def forget(metrics: dict[str, Any], metric: str) -> None:
 class EarlyStopping:
     """Stops a run whose metric no longer improves. For ``eval_end`` or ``epoch_end``.
 
-    The best value and the number of checks since are metrics themselves: ``best_<metric>`` and
+    The best value and the number of checks since are metrics themselves: ``checked_best_<metric>`` and
     ``checks_since_best_<metric>``.
 
     Args:
@@ -83,8 +83,9 @@ class EarlyStopping:
             return
         value = float(state.metrics[self._metric])
         best_name, checks_name = f"{_BEST}{self._metric}", f"{_CHECKS}{self._metric}"
-        best = state.metrics.get(best_name)
-        if best is None or math.isnan(best) or _improvement(self._mode, value, best) > self._min_delta:
+        best = state.metrics.get(best_name, math.nan)
+        first = best_name not in state.metrics or (math.isnan(best) and not math.isnan(value))
+        if first or _improvement(self._mode, value, best) > self._min_delta:
             state.metrics[best_name], state.metrics[checks_name] = value, 0
             return
         state.metrics[checks_name] += 1
