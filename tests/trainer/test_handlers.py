@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.models import checkpoints, loader, make_trainer
+from tests.trainer.own_loops import run_of
 from xaytune.trainer.callbacks import CallbackManager, Event, TrainState
 from xaytune.trainer.handlers import (
     EarlyStopping,
@@ -87,6 +88,20 @@ def test_a_run_that_early_stopping_has_ended_is_not_trained_on_when_it_is_starte
     first, again = run(), run()
     assert first.should_stop
     assert again.global_step == first.global_step < 60
+
+
+def test_a_loop_of_ones_own_that_early_stopping_has_ended_is_not_trained_on_whenever_it_was_killed(
+    tmp_path: Path,
+) -> None:
+    def steps() -> list[int]:
+        run = run_of(tmp_path)  # and its process is killed after the loop
+        run.callbacks.on("eval_end", every=1)(EarlyStopping("score", mode="max", patience=2))
+        for _ in run.steps(9):
+            run.log(loss=1.0)
+            run.report(score=0.5)
+        return run.history
+
+    assert [steps() for _ in range(3)] == [[1, 2, 3], [], []]
 
 
 @pytest.mark.parametrize("options", [{"mode": "best", "patience": 1}, {"mode": "min", "patience": 0}])

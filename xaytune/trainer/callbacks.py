@@ -24,6 +24,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
+import logging
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -115,6 +116,8 @@ def may_be_late(handler: F) -> F:
     return handler
 
 
+logger = logging.getLogger(__name__)
+
 # What `every=N` counts: numbers that a resumed run carries on with, not calls since the process began.
 _PROGRESS: Final[Mapping[str, Callable[[TrainState], int]]] = {
     "step_start": lambda state: state.global_step,
@@ -137,6 +140,8 @@ class CallbackManager:
 
     def on(self, event: Event, *, every: int = 1, last: bool = False) -> Callable[[F], F]:
         """Registers the decorated function for an event.
+
+        A handler with a method ``has_ended(state)`` is asked where a run goes on: it may have ended it before.
 
         Args:
             event: One of :data:`EVENTS`.
@@ -164,6 +169,8 @@ class CallbackManager:
                 self._looking.add(event)
             if not getattr(handler, "may_be_late", False):
                 self._prompt.add(event)
+            if hasattr(handler, "has_ended"):
+                self.on("train_start", last=True)(_stopping_again(handler))
             return handler
 
         return register
@@ -249,6 +256,18 @@ def _every(event: Event, every: int, handler: Handler) -> Handler:
         fired = itertools.count(1)
         return _calling(handler, lambda state: handler(state) if next(fired) % every == 0 else None)
     return _calling(handler, lambda state: handler(state) if progress(state) % every == 0 else None)
+
+
+def _stopping_again(handler: Any) -> Handler:
+    """Returns what stops a run that a handler has ended before, such as EarlyStopping."""
+
+    @metrics_only
+    def stop(state: TrainState) -> None:
+        if state.global_step > 0 and handler.has_ended(state):
+            logger.warning("%r ended the run before, at step %d: nothing is trained", handler, state.global_step)
+            state.stop_training()
+
+    return stop
 
 
 def _calling(handler: Handler, call: Any) -> Handler:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -129,7 +128,6 @@ class Run:
         try:
             self._begin()
             self._fire_again("train_start")
-            self._stop_what_has_ended()
             while not self._over():
                 yield from self._train_epoch()
             self._save_last()
@@ -237,19 +235,6 @@ class Run:
                 "or another checkpoint_dir",
                 self.state.global_step,
             )
-
-    def _stop_what_has_ended(self) -> None:
-        """Stops a run that a handler ended before, such as EarlyStopping: starting it again changes nothing."""
-        if self.state.global_step == 0:
-            return
-        for handler in (*self.callbacks.handlers("eval_end"), *self.callbacks.handlers("epoch_end")):
-            handler = inspect.unwrap(handler)
-            has_ended = getattr(handler, "has_ended", None)
-            if has_ended is not None and has_ended(self.state):
-                logger.warning(
-                    "%r ended the run before, at step %d: nothing is trained", handler, self.state.global_step
-                )
-                self.state.stop_training()
 
     def _train_epoch(self) -> Loop:
         state, place, data = self.state, self._place, self._parts.data
