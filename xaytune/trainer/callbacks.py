@@ -37,7 +37,7 @@ __all__ = [
     "Handler",
     "Pause",
     "TrainState",
-    "fire_error",
+    "fire_end",
     "may_be_late",
     "metrics_only",
     "note_error",
@@ -214,10 +214,14 @@ def note_error(state: TrainState, error: BaseException) -> None:
         state.metrics["error"] = f"{type(error).__name__}: {text}"
 
 
-def fire_error(callbacks: CallbackManager, state: TrainState, error: BaseException) -> None:
-    """Fires ``error`` for what was raised."""
-    note_error(state, error)
-    callbacks.fire("error", state)
+def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException | None) -> None:
+    """Fires ``error``, where there was one, and ``train_end``, whatever the handlers of ``error`` do."""
+    try:
+        if error is not None:
+            note_error(state, error)
+            callbacks.fire("error", state)
+    finally:
+        callbacks.fire("train_end", state)
 
 
 def _check_event(event: str) -> None:

@@ -23,8 +23,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from xaytune.trainer import checkpoint_files, native
-from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, metrics_only
-from xaytune.trainer.own_run import OwnRun, fire_end
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end, metrics_only
+from xaytune.trainer.own_run import OwnRun
 from xaytune.trainer.own_saves import Saves
 from xaytune.trainer.plain import measured
 

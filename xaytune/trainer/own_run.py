@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from xaytune.trainer import random_state
-from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_error
+from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_end
 from xaytune.trainer.data import check_not_begun, with_workers_of_each_epoch
 from xaytune.trainer.own_optimizers import OptimizerWatch
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
 from xaytune.trainer.plain import measured, plain_metrics
 
-__all__ = ["OwnRun", "fire_end"]
+__all__ = ["OwnRun"]
 
 logger = logging.getLogger(__name__)
 
@@ -357,12 +357,3 @@ class OwnRun:
 
     def _fire(self, event: Event) -> None:
         self._callbacks.fire(event, self.state)
-
-
-def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException | None) -> None:
-    """Fires ``error``, where there was one, and ``train_end``, whatever the handlers of ``error`` do."""
-    try:
-        if error is not None:
-            fire_error(callbacks, state, error)
-    finally:
-        callbacks.fire("train_end", state)

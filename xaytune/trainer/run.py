@@ -15,7 +15,7 @@ from torch import Tensor
 from xaytune.trainer import random_state
 from xaytune.trainer.arguments import require
 from xaytune.trainer.arithmetic import only_computes
-from xaytune.trainer.callbacks import CallbackManager, Event, TrainState, fire_error
+from xaytune.trainer.callbacks import CallbackManager, Event, TrainState, fire_end
 from xaytune.trainer.context import EvaluationTimes
 from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.folder import CheckpointFolder
@@ -136,10 +136,7 @@ class Run:
             # Other BaseExceptions unwind a run that goes on elsewhere: a pause is not an end.
             if self._host is not None:
                 self._host.fetch()
-            try:
-                fire_error(self.callbacks, self.state, error)
-            finally:
-                self._fire("train_end")
+            fire_end(self.callbacks, self.state, error)
             raise
         self._fire("train_end")
 

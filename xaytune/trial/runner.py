@@ -12,7 +12,7 @@ from xaytune.errors import SkipTrial
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import reference_name
 from xaytune.sweep.space import dotted
-from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_error
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end
 from xaytune.trainer.current import set_current_trial
 from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
 from xaytune.trial.failures import NeedsOwnProcessError, failure_of, words_of
@@ -192,14 +192,8 @@ class RecipeRun:
         """Ends a run that raised as a Trainer would have, where its own loop did not."""
         self.trial.finish(raised)
         state = self.reporter.state
-        if state is None or self.reporter.ended:
-            return
-        try:
-            if not self.reporter.error_fired:
-                fire_error(self.callbacks, state, raised)
-        finally:
-            if not self.reporter.ended:
-                self.callbacks.fire("train_end", state)
+        if state is not None and not self.reporter.ended:
+            fire_end(self.callbacks, state, None if self.reporter.error_fired else raised)
 
     def _finish(self) -> Ended:
         """Ends a run whose recipe returned."""
