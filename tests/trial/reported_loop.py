@@ -42,7 +42,7 @@ class Loop:
         self.answer: StopRequest | None = None
         self.asked: StopRequest | None = None
         self.axis = TimeAxis(time_attr)
-        task = Task(
+        self.task = task = Task(
             sweep="s",
             sweep_id="1",
             sweep_dir=str(folder),

@@ -8,7 +8,6 @@ Two lines of a program change::
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from xaytune.integrations.lightning_epoch import (
     restore_metrics,
     sums,
 )
-from xaytune.trainer import checkpoint, random_state
+from xaytune.trainer import checkpoint, checkpoint_files, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, Pause, TrainState, note_error
 from xaytune.trainer.context import RunContext
@@ -298,10 +297,8 @@ class XaytuneCallback(Checkpoint):
     def _save(self, trainer: pl.Trainer, *, asked: bool) -> Path:
         assert self._trial.checkpoint_dir is not None
         path = checkpoint.path_for(self._trial.checkpoint_dir, self._state.global_step)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with self._cadence.saving():
+        with self._cadence.saving(), checkpoint_files.replacing(path) as temporary:
             trainer.save_checkpoint(temporary)
-            os.replace(temporary, path)
         self._cadence.wrote(path, asked=asked)
         self._fire("checkpoint_saved", trainer)
         return path

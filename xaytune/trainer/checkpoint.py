@@ -6,7 +6,6 @@ writes a zip archive, whose records carry checksums: a file that was cut short o
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import IO, Any
@@ -38,15 +37,8 @@ def save(payload: dict[str, Any], path: Path) -> None:
         OSError: The file system refused (full, read-only).
     """
     payload = plain(payload, "the checkpoint")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            _write(payload, file)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with checkpoint_files.replacing(path) as temporary, temporary.open("wb") as file:
+        _write(payload, file)
 
 
 def _write(payload: dict[str, Any], file: IO[bytes]) -> None:

@@ -7,12 +7,14 @@ its files, which is written last: a folder without one was cut short.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from xaytune.errors import CheckpointError
@@ -21,8 +23,10 @@ __all__ = [
     "MANIFEST",
     "copy",
     "delete",
+    "delete_unfinished",
     "is_folder",
     "list_checkpoints",
+    "replacing",
     "seal",
     "step_of",
     "verify",
@@ -108,19 +112,35 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         CheckpointError: There is none to copy.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        if source.is_dir():
-            shutil.copytree(source, temporary)
-            delete(target)
-        else:
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            if source.is_dir():
+                shutil.copytree(source, temporary)
+            else:
+                shutil.copyfile(source, temporary)
     except FileNotFoundError:
         raise CheckpointError(f"{source}: there is no such checkpoint") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A context that yields where to write what becomes a checkpoint: it is there whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    delete(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            delete(path)
+        os.replace(temporary, path)
     finally:
         delete(temporary)
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Deletes what is left of saves that were killed, in a folder that nothing writes to now."""
+    for path in folder.glob(".step-*.tmp"):
+        delete(path)
 
 
 def delete(path: Path) -> None:

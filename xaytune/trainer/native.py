@@ -31,12 +31,9 @@ def add_folder(source: Path, folder: Path, global_step: int) -> Path:
         OSError: The file system refused.
     """
     path = folder / f"step-{global_step:08d}"
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, copy_function=_link)
-    checkpoint_files.seal(temporary)
-    checkpoint_files.delete(path)
-    os.replace(temporary, path)
+    with checkpoint_files.replacing(path) as temporary:
+        shutil.copytree(source, temporary, copy_function=_link)
+        checkpoint_files.seal(temporary)
     return path
 
 

@@ -30,6 +30,7 @@ def settle_checkpoints(task: Task, assignment: Assignment) -> dict[int, str]:
     remote = RemoteFolder(task.remote) if task.remote and assignment.checkpoints else None
     if task.remote is not None:  # what is here may be of another attempt
         shutil.rmtree(own, ignore_errors=True)
+    checkpoint_files.delete_unfinished(own)
     for path in checkpoint_files.list_checkpoints(own):
         if checkpoint_files.step_of(path) not in assignment.checkpoints:
             checkpoint_files.delete(path)

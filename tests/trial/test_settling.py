@@ -1,0 +1,22 @@
+"""What an attempt of a trial finds in the folder of its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.models import checkpoints
+from tests.trial.reported_loop import Loop
+from xaytune.trainer import checkpoint
+from xaytune.trial.messages import Assignment
+from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
+
+
+def test_what_is_left_of_a_save_that_was_killed_is_deleted_when_the_trial_goes_on(tmp_path: Path) -> None:
+    task, assignment = Loop("epoch", (), tmp_path).task, Assignment(trial=0, seed=0, config={}, checkpoints=(1,))
+    folder = checkpoint_dir_of(task, assignment)
+    path = checkpoint.path_for(folder, 1)
+    checkpoint.save({}, path)
+    (folder / ".step-00000002.pt.77.tmp").write_bytes(b"half of it")
+    (folder / ".step-00000003.77.tmp").mkdir()
+    assert settle_checkpoints(task, assignment) == {}
+    assert checkpoints(folder) == [path.name]
