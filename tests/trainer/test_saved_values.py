@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import gc
-from collections import OrderedDict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -48,6 +48,8 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "named tuple": (Point(1, 2), [1, 2]),
     "dict": ({"a": np.float64(1)}, {"a": 1.0}),
     "ordered dict": (OrderedDict(a=np.int32(1)), OrderedDict(a=1)),
+    "counter": (Counter(a=2), Counter(a=2)),
+    "keys": ({Point(1, 2): {Point(3, Point(4, 5))}}, {(1, 2): {(3, (4, 5))}}),
     "set": ({np.int64(1), 2}, {1, 2}),
 }
 
@@ -139,6 +141,22 @@ def test_an_object_among_the_options_of_an_optimizer_is_refused_where_the_run_is
     assert build(None).fit().global_step == 6
     with pytest.raises(TypeError, match=r"the optimizer's param_groups\[0\]\['mine'\] is of the type builtin"):
         build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([defaultdict(int)], r"trial.memory\['mine'\]\[0\] is of the type defaultdict.*use a dict"),
+        ({frozenset([1])}, r"\['memory'\]\['mine'\] is of the type frozenset"),
+    ],
+)
+def test_what_would_come_back_as_something_else_from_the_memory_is_refused(
+    value: Any, message: str, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path)
+    run.memory["mine"] = value
+    with pytest.raises(TypeError, match=message):
+        list(run.epochs(1))
 
 
 def test_random_states_of_more_devices_than_there_are_now_are_left_out() -> None:

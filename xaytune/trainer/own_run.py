@@ -13,7 +13,7 @@ from xaytune.trainer.data import check_not_begun, with_workers_of_each_epoch
 from xaytune.trainer.own_optimizers import OptimizerWatch
 from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
 from xaytune.trainer.own_saves import Saves
-from xaytune.trainer.plain import measured, plain_metrics
+from xaytune.trainer.plain import check_dicts, measured, plain_metrics
 
 __all__ = ["OwnRun"]
 
@@ -335,6 +335,7 @@ class OwnRun:
 
     def _write(self, *, asked: bool) -> Path:
         state = self.state
+        check_dicts(self.memory, "trial.memory")
         progress = {
             "state": {
                 "step": state.step,

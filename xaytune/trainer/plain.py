@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -11,7 +11,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-__all__ = ["ARRAY_GLOBALS", "is_surely_read_again", "measured", "number", "plain", "plain_metrics", "shown"]
+__all__ = [
+    "ARRAY_GLOBALS",
+    "check_dicts",
+    "is_surely_read_again",
+    "measured",
+    "number",
+    "plain",
+    "plain_metrics",
+    "shown",
+]
 
 _KEPT_AS_THEY_ARE: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, torch.device, torch.dtype, torch.Size}
@@ -47,6 +56,25 @@ def plain(value: Any, name: str = "the state") -> Any:
         ) from None
 
 
+def check_dicts(value: Any, name: str) -> None:
+    """Checks that each dict in a value comes back as what it is.
+
+    Raises:
+        TypeError: One would come back as a plain dict; the message says where it is.
+    """
+    if isinstance(value, Mapping):
+        if type(value) not in (dict, OrderedDict, Counter):
+            raise TypeError(
+                f"{name} is of the type {type(value).__name__}, and would come back from a checkpoint as a dict: "
+                "use a dict, for instance with setdefault"
+            )
+        for key, item in value.items():
+            check_dicts(item, f"{name}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_dicts(item, f"{name}[{index}]")
+
+
 def is_surely_read_again(value: Any) -> bool:
     """Whether a plain value holds nothing but torch's own dense tensors and python's own values."""
     kind = type(value)
@@ -73,10 +101,12 @@ def _plain(value: Any) -> Any:
     if kind in _KEPT_AS_THEY_ARE or isinstance(value, torch.Tensor):
         return value
     if isinstance(value, Mapping):
-        items = {_plain(key): _item(key, item) for key, item in value.items()}
+        items = {_key(key): _item(key, item) for key, item in value.items()}
+        if isinstance(value, Counter):
+            return Counter(items)
         return _ordered(items, value) if isinstance(value, OrderedDict) else items
     if isinstance(value, (set, frozenset)):
-        return {_plain(item) for item in value}
+        return {_key(item) for item in value}
     if isinstance(value, (list, tuple)):
         listed = [_item(index, item) for index, item in enumerate(value)]
         return tuple(listed) if kind is tuple else listed
@@ -92,6 +122,15 @@ def _plain(value: Any) -> Any:
     if kind in torch.serialization.get_safe_globals():
         return value
     raise _RefusedError(kind.__name__)
+
+
+def _key(value: Any) -> Any:
+    """A key of a dict, or a member of a set, which stays hashable."""
+    if isinstance(value, tuple):
+        return tuple(map(_key, value))
+    if isinstance(value, frozenset):
+        raise _RefusedError("frozenset")
+    return _plain(value)
 
 
 def _item(key: Any, value: Any) -> Any:
