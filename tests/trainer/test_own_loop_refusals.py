@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.models import make_trainer
 from tests.trainer.own_loops import run_of
@@ -105,6 +106,17 @@ class Misuse:
         """'loss' must be a number, or a tensor with one element (got a str)"""
         for _ in run.steps(1):
             run.log(loss="small")
+
+    @staticmethod
+    def workers_that_live_on_in_a_loader_of_ones_own(run: OwnLoop) -> None:
+        """the loader, a Loader, has persistent_workers=True"""
+
+        class Loader(DataLoader[Any]):
+            pass
+
+        run.keep(model=nn.Linear(1, 1))
+        for _ in run.steps(Loader(TensorDataset(torch.ones(4)), num_workers=1, persistent_workers=True)):
+            pass
 
     @staticmethod
     def nothing_to_keep(run: OwnLoop) -> None:

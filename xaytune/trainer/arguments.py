@@ -17,7 +17,6 @@ from xaytune.trainer.plain import plain
 __all__ = [
     "check_evaluation",
     "check_folder",
-    "check_loader",
     "check_numbers",
     "check_optimizer",
     "check_scheduler",
@@ -154,15 +153,6 @@ def check_folder(checkpoint_dir: str | Path | None) -> None:
     require(
         checkpoint_dir is None or not Path(checkpoint_dir).is_file(),
         f"checkpoint_dir must be a folder: {checkpoint_dir} is a file",
-    )
-
-
-def check_loader(loader: Any, *, saves: bool) -> None:
-    """Checks that a loader can be returned to within an epoch, if the run is saved."""
-    require(
-        not (saves and getattr(loader, "persistent_workers", False) and not hasattr(loader, "state_dict")),
-        "train_loader has persistent_workers=True: random numbers of workers that live on over epochs are in no "
-        "checkpoint, so that a resumed run would see other batches; use persistent_workers=False",
     )
 
 

@@ -67,9 +67,18 @@ def with_workers_of_each_epoch(loader: Any) -> Any:
     """Returns a loader as the given one whose workers end with each epoch.
 
     Random numbers of workers that live on over epochs are in no checkpoint.
+
+    Raises:
+        ValueError: It is of a class of its own, which cannot be copied.
     """
-    if type(loader) is not DataLoader or not loader.persistent_workers:
+    if not getattr(loader, "persistent_workers", False) or _has_state(loader):
         return loader
+    if type(loader) is not DataLoader:
+        raise ValueError(
+            f"the loader, a {type(loader).__name__}, has persistent_workers=True: random numbers of workers that "
+            "live on over epochs are in no checkpoint, so that a resumed run would see other batches; use "
+            "persistent_workers=False"
+        )
     logger.warning("the loader's workers are started anew each epoch, as by persistent_workers=False, to resume")
     loader = copy.copy(loader)
     object.__setattr__(loader, "persistent_workers", False)  # a DataLoader's own refuses it

@@ -141,7 +141,6 @@ class Trainer(Run):
         arguments.check_scheduler(lr_scheduler, optimizer)
         if saves:
             train_loader = with_workers_of_each_epoch(train_loader)
-        arguments.check_loader(train_loader, saves=saves)
         arguments.check_folder(checkpoint_dir)
         self.device = torch.device(device) if device is not None else _default_device()
         self.model = model.to(self.device)
