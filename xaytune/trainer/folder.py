@@ -55,7 +55,7 @@ class CheckpointFolder:
             name, donors = getattr(trial, "run", None), getattr(trial, "donors", ())
             return cls(path, name, donors, None, trial.discard, resume=resume)
         folder = path if run is None else path / run
-        return cls(folder, run, (), fingerprint(train_loader), _delete, resume=resume)
+        return cls(folder, run, (), fingerprint(train_loader), checkpoint_files.delete, resume=resume)
 
     def save(self, state: dict[str, Any], global_step: int) -> Path:
         """Writes a checkpoint, and returns its path. The first is read back, if that is not sure to succeed.
@@ -135,7 +135,3 @@ class CheckpointFolder:
                 f"{path} belongs to a run on other training data (another fold, or a split drawn "
                 f"without a fixed seed?): {remedy}"
             )
-
-
-def _delete(path: Path) -> None:
-    path.unlink(missing_ok=True)
