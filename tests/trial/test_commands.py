@@ -228,6 +228,15 @@ def test_a_program_may_report_every_third_epoch(tmp_path: Path) -> None:
     assert (ended.status, ended.epoch, ended.global_step) == ("completed", 6, 6)
 
 
+def test_the_last_line_of_a_program_needs_no_end_unless_it_was_killed_within_it(tmp_path: Path) -> None:
+    text = "sh -c 'printf \"$0\" >&$XAYTUNE_FD; {then}' {said}"
+    whole = {"said": '{"epoch": 1, "score": 1}', "then": "exit 0"}
+    assert run_alone(tmp_path, text, whole).epoch == 1
+    for number, words in [(9, "killed by SIGKILL"), (37, "killed by signal 37")]:
+        with pytest.raises(ProgramLostError, match=words):
+            run_alone(tmp_path, text, {"said": '{"epoch": 1, "sc', "then": f"kill -{number} $$"})
+
+
 def test_a_program_that_cannot_be_started_fails_its_trial(tmp_path: Path) -> None:
     ended = run_alone(tmp_path, "/nowhere/program")
     assert ended.reason == "/nowhere/program cannot be started: No such file or directory"

@@ -7,7 +7,6 @@ import os
 import secrets
 import selectors
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from xaytune.sweep.command import Command
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
 from xaytune.trial.messages import Failure
+from xaytune.trial.template_client import words_for_exit
 
 __all__ = ["ADDRESS", "Program", "ProgramFailedError", "ProgramLostError", "what_is_missing"]
 
@@ -52,7 +52,7 @@ class ProgramLostError(BaseException):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"killed by {signal.Signals(number).name}")
+        super().__init__(words_for_exit(-number))
         self.signal = number
 
 
@@ -113,6 +113,8 @@ class Program:
         if code is not None:
             while self._read():
                 pass
+            if code == 0:  # of one that failed, it may be half of a line
+                self._take_in(b"\n")
         return code
 
     def wait(self, timeout: float) -> None:
@@ -165,9 +167,12 @@ class Program:
             return False
         if not data and self._pipe in self._selector.get_map():
             self._selector.unregister(self._pipe)
-        *lines, self._partial = (self._partial + (data or b"\n")).split(b"\n")
-        self.lines += [line for line in lines if line.strip()]
+        self._take_in(data)
         return bool(data)
+
+    def _take_in(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self.lines += [line for line in lines if line.strip()]
 
     def _accept(self) -> None:
         end, _ = self._listener.accept()
