@@ -196,13 +196,17 @@ def run_alone(tmp_path: Path, text: str, config: dict[str, Any] | None = None) -
 
 @pytest.mark.slow
 def test_what_a_program_says_that_cannot_be_right_fails_its_trial_in_a_line(tmp_path: Path) -> None:
-    for said, told in [
-        ("epoch 1", "XAYTUNE_FD takes lines of JSON such as"),
-        ('{"epoch": 0, "score": 1}', "'epoch' must be a number of epochs that are finished, from 1"),
-        ('{"epoch": 1, "score": "high"}', "the metric 'score' must be a number"),
-        ('{"checkpoint": "nowhere"}', "a checkpoint must be the path of a file or a folder"),
-    ]:
-        folder = tmp_path / str(len(told))
+    told_of = {
+        "epoch 1": "XAYTUNE_FD takes lines of JSON such as",
+        '{"epoch": 0, "score": 1}': "'epoch' must be a number of epochs that are finished, from 1",
+        '{"epoch": Infinity, "score": 1}': "'epoch' must be a number of epochs that are finished, from 1",
+        f'{{"global_step": {10**400}}}': "'global_step' must be a number of steps that are done, from 1",
+        '{"epoch": 1, "score": "high"}': "the metric 'score' must be a number",
+        '{"checkpoint": "nowhere"}': "a checkpoint must be the path of a file or a folder",
+        '{"checkpoint": "/"}': "a checkpoint cannot be a folder that holds the sweep's own",
+    }
+    for number, (said, told) in enumerate(told_of.items()):
+        folder = tmp_path / str(number)
         folder.mkdir()
         ended = run_alone(folder, "sh -c 'echo \"$0\" >&$XAYTUNE_FD; sleep 60' {said}", {"said": said})
         assert ended.failure is not None
@@ -302,14 +306,19 @@ def test_python_is_the_one_that_runs_xaytune(tmp_path: Path) -> None:
     assert os.path.dirname(out.read_text()) == os.path.dirname(sys.executable)
 
 
-def test_a_folder_with_a_link_to_nowhere_is_a_checkpoint_as_any(tmp_path: Path) -> None:
+def test_any_folder_is_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = tmp_path / "saved"
     saved.mkdir()
     (saved / "weights").write_text("1")
     (saved / "newest").symlink_to("gone")
-    line = f'{{{{"epoch": 1, "score": 1, "checkpoint": "{saved}"}}}}'
-    ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >&$XAYTUNE_FD' '{line}'")
-    assert (ended.status, ended.failure) == ("completed", None)
+    monkeypatch.chdir(saved)
+    for path in (str(saved), "."):
+        line = f'{{{{"epoch": 1, "score": 1, "checkpoint": "{path}"}}}}'
+        ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >&$XAYTUNE_FD' '{line}'")
+        assert (ended.status, ended.failure) == ("completed", None)
+        resumed = checkpoint_of(tmp_path / "run")
+        assert resumed is not None
+        assert (resumed.name, (resumed / "weights").read_text()) == ("saved", "1")
 
 
 @pytest.mark.slow

@@ -172,6 +172,11 @@ class Lines:
             )
         if folder is None:
             return
+        if folder.resolve().is_relative_to(source.resolve()):
+            raise ValueError(
+                "a checkpoint cannot be a folder that holds the sweep's own: write it to one of its own "
+                f"(got {written!r})"
+            )
         place = {
             "epoch": self._reached,
             "global_step": step,
@@ -181,7 +186,7 @@ class Lines:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".copy-", dir=folder) as copy:
             (Path(copy) / _PLACE).write_text(json.dumps(place))
-            if not _copied(source, Path(copy) / _WRITTEN / source.name):
+            if not _copied(source, Path(copy) / _WRITTEN / os.path.basename(os.path.abspath(source))):
                 logger.warning("%s was written to while it was copied: it is no checkpoint", source)
                 return
             path = native.add_folder(Path(copy), folder, step)
@@ -213,7 +218,10 @@ def _copied(source: Path, target: Path) -> bool:
     target.parent.mkdir()
     try:
         before = _stamps(source)
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore_dangling_symlinks=True)
+        else:
+            shutil.copy2(source, target)
         return _stamps(source) == before
     except (FileNotFoundError, shutil.Error):
         return False
@@ -226,7 +234,7 @@ def _stamps(path: Path) -> list[tuple[str, int, int]]:
 
 def _read(line: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(line)
+        said = json.loads(line, parse_int=float)  # integers may be of any length
     except ValueError:
         said = None
     if not isinstance(said, dict):
@@ -244,7 +252,7 @@ def _number(name: str, value: Any, line: bytes) -> float:
 def _count(name: str, value: Any, line: bytes) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
+    if not isinstance(value, float) or not value.is_integer() or not 1 <= value < 2**53:
         what = "epochs that are finished" if name == "epoch" else "steps that are done"
         raise ValueError(f"{name!r} must be a number of {what}, from 1 (got {_shown(line)})")
     return int(value)
