@@ -219,6 +219,14 @@ def test_the_exit_code_of_a_program_says_whether_it_failed(tmp_path: Path) -> No
     assert (ended.status, ended.reason, ended.epoch) == ("failed", "the program ended with exit code 3", 1)
 
 
+def test_ctrl_c_ends_what_runs_a_program(tmp_path: Path) -> None:
+    run = JudgedRun(tmp_path / "run")
+    config = {"out": str(tmp_path), "fails_with": "KeyboardInterrupt", "kill_at": -1, "said": '{"epoch": 2}'}
+    text = "sh -c 'echo \"$0\" >&$XAYTUNE_FD' {said}"
+    with pytest.raises(KeyboardInterrupt):
+        command_run(run, text, config, callbacks=("tests.trial.notes:note",)).run()
+
+
 def test_a_program_that_failed_is_quoted_with_the_last_line_that_it_printed(tmp_path: Path) -> None:
     output = tmp_path / "run-sweep" / file_of(0)
     output.parent.mkdir(parents=True)

@@ -80,6 +80,7 @@ class CommandRun:
 
         Raises:
             ProgramLostError: A signal killed the program.
+            KeyboardInterrupt: The user ended it, which was told.
         """
         try:
             damaged = settle_checkpoints(self._task, self._assignment)
@@ -107,7 +108,10 @@ class CommandRun:
             return follow(program, trial, self._task.objective, run.reporter, self._said)
 
         run = RecipeRun(self._task, self._assignment, self._link, recipe=recipe, damaged=damaged)
-        return run.run()
+        ended = run.run()
+        if isinstance(run.raised, KeyboardInterrupt):
+            raise run.raised
+        return ended
 
     def _said(self) -> str:
         return _said(self._task, self._assignment)
