@@ -78,11 +78,22 @@ def saving(config: dict[str, Any], trial: Trial) -> TrainState:
     return trainer.fit()
 
 
-def sets_a_precision(config: dict[str, Any], trial: Trial) -> TrainState:
-    """The first trial changes a setting of torch; all train long enough to meet."""
+def changes_settings(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The first trial changes settings of torch, and keeps them; all train long enough to meet."""
     if trial.number == 0:
-        torch.set_float32_matmul_precision("high")
-    return trainer_for(config, trial, num_epochs=30).fit()
+        torch.set_autocast_enabled("cuda", True)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # which the older interface refuses to read then
+
+    def found() -> tuple[Any, ...]:
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        return torch.is_autocast_enabled("cuda"), cudnn.benchmark, matmul.fp32_precision == "tf32"
+
+    own = (trial.number == 0,) * 3
+    assert found() == own
+    state = trainer_for(config, trial, num_epochs=30).fit()
+    assert found() == own
+    return state
 
 
 def shows_its_stack(config: dict[str, Any], trial: Trial) -> TrainState:

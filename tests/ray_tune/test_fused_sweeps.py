@@ -194,11 +194,12 @@ def test_a_member_that_raises_or_diverges_ends_alone_and_a_budget_stops_the_othe
             assert trial.global_step in trial.checkpoints, "it can be continued"
 
 
-def test_trials_of_several_cpus_are_fused_but_for_one_that_changes_a_setting_which_is_said(
+def test_trials_of_several_cpus_are_fused_but_for_one_that_changes_settings_which_is_said_and_not_shared(
     ray_here: None, tmp_path: Path
 ) -> None:
     cpus = {"cpu": 2}
-    results = sweep_of("sets_a_precision", tmp_path, num_samples=6, fused=6, resources_per_trial=cpus)
+    results = sweep_of("changes_settings", tmp_path, num_samples=6, fused=6, resources_per_trial=cpus)
+    assert all(trial.status == "completed" for trial in results.trials)
     assert results.trials[0].fused == 0
     assert max(trial.fused for trial in results.trials) >= FEWEST
     told = [event["text"] for event in events_of(results) if event["event"] == "note"]

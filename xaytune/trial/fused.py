@@ -32,6 +32,7 @@ from xaytune.trainer.fused.held import SharedError
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.states import States
 from xaytune.trainer.run import Run
+from xaytune.trial import torch_settings
 from xaytune.trial.channel import Channel
 from xaytune.trial.failures import NeedsOwnProcessError
 from xaytune.trial.imports import Imports
@@ -68,7 +69,7 @@ class FusedProcess:
         self._channel, self._task, self._imports = channel, task, imports
         self._fusion = Fusion(tell=self._note, timed=True)
         torch.set_num_threads(max(1, int(task.cpus)))  # as for each recipe
-        self._settings = _settings()
+        self._settings = torch_settings.read()
         self._trials: dict[int, _Trial] = {}
         self._asking: list[Member] = []  # for a step or an evaluation
         self._whose: dict[Member, _Trial] = {}
@@ -105,7 +106,7 @@ class FusedProcess:
 
     def _fit(self, trial: _Trial, run: Run) -> None:
         member = self._fusion.begin(run, trial.states)
-        if _settings() != self._settings:
+        if torch_settings.read() != self._settings:
             member.refused = "its recipe changes a setting of torch for the whole process"
             self._note(f"trained alone: {member.refused}")
         self._whose[member] = trial
@@ -196,7 +197,7 @@ class FusedProcess:
         self._fusion.randomness.enter(trial.states)
         flush_output(trial.output)
         self._fusion.randomness.vacate()
-        _set(self._settings)
+        torch_settings.write(self._settings)
         trial.close()
         del self._trials[trial.assignment.trial]
 
@@ -327,36 +328,8 @@ class _Trial:
         os.dup2(self._file, 1)
         os.dup2(self._file, 2)
         set_current_trial(self.shown)
-        _set(self._settings)
+        torch_settings.write(self._settings)
 
     def _left(self) -> None:
         """The code of another one is to run."""
-        self._settings = _settings()
-
-
-def _settings() -> tuple[Any, ...]:
-    """Settings of torch that a recipe may change, for the whole process."""
-    return (
-        torch.get_default_dtype(),
-        torch.get_default_device(),
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_grad_enabled(),
-        torch.get_num_threads(),
-        torch.is_autocast_enabled("cpu"),
-    )
-
-
-def _set(settings: tuple[Any, ...]) -> None:
-    now = _settings()
-    if now == settings:
-        return
-    dtype, device, precision, deterministic, grad, threads, autocast = settings
-    torch.set_default_dtype(dtype)
-    if device != now[1]:
-        torch.set_default_device(device)
-    torch.set_float32_matmul_precision(precision)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.set_grad_enabled(grad)
-    torch.set_num_threads(threads)
-    torch.set_autocast_enabled("cpu", autocast)
+        self._settings = torch_settings.read()
