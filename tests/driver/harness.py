@@ -62,8 +62,8 @@ class Played:
 
     def end(self, trial: int, epoch: int, **fields: Any) -> list[Command]:
         """Lets a trial end."""
-        given = {"status": "completed", "metrics": {"m": 0.5}, **fields}
-        return self.driver.receive(Ended(trial=trial, epoch=epoch, global_step=epoch * 10, **given))
+        given = {"global_step": epoch * 10, "status": "completed", "metrics": {"m": 0.5}, **fields}
+        return self.driver.receive(Ended(trial=trial, epoch=epoch, **given))
 
     def close(self) -> None:
         """Closes the journal, as a driver that dies does."""

@@ -251,6 +251,13 @@ def test_where_trials_spend_long_before_their_first_step_it_is_said_once_how_to_
     assert "`setup`" in note
 
 
+def test_a_recipe_that_returns_what_it_was_worth_is_not_told_to_train_in_the_setup(play: Play) -> None:
+    sweep = play(num_samples=3)
+    for _ in range(3):
+        sweep.end(sweep.start().trial, 1, global_step=1, seconds=12.0, start=Start(12.0, "fit_model (train.py:7)"))
+    assert not [event for event in sweep.recorder.events() if event["event"] == "note"]
+
+
 def test_a_trial_without_a_checkpoint_is_not_paused_but_refused_with_the_mend(play: Play) -> None:
     sweep = play(scheduler={"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}, num_samples=8)
     trial = sweep.start().trial

@@ -20,6 +20,8 @@ class SlowStarts:
     def add(self, message: Ended) -> str | None:
         """Takes in a trial that has ended; words what to do about it once, where there is something."""
         start = message.start
+        if message.global_step <= 1:  # a step that is told when the recipe is done: what came before was training
+            return None
         if start is None or start.seconds <= max(_LONG_S, _SHARE * message.seconds):
             return None
         self._slow += 1
