@@ -60,7 +60,7 @@ def test_a_tracker_that_hangs_is_given_up_in_the_time_that_is_set_and_the_trial_
     given = tracking.Tracking([TrackerSpec(tracker=name) for name in made], trial, 0.2, notes.append)
     callbacks, state = CallbackManager(), TrainState()
     rows: list[Row] = []
-    given.attach(callbacks, lambda: rows[-1])
+    given.attach(callbacks, lambda: rows[-1], lambda: False)
     for step in range(1, 4):
         state.global_step = step
         rows.append(Row(0, step, step, {"loss": 1.0}))

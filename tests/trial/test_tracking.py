@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.trial.json_lines import logged_by
+from tests.trial.reported_loop import Loop
 from xaytune.records.history import Row
+from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import TrackerSpec
+from xaytune.sweep.time_axis import DecisionPoints
+from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trial.messages import Assignment, StopRequest, Task
+from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trackers import tracking
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
+from xaytune.trial.trial import Trial
 
 
 class InMemory(Tracker):
@@ -48,7 +57,11 @@ def _track(
     trial = TrackedTrial(sweep="s", id="s-0", number=0, attempt=0, config={}, folder=folder)
     given = tracking.Tracking([TrackerSpec(tracker=name) for name in trackers], trial, 10)
     state = loop.state
-    given.attach(loop.callbacks, lambda: Row(state.epoch, state.step, state.global_step, dict(state.metrics)))
+    given.attach(
+        loop.callbacks,
+        lambda: Row(state.epoch, state.step, state.global_step, dict(state.metrics)),
+        lambda: False,
+    )
     return given
 
 
@@ -103,3 +116,39 @@ def test_a_tracker_that_refuses_a_metric_is_told_how_the_trial_ended(
     given.close("completed", None, None)
     assert refusing.ended == other.ended == ["completed"]
     assert [step for step, _ in other.values("score")] == [5, 10, 15, 20]
+
+
+def _train_on(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Pays no heed to being told to stop."""
+    state = TrainState()
+    trial.callbacks.fire("train_start", state)
+    for step in range(1, 6):
+        state.epoch, state.global_step = step - 1, step
+        state.metrics["loss"] = 1.0 / step
+        trial.callbacks.fire("step_end", state)
+        trial.callbacks.fire("eval_start", state)
+        state.metrics["score"] = float(step)
+        trial.callbacks.fire("eval_end", state)
+        trial.callbacks.fire("epoch_end", state)
+    trial.callbacks.fire("train_end", state)
+    return state
+
+
+def test_what_a_loop_trains_after_it_was_told_to_stop_is_given_to_no_tracker(tmp_path: Path) -> None:
+    link = Loop("epoch", (), tmp_path)
+    link.answer = StopRequest("weak")
+    task = Task(
+        sweep="s",
+        sweep_id="1",
+        sweep_dir=str(tmp_path),
+        remote=None,
+        recipe="module:recipe",
+        objective=Objective("score", "max"),
+        seed=0,
+        points=DecisionPoints(milestones=(2,)),
+        trackers=(TrackerSpec(tracker="tests.trial.json_lines:JsonLines"),),
+    )
+    ended = RecipeRun(task, Assignment(trial=0, seed=0, config={}), link, recipe=_train_on).run()
+    assert (ended.status, ended.global_step) == ("stopped", 2)
+    (file,) = (tmp_path / "trackers").iterdir()
+    assert logged_by(file) == {"loss": [(1, 1.0), (2, 0.5)], "score": [(1, 1.0), (2, 2.0)]}

@@ -113,7 +113,8 @@ class RecipeRun:
             self._seed()
         self.reporter.attach(self.callbacks)
         if self._tracking is not None:
-            self._tracking.attach(self.callbacks, self.reporter.untold.newest_row)
+            reporter = self.reporter
+            self._tracking.attach(self.callbacks, reporter.untold.newest_row, lambda: reporter.stopping.overrun)
         for reference in self._task.callbacks:
             resolve(reference)(self.trial, self._assignment.config)
 

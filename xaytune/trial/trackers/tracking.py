@@ -146,13 +146,20 @@ class Tracking:
             self._trackers.append((spec.name, caller, tracker))
             self._call(self._trackers[-1], lambda tracker: tracker.open(trial))
 
-    def attach(self, callbacks: CallbackManager, newest_row: Callable[[], Row]) -> None:
+    def attach(
+        self, callbacks: CallbackManager, newest_row: Callable[[], Row], overruns: Callable[[], bool]
+    ) -> None:
         """Registers the handlers, after all others.
 
         Args:
             callbacks: The trial's.
             newest_row: Returns the row of the last step.
+            overruns: Tells whether the loop trains on after it was told to stop: that does not count.
         """
+
+        def unless_it_overruns(handler: Handler) -> Handler:
+            return lambda state: None if overruns() else handler(state)
+
         handlers: dict[Event, Handler] = {
             "train_start": self._on_start,
             "step_end": functools.partial(self._on_step_end, newest_row),
@@ -162,7 +169,7 @@ class Tracking:
             "train_end": self._on_evaluated,
         }
         for event, handler in handlers.items():
-            callbacks.on(event, last=True)(metrics_only(handler))
+            callbacks.on(event, last=True)(metrics_only(unless_it_overruns(handler)))
 
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Gives the trackers what is left, and ends them."""
