@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.models import checkpoints
 from tests.trial.reported_loop import Loop
-from xaytune.trainer import checkpoint
+from xaytune.trainer import checkpoint, native
+from xaytune.trainer.checkpoint_files import list_checkpoints
 from xaytune.trial.messages import Assignment
 from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 
@@ -20,3 +21,18 @@ def test_what_is_left_of_a_save_that_was_killed_is_deleted_when_the_trial_goes_o
     (folder / ".step-00000003.77.tmp").mkdir()
     assert settle_checkpoints(task, assignment) == {}
     assert checkpoints(folder) == [path.name]
+
+
+def test_a_checkpoint_that_is_damaged_again_leaves_the_one_before_it(tmp_path: Path) -> None:
+    task = Loop("epoch", (), tmp_path).task
+    assignment = Assignment(trial=0, seed=0, config={}, checkpoints=(4, 8))
+    folder = checkpoint_dir_of(task, assignment)
+    for attempt in range(2):
+        for step in (4, 8):
+            written = tmp_path / f"{attempt}-{step}"
+            written.mkdir()
+            (written / "weights").write_text("1")
+            path = native.add_folder(written, folder, step)
+        (path / "weights").write_text("2")
+        assert settle_checkpoints(task, assignment) == {8: "checkpoints/00000/step-00000008"}
+        assert [path.name for path in list_checkpoints(folder)] == ["step-00000004"]

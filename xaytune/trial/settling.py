@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def settle_checkpoints(task: Task, assignment: Assignment) -> dict[int, str]:
             checkpoint_files.verify(path)
             break
         except CheckpointError:
-            path.rename(path.with_suffix(".damaged"))
+            aside = path.with_suffix(".damaged")
+            checkpoint_files.delete(aside)  # of an attempt before
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(aside)
             damaged[step] = file
     return damaged
