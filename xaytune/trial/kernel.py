@@ -65,8 +65,7 @@ def leave_parent() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.waitpid(child, 0)
-    os.dup2(reading, 0)
-    os.closerange(1, os.sysconf("SC_OPEN_MAX"))
+    _keep_open_only(reading)
     told = os.read(0, 16)
     code = int(told) if told else -signal.SIGKILL
     if code < 0:
@@ -83,8 +82,7 @@ def _continue_watched(writing: int) -> None:
     if pid == 0:
         os.close(writing)
         return
-    os.dup2(writing, 0)
-    os.closerange(1, os.sysconf("SC_OPEN_MAX"))
+    _keep_open_only(writing)
     adopt_orphans()
     _, status = os.waitpid(pid, 0)
     while left := children():
@@ -93,6 +91,13 @@ def _continue_watched(writing: int) -> None:
         os.wait()
     os.write(0, str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
+
+
+def _keep_open_only(descriptor: int) -> None:
+    """Makes a descriptor the first one, and closes all others."""
+    os.dup2(descriptor, 0)
+    # Not up to the limit, which may be a billion.
+    os.closerange(1, max(map(int, os.listdir("/proc/self/fd"))) + 1)
 
 
 def adopt_orphans() -> None:
