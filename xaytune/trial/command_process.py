@@ -210,10 +210,9 @@ def _path() -> str:
 
 
 def _listening() -> tuple[socket.socket, str]:
-    """Returns a socket that the program can connect to, and its address; ``@`` is for no file."""
-    name = f"xaytune-{os.getpid()}-{secrets.token_hex(8)}"
+    """Returns a socket that the program can connect to, and its address; ``@`` is its null byte."""
+    address = f"@xaytune-{os.getpid()}-{secrets.token_hex(8)}"
     listener = socket.socket(socket.AF_UNIX)
-    address = f"@{name}" if sys.platform == "linux" else f"/tmp/{name}.sock"
-    listener.bind(address.replace("@", "\0", 1))
+    listener.bind(address.replace("@", "\0"))
     listener.listen(1)
     return listener, address

@@ -44,7 +44,7 @@ def _join(address: str) -> None:
 
     end = socket.socket(socket.AF_UNIX)
     try:
-        end.connect(address.replace("@", "\0", 1))
+        end.connect(address.replace("@", "\0"))
     except OSError:
         raise RuntimeError(
             "the trial of this program belongs to another process of it, or is over: call xaytune.current_trial() "

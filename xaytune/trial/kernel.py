@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import resource
@@ -11,7 +12,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +30,6 @@ __all__ = [
     "oom_kills",
 ]
 
-_LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _F_SETSIG = 10
 
@@ -41,8 +40,7 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: The parent's pid: it may have ended already.
     """
-    if _LINUX:
-        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -102,8 +100,7 @@ def _keep_open_only(descriptor: int) -> None:
 
 def adopt_orphans() -> None:
     """Makes this process the parent of what its descendants leave behind, sessions of their own included."""
-    if _LINUX:
-        _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def be_killed_first() -> None:
@@ -168,15 +165,13 @@ def oom_kills() -> int:
 
 def is_ours(end: socket.socket) -> bool:
     """Whether the other end of a local socket is of this user: a request is trusted."""
-    if not _LINUX:
-        return True
     _, uid, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return bool(uid == os.getuid())
 
 
 def namespace() -> int:
     """Returns what tells processes that see the same files: containers have a number of their own."""
-    return os.stat("/proc/self/ns/mnt").st_ino if _LINUX else 0
+    return os.stat("/proc/self/ns/mnt").st_ino
 
 
 def flush_c_streams() -> None:
@@ -190,11 +185,6 @@ def killed_when_alone(fd: int) -> Iterator[None]:
 
     Code that hangs with the interpreter's lock held can neither notice that itself nor handle a signal.
     """
-    if not _LINUX:
-        yield
-        return
-    import fcntl
-
     before = fcntl.fcntl(fd, fcntl.F_GETFL)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)

@@ -58,7 +58,7 @@ def main() -> NoReturn:
 
 
 def _forks() -> bool:
-    return sys.platform == "linux" and os.environ.get("XAYTUNE_START_METHOD") != "spawn"
+    return os.environ.get("XAYTUNE_START_METHOD") != "spawn"
 
 
 def _begin_anew_if_unforkable(name: str) -> None:

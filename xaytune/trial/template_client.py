@@ -238,8 +238,7 @@ def set_by_ray(name: str, value: str) -> bool:
 
 def _address(task: Task) -> str:
     """Returns the address of a run's template on this node, for processes that see the same files and packages."""
-    name = f"xaytune-{task.run_id}-{os.getuid()}-{kernel.namespace():x}-{zlib.crc32(sys.prefix.encode()):x}"
-    return f"\0{name}" if sys.platform == "linux" else f"/tmp/{name}.sock"
+    return f"\0xaytune-{task.run_id}-{os.getuid()}-{kernel.namespace():x}-{zlib.crc32(sys.prefix.encode()):x}"
 
 
 def _environment(task: Task) -> dict[str, str]:
