@@ -249,9 +249,9 @@ def check(spec: Path, storage: str, assignments: tuple[str, ...], timed: bool) -
 
     from xaytune.records.warm_start import warm_started
     from xaytune.report.plan import first_configurations, plan, samples
+    from xaytune.sweep.command import what_is_missing
     from xaytune.sweep.gpus import count_gpus, unused_gpus
     from xaytune.sweep.references import check_references
-    from xaytune.trial.command_process import what_is_missing
     from xaytune.trial.trackers.tracking import problems_of
 
     with locating(spec):

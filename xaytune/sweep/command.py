@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,7 @@ from xaytune.errors import Problem, nearest
 from xaytune.sweep.space import Space, dotted, value_at
 from xaytune.sweep.values import reference_to, text
 
-__all__ = ["Command", "config_text"]
+__all__ = ["Command", "config_text", "search_path", "what_is_missing"]
 
 _WHOLE_WORDS = ("args", "overrides")
 _PLACES = ("config_file", "folder")
@@ -148,6 +151,26 @@ def config_text(config: Mapping[str, Any]) -> str:
         lambda match: match[1] or f"{match[2]}{match[3] or 1}.0{match[4] or 'e+999'}",
         json.dumps(_plain(dict(config)), indent=2),
     )
+
+
+def what_is_missing(command: Command) -> Problem | None:
+    """Says what a command names that is not there: its program, or the script that python is to run."""
+    program, *arguments = command.words
+    if "{" in program:
+        return None
+    if shutil.which(program, path=search_path()) is None:
+        words = f"there is no program {program!r} that can be started: install it, or give its path"
+        return Problem(("command",), words)
+    script = next((word for word in arguments if not word.startswith("-")), "")
+    of_python = os.path.basename(program).startswith("python") and script.endswith(".py")
+    if of_python and "{" not in script and not os.path.exists(script):
+        return Problem(("command",), f"there is no script {script!r} in {os.getcwd()}: give its path from there")
+    return None
+
+
+def search_path() -> str:
+    """Returns where programs are looked for: first beside this python, whose `python` it is."""
+    return os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
 
 
 def _word(value: Any) -> str:

@@ -6,21 +6,18 @@ import fcntl
 import os
 import secrets
 import selectors
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from xaytune.errors import Problem
-from xaytune.sweep.command import Command
+from xaytune.sweep.command import search_path
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
 from xaytune.trial.messages import Failure
 from xaytune.trial.template_client import words_for_exit
 
-__all__ = ["ADDRESS", "Program", "ProgramFailedError", "ProgramLostError", "what_is_missing"]
+__all__ = ["ADDRESS", "Program", "ProgramFailedError", "ProgramLostError"]
 
 # The variable of the environment that tells a program where its trial is.
 ADDRESS = "XAYTUNE_TRIAL"
@@ -89,7 +86,7 @@ class Program:
             if given != kept:
                 os.dup2(kept, given)
 
-        own = {ADDRESS: address, _DESCRIPTOR: str(given), "PATH": _path()}
+        own = {ADDRESS: address, _DESCRIPTOR: str(given), "PATH": search_path()}
         try:
             self._process = subprocess.Popen(
                 words,
@@ -187,26 +184,6 @@ class Program:
     def _forget_exit(self) -> None:
         assert self._exit is not None
         self._selector.unregister(self._exit)
-
-
-def what_is_missing(command: Command) -> Problem | None:
-    """Says what a command names that is not there: its program, or the script that python is to run."""
-    program, *arguments = command.words
-    if "{" in program:
-        return None
-    if shutil.which(program, path=_path()) is None:
-        words = f"there is no program {program!r} that can be started: install it, or give its path"
-        return Problem(("command",), words)
-    script = next((word for word in arguments if not word.startswith("-")), "")
-    of_python = os.path.basename(program).startswith("python") and script.endswith(".py")
-    if of_python and "{" not in script and not os.path.exists(script):
-        return Problem(("command",), f"there is no script {script!r} in {os.getcwd()}: give its path from there")
-    return None
-
-
-def _path() -> str:
-    """Where programs are looked for: first beside this python, whose `python` it is."""
-    return os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
 
 
 def _listening() -> tuple[socket.socket, str]:

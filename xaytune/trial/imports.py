@@ -14,10 +14,9 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 
 from xaytune.errors import Problem
-from xaytune.sweep.command import Command
+from xaytune.sweep.command import Command, what_is_missing
 from xaytune.sweep.references import use_import_paths
 from xaytune.sweep.spec import reference_name
-from xaytune.trial.command_process import what_is_missing
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
