@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -104,17 +105,16 @@ class CommandRun:
         return RecipeRun(self._task, self._assignment, self._link, recipe=fail, damaged={}).run()
 
     def _follow(self, program: Program, damaged: Mapping[int, str]) -> Ended:
+        said = functools.partial(_said, self._task, self._assignment)
+
         def recipe(config: dict[str, Any], trial: Trial) -> TrainState | None:
-            return follow(program, trial, self._task.objective, run.reporter, self._said)
+            return follow(program, trial, self._task.objective, run.reporter, said)
 
         run = RecipeRun(self._task, self._assignment, self._link, recipe=recipe, damaged=damaged)
         ended = run.run()
         if isinstance(run.raised, KeyboardInterrupt):
             raise run.raised
         return ended
-
-    def _said(self) -> str:
-        return _said(self._task, self._assignment)
 
     def _await_first_word(self, program: Program) -> None:
         while not program.lines and program.channel is None and program.exit_code is None:
@@ -157,11 +157,7 @@ def start_program(
 
 
 def follow(
-    program: Program,
-    trial: RunContext,
-    objective: Objective | None = None,
-    reporter: Reporter | None = None,
-    said: Callable[[], str] = lambda: "",
+    program: Program, trial: RunContext, objective: Objective, reporter: Reporter, said: Callable[[], str]
 ) -> TrainState | None:
     """Fires the events of a program's lines on a trial until the program has ended.
 
@@ -196,8 +192,7 @@ def follow(
             except Pause as pause:
                 paused = pause
                 lines.state.should_stop = True
-        if reporter is not None:
-            reporter.look(lines.state)
+        reporter.look(lines.state)
         if code is not None:
             break
         if lines.state.should_stop:
@@ -218,14 +213,14 @@ def follow(
 class _Asking:
     """Asks a program to stop, once; one that has trained all it is to train may end by itself before."""
 
-    def __init__(self, program: Program, reporter: Reporter | None) -> None:
+    def __init__(self, program: Program, reporter: Reporter) -> None:
         self._program, self._reporter = program, reporter
         self._at: float | None = None
 
     def look(self) -> None:
         """Asks it, where it is time to; called every now and then from when it is to stop."""
         if self._at is None:
-            request = self._reporter.stopping.request if self._reporter is not None else None
+            request = self._reporter.stopping.request
             over = request is not None and request.status == "completed"
             self._at = time.monotonic() + (_LAST_S if over else 0.0)
         if time.monotonic() >= self._at:

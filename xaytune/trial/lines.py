@@ -40,14 +40,14 @@ class Lines:
 
     Args:
         trial: Whose run it is.
-        objective: What is optimised; None keeps every checkpoint.
+        objective: What is optimised.
 
     Attributes:
         state: What handlers are given.
         begun: Whether the program has said where it is.
     """
 
-    def __init__(self, trial: RunContext, objective: Objective | None) -> None:
+    def __init__(self, trial: RunContext, objective: Objective) -> None:
         self.state = TrainState()
         self.begun = False
         self._trial, self._objective = trial, objective
@@ -76,7 +76,7 @@ class Lines:
             if self._is_further(epoch, step):
                 return
             metrics = {}
-        measures = bool(metrics) and (self._objective is None or self._objective.metric in metrics)
+        measures = self._objective.metric in metrics
         self._train_to(epoch, step, {} if measures else metrics)
         if measures:
             self._note_best(metrics)
@@ -107,7 +107,7 @@ class Lines:
                 self._kept = [found]
         self.begun = True
         self._fire("train_start")
-        if self._objective is not None and self._objective.metric not in self.state.metrics:
+        if self._objective.metric not in self.state.metrics:
             self._best = None  # it was another trial's, which this one has taken over
 
     def _is_further(self, epoch: int | None, step: int | None) -> bool:
@@ -157,7 +157,7 @@ class Lines:
         self._fire("epoch_end")
 
     def _note_best(self, metrics: Mapping[str, float]) -> None:
-        if self._objective is None or not math.isfinite(value := metrics[self._objective.metric]):
+        if not math.isfinite(value := metrics[self._objective.metric]):
             return
         if self._best is None or self._objective.is_better(value, self._best[0]):
             self._best = value, self.state.global_step
@@ -191,11 +191,10 @@ class Lines:
                 return
             path = native.add_folder(Path(copy), folder, step)
         self._kept = [*(kept for kept in self._kept if kept != path), path]
-        if self._objective is not None:
-            best = self._best[1] if self._best is not None else None
-            for old in [old for old in self._kept[:-2] if step_of(old) != best]:
-                self._kept.remove(old)
-                self._trial.discard(old)
+        best = self._best[1] if self._best is not None else None
+        for old in [old for old in self._kept[:-2] if step_of(old) != best]:
+            self._kept.remove(old)
+            self._trial.discard(old)
         self._fire("checkpoint_saved")
 
     def _fire(self, event: Event) -> None:
