@@ -38,7 +38,6 @@ def decisions(results: Results) -> list[Event]:
 def last_checkpoint(results: Results, trial: int) -> dict[str, Any]:
     steps = results.trials[trial].checkpoints
     loaded: dict[str, Any] = torch.load(steps[max(steps)])
-    loaded.get("run", {}).pop("saves", None)  # a sweep that was interrupted has saved once more
     return loaded
 
 

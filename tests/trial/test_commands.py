@@ -335,11 +335,14 @@ def test_any_folder_is_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_program_that_was_killed_is_lost_though_a_process_that_it_started_lives(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, signal, time, xaytune\n"
+        "import os, pathlib, signal, time, xaytune\n"
         "trial = xaytune.current_trial()\n"
-        "if os.fork() == 0:\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
         "    time.sleep(600)\n"
+        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     with pytest.raises(ProgramLostError):
         run_alone(tmp_path, f"python {program}")
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # that it is there still

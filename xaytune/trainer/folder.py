@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ class CheckpointFolder:
     Args:
         path: Where they are.
         run: The run's name, if it has one.
-        donors: Names of other runs that this one may go on from.
         data: What tells the training data from other data, where the run has no name.
         delete: Deletes a checkpoint that is needed no longer.
         resume: Whether the run goes on from what is there.
@@ -35,15 +34,13 @@ class CheckpointFolder:
         self,
         path: Path,
         run: str | None,
-        donors: Collection[str],
         data: str | None,
         delete: Callable[[Path], None],
         *,
         resume: bool,
     ) -> None:
-        self._path, self._run, self._donors, self._data = path, run, donors, data
+        self._path, self._run, self._data = path, run, data
         self._delete, self._resume = delete, resume
-        self._saves = 0
         self._wanted: Counter[Path] = Counter()  # how often each was saved and not discarded
 
     @classmethod
@@ -52,10 +49,9 @@ class CheckpointFolder:
     ) -> CheckpointFolder:
         """Returns the folder of a Trainer's checkpoints: its trial's, or one of its own for a run with a name."""
         if trial is not None:
-            name, donors = getattr(trial, "run", None), getattr(trial, "donors", ())
-            return cls(path, name, donors, None, trial.discard, resume=resume)
+            return cls(path, None, None, trial.discard, resume=resume)
         folder = path if run is None else path / run
-        return cls(folder, run, (), fingerprint(train_loader), checkpoint_files.delete, resume=resume)
+        return cls(folder, run, fingerprint(train_loader), checkpoint_files.delete, resume=resume)
 
     def save(self, state: dict[str, Any], global_step: int) -> Path:
         """Writes a checkpoint, and returns its path. The first is read back, if that is not sure to succeed.
@@ -66,11 +62,9 @@ class CheckpointFolder:
             OSError: The file system refused.
         """
         path = checkpoint.path_for(self._path, global_step)
-        whose = {"name": self._run, "data": self._data, "saves": self._saves + 1}
-        checkpoint.save(state | {"run": whose}, path)
+        checkpoint.save(state | {"run": {"name": self._run, "data": self._data}}, path)
         if not self._wanted and not is_surely_read_again(state):
             checkpoint.load(path)
-        self._saves += 1
         self._wanted[path] += 1
         return path
 
@@ -98,7 +92,6 @@ class CheckpointFolder:
                 damaged = error
                 continue
             self._check_whose(path, state.get("run", {}))
-            self._saves = state.get("run", {}).get("saves", 0)
             return state
         if damaged is not None:
             raise damaged
@@ -128,7 +121,7 @@ class CheckpointFolder:
             "give each run a name, Trainer(run=...), or a checkpoint_dir of its own; or resume=False, which puts "
             "the checkpoints that are there aside"
         )
-        if name is not None and name != self._run and name not in self._donors:
+        if name not in (None, self._run):
             raise CheckpointError(f"{path} belongs to the run {name!r}, not to {self._run!r}: {remedy}")
         if name is None and self._run is None and None not in (data, self._data) and data != self._data:
             raise CheckpointError(
