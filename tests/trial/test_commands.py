@@ -156,7 +156,7 @@ class TestCurrentTrial(TrainingContract):
         out = run.checkpoint_dir.with_name(f"{run.checkpoint_dir.name}-{seed}-out")
         out.mkdir(parents=True)
         text = f"python {HERE / 'program_of_a_trial.py'} --seed {seed} --out {{out}}"
-        config = {"out": str(out), "fails_with": fails_with, "kill_at": kill_at}
+        config = {"out": str(out), "fails_with": fails_with, "kill_at": kill_at, "large": "x" * 1_000_000}
         program = command_run(run, text, config, callbacks=("tests.trial.notes:note",))
         ended = self._ended(program, out, run)
         if ended.status == "paused":

@@ -28,7 +28,7 @@ def test_a_process_that_dies_with_something_unheard_is_heard_and_then_told_as_lo
         (started,) = trials.next_messages(60)
         assert isinstance(started, Started)
         readable = select.poll()
-        readable.register(trials._channel, select.POLLIN)
+        readable.register(trials._process._channel, select.POLLIN)
         assert readable.poll(60_000), "the trial asks for a decision"
         os.kill(trials.pid, signal.SIGKILL)
         deadline = time.monotonic() + 10

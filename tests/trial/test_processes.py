@@ -255,6 +255,21 @@ def test_a_recipe_by_value_is_made_in_each_trial(new_node: Callable[..., Node], 
     assert [node.train(tmp_path, trial=number).output for number in range(2)] == ["calls 1\n"] * 2
 
 
+def test_a_trial_gets_its_recipe_and_its_environment_however_large_they_are(
+    new_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(250)) * 10_000
+
+    def recipe(config: dict[str, Any], trial: Trial) -> TrainState:
+        print(len(data), sum(len(value) for name, value in os.environ.items() if name.startswith("LARGE")))
+        return loop(trial)
+
+    node = new_node(recipe)
+    for number in range(10):
+        monkeypatch.setenv(f"LARGE_{number}", "x" * 100_000)
+    assert node.train(tmp_path).output == "2500000 1000000\n"
+
+
 def test_a_recipe_by_value_that_cannot_be_made_is_told_as_that(
     new_node: Callable[..., Node], tmp_path: Path
 ) -> None:

@@ -33,7 +33,6 @@ from xaytune.trial.messages import (
     Failure,
     Heartbeat,
     Progress,
-    StopRequest,
     Task,
     nothing_new,
 )
@@ -265,7 +264,7 @@ class _Relay:
         """
         interrupted = False
         until = math.inf
-        channel.put((portable(self._task), self._assignment, damaged))
+        _tell(channel, (portable(self._task), self._assignment, damaged))
         while self._program.exit_code is None or self._open:
             self._pass_on(channel)
             if until == math.inf and self._program.exit_code is not None:
@@ -322,9 +321,10 @@ class _Relay:
         return Ended(**nothing_new(self._last), status="failed", reason=failure.error, failure=failure), rows
 
 
-def _tell(channel: Channel, said: StopRequest | str) -> None:
+def _tell(channel: Channel, said: object) -> None:
     with contextlib.suppress(OSError):  # it is gone, which is noticed where it is read
         channel.put(said)
+        channel.flush()
 
 
 def _said(task: Task, assignment: Assignment) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from xaytune.trial.attempt import unpack
+from xaytune.trial.forked import Exit, Forked
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
     Ended,
-    Failure,
-    FailureKind,
     Heartbeat,
     Message,
     Progress,
@@ -24,13 +21,11 @@ from xaytune.trial.messages import (
     Task,
     nothing_new,
 )
-from xaytune.trial.template_client import Template, words_for_exit
+from xaytune.trial.template_client import Template
 from xaytune.trial.width import FIRST_WIDTH
 
 __all__ = ["FusedTrials"]
 
-# A process that was killed, or has ended, is given so long to be gone.
-_EXIT_S = 5.0
 # Where there is no trial, it is soon looked whether one was assigned.
 _IDLE_S = 0.05
 
@@ -53,9 +48,9 @@ class FusedTrials:
     """
 
     def __init__(self, template: Template, task: Task, environment: Mapping[str, str]) -> None:
-        self._template = template
-        self.pid, self.notes, self._channel = template.start_trial(environment)
-        self._channel.put((task, None))
+        self._process = Forked(template)
+        self.pid, self.notes = self._process.pid, self._process.notes
+        self._process.put((task, None, environment))
         self._latest: dict[int, Progress] = {}  # what each trial said last
         self._waiting: list[int] = []
         self._released: set[tuple[int, int]] = set()  # trials and attempts
@@ -64,11 +59,11 @@ class FusedTrials:
     def assign(self, assignment: Assignment) -> None:
         """Gives the process a trial."""
         self._latest[assignment.trial] = Heartbeat(trial=assignment.trial, attempt=assignment.attempt)
-        self._put(("assign", assignment))
+        self._process.put(("assign", assignment))
 
     def request_stop(self, trial: int, request: StopRequest) -> None:
         """Asks a trial to end through its own loop."""
-        self._put(("stop", trial, request))
+        self._process.put(("stop", trial, request))
 
     def release(self, trial: int) -> None:
         """Pauses a trial that waits; it says nothing more."""
@@ -76,8 +71,8 @@ class FusedTrials:
         if latest is not None:
             self._released.add((trial, latest.attempt))
             self._waiting = [other for other in self._waiting if other != trial]
-            self._put(("stop", trial, StopRequest("paused", "paused")))
-            self._put(("go", [trial]))
+            self._process.put(("stop", trial, StopRequest("paused", "paused")))
+            self._process.put(("go", [trial]))
 
     def next_messages(self, timeout: float) -> list[Message]:
         """Lets trials that wait train on, and returns what they say next.
@@ -86,40 +81,26 @@ class FusedTrials:
             timeout: Seconds; then there is nothing.
         """
         if self._waiting:
-            self._put(("go", self._waiting))
+            self._process.put(("go", self._waiting))
             self._waiting = []
         if not self.running:
             time.sleep(min(timeout, _IDLE_S))
             return []
-        deadline = time.monotonic() + (timeout if self._latest else _IDLE_S)
-        while True:
-            exited = self._exit()  # asked before the channel is read: what it said before is there
-            try:
-                received = self._channel.get(0)
-            except EOFError:
-                received, exited = None, exited or self._exit(_EXIT_S)
-            if received is not None:
-                self.wanted, packed = received
-                return [message for one in packed for message in self._take(unpack(*one))]
-            if exited is not None:
-                return self._lost(*exited)
-            if (left := deadline - time.monotonic()) <= 0:
-                return []
-            poll = select.poll()
-            for end in (self._channel, self._template):
-                poll.register(end, select.POLLIN)
-            poll.poll(left * 1000)
+        said = self._process.get(timeout if self._latest else _IDLE_S)
+        if said is None:
+            return []
+        if isinstance(said, Exit):
+            return self._lost(said)
+        self.wanted, packed = said
+        return [message for one in packed for message in self._take(unpack(*one))]
 
     def close(self) -> None:
         """Ends the process, if it runs."""
         if not self.running:
             return
         if not self._latest:
-            self._put(("end",))
-        if self._latest or not self._exit(_EXIT_S):
-            self._template.kill_trial()
-            self._exit(_EXIT_S)
-        self._end()
+            self._process.put(("end",))
+        self._end(kill=bool(self._latest))
 
     def _take(self, message: Message) -> list[Message]:
         if (message.trial, message.attempt) in self._released:
@@ -132,30 +113,18 @@ class FusedTrials:
             self._latest.pop(message.trial, None)
         return [message]
 
-    def _put(self, message: object) -> None:
-        with contextlib.suppress(OSError):  # it has ended: its trials are lost
-            self._channel.put(message)
-
-    def _exit(self, timeout: float = 0.0) -> tuple[int, bool] | None:
-        return self._template.exit_of_trial(self.pid, timeout)
-
-    def _end(self) -> None:
+    def _end(self, *, kill: bool) -> None:
         self.running = False
-        self._channel.close()
+        self._process.close(kill=kill)
 
-    def _lost(self, status: int, out_of_memory: bool) -> list[Message]:
+    def _lost(self, exited: Exit) -> list[Message]:
         """Words the ends of trials whose process has ended: of several, it is not known whose fault it was."""
-        self._end()
-        code = os.waitstatus_to_exitcode(status)
-        several = len(self._latest) > 1
-        kind: FailureKind = "lost_with_others" if several else "lost" if code < 0 else "error"
-        error = f"its process ended before the recipe did: {words_for_exit(code)}"
-        if out_of_memory:
-            error = "out of memory: the kernel killed its process"
-            kind = kind if several else "infeasible"
-        if several:
-            error += f"; {len(self._latest)} trials were trained in it"
-        lost: dict[str, Any] = {"status": "failed", "reason": error, "failure": Failure(kind, error)}
+        self._end(kill=False)
+        failure, several = exited.failure, len(self._latest)
+        if several > 1:
+            error = f"{failure.error}; {several} trials were trained in it"
+            failure = dataclasses.replace(failure, kind="lost_with_others", error=error)
+        lost: dict[str, Any] = {"status": "failed", "reason": failure.error, "failure": failure}
         ends: list[Message] = [Ended(**nothing_new(latest), **lost) for latest in self._latest.values()]
         self._latest, self._waiting = {}, []
         return ends

@@ -79,12 +79,12 @@ def _be_ready(turn: Channel, imports: Imports, begun_with: dict[str, str]) -> No
 def _wait_for_turn(turn: Channel, imports: Imports, begun_with: dict[str, str]) -> NoReturn:
     """Becomes the trial of the channel that the template gives."""
     try:
-        environment = turn.get(None)
+        turn.get(None)
     except EOFError:
         os._exit(0)
     channel = Channel(socket.socket(fileno=turn.take_descriptor()))
     turn.close()
-    be_trial(channel, imports, environment, begun_with)
+    be_trial(channel, imports, begun_with)
 
 
 def _be_of_its_own(template: int) -> None:
@@ -163,7 +163,7 @@ class _Template:
             while connection in self._trials and (request := connection.get(0)) is not None:
                 kind, content = request
                 if kind == "start":
-                    self._start(connection, connection.take_descriptor(), content)
+                    self._start(connection, connection.take_descriptor())
                 elif kind == "kill":
                     self._kill(self._trials[connection])
                 elif kind == "imported":
@@ -179,20 +179,19 @@ class _Template:
         self._kill(self._trials.pop(connection))
         connection.close()
 
-    def _start(self, connection: Channel, descriptor: int, environment: dict[str, str]) -> None:
+    def _start(self, connection: Channel, descriptor: int) -> None:
         """Starts the process of a trial.
 
         Args:
             connection: The one that asks for it.
             descriptor: The trial's end of its channel to the actor.
-            environment: The actor's.
         """
         try:
             self._import_for_next()
             if not any(self._trials.values()):
                 self._oom_kills = kernel.oom_kills()  # those before are not of this trial
             pid, turn = self._ready.pop() if self._ready else self._launch()
-            turn.put(environment, descriptor)
+            turn.put("begin", descriptor)
             turn.close()
             self._trials[connection] = pid
         finally:

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping
 from typing import IO, Any
 
 from xaytune.sweep.spec import reference_name
@@ -59,11 +58,8 @@ class Template:
         )
         self._channel = self._connect()
 
-    def start_trial(self, environment: Mapping[str, str]) -> tuple[int, tuple[str, ...], Channel]:
-        """Starts the process of a trial, which waits for its assignment.
-
-        Args:
-            environment: What it is to find in its environment.
+    def start_trial(self) -> tuple[int, tuple[str, ...], Channel]:
+        """Starts the process of a trial, which waits for its task, its assignment and its environment.
 
         Returns:
             Its pid, what to tell of how trials are started, and the channel to it.
@@ -78,7 +74,7 @@ class Template:
             try:
                 with there:
                     self._ended = None
-                    self._channel.put(("start", dict(environment)), there.fileno())
+                    self._channel.put(("start", None), there.fileno())
                 pid, notes = self._await("started", None) or (0, ())
                 return pid, notes, Channel(here)
             except (OSError, EOFError):

@@ -93,20 +93,18 @@ def name_program(task: Task) -> None:
     sys.argv[:] = [reference_name(task.recipe).partition(":")[0]]
 
 
-def be_trial(
-    channel: Channel, imports: Imports, environment: Mapping[str, str], begun_with: Mapping[str, str]
-) -> NoReturn:
+def be_trial(channel: Channel, imports: Imports, begun_with: Mapping[str, str]) -> NoReturn:
     """Trains the trial that the actor assigns, and exits.
 
     Args:
         channel: To the actor.
         imports: What is imported already.
-        environment: The actor's.
         begun_with: The environment that this process was started in: what was changed since, modules did.
     """
     output = None
     try:
-        task, assignment = channel.get(None)  # without an assignment it is the process of many trials
+        # Without an assignment it is the process of many trials; the environment is the actor's.
+        task, assignment, environment = channel.get(None)
         name = f"output/fused-{os.getpid()}.txt" if assignment is None else file_of(assignment.trial)
         output = Path(task.sweep_dir) / name
         redirect_output(output)

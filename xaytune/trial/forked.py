@@ -1,0 +1,102 @@
+"""A process that the template has started, as its actor sees it: what it says, and its exit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from typing import Any, NamedTuple
+
+from xaytune.trial.messages import Failure
+from xaytune.trial.template_client import Template, words_for_exit
+
+__all__ = ["Exit", "Forked"]
+
+# A process that has only to exit is given so long, and one that was killed to be gone.
+_EXIT_S = 5.0
+
+
+class Exit(NamedTuple):
+    """The exit of a process.
+
+    Attributes:
+        status: Its wait status.
+        out_of_memory: Whether the kernel killed it for want of memory.
+    """
+
+    status: int
+    out_of_memory: bool
+
+    @property
+    def failure(self) -> Failure:
+        """What became of the trial of a process that has not told its end."""
+        if self.out_of_memory:
+            return Failure("infeasible", "out of memory: the kernel killed its process")
+        code = os.waitstatus_to_exitcode(self.status)
+        error = f"its process ended before the recipe did: {words_for_exit(code)}"
+        return Failure("lost" if code < 0 else "error", error)
+
+
+class Forked:
+    """A process, and the channel to it.
+
+    Args:
+        template: What starts it.
+
+    Attributes:
+        pid: The process.
+        notes: What to tell of how it was started.
+
+    Raises:
+        TemplateError: The template cannot be started.
+        OSError: It is there, and can start no process.
+    """
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+        self.pid, self.notes, self._channel = template.start_trial()
+
+    def put(self, message: object) -> None:
+        """Says something; what it does not take at once is sent while it is listened to."""
+        with contextlib.suppress(OSError):  # it is gone, which is noticed where it is listened to
+            self._channel.put(message)
+
+    def get(self, timeout: float) -> Any:
+        """Returns what it says next, an :class:`Exit` after the last; None if there was nothing in time.
+
+        Args:
+            timeout: Seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            exited = self._exit(0)  # asked before the channel is read: what the process said before is there
+            try:
+                said = self._channel.get(0)
+            except EOFError:
+                said, exited = None, exited or self._exit(_EXIT_S)
+            if said is not None or exited is not None:
+                return said if said is not None else exited
+            if (left := deadline - time.monotonic()) <= 0:
+                return None
+            self._wait(left)
+
+    def close(self, *, kill: bool) -> None:
+        """Waits until it is gone; kills it where that takes too long, or at once."""
+        if kill or self._exit(_EXIT_S) is None:
+            self._template.kill_trial()
+            self._exit(_EXIT_S)
+        self._channel.close()
+
+    def _exit(self, timeout: float) -> Exit | None:
+        exited = self._template.exit_of_trial(self.pid, timeout)
+        return Exit(*exited) if exited is not None else None
+
+    def _wait(self, timeout: float) -> None:
+        """Waits for something to read, and for room where something is left to be sent."""
+        with contextlib.suppress(OSError):
+            self._channel.flush(0)
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN | (select.POLLOUT if self._channel.busy else 0))
+        poll.register(self._template, select.POLLIN)
+        poll.poll(timeout * 1000)
