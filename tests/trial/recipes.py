@@ -191,6 +191,7 @@ def ends(config: dict[str, Any], trial: Trial) -> TrainState:
         "KeyboardInterrupt": lambda: _throw(KeyboardInterrupt()),
         "GeneratorExit": lambda: _throw(GeneratorExit()),
         "wordless": lambda: _throw(WordlessError()),
+        "its own cause": lambda: _throw_from_itself(ValueError()),
         "breakpoint": lambda: breakpoint(),
         "input": lambda: input("how many? "),
         "memory": lambda: torch.empty(2**50),
@@ -202,6 +203,10 @@ def ends(config: dict[str, Any], trial: Trial) -> TrainState:
 
 def _throw(error: BaseException) -> None:
     raise error
+
+
+def _throw_from_itself(error: BaseException) -> None:
+    raise error from error
 
 
 def unreadable_metric(config: dict[str, Any], trial: Trial) -> TrainState:

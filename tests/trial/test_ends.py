@@ -60,6 +60,7 @@ def test_a_program_that_exits_with_success_has_completed(node: Node, tmp_path: P
         ("KeyboardInterrupt", "error", "KeyboardInterrupt"),
         ("GeneratorExit", "error", "GeneratorExit"),
         ("wordless", "error", "WordlessError"),
+        ("its own cause", "error", "ValueError"),
         ("breakpoint", "error", "`xaytune try`"),
         ("input", "error", "`xaytune try`"),
         ("memory", "infeasible", "out of memory: RuntimeError"),

@@ -65,13 +65,15 @@ def format_error(error: BaseException) -> str:
 def kind_of(error: BaseException) -> FailureKind:
     """Tells what kind of failure an error of a recipe is."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # an error may be its own cause
+    while cause is not None and id(cause) not in seen:
         if _is_out_of_memory(cause):
             return "infeasible"
         if isinstance(cause, RemoteError):
             return "storage"
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             return "storage"
+        seen.add(id(cause))
         cause = cause.__cause__
     return "error"
 
