@@ -19,7 +19,7 @@ from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Started, StopRequest, Task
-from xaytune.trial.template_client import start_template
+from xaytune.trial.template_client import Template
 from xaytune.trial.trial import Trial
 
 
@@ -51,7 +51,7 @@ def task(tmp_path: Path) -> Iterator[Task]:
         import_paths=(os.getcwd(),),
         heartbeat_s=0.2,
     )
-    template = start_template(made)
+    template = Template(made)
     yield made
     template.end()
 

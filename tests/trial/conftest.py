@@ -17,7 +17,7 @@ from xaytune.trial.attempt import TrialProcess
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Progress, Refused, StopRequest, Task
 from xaytune.trial.output import file_of
 from xaytune.trial.recipe import portable
-from xaytune.trial.template_client import start_template
+from xaytune.trial.template_client import Template
 
 Answer = Callable[[Progress], StopRequest | None]
 
@@ -54,7 +54,7 @@ class Node:
             **{"points": points, "heartbeat_s": 0.2, **options},
         )
         self.task = portable(task)
-        self.template = start_template(self.task)
+        self.template = Template(self.task)
 
     def begin(
         self, folder: Path, recipe: str | None = None, config: dict[str, Any] | None = None, **options: Any

@@ -46,7 +46,7 @@ def last_words(
     position = {
         field.name: getattr(latest, field.name)
         for field in dataclasses.fields(Progress)
-        if field.name in ("trial", "attempt", "rank", "epoch", "global_step", "metrics", "best", "seconds")
+        if field.name in ("trial", "attempt", "epoch", "global_step", "metrics", "best", "seconds")
     }
     if attempt.killed is not None:
         outcome = attempt.killed

@@ -24,7 +24,7 @@ from xaytune.search.method import SearchMethod
 from xaytune.sweep.references import check_shippable, own_functions, use_import_paths
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
-from xaytune.trial.template_client import start_template
+from xaytune.trial.template_client import Template
 from xaytune.trial.trackers import tracking as trackers
 
 __all__ = ["WATCHED_S", "resume_sweep", "run_sweep"]
@@ -171,7 +171,7 @@ def _drive(
     folders = [os.getcwd(), *([folder] if folder else [])]
     use_import_paths(folders)
     task = _task(spec, method, sweep_folder, folders)
-    template = start_template(task)
+    template = Template(task)
     try:
         # While Ray starts, and the template of this node imports what trials need: Tune takes a second to import.
         compat.check(*compat.TUNE)

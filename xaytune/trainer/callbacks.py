@@ -41,6 +41,7 @@ __all__ = [
     "may_be_late",
     "metrics_only",
     "note_error",
+    "words_of",
 ]
 
 Event = Literal[
@@ -207,11 +208,15 @@ class CallbackManager:
 def note_error(state: TrainState, error: BaseException) -> None:
     """Puts what was raised into ``metrics["error"]``, as text, unless a metric is called so."""
     if isinstance(state.metrics.get("error", ""), str):
-        try:
-            text = str(error)
-        except Exception:  # whatever its __str__ does
-            text = ""
-        state.metrics["error"] = f"{type(error).__name__}: {text}"
+        state.metrics["error"] = f"{type(error).__name__}: {words_of(error)}"
+
+
+def words_of(error: BaseException) -> str:
+    """Returns the text of an error; none where it cannot be told as text."""
+    try:
+        return str(error)
+    except Exception:  # whatever its __str__ does
+        return ""
 
 
 def fire_end(callbacks: CallbackManager, state: TrainState, error: BaseException | None) -> None:

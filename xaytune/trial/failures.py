@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from xaytune.errors import RemoteError
+from xaytune.trainer.callbacks import words_of
 from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["NeedsOwnProcessError", "describe", "failure_of", "format_error", "kind_of", "words_of"]
+__all__ = ["NeedsOwnProcessError", "describe", "failure_of", "format_error", "kind_of"]
 
 _PACKAGE = str(Path(__file__).parents[1])
 # How torch, its allocators and its libraries say that there is not enough memory, where the type does not.
@@ -47,14 +48,6 @@ def describe(error: BaseException) -> str:
         return f"exit code {code} (SystemExit)" if isinstance(code, int) else f"SystemExit: {code}"
     first_line, *_ = words_of(error).splitlines() or [""]
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
-
-
-def words_of(error: BaseException) -> str:
-    """Returns the text of an error; none where it cannot be told as text."""
-    try:
-        return str(error)
-    except Exception:  # nothing that a recipe can raise is to stop the report of it
-        return ""
 
 
 def format_error(error: BaseException) -> str:

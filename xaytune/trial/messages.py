@@ -150,13 +150,11 @@ class Message:
     Attributes:
         trial: Its number.
         attempt: Which attempt of it says so, from 0.
-        rank: Which process of it, for a trial of several.
         notes: What whoever runs the sweep should know of its recipe; each is said once a sweep.
     """
 
     trial: int
     attempt: int = 0
-    rank: int = 0
     notes: tuple[str, ...] = ()
 
 

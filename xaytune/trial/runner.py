@@ -12,10 +12,10 @@ from xaytune.errors import SkipTrial
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import reference_name
 from xaytune.sweep.space import dotted
-from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end
+from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end, words_of
 from xaytune.trainer.current import set_current_trial
 from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
-from xaytune.trial.failures import NeedsOwnProcessError, failure_of, words_of
+from xaytune.trial.failures import NeedsOwnProcessError, failure_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import resolve

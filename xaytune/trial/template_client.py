@@ -22,7 +22,7 @@ from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import portable
 
-__all__ = ["Template", "TemplateError", "set_by_ray", "start_template", "words_for_exit"]
+__all__ = ["Template", "TemplateError", "set_by_ray", "words_for_exit"]
 
 # A template that is asked to end is given so long.
 _EXIT_S = 5.0
@@ -41,10 +41,13 @@ class TemplateError(Exception):
 
 
 class Template:
-    """A connection to the template process of this node, which is started where there is none.
+    """A connection to the template process of this node, which is started where there is none, and not waited for.
+
+    The process ends when nobody is connected to it any more: with :meth:`end`, or when this process and all actors
+    of the sweep on this node are gone.
 
     Args:
-        task: What the sweep's trials share.
+        task: What the sweep's trials share. Its folder need not be there yet; actors give it to their trials.
     """
 
     def __init__(self, task: Task) -> None:
@@ -202,19 +205,6 @@ class Template:
     def _printed(self) -> str:
         printed = last_lines(self._output.fileno()) if self._output is not None else ""
         return f"it printed:\n{printed}" if printed else "it printed nothing"
-
-
-def start_template(task: Task) -> Template:
-    """Starts the template process of this node, if there is none, and returns at once.
-
-    Args:
-        task: What the sweep's trials share. Its folder need not be there yet; actors give it to their trials.
-
-    Returns:
-        The process ends when nobody is connected to it any more: with :meth:`Template.end`, or when this process
-        and all actors of the sweep on this node are gone.
-    """
-    return Template(task)
 
 
 def words_for_exit(code: int) -> str:
