@@ -7,6 +7,7 @@ import asyncio
 import ctypes
 import faulthandler
 import functools
+import importlib
 import logging
 import multiprocessing
 import os
@@ -327,9 +328,9 @@ def prints_what_is_looked_at(config: dict[str, Any], trial: Trial) -> TrainState
 
 
 def imports_lazily(config: dict[str, Any], trial: Trial) -> TrainState:
-    print("there" if "rich.table" in sys.modules else "not there")
-    import rich.table  # noqa: F401
-
+    os.environ.update(config.get("settings", {}))
+    print("there" if config["module"] in sys.modules else "not there")
+    importlib.import_module(config["module"])
     return loop(trial)
 
 

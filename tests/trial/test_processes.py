@@ -163,9 +163,16 @@ def train(config, trial):
 Module = Callable[[str, str], Mapping[str, Any]]
 
 
-def test_a_package_that_one_trial_imports_is_there_for_the_next(node: Node, tmp_path: Path) -> None:
-    outputs = [node.train(tmp_path, "imports_lazily", trial=n).output for n in range(2)]
+@pytest.mark.parametrize("module", ["rich.table", "sklearn"], ids=["", "that sets variables itself"])
+def test_a_package_that_one_trial_imports_is_there_for_the_next(node: Node, tmp_path: Path, module: str) -> None:
+    outputs = [node.train(tmp_path, "imports_lazily", {"module": module}, trial=n).output for n in range(2)]
     assert outputs == ["not there\n", "there\n"]
+
+
+def test_a_package_that_trials_set_up_by_the_environment_is_imported_by_each(node: Node, tmp_path: Path) -> None:
+    for number in range(2):
+        config = {"module": "rich.tree", "settings": {"SETTING": str(number)}}
+        assert node.train(tmp_path, "imports_lazily", config, trial=number).output == "not there\n"
 
 
 def test_settings_of_a_module_hold_in_its_trials_which_share_what_its_setup_made_once(

@@ -11,6 +11,7 @@ from typing import Any
 from xaytune.records import history
 from xaytune.records.history import Row
 from xaytune.trial.forked import Exit, Forked
+from xaytune.trial.imports import Imported
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
@@ -73,7 +74,7 @@ class TrialProcess:
             self._waiting = False
             self._process.put(TRAIN_ON)
         said = self._process.get(timeout)
-        if isinstance(said, list):  # it has ended, which it says next
+        if isinstance(said, Imported):  # it has ended, which it says next
             self._template.imported(said)
             said = self._process.get(timeout)
         if said is None:

@@ -11,7 +11,8 @@ import os
 import sys
 import sysconfig
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from xaytune.errors import Problem
 from xaytune.sweep.command import Command, what_is_missing
@@ -22,7 +23,7 @@ from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve
 
-__all__ = ["Imports", "import_installed", "installed_since", "unforkable"]
+__all__ = ["Imported", "Imports", "import_installed", "installed_since", "unforkable"]
 
 _INSTALLED = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
@@ -147,37 +148,54 @@ def unforkable() -> str | None:
     return f"starts {threads} thread{'s' * (threads > 1)}" if threads else None
 
 
-def installed_since(known: int) -> list[str]:
-    """Returns the modules of installed packages that were imported since, in their order.
+class Imported(NamedTuple):
+    """What a trial has imported.
+
+    Attributes:
+        names: The modules of installed packages, in their order.
+        changed: Variables of the environment that are not what they were; None for one that is gone.
+    """
+
+    names: list[str]
+    changed: dict[str, str | None]
+
+
+def installed_since(known: int, environment: Mapping[str, str]) -> Imported:
+    """Returns the modules of installed packages that were imported since.
 
     Torch's own, whose parts start processes and threads when they are imported, are left out, and so is Ray, which
     reads its settings from the environment when it is imported.
 
     Args:
         known: How many modules there were. Only later ones are looked at: in a fork, each look copies a page.
+        environment: As it was.
     """
     later = itertools.islice(reversed(sys.modules.items()), max(0, len(sys.modules) - known))
-    return [
+    names = [
         name
         for name, module in reversed(list(later))
         if name.partition(".")[0] not in ("ray", "torch", "triton")
         and str(getattr(module, "__file__", None)).startswith(_INSTALLED)
         and getattr(module, "__spec__", None) is not None
     ]
+    changed = {name for name, _ in environment.items() ^ os.environ.items()}
+    return Imported(names, {name: os.environ.get(name) for name in changed})
 
 
-def import_installed(names: Iterable[str]) -> None:
-    """Imports modules, as far as that is possible and leaves this process fit to be forked.
+def import_installed(imported: Imported) -> None:
+    """Imports what a trial did, as far as that is possible and leaves this process fit to be forked.
 
-    That is tried in a fork before.
+    That is tried in a fork before. Where a trial has changed the environment itself, nothing is imported: a
+    package may read its settings there when it is imported, and the next trial may have others.
     """
-    new = [name for name in names if name not in sys.modules]
+    new = [name for name in imported.names if name not in sys.modules]
     if not new:
         return
     pid = os.fork()
     if pid == 0:
         _import_all(new)
-        os._exit(unforkable() is not None)
+        by_imports = all(os.environ.get(name) == value for name, value in imported.changed.items())
+        os._exit(not by_imports or unforkable() is not None)
     if os.waitpid(pid, 0)[1] == 0:
         _import_all(new)
         unforkable()  # for what it leaves out of forks

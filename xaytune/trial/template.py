@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
-from xaytune.trial.imports import Imports, import_installed, unforkable
+from xaytune.trial.imports import Imported, Imports, import_installed, unforkable
 from xaytune.trial.launching import launch
 from xaytune.trial.output import DUMP_STACKS, make_readable, report_stacks
 from xaytune.trial.trial_process import be_trial, name_program
@@ -113,7 +113,7 @@ class _Template:
         self._ready: list[tuple[int, Channel]] = []  # that wait for their turn, with the channels to them
         self._ended: list[tuple[Channel, int, int, bool]] = []  # ends that are not reported yet
         self._own: set[int] = set()  # what modules have started
-        self._to_import: list[str] = []  # modules that trials have imported, before the next one starts
+        self._to_import: list[Imported] = []  # by trials, before the next one starts
         self._tried: set[str] = set()
         self._oom_kills = kernel.oom_kills()
         self._selector = selectors.PollSelector()
@@ -167,8 +167,9 @@ class _Template:
                 elif kind == "kill":
                     self._kill(self._trials[connection])
                 elif kind == "imported":
-                    self._to_import += [name for name in content if name not in self._tried]
-                    self._tried.update(content)
+                    if not self._tried.issuperset(content.names):
+                        self._to_import.append(content)
+                        self._tried.update(content.names)
                 elif kind == "end":
                     self._end()
         except (OSError, EOFError):
@@ -205,7 +206,8 @@ class _Template:
         if not _forks() or not self._to_import:
             return
         self._end_ready()
-        import_installed(self._to_import)
+        for imported in self._to_import:
+            import_installed(imported)
         self._to_import.clear()
 
     def _launch(self) -> tuple[int, Channel]:

@@ -17,6 +17,7 @@ from typing import IO, Any
 from xaytune.sweep.spec import reference_name
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
+from xaytune.trial.imports import Imported
 from xaytune.trial.launching import launch
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
@@ -117,10 +118,10 @@ class Template:
         with contextlib.suppress(OSError):
             self._channel.put(("kill", None))
 
-    def imported(self, names: list[str]) -> None:
+    def imported(self, imported: Imported) -> None:
         """Tells what packages a trial has imported, so that the next need not."""
         with contextlib.suppress(OSError):
-            self._channel.put(("imported", names))
+            self._channel.put(("imported", imported))
 
     def fileno(self) -> int:
         """Returns a descriptor that can be read when a trial has ended."""

@@ -72,18 +72,18 @@ class ActorLink(ChannelLink):
 
     Args:
         channel: To the actor.
-        known: How many modules there were when the trial began.
         watch: Watches it until it trains.
     """
 
-    def __init__(self, channel: Channel, known: int, watch: StartWatch) -> None:
+    def __init__(self, channel: Channel, watch: StartWatch) -> None:
         super().__init__(channel)
-        self._known, self._watch = known, watch
+        self._watch = watch
+        self._begun_with = len(sys.modules), dict(os.environ)
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Sends a message; the last one says too what the recipe imported, and how long its start took."""
         if isinstance(message, Ended):
-            self._channel.put(installed_since(self._known))
+            self._channel.put(installed_since(*self._begun_with))
             message = dataclasses.replace(message, start=self._watch.start)
         super().tell(message, rows)
 
@@ -140,7 +140,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
     from xaytune.trial.command_process import ProgramLostError
     from xaytune.trial.runner import RecipeRun
 
-    link = ActorLink(channel, len(sys.modules), watch)
+    link = ActorLink(channel, watch)
     if not isinstance(task.recipe, Command):
         run = RecipeRun(task, assignment, link, imports.shared)
         run.callbacks.on("train_start")(metrics_only(lambda state: watch.end()))
