@@ -93,6 +93,15 @@ def test_a_resumed_run_is_not_judged_again_nor_by_what_was_restored(tmp_path: Pa
     assert loop.decisions == [(8, 0.8, True)]
 
 
+@pytest.mark.parametrize("value", [5, 5.5, True], ids=str)
+def test_a_resumed_run_is_judged_by_a_value_that_is_the_restored_one_again(value: float, tmp_path: Path) -> None:
+    loop = Loop("epoch", (2, 3), tmp_path, epoch=1, global_step=4, metrics={"score": value}).start()
+    loop.steps(4).end_epoch()
+    assert loop.decisions == []
+    loop.steps(4).evaluate(value).end_epoch()
+    assert loop.decisions == [(3, value, True)]
+
+
 def test_a_stop_request_is_followed_at_the_next_step(tmp_path: Path) -> None:
     loop = Loop("epoch", (), tmp_path).start().steps(1)
     loop.reporter.stopping.take(StopRequest("enough"))

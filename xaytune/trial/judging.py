@@ -38,7 +38,9 @@ class Judging:
 
     def resume(self, state: TrainState, reached: int) -> None:
         """Takes what was reached before the resume as judged, and what was measured before it as old."""
-        self._restored = state.metrics.get(self._metric)
+        if (restored := capture(state.metrics.get(self._metric))) is not None:
+            # An object of its own: a small integer that is measured anew would be the one that was restored.
+            state.metrics[self._metric] = self._restored = restored * 1.0
         # Where it was not judged yet, the evaluation of this very step may still be to come.
         self.take_due(reached if not self._by_step or reached == self._last_judged else reached - 1)
 
