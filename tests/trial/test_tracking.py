@@ -13,10 +13,11 @@ from tests.trial.reported_loop import Loop
 from xaytune.records.history import Row
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import TrackerSpec
-from xaytune.sweep.time_axis import DecisionPoints
+from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.own_loop import OwnLoop
-from xaytune.trial.messages import Assignment, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Message, StopRequest, Task
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trackers import tracking
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
@@ -104,6 +105,59 @@ def test_a_resumed_run_gives_every_step_and_no_evaluation_of_before(
     given.close("completed", None, None)
     assert tracker.values("loss") == [(step + 1, float(step)) for step in range(20)]
     assert tracker.values("score") == [(5 * (epoch + 1), float(epoch)) for epoch in range(4)]
+
+
+class _Pausing:
+    """A driver that pauses a trial wherever it is judged."""
+
+    busy = False
+
+    def tell(self, message: Message, rows: Sequence[Row]) -> None:
+        pass
+
+    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest:
+        return StopRequest("paused", "paused")
+
+    def stop_request(self) -> None:
+        pass
+
+
+def _reports(config: dict[str, Any], trial: Trial) -> None:
+    for _ in trial.epochs(3):
+        for step in trial.steps(2):
+            trial.log(loss=float(step))
+        trial.report(score=11.0)
+
+
+def _logs(config: dict[str, Any], trial: Trial) -> None:
+    for step in trial.steps(3):
+        trial.log(loss=float(step), **({"score": 11.0} if step == 1 else {}))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "axis"), [(_reports, "epoch"), (_reports, "global_step"), (_logs, "global_step")]
+)
+def test_the_value_for_which_a_trial_is_paused_is_given(
+    recipe: Any, axis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = InMemory()
+    monkeypatch.setattr(tracking, "made", lambda spec: tracker)
+    task = Task(
+        sweep="s",
+        sweep_id="1",
+        sweep_dir=str(tmp_path),
+        remote=None,
+        recipe="module:recipe",
+        trackers=(TrackerSpec(tracker="mlflow"),),
+        objective=Objective("score", "max"),
+        seed=0,
+        points=DecisionPoints(TimeAxis(axis), (1 if axis == "epoch" else 2,), pausing=True),
+    )
+    ended = RecipeRun(task, Assignment(trial=0, seed=0, config={}), _Pausing(), recipe=recipe).run()
+    set_current_trial(None)
+    assert ended.status == "paused"
+    assert tracker.ended == ["paused"]
+    assert (tracker.values("loss"), tracker.values("score")) == ([(1, 0.0), (2, 1.0)], [(2, 11.0)])
 
 
 def test_a_tracker_that_refuses_a_metric_is_told_how_the_trial_ended(

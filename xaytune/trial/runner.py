@@ -137,6 +137,8 @@ class RecipeRun:
             except BaseException as error:
                 raised = error
         if isinstance(raised, Pause):
+            if self._tracking is not None and self.reporter.state is not None:
+                self._tracking.catch_up(self.reporter.state)
             request = self.reporter.stopping.request
             return self._end("paused", request.reason if request is not None else None)
         if isinstance(raised, NeedsOwnProcessError):

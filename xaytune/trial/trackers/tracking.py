@@ -171,6 +171,10 @@ class Tracking:
         for event, handler in handlers.items():
             callbacks.on(event, last=True)(metrics_only(unless_it_overruns(handler)))
 
+    def catch_up(self, state: TrainState) -> None:
+        """Takes what a run had measured when it was paused where it is judged: its event got no further."""
+        self._on_evaluated(state)
+
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Gives the trackers what is left, and ends them."""
         self._give(lenient=True)
