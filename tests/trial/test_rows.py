@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,18 @@ def test_a_loop_by_epochs_alone_may_count_its_steps_itself_and_resumes_where_it_
         rows = [(row.global_step, row.metrics["score"]) for _, rows in loop.told for row in rows]
         assert rows == [(before + 10, 0.5), (before + 20, 0.6)]
         assert (ended.resumed_at, ended.epoch) == (before, before // 10 + 2)
+
+
+def test_a_run_that_begins_again_below_a_checkpoint_tells_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "00000"
+    folder.mkdir(parents=True)
+    (folder / "step-00000008.pt").touch()
+    os.utime(folder / "step-00000008.pt", (0, 0))
+    resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(8,))
+    loop = Loop("epoch", (), tmp_path, assignment=resumed).start().steps(3)
+    (folder / "step-00000003.pt").touch()
+    loop.callbacks.fire("checkpoint_saved", loop.state)
+    assert loop.end().checkpoints == {3: "checkpoints/00000/step-00000003.pt"}
 
 
 def test_steps_that_only_evaluations_tell_of_have_rows(tmp_path: Path) -> None:

@@ -141,10 +141,11 @@ class Untold:
         return bool(checkpoint_files.list_checkpoints(self._checkpoint_dir))
 
     def add_checkpoint(self) -> None:
-        """Adds the newest checkpoint."""
+        """Adds the checkpoint that was written last: where a run began again, older ones may be of later steps."""
         written = checkpoint_files.list_checkpoints(self._checkpoint_dir)
         if written:
-            self.checkpoints[step_of(written[-1])] = self.within_sweep(written[-1])
+            newest = max(reversed(written), key=_written_at)
+            self.checkpoints[step_of(newest)] = self.within_sweep(newest)
 
     def discard(self, path: Path) -> None:
         """Takes a checkpoint that is to be deleted as soon as it is not needed to resume from."""
@@ -205,6 +206,13 @@ class Untold:
             return
         if self._objective.is_better(value, self.best.value if self.best is not None else None):
             self.best = Best(value, epoch + 1, global_step, dict(metrics))
+
+
+def _written_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # the driver deletes what is not to be kept
+        return 0
 
 
 def _pop(paths: dict[int, str], until: float) -> dict[int, str]:
