@@ -43,7 +43,7 @@ def _daemon(folder: Path) -> None:
 
 def _threads(folder: Path) -> None:
     for _ in range(3):
-        threading.Thread(target=time.sleep, args=(3600,)).start()
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
 
 
 def _fork(folder: Path) -> None:

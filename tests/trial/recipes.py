@@ -18,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def pollute(config: dict[str, Any], trial: Trial) -> TrainState:
     torch.nn.functional.relu = world  # type: ignore[assignment]
     sys.excepthook = lambda *error: None
     signal.signal(signal.SIGTERM, lambda *event: None)
-    threading.Thread(target=time.sleep, args=(3600,), name="leaked").start()
+    threading.Thread(target=time.sleep, args=(3600,), name="leaked", daemon=True).start()
     subprocess.Popen(["sleep", "3600"])
     multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,), daemon=True).start()
     open("/dev/null")  # noqa: SIM115
@@ -331,6 +332,21 @@ def imports_lazily(config: dict[str, Any], trial: Trial) -> TrainState:
     os.environ.update(config.get("settings", {}))
     print("there" if config["module"] in sys.modules else "not there")
     importlib.import_module(config["module"])
+    return loop(trial)
+
+
+def writes_in_threads(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Returns while a thread, and one of an executor, have only begun to write."""
+    returned, folder = threading.Event(), trial.checkpoint_dir.parents[1]
+
+    def write(name: str) -> None:
+        returned.wait()
+        time.sleep(0.2)
+        (folder / name).write_text("written")
+
+    threading.Thread(target=write, args=("by a thread",)).start()
+    ThreadPoolExecutor().submit(write, "by an executor")
+    trial.callbacks.on("train_end")(lambda state: returned.set())
     return loop(trial)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,23 @@ def test_all_that_a_trial_says_is_in_its_output(node: Node, tmp_path: Path) -> N
 def test_a_handler_may_write_to_the_folder_of_checkpoints_until_the_end(node: Node, tmp_path: Path) -> None:
     assert node.train(tmp_path, "writes_where_it_ends").ended.status == "completed"
     assert [path.name for path in tmp_path.glob("checkpoints/*/*")] == ["best.pt"]
+
+
+def test_what_threads_of_a_recipe_write_when_it_has_returned_is_there(node: Node, tmp_path: Path) -> None:
+    outcome = node.train(tmp_path, "writes_in_threads")
+    assert (outcome.ended.status, outcome.ended.notes) == ("completed", ())
+    assert [(tmp_path / name).read_text() for name in ("by a thread", "by an executor")] == ["written"] * 2
+
+
+def test_a_thread_that_never_ends_is_not_waited_for_longer_than_given_and_is_named() -> None:
+    program = """
+import os, threading
+from xaytune.trial.trial_process import end_threads
+threading.Thread(target=threading.Event().wait, name="endless").start()
+print(end_threads(0.1), flush=True)
+os._exit(0)
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).stdout == b"['endless']\n"
 
 
 def test_a_trial_that_says_nothing_leaves_no_file(node: Node, tmp_path: Path) -> None:

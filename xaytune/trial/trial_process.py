@@ -8,6 +8,7 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,12 +23,14 @@ from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refu
 from xaytune.trial.output import file_of, flush_output, redirect_output
 from xaytune.trial.starting import StartWatch
 
-__all__ = ["EXITING", "TRAIN_ON", "ActorLink", "ChannelLink", "be_trial", "name_program"]
+__all__ = ["EXITING", "TRAIN_ON", "ActorLink", "ChannelLink", "be_trial", "end_threads", "name_program"]
 
 # What an actor answers where a trial waits.
 TRAIN_ON = "train on"
 # What a process says when it has only to be gone: the kernel takes some milliseconds for that.
 EXITING = "exiting"
+# Threads that a recipe leaves, such as one that writes a checkpoint, are given so long to end.
+_THREADS_S = 30.0
 
 
 class ChannelLink:
@@ -81,11 +84,40 @@ class ActorLink(ChannelLink):
         self._begun_with = len(sys.modules), dict(os.environ)
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
-        """Sends a message; the last one says too what the recipe imported, and how long its start took."""
+        """Sends a message; the last one says too what the recipe imported, and how long its start took.
+
+        That comes when the recipe's threads have ended: nothing of the process is needed after it.
+        """
         if isinstance(message, Ended):
+            left = end_threads(_THREADS_S)
+            cut_off = (
+                f"a trial ended {_THREADS_S:g} s after its recipe, whose threads still ran ({', '.join(left)}): "
+                "let the recipe wait for them"
+            )
             self._channel.put(installed_since(*self._begun_with))
-            message = dataclasses.replace(message, start=self._watch.start)
+            notes = (*message.notes, cut_off) if left else message.notes
+            message = dataclasses.replace(message, start=self._watch.start, notes=notes)
         super().tell(message, rows)
+
+
+def end_threads(timeout: float) -> list[str]:
+    """Waits for the threads of this process, as the end of a script does, and ends those of idle executors.
+
+    Args:
+        timeout: Seconds.
+
+    Returns:
+        The names of those that still run.
+    """
+    ending = threading.Thread(target=threading._shutdown, daemon=True)  # type: ignore[attr-defined]
+    if _threads():
+        ending.start()
+        ending.join(timeout)
+    return _threads()
+
+
+def _threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
 
 
 def name_program(task: Task) -> None:
@@ -161,3 +193,4 @@ def _train_fused(channel: Channel, imports: Imports, task: Task) -> None:
     from xaytune.trial.fused import FusedProcess
 
     FusedProcess(channel, task, imports).run()
+    end_threads(_THREADS_S)
