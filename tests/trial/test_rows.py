@@ -155,6 +155,30 @@ def test_a_run_that_begins_again_below_a_checkpoint_tells_of_its_own(tmp_path: P
     assert loop.end().checkpoints == {3: "checkpoints/00000/step-00000003.pt"}
 
 
+@pytest.mark.parametrize("saves", ["before epoch_end", "after epoch_end"])
+def test_a_checkpoint_of_an_epoch_of_one_step_is_told_before_the_next_step(tmp_path: Path, saves: str) -> None:
+    folder = tmp_path / "checkpoints" / "00000"
+    folder.mkdir(parents=True)
+    loop = Loop("epoch", (), tmp_path).start().steps(1, score=0.5)
+
+    def save() -> None:
+        (folder / "step-00000001.pt").touch()
+        loop.callbacks.fire("checkpoint_saved", loop.state)
+
+    if saves == "before epoch_end":
+        save()
+    loop.callbacks.fire("epoch_end", loop.state)
+    if saves == "after epoch_end":
+        save()
+    message, rows = loop.told[-1]
+    assert (list(message.checkpoints), [row.global_step for row in rows]) == ([1], [1])
+    loop.evaluate(0.9).steps(1)
+    ended = loop.end()
+    _, rows = loop.told[-1]
+    assert [(row.global_step, row.metrics["score"]) for row in rows] == [(1, 0.9), (2, 0.9)]
+    assert ended.resumed_at == 0, "what was told of step 1 counts no more"
+
+
 def test_steps_that_only_evaluations_tell_of_have_rows(tmp_path: Path) -> None:
     loop = Loop("global_step", (20,), tmp_path).start()
     for step in (10, 20, 30):

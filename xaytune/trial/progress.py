@@ -102,10 +102,11 @@ class Untold:
         """Adds to the row of the last step what an evaluation has measured.
 
         A run that was broken off between a step and its evaluation makes that where it resumes: its row was told
-        by the attempt before, and is told again.
+        by the attempt before, and is told again. So is one that was told at the end of its epoch.
         """
         self._evaluated = True
-        if not self._trained and self._row.global_step == state.global_step > 0:
+        told = not self._trained or (not self.rows and self._row.epoch == state.epoch)
+        if told and self._row.global_step == state.global_step > 0:
             self._row = Row(0, 0, state.global_step - 1, {})
             self.resumed_at = state.global_step - 1
         self.amend_step(state)

@@ -97,7 +97,8 @@ class Reporter:
         self._judging = Judging(task.objective.metric, task.points, assignment.last_judged)
         self._checkpoints, self._taken_over_at = assignment.checkpoints, assignment.taken_over_at
         self._begun = False  # whether a step, or an epoch without one, has ended in this attempt
-        self._next_look = 0.0
+        self._epoch_ended_at = -1  # the step after which one did, until it is evaluated again
+        self._next_look = self._saved_told = 0.0
         self._told = time.monotonic()
 
     def attach(self, callbacks: CallbackManager) -> None:
@@ -210,9 +211,21 @@ class Reporter:
         quiet = now - self._told
         due = quiet >= self._heartbeat_s or (bool(self.untold.checkpoints) and quiet >= _QUIET_S)
         if (due and not self._link.busy) or len(self.untold.rows) >= _MAX_ROWS:
-            self._told = now
-            fields, rows = self.untold.take(None, keep_last=True, all_checkpoints=False)
-            self._link.tell(Heartbeat(**self._sender, **fields), rows)
+            self._tell_progress(now, keep_last=True)
+
+    def _tell_progress(self, now: float, *, keep_last: bool) -> None:
+        self._told = now
+        fields, rows = self.untold.take(None, keep_last=keep_last, all_checkpoints=False)
+        self._link.tell(Heartbeat(**self._sender, **fields), rows)
+
+    def _tell_saved(self, state: TrainState) -> None:
+        """Tells of a checkpoint at the end of an epoch: the next step, which may be one too, is not waited for."""
+        now = time.monotonic()
+        ends = state.should_stop or self.is_finished(state)  # which is told at once
+        due = now - self._saved_told >= _QUIET_S and not self._link.busy
+        if state.global_step in self.untold.checkpoints and due and not ends:
+            self._saved_told = now
+            self._tell_progress(now, keep_last=False)
 
     def _on_train_start(self, state: TrainState) -> None:
         if self.ended:
@@ -247,6 +260,7 @@ class Reporter:
     def _on_eval_end(self, state: TrainState) -> None:
         if self._overruns(state):
             return
+        self._epoch_ended_at = -1
         self.untold.evaluated(state)
         self._judging.evaluation_ends(state)
         if self.points.axis.by_step and self._judge(state, state.global_step):
@@ -275,10 +289,14 @@ class Reporter:
         # A run that is over is not to be paused: it would be resumed for nothing.
         if not (stopping.pauses and self.is_finished(state)):
             stopping.tell(state)
+        self._epoch_ended_at = state.global_step
+        self._tell_saved(state)
 
     def _on_checkpoint_saved(self, state: TrainState) -> None:
         if not self.stopping.overrun:
             self.untold.add_checkpoint()
+            if self._epoch_ended_at == state.global_step:
+                self._tell_saved(state)
 
     def _note_error(self, state: TrainState) -> None:
         self.error_fired = True
