@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -147,7 +146,6 @@ def test_a_run_that_begins_again_below_a_checkpoint_tells_of_its_own(tmp_path: P
     folder = tmp_path / "checkpoints" / "00000"
     folder.mkdir(parents=True)
     (folder / "step-00000008.pt").touch()
-    os.utime(folder / "step-00000008.pt", (0, 0))
     resumed = Assignment(trial=0, seed=0, config={}, checkpoints=(8,))
     loop = Loop("epoch", (), tmp_path, assignment=resumed).start().steps(3)
     (folder / "step-00000003.pt").touch()

@@ -53,6 +53,8 @@ class Untold:
         self.best: Best | None = None
         self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was reported
         self._begun = time.monotonic()
+        found = checkpoint_files.list_checkpoints(checkpoint_dir)
+        self._written_before = {path: _written_at(path) for path in found}
         self._row = Row(0, 0, 0, {})  # of the last step
         self._trained = False  # whether this attempt has a row
         self._evaluated = False  # whether it was evaluated
@@ -142,11 +144,11 @@ class Untold:
         return bool(checkpoint_files.list_checkpoints(self._checkpoint_dir))
 
     def add_checkpoint(self) -> None:
-        """Adds the checkpoint that was written last: where a run began again, older ones may be of later steps."""
-        written = checkpoint_files.list_checkpoints(self._checkpoint_dir)
+        """Adds the newest checkpoint of this attempt; where it began again, others may be of later steps."""
+        found = checkpoint_files.list_checkpoints(self._checkpoint_dir)
+        written = [path for path in found if _written_at(path) not in (None, self._written_before.get(path))]
         if written:
-            newest = max(reversed(written), key=_written_at)
-            self.checkpoints[step_of(newest)] = self.within_sweep(newest)
+            self.checkpoints[step_of(written[-1])] = self.within_sweep(written[-1])
 
     def discard(self, path: Path) -> None:
         """Takes a checkpoint that is to be deleted as soon as it is not needed to resume from."""
@@ -209,11 +211,11 @@ class Untold:
             self.best = Best(value, epoch + 1, global_step, dict(metrics))
 
 
-def _written_at(path: Path) -> int:
+def _written_at(path: Path) -> int | None:
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:  # the driver deletes what is not to be kept
-        return 0
+        return None
 
 
 def _pop(paths: dict[int, str], until: float) -> dict[int, str]:
