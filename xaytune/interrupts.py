@@ -14,15 +14,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Takes Ctrl-C, SIGTERM and SIGHUP (the terminal is gone) as a wish, which its owner looks for. A context.
 
-    The second time they interrupt it. Where SIGHUP is ignored, as under ``nohup``, it stays so; SIGINT, which
-    shells ignore for what runs in the background of a script, is taken all the same.
+    Where SIGHUP is ignored, as under ``nohup``, it stays so; SIGINT, which shells ignore for what runs in the
+    background of a script, is taken all the same.
+
+    Args:
+        raises: Whether the second one raises KeyboardInterrupt.
 
     Attributes:
         asked: Whether there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, raises: bool = True) -> None:
         self.asked = False
+        self._raises = raises
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -38,6 +42,6 @@ class Interrupts:
 
     def _interrupt(self, signum: int, frame: object) -> None:
         # A terminal that goes is told of more than once.
-        if self.asked and signum != signal.SIGHUP:
+        if self._raises and self.asked and signum != signal.SIGHUP:
             raise KeyboardInterrupt
         self.asked = True

@@ -12,7 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.hosts import wait_until
+from xaytune.errors import SessionError
+from xaytune.ray_tune.session import RaySession
 
 # In a process that has no Ray: starts one in each of several environments, and prints why it cannot.
 _START = """
@@ -51,6 +55,50 @@ def test_an_environment_that_ray_cannot_live_with_is_told_in_one_line_with_the_r
     assert long.startswith("the path of the temporary folder is too long for Ray's sockets")
     assert long.endswith(": set RAY_TMPDIR to a short one, such as /tmp")
     assert warnings.startswith("PYTHONWARNINGS makes warnings errors, which ends Ray's own processes")
+
+
+_INTERRUPTED = """
+import os, signal, threading
+from xaytune.ray_tune.session import RaySession
+
+def starting():
+    return any(thread.name == "ray-session" for thread in threading.enumerate())
+
+def raise_as_python_does(signum, frame):
+    if starting():
+        raise KeyboardInterrupt
+
+def interrupt():
+    while not over.wait(0.01):
+        os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, raise_as_python_does)
+over, pressing = threading.Event(), threading.Thread(target=interrupt)
+try:
+    with RaySession() as session:
+        pressing.start()
+        session.wait()
+except KeyboardInterrupt:
+    print("left behind" if starting() else "interrupted")
+over.set()
+pressing.join()
+with RaySession() as session:
+    session.wait()
+    print("there")
+"""
+
+
+def test_however_often_it_is_interrupted_a_ray_that_starts_is_ended_before_the_next_sweep_of_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
+    assert done.stdout.split() == ["interrupted", "there"]
+    assert done.stderr == "interrupted: this ends once Ray has started\n"
+
+
+def test_two_sweeps_at_once_in_one_process_are_refused() -> None:
+    with RaySession("http://nowhere"), pytest.raises(SessionError, match="a sweep is running in this process"):
+        RaySession().__enter__()
+    with RaySession("http://nowhere"):  # one after the other is fine
+        pass
 
 
 _ALIVE = """

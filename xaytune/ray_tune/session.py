@@ -35,6 +35,8 @@ from xaytune.ray_tune.compat import (
 
 __all__ = ["RaySession"]
 
+logger = logging.getLogger(__name__)
+
 _PORT = 6379
 _ANSWER_S = 5.0
 _LOOK_S = 0.1
@@ -48,6 +50,8 @@ _SETTINGS = {
 }
 # The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
 _LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+# The session of this process: Ray and Tune keep much that there is once a process.
+_one = threading.Lock()
 
 
 class RaySession:
@@ -68,16 +72,25 @@ class RaySession:
         self._node: _LocalNode | None = None  # if Ray was started here
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
-        self._interrupts = contextlib.ExitStack()
+        self._interrupts = Interrupts(raises=False)
+        self._deaf = contextlib.ExitStack()
 
     def __enter__(self) -> RaySession:
         """Begins to start Ray, in the background.
 
         Until it is there, an interrupt waits for :meth:`wait`: while two threads import, what one raises at any
         moment may leave the other without the lock of a module, for ever.
+
+        Raises:
+            SessionError: Another sweep runs in this process.
         """
+        if not _one.acquire(blocking=False):
+            raise SessionError(
+                "a sweep is running in this process already: wait until it has ended, or run this one in another "
+                "process"
+            )
         if not ray.is_initialized():
-            self._interrupted = self._interrupts.enter_context(Interrupts())
+            self._deaf.enter_context(self._interrupts)
             self._thread = threading.Thread(target=self._keep, name="ray-session")
             self._thread.start()
         return self
@@ -91,11 +104,12 @@ class RaySession:
             Exception: Whatever else kept it from starting.
         """
         if self._thread is not None:
-            while not self._interrupted.asked and not self._ready.wait(_LOOK_S):
+            while not self._interrupts.asked and not self._ready.wait(_LOOK_S):
                 pass
-            self._interrupts.close()
-            if self._interrupted.asked:
+            if self._interrupts.asked:
+                logger.warning("interrupted: this ends once Ray has started")
                 raise KeyboardInterrupt
+            self._deaf.close()
         if self._error is not None:
             raise self._error
 
@@ -115,11 +129,20 @@ class RaySession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the Ray that was started here."""
-        if self._thread is not None:
-            self._over.set()
-            self._thread.join()
-        self._interrupts.close()
+        """Ends the Ray that was started here.
+
+        What interrupts meanwhile waits for that: a Ray that is left behind would end under the next sweep.
+        """
+        try:
+            with self._deaf:
+                interrupts = self._deaf.enter_context(Interrupts(raises=False))
+                if self._thread is not None:
+                    self._over.set()
+                    self._thread.join()
+        finally:
+            _one.release()
+        if interrupts.asked and error is None:
+            raise KeyboardInterrupt
 
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
