@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -248,3 +250,19 @@ def test_a_sweep_that_failed_is_told_to_a_script_that_listens_to_nothing(
     results = run("raises_until_it_is_mended", space={"x": {"choice": [0.5]}, "mended": "nowhere"})
     assert results.sweep.state == "failed"
     assert f"the sweep {results.sweep.name} failed: every trial failed" in caplog.messages
+
+
+def test_a_sweep_that_was_interrupted_is_told_to_a_script_that_goes_on(
+    ray_here: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = os.getpid()
+
+    def interrupts(config: dict[str, Any], trial: Trial) -> None:
+        os.kill(driver, signal.SIGINT)
+        for _ in trial.epochs(10**9):
+            trial.report(score=1.0)
+
+    sweep = Sweep(interrupts, metric="score", mode="max", space={"x": {"choice": [1]}})
+    results = sweep.run(storage=tmp_path, name="a")
+    assert results.sweep.state == "interrupted"
+    assert f"the sweep a was interrupted: xaytune.resume('{tmp_path / 'a'}') continues it" in caplog.messages

@@ -158,7 +158,10 @@ def resume(
 
 
 def _told(results: Results, listener: Listener | None) -> Results:
-    """Warns of a sweep that failed, where nobody listens to it."""
-    if listener is None and results.sweep.state == "failed":
-        logger.warning("the sweep %s failed: %s", results.sweep.name, results.sweep.reason)
+    """Warns of a sweep that failed or was interrupted, where nobody listens to it."""
+    sweep = results.sweep
+    if listener is None and sweep.state == "failed":
+        logger.warning("the sweep %s failed: %s", sweep.name, sweep.reason)
+    if listener is None and sweep.state == "interrupted":
+        logger.warning("the sweep %s was interrupted: xaytune.resume(%r) continues it", sweep.name, sweep.address)
     return results
