@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 
 from tests.trial.conftest import is_gone
 from xaytune.ray_tune.actor import TrialActor
+from xaytune.ray_tune.bridge import words_of
 from xaytune.ray_tune.node_actor import actor_for
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
@@ -125,3 +127,10 @@ def test_a_recipe_can_use_the_ray_of_its_sweep(make: Make) -> None:
     assert isinstance(ended, Ended)
     assert ended.best is not None, ended
     assert ended.best.value == 2.0
+
+
+def test_the_error_of_an_actor_is_told_without_the_colours_of_a_terminal() -> None:
+    error = RayTaskError("train", "Traceback (most recent call last):\nValueError: no", ValueError("no"))
+    assert "\x1b[36m" in str(error)
+    assert "\x1b" not in words_of(error)
+    assert words_of(error).endswith("ValueError: no")

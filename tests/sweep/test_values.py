@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import enum
 import functools
 import json
+import sys
 import threading
 from typing import Any, NamedTuple
 
@@ -73,6 +75,13 @@ class Size(NamedTuple):
     height: int
 
 
+class OfTheScript(enum.Enum):
+    A = 1
+
+
+OfTheScript.__module__ = "__main__"
+
+
 class Local:
     def method(self) -> None: ...
 
@@ -83,6 +92,8 @@ class Local:
         (lambda x: x, "cannot be imported again: give a name and look it up in the recipe"),
         (functools.partial(print, 1), "give a name and look it up in the recipe"),
         (Local().method, "cannot be imported again"),
+        (OfTheScript, "OfTheScript is defined in the script or notebook itself, where trials cannot import it"),
+        (OfTheScript.A, "OfTheScript.A is defined in the script or notebook itself"),
         (threading.Lock(), "cannot be kept: give a name"),
         (collections.OrderedDict(a=1), "a OrderedDict cannot be kept as what it is: give a dict"),
         (np.zeros(3), "a ndarray cannot be kept as what it is: give a list or a number"),
@@ -90,7 +101,10 @@ class Local:
         (Size(1, 2), "cannot be kept"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_with_its_place_and_what_to_do(value: Any, message: str) -> None:
+def test_what_cannot_be_kept_is_refused_with_its_place_and_what_to_do(
+    value: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "OfTheScript", OfTheScript, raising=False)
     [problem] = values.problems({"opt": [1, {"act": value}]}, ("space",))
     assert problem.path == ("space", "opt", 1, "act")
     assert message in problem.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,13 +17,20 @@ from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
 from xaytune.trial.messages import FailureKind, Message
 
-__all__ = ["Bridge", "actor_of", "number_of"]
+__all__ = ["Bridge", "actor_of", "number_of", "words_of"]
+
+_COLOURS = re.compile(r"\x1b\[\d*m")
 
 
 def number_of(trial: TuneTrial) -> int:
     """Returns the number of a trial of Tune."""
     number: int = trial.config["assignment"].trial
     return number
+
+
+def words_of(error: Exception) -> str:
+    """Returns what an error of Ray's says, without the colours that it gives it."""
+    return _COLOURS.sub("", str(error))
 
 
 class Bridge(TrialScheduler):
@@ -60,7 +68,7 @@ class Bridge(TrialScheduler):
         number = number_of(trial)
         if not self._driver.runs(number):
             return False
-        commands = self._driver.lost(number, self._kind(number, error), str(error))
+        commands = self._driver.lost(number, self._kind(number, error), words_of(error))
         restarts = Release(number) in commands
         self._perform(command for command in commands if command != Release(number))
         return restarts

@@ -11,7 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
-from xaytune.ray_tune.bridge import Bridge, actor_of
+from xaytune.ray_tune.bridge import Bridge, actor_of, words_of
 from xaytune.trial.messages import Assignment, FailureKind
 
 __all__ = ["SlotBridge", "Slots"]
@@ -156,7 +156,7 @@ class SlotBridge(Bridge):
         if kind == "lost" and len(assignments) > 1:
             kind = "lost_with_others"
         for number in numbers:
-            commands = self._driver.lost(number, kind, str(error))
+            commands = self._driver.lost(number, kind, words_of(error))
             self._perform(command for command in commands if command != Release(number))
         return False
 

@@ -199,6 +199,11 @@ def _write_other(value: Any, level: int) -> Any:
     if type(value).__module__ == "numpy" and not getattr(value, "shape", True) and type(value.item()) in _PLAIN:
         return {"$numpy": [type(value).__name__, _write(value.item(), level)]}
     reference = reference_to(value)
+    if reference is not None and reference.startswith("__main__:"):
+        raise ValueError(
+            f"{text(value)} is defined in the script or notebook itself, where trials cannot import it: define it "
+            "in a module, or give a name and look it up in the recipe"
+        )
     if reference is not None:
         return {"$ref": reference}
     if isinstance(value, Mapping):
