@@ -250,18 +250,6 @@ def test_an_import_that_ends_the_process_is_told_at_once_as_what_it_is(
     assert told in str(refused.value)
 
 
-def test_a_recipe_by_value_is_made_in_each_trial(new_node: Callable[..., Node], tmp_path: Path) -> None:
-    calls: list[int] = []
-
-    def recipe(config: dict[str, Any], trial: Trial) -> TrainState:
-        calls.append(1)
-        print("calls", len(calls))
-        return loop(trial)
-
-    node = new_node(recipe)
-    assert [node.train(tmp_path, trial=number).output for number in range(2)] == ["calls 1\n"] * 2
-
-
 def test_a_trial_gets_its_recipe_and_its_environment_however_large_they_are(
     new_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,19 +263,6 @@ def test_a_trial_gets_its_recipe_and_its_environment_however_large_they_are(
     for number in range(10):
         monkeypatch.setenv(f"LARGE_{number}", "x" * 100_000)
     assert node.train(tmp_path).output == "2500000 1000000\n"
-
-
-def test_a_recipe_by_value_that_cannot_be_made_is_told_as_that(
-    new_node: Callable[..., Node], tmp_path: Path
-) -> None:
-    class Unmade:
-        def __reduce__(self) -> Any:
-            return __import__, ("not_there",)
-
-    unmade = Unmade()
-    (message,) = new_node(lambda config, trial: unmade).train(tmp_path).messages
-    assert isinstance(message, Refused)
-    assert "ModuleNotFoundError: No module named 'not_there'" in str(message.problems[0])
 
 
 def test_an_end_comes_after_what_is_done_at_exit(node: Node, tmp_path: Path) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
+import itertools
+import linecache
 import pickle
 import sys
+import types
+from collections import ChainMap
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -24,12 +29,14 @@ class ByValue:
     """A function that no module has under its name, such as a notebook's: it is made where it is called.
 
     Args:
-        function: The function, and all that it captures.
+        function: The function.
+        pickled: It and those that it shares globals with, as those of a module do, and all that they capture.
+        index: Which of them it is.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], pickled: bytes, index: int) -> None:
         self.__module__, _, self.__qualname__ = reference_name(function).partition(":")
-        self._pickled: bytes = cloudpickle.dumps(function)
+        self._pickled, self._index = pickled, index
 
     def load(self) -> Callable[..., Any]:
         """Makes the function.
@@ -37,12 +44,18 @@ class ByValue:
         Raises:
             Exception: What it needs cannot be imported here.
         """
-        function: Callable[..., Any] = pickle.loads(self._pickled)
-        return function
+        return _made(self._pickled)[self._index]
 
     def __call__(self, *arguments: Any) -> Any:
         """Calls the function."""
         return self.load()(*arguments)
+
+
+@functools.cache
+def _made(pickled: bytes) -> list[Callable[..., Any]]:
+    """Makes functions, once a process."""
+    functions: list[Callable[..., Any]] = pickle.loads(pickled)
+    return functions
 
 
 def portable(task: Task) -> Task:
@@ -50,16 +63,28 @@ def portable(task: Task) -> Task:
 
     Functions become references to their modules, or :class:`ByValue`.
     """
+    recipes = [] if isinstance(task.recipe, Command) else [task.recipe]
+    functions = _portable([*task.callbacks, *recipes])
     return dataclasses.replace(
         task,
-        recipe=task.recipe if isinstance(task.recipe, Command) else _portable(task.recipe),
-        setup=_portable(task.setup) if task.setup is not None else None,
-        callbacks=tuple(map(_portable, task.callbacks)),
-        trackers=tuple(spec.model_copy(update={"tracker": _portable(spec.tracker)}) for spec in task.trackers),
+        recipe=functions.pop() if recipes else task.recipe,
+        setup=_portable([task.setup])[0] if task.setup is not None else None,
+        callbacks=tuple(functions),
+        trackers=tuple(
+            spec.model_copy(update={"tracker": _portable([spec.tracker])[0]}) for spec in task.trackers
+        ),
     )
 
 
-def _portable(reference: Reference) -> Reference:
+def _portable(references: Iterable[Reference]) -> list[Reference]:
+    found = [_found_by(reference) for reference in references]
+    own = [one for one in found if not isinstance(one, (str, ByValue))]
+    pickled, index = _pickled(own), itertools.count()
+    return [one if isinstance(one, (str, ByValue)) else ByValue(one, pickled, next(index)) for one in found]
+
+
+def _found_by(reference: Reference) -> Reference:
+    """Returns the name under which other processes find a function, or itself where they do not."""
     if isinstance(reference, (str, ByValue)):
         return reference
     name = reference_name(reference)
@@ -68,7 +93,31 @@ def _portable(reference: Reference) -> Reference:
         found: object = functools.reduce(getattr, path.split("."), sys.modules[module])
     except (KeyError, AttributeError):
         found = None
-    return name if found is reference and module != "__main__" else ByValue(reference)
+    return name if found is reference and module != "__main__" else reference
+
+
+def _pickled(functions: list[Callable[..., Any]]) -> bytes:
+    pickled = io.BytesIO()
+    _Pickler(pickled).dump(functions)
+    return pickled.getvalue()
+
+
+def _reduced(code: types.CodeType) -> tuple[Any, ...]:
+    """Reduces code, with the file and the source that tracebacks and ``inspect`` look for."""
+    make, arguments = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return _code, (code.co_filename, linecache.getlines(code.co_filename), make, arguments)
+
+
+def _code(file: str, lines: list[str], make: Callable[..., types.CodeType], arguments: Any) -> types.CodeType:
+    if lines:  # of a notebook's cell, or of a script of another machine, there is no file here
+        linecache.cache.setdefault(file, (sum(map(len, lines)), None, lines, file))
+    return make(*arguments).replace(co_filename=file)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Keeps where code was written, which cloudpickle drops from 3.1.3 on."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: _reduced}, cloudpickle.Pickler.dispatch_table)
 
 
 @dataclasses.dataclass(frozen=True)
