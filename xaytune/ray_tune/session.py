@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
-import re
-import shutil
 import socket
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError, RayError
@@ -23,15 +17,8 @@ from ray.exceptions import AuthenticationError, RayError
 from xaytune.errors import SessionError
 from xaytune.interrupts import Interrupts
 from xaytune.ray_tune import compat
-from xaytune.ray_tune.compat import (
-    GcsClient,
-    Node,
-    RayParams,
-    authentication_token_setup,
-    global_worker,
-    services,
-    usage_lib,
-)
+from xaytune.ray_tune.compat import GcsClient, authentication_token_setup, global_worker, services
+from xaytune.ray_tune.local_ray import LocalNode, check_environment, started
 
 __all__ = ["RaySession"]
 
@@ -40,16 +27,6 @@ logger = logging.getLogger(__name__)
 _PORT = 6379
 _ANSWER_S = 5.0
 _LOOK_S = 0.1
-# What the processes of a Ray that is started here find in their environment, unless it is set there already.
-_SETTINGS = {
-    # Its memory monitor kills the actors of trials; the kernel kills a trial, and the sweep tells that as it is.
-    "RAY_memory_monitor_refresh_ms": "0",
-    # A raylet looks for its object store before that is there, and again after so long: a second, by default.
-    "RAY_raylet_client_connect_timeout_milliseconds": "50",
-    "RAY_raylet_client_num_connect_attempts": "200",
-}
-# The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
-_LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 # The session of this process: Ray and Tune keep much that there is once a process.
 _one = threading.Lock()
 
@@ -69,7 +46,7 @@ class RaySession:
         self.found: str | None = None
         self._address = address
         self._thread: threading.Thread | None = None
-        self._node: _LocalNode | None = None  # if Ray was started here
+        self._node: LocalNode | None = None  # if Ray was started here
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._interrupts = Interrupts(raises=False)
@@ -157,17 +134,17 @@ class RaySession:
             if self._node is not None:
                 self._node.end()
 
-    def _start(self, address: str | None) -> _LocalNode | None:
+    def _start(self, address: str | None) -> LocalNode | None:
         """Connects to a Ray; returns the one that was started for that, if one was."""
         compat.check(*compat.SESSION)
-        node: _LocalNode | None = None
+        node: LocalNode | None = None
         if address is None:
             address = self.found = _found_here()
         if address not in (None, "local"):
             address = _checked(address)
         else:
-            _check_environment()
-            node = _started()
+            check_environment()
+            node = started()
             address = node.address
         try:
             _join(address)
@@ -268,58 +245,6 @@ def _join(address: str | None) -> None:
         ) from error
 
 
-def _check_environment() -> None:
-    """Checks that Ray can be started here: it would say in forty lines, or after a minute, that it cannot."""
-    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
-    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
-        raise SessionError(
-            f"the path of the temporary folder is too long for Ray's sockets (got {folder}): set RAY_TMPDIR to a "
-            "short one, such as /tmp"
-        )
-    if "error" in os.environ.get("PYTHONWARNINGS", ""):
-        raise SessionError(
-            "PYTHONWARNINGS makes warnings errors, which ends Ray's own processes "
-            f"(got {os.environ['PYTHONWARNINGS']!r}): unset it, and use `python -W error` or pytest's -W instead"
-        )
-
-
-def _started() -> _LocalNode:
-    """Starts a Ray on this machine.
-
-    Its processes have sessions of their own: what a batch system, ``timeout`` or a terminal sends to the group of
-    this process is for this process alone, which ends them itself.
-    """
-    popen = services.ConsolePopen
-    services.ConsolePopen = functools.partial(_start_process, popen)  # type: ignore[misc,assignment]
-    settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
-    os.environ.update(settings)
-    try:
-        return _LocalNode()
-    except Exception as error:
-        folders = isinstance(error, OSError) and error.filename is not None
-        mend = "; set RAY_TMPDIR and HOME to folders that can be written" if folders else ""
-        raise SessionError(
-            f"Ray cannot be started on this machine: {type(error).__name__}: {error}{mend}"
-        ) from error
-    finally:
-        services.ConsolePopen = popen  # type: ignore[misc]
-        for name in settings:
-            del os.environ[name]
-
-
-def _start_process(popen: Callable[..., Any], command: list[str], **options: Any) -> Any:
-    """Starts a process of Ray's. A raylet's agents and workers end with it.
-
-    Agents would try for a minute to tell the GCS, and a worker that is starting does not notice.
-    """
-    setpriv = shutil.which("setpriv")
-    if setpriv is not None:
-        begin = rf"\1{setpriv} --pdeathsig KILL "
-        ends_with_it = r"^(--(?:\w+_agent|python_worker)_command=)(?=.)"
-        command = [re.sub(ends_with_it, begin, argument) for argument in command]
-    return popen(command, **options, start_new_session=True)
-
-
 def _found_here() -> str | None:
     """Returns the address of the Ray that was started on this machine; None where none runs."""
     address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
@@ -329,40 +254,6 @@ def _found_here() -> str | None:
         return address  # which token it takes is told where it is used
     except (OSError, ValueError, RayError):
         return None  # it was killed, and left its address behind
-
-
-class _LocalNode(Node):
-    """A Ray on this machine, without what a sweep in it has no use for.
-
-    Ray's own start-up waits for a dashboard, an autoscaler and a log monitor, and ends each in turn.
-    """
-
-    def __init__(self) -> None:
-        authentication_token_setup.enable_token_auth_by_default()
-        authentication_token_setup.ensure_token_if_auth_enabled({}, create_token_if_missing=True)
-        usage_lib.set_usage_stats_enabled_via_env_var(False)
-        params = RayParams(include_dashboard=False, include_log_monitor=False)  # type: ignore[arg-type]
-        super().__init__(params, head=True, shutdown_at_exit=False, ray_init_cluster=True)
-
-    def start_head_processes(self) -> None:
-        """Starts the one that there must be."""
-        self.start_gcs_server()
-        self._write_cluster_info_to_kv()
-
-    def start_ray_processes(self) -> None:
-        """Starts the others, and waits until they are known: Ray looks once a second."""
-        super().start_ray_processes()
-        while not self._registered():
-            time.sleep(0.01)
-
-    def _registered(self) -> bool:
-        nodes: dict[Any, Any] = self.get_gcs_client().get_all_node_info()
-        return bool(nodes) or self.dead_processes() != []
-
-    def end(self) -> None:
-        """Ends all of its processes, and those of its trials."""
-        self._kill_process_type("raylet", check_alive=False, allow_graceful=True)
-        self.kill_all_processes(check_alive=False)
 
 
 def _silence() -> None:

@@ -1,0 +1,114 @@
+"""Starting a Ray on this machine, and ending it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xaytune.errors import SessionError
+from xaytune.ray_tune.compat import Node, RayParams, authentication_token_setup, services, usage_lib
+
+__all__ = ["LocalNode", "check_environment", "started"]
+
+# What the processes of a Ray that is started here find in their environment, unless it is set there already.
+_SETTINGS = {
+    # Its memory monitor kills the actors of trials; the kernel kills a trial, and the sweep tells that as it is.
+    "RAY_memory_monitor_refresh_ms": "0",
+    # A raylet looks for its object store before that is there, and again after so long: a second, by default.
+    "RAY_raylet_client_connect_timeout_milliseconds": "50",
+    "RAY_raylet_client_num_connect_attempts": "200",
+}
+# The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
+_LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+
+
+def check_environment() -> None:
+    """Checks that Ray can be started here: it would say in forty lines, or after a minute, that it cannot."""
+    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise SessionError(
+            f"the path of the temporary folder is too long for Ray's sockets (got {folder}): set RAY_TMPDIR to a "
+            "short one, such as /tmp"
+        )
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        raise SessionError(
+            "PYTHONWARNINGS makes warnings errors, which ends Ray's own processes "
+            f"(got {os.environ['PYTHONWARNINGS']!r}): unset it, and use `python -W error` or pytest's -W instead"
+        )
+
+
+def started() -> LocalNode:
+    """Starts a Ray on this machine.
+
+    Its processes have sessions of their own: what a batch system, ``timeout`` or a terminal sends to the group of
+    this process is for this process alone, which ends them itself.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(_start_process, popen)  # type: ignore[misc,assignment]
+    settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    os.environ.update(settings)
+    try:
+        return LocalNode()
+    except Exception as error:
+        folders = isinstance(error, OSError) and error.filename is not None
+        mend = "; set RAY_TMPDIR and HOME to folders that can be written" if folders else ""
+        raise SessionError(
+            f"Ray cannot be started on this machine: {type(error).__name__}: {error}{mend}"
+        ) from error
+    finally:
+        services.ConsolePopen = popen  # type: ignore[misc]
+        for name in settings:
+            del os.environ[name]
+
+
+def _start_process(popen: Callable[..., Any], command: list[str], **options: Any) -> Any:
+    """Starts a process of Ray's. A raylet's agents and workers end with it.
+
+    Agents would try for a minute to tell the GCS, and a worker that is starting does not notice.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is not None:
+        begin = rf"\1{setpriv} --pdeathsig KILL "
+        ends_with_it = r"^(--(?:\w+_agent|python_worker)_command=)(?=.)"
+        command = [re.sub(ends_with_it, begin, argument) for argument in command]
+    return popen(command, **options, start_new_session=True)
+
+
+class LocalNode(Node):
+    """A Ray on this machine, without what a sweep in it has no use for.
+
+    Ray's own start-up waits for a dashboard, an autoscaler and a log monitor, and ends each in turn.
+    """
+
+    def __init__(self) -> None:
+        authentication_token_setup.enable_token_auth_by_default()
+        authentication_token_setup.ensure_token_if_auth_enabled({}, create_token_if_missing=True)
+        usage_lib.set_usage_stats_enabled_via_env_var(False)
+        params = RayParams(include_dashboard=False, include_log_monitor=False)  # type: ignore[arg-type]
+        super().__init__(params, head=True, shutdown_at_exit=False, ray_init_cluster=True)
+
+    def start_head_processes(self) -> None:
+        """Starts the one that there must be."""
+        self.start_gcs_server()
+        self._write_cluster_info_to_kv()
+
+    def start_ray_processes(self) -> None:
+        """Starts the others, and waits until they are known: Ray looks once a second."""
+        super().start_ray_processes()
+        while not self._registered():
+            time.sleep(0.01)
+
+    def _registered(self) -> bool:
+        nodes: dict[Any, Any] = self.get_gcs_client().get_all_node_info()
+        return bool(nodes) or self.dead_processes() != []
+
+    def end(self) -> None:
+        """Ends all of its processes, and those of its trials."""
+        self._kill_process_type("raylet", check_alive=False, allow_graceful=True)
+        self.kill_all_processes(check_alive=False)
