@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, multiprocessing, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.models import make_trainer
@@ -151,3 +151,30 @@ def test_a_checkpoint_of_other_things_is_refused(tmp_path: Path) -> None:
     second.keep(network=nn.Linear(1, 1))
     with pytest.raises(ValueError, match="has no state of 'network'"):
         next(second.epochs(2))
+
+
+def join(rank: int, store: Path) -> None:
+    """Joins a group of two processes."""
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+
+
+@pytest.mark.slow
+def test_a_run_of_several_processes_of_which_one_has_the_trial_is_not_resumed(tmp_path: Path) -> None:
+    def train(epochs: int) -> None:
+        run = JudgedRun(tmp_path)
+        run.keep(model=nn.Linear(1, 1))
+        for _ in run.epochs(epochs):
+            pass
+        run.finish()
+
+    other = multiprocessing.get_context("spawn").Process(target=join, args=(1, tmp_path / "store"))
+    other.start()
+    join(0, tmp_path / "store")
+    try:
+        train(1)
+        with pytest.raises(CheckpointError, match="is trained by 2 processes, and only this one has the trial"):
+            train(2)
+    finally:
+        distributed.destroy_process_group()
+        other.join()
+    train(2)

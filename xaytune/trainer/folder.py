@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import distributed
+
 from xaytune.errors import CheckpointError
 from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.context import RunContext
@@ -28,6 +30,7 @@ class CheckpointFolder:
         data: What tells the training data from other data, where the run has no name.
         delete: Deletes a checkpoint that is needed no longer.
         resume: Whether the run goes on from what is there.
+        of_trial: Whether they are a trial's, so that no other process of the run has them.
     """
 
     def __init__(
@@ -38,9 +41,10 @@ class CheckpointFolder:
         delete: Callable[[Path], None],
         *,
         resume: bool,
+        of_trial: bool,
     ) -> None:
         self._path, self._run, self._data = path, run, data
-        self._delete, self._resume = delete, resume
+        self._delete, self._resume, self._of_trial = delete, resume, of_trial
         self._wanted: Counter[Path] = Counter()  # how often each was saved and not discarded
 
     @classmethod
@@ -49,9 +53,9 @@ class CheckpointFolder:
     ) -> CheckpointFolder:
         """Returns the folder of a Trainer's checkpoints: its trial's, or one of its own for a run with a name."""
         if trial is not None:
-            return cls(path, None, None, trial.discard, resume=resume)
+            return cls(path, None, None, trial.discard, resume=resume, of_trial=True)
         folder = path if run is None else path / run
-        return cls(folder, run, fingerprint(train_loader), checkpoint_files.delete, resume=resume)
+        return cls(folder, run, fingerprint(train_loader), checkpoint_files.delete, resume=resume, of_trial=False)
 
     def save(self, state: dict[str, Any], global_step: int) -> Path:
         """Writes a checkpoint, and returns its path. The first is read back, if that is not sure to succeed.
@@ -78,7 +82,8 @@ class CheckpointFolder:
         """Returns the state of the newest checkpoint that is not damaged; None if there is none to resume from.
 
         Raises:
-            CheckpointError: All of them are damaged, or the newest is another run's.
+            CheckpointError: All of them are damaged, the newest is another run's, or the run is trained by several
+                processes, of which only this one has its trial.
         """
         if not self._resume:
             self._put_aside()
@@ -92,6 +97,7 @@ class CheckpointFolder:
                 damaged = error
                 continue
             self._check_whose(path, state.get("run", {}))
+            self._check_alone(path)
             return state
         if damaged is not None:
             raise damaged
@@ -127,4 +133,14 @@ class CheckpointFolder:
             raise CheckpointError(
                 f"{path} belongs to a run on other training data (another fold, or a split drawn "
                 f"without a fixed seed?): {remedy}"
+            )
+
+    def _check_alone(self, path: Path) -> None:
+        if not self._of_trial or not (distributed.is_available() and distributed.is_initialized()):
+            return
+        if (processes := distributed.get_world_size()) > 1:
+            raise CheckpointError(
+                f"{path} cannot be resumed from: the run is trained by {processes} processes, and only this one "
+                "has the trial, so that the others would train on with other weights; let such a run begin anew: "
+                "without trial.keep(), or with Trainer(resume=False)"
             )
