@@ -161,6 +161,10 @@ def test_a_member_that_was_stopped_continues_alone_from_its_checkpoint_and_the_o
         assert difference(fused[member], whole[member]) < 1e-10
 
 
+def test_trainers_that_a_generator_yields_are_trained() -> None:
+    assert [state.epoch for state in fit_fused(trainer_of(Case(), member) for member in range(2))] == [2, 2]
+
+
 def test_a_batch_that_one_member_cannot_take_is_that_members_failure() -> None:
     trainers = [trainer_of(Case(), member) for member in range(5)]
 

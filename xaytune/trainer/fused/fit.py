@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused.fusion import Answer, Fusion
@@ -14,7 +14,7 @@ from xaytune.trainer.run import Run
 __all__ = ["fit_fused"]
 
 
-def fit_fused(trainers: Sequence[Run]) -> list[TrainState]:
+def fit_fused(trainers: Iterable[Run]) -> list[TrainState]:
     """Trains several Trainers side by side, those of one shape by one program.
 
     Each gives what its own ``fit()`` would give, to rounding, beginning with the random states that there are when
@@ -32,6 +32,7 @@ def fit_fused(trainers: Sequence[Run]) -> list[TrainState]:
         ExceptionGroup: What some of them raised; the others were trained to their ends.
         KeyboardInterrupt: Ctrl-C, which stops all of them after their current step.
     """
+    trainers = list(trainers)
     odd = next((trainer for trainer in trainers if not isinstance(trainer, Run)), None)
     if odd is not None:
         raise TypeError(f"fit_fused takes Trainers (got a {type(odd).__name__})")
