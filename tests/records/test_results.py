@@ -15,8 +15,9 @@ from xaytune.records.history import Row
 from xaytune.records.journal import FILE_NAME, Journal
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
+from xaytune.report import text
 
-SPEC = {"metric": "acc", "mode": "max"}
+SPEC = {"metric": "acc", "mode": "max", "space": {}, "scheduler": {}}
 
 
 def position(value: float | None, step: int = 6) -> dict[str, Any]:
@@ -71,6 +72,20 @@ def test_a_sweep_that_was_moved_names_its_checkpoints_where_they_are_now(tmp_pat
     best = Results(tmp_path / "there").best
     assert best is not None
     assert best.checkpoint == str(tmp_path / "there" / "a.pt")
+
+
+def test_results_survive_a_change_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "runs" / "sweep")
+    history.append(history.path_for(tmp_path / "runs" / "sweep", 0), history.pack([Row(0, 1, 1, {"loss": 1.0})]))
+    monkeypatch.chdir(tmp_path)
+    results = Results("runs/sweep")
+    assert results.best is not None
+    assert "  checkpoint  runs/sweep/a.pt" in text.best(results.sweep)  # short, where that is true
+    monkeypatch.chdir("/")
+    assert results.best.checkpoint == str(tmp_path / "runs" / "sweep" / "a.pt")
+    assert f"  checkpoint  {results.best.checkpoint}" in text.best(results.sweep)
+    assert len(results.history(0)) == 1
+    assert list(results.events())
 
 
 def test_a_journal_that_does_not_begin_with_its_sweep_is_refused(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, fold
     return Task(
         sweep=sweep_folder.name,
         sweep_id="",
-        sweep_dir=str(sweep_folder.local.absolute()),
+        sweep_dir=str(sweep_folder.local),
         remote=sweep_folder.remote.uri if sweep_folder.remote is not None else None,
         recipe=spec.trains,
         setup=spec.setup,

@@ -37,7 +37,7 @@ def check_shared(sweep_folder: SweepFolder) -> None:
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
         blind = sorted(asked[answer] for answer in answered if not _seen(answer))
     if blind:
-        raise SpecError([not_shared(str(sweep_folder.local.absolute()), ", ".join(blind))])
+        raise SpecError([not_shared(str(sweep_folder.local), ", ".join(blind))])
 
 
 def not_shared(folder: str, nodes: str) -> Problem:

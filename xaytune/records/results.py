@@ -28,7 +28,7 @@ class Results:
     """What a sweep found, or has found so far.
 
     Attributes:
-        path: The sweep's folder on this machine.
+        path: The sweep's folder on this machine, absolute.
         sweep: Its state.
 
     Args:

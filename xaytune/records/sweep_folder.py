@@ -186,7 +186,7 @@ def sweeps_in(storage: str) -> list[str]:
 
 def _path(text: str) -> Path:
     try:
-        return Path(text).expanduser()
+        return Path(text).expanduser().absolute()  # whatever becomes the current folder
     except RuntimeError as error:  # a ~NAME of nobody
         raise JournalError(f"{text}: {error}") from None
 

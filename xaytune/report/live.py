@@ -23,7 +23,7 @@ from xaytune.report.incidents import Incidents
 from xaytune.report.printing import Lenient, one_line, printable
 from xaytune.report.progress_view import best_so_far, picture, progress_text
 from xaytune.report.terms import Terms, configuration
-from xaytune.report.text import ending, planned, restarted, summary
+from xaytune.report.text import ending, path_text, planned, restarted, summary
 
 __all__ = ["LiveView"]
 
@@ -101,7 +101,8 @@ class LiveView:
 
     def _ending(self, sweep: SweepState) -> str:
         """The summary, and where to find what trials printed and saved."""
-        files = f"files: {sweep.root} (what trials printed is in output, checkpoints are in checkpoints)"
+        folder = path_text(sweep.root)
+        files = f"files: {folder} (what trials printed is in output, checkpoints are in checkpoints)"
         return f"{summary(sweep, self._resume, self._incidents)}\n{printable(files)}"
 
     def _draw(self, console: Console) -> RenderableType:

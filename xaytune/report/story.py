@@ -13,7 +13,7 @@ from xaytune.records.uptime import timed
 from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable
 from xaytune.report.terms import Terms, number
-from xaytune.report.text import clock, metrics
+from xaytune.report.text import clock, metrics, path_text
 from xaytune.sweep import values
 
 __all__ = ["Moment", "stories", "tell", "why"]
@@ -78,7 +78,7 @@ def tell(trial: TrialRecord, sweep: SweepState, events: Iterable[Event]) -> str:
         f"  {why(trial, sweep)}",
         *terms.lines(trial.config),
         *([f"  at its best {terms.configuration(trial.best_config)}"] if changed else []),
-        f"  checkpoint  {trial.checkpoint or '-'}",
+        f"  checkpoint  {path_text(trial.checkpoint) if trial.checkpoint else '-'}",
         "",
         *map(str, stories(sweep, events)[trial.number]),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ __all__ = [
     "finished",
     "listed",
     "metrics",
+    "path_text",
     "planned",
     "restarted",
     "share",
@@ -143,11 +145,13 @@ def checkpoint_text(trial: TrialRecord) -> str:
     """Writes the path of the checkpoint to use, and of which step it is where that is not the best one."""
     if trial.checkpoint is None:
         return "none was written"
-    return (
-        f"{trial.checkpoint} (the newest, of step {trial.checkpoint_step})"
-        if _misses_best(trial)
-        else trial.checkpoint
-    )
+    path = path_text(trial.checkpoint)
+    return f"{path} (the newest, of step {trial.checkpoint_step})" if _misses_best(trial) else path
+
+
+def path_text(path: str) -> str:
+    """Writes a path, from the current folder if it is in there."""
+    return path.removeprefix(f"{os.getcwd()}/")
 
 
 def checkpoint_advice(trial: TrialRecord) -> list[str]:
@@ -182,8 +186,9 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
-    by_name = sweep.root == f"{DEFAULT_STORAGE}/{sweep.name}"
-    resume = resume or shlex.quote(sweep.name if by_name else sweep.address)
+    address = path_text(sweep.address)
+    by_name = address == f"{DEFAULT_STORAGE}/{sweep.name}"
+    resume = resume or shlex.quote(sweep.name if by_name else address)
     if sweep.state in ("interrupted", "lost"):
         lines.append(f"  to continue it: xaytune resume {resume}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
