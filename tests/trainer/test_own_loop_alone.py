@@ -30,7 +30,7 @@ def test_outside_of_a_sweep_a_program_runs_as_without_and_saves_nothing(
     alone: OwnLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     def train(epochs: Any, steps: Any, log: Any) -> Tensor:
-        torch.manual_seed(0)
+        torch.manual_seed(alone.seed)
         model = own_loops.network()
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         for _ in epochs(2):

@@ -42,6 +42,7 @@ class OwnLoop:
         callbacks: The handlers of this run.
         checkpoint_dir: Where its checkpoints are; None where it is neither saved nor resumed.
         metric: The metric of the sweep: a report without it is refused.
+        seed: What a program may seed its random numbers with; 0 outside of a sweep.
         shared: What the sweep's ``setup`` returned; None without.
         stop_reason: What :meth:`stop` was given.
 
@@ -65,6 +66,7 @@ class OwnLoop:
     ) -> None:
         self.callbacks = callbacks if callbacks is not None else CallbackManager()
         self.checkpoint_dir = checkpoint_dir
+        self.seed = 0
         self.shared = shared
         self.stop_reason: str | None = None
         self.metric = metric
