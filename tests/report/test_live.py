@@ -93,12 +93,12 @@ def test_the_live_view_shows_what_runs_says_why_trials_were_stopped_and_ends_wit
         assert "configuration" not in ended.partition("slow: completed in")[2]
 
 
-def test_the_notebook_runs_from_top_to_bottom_and_shows_a_table_and_the_reports_plots(
+def test_the_notebook_runs_beside_its_recipe_and_shows_a_table_and_the_reports_plots(
     ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = nbformat.read("sweeps/notebook.ipynb", as_version=4)
+    shutil.copy("sweeps/digits.py", tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     (table,) = [html for output in shown if "completed in" in (html := output["data"].get("text/html", ""))]
