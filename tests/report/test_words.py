@@ -225,6 +225,12 @@ def test_commands_in_hints_can_be_pasted_whatever_the_folder_is_called(tmp_path:
     assert shlex.split(hint.partition("to continue it: ")[2]) == ["xaytune", "resume", str(folder)]
 
 
+def test_a_sweep_of_a_script_or_notebook_is_said_to_be_resumed_from_there(tmp_path: Path) -> None:
+    written = Written(tmp_path / "s", recipe="__main__:train")
+    written("sweep", state="interrupted", reason="interrupted by the user")
+    assert f"  to continue it: xaytune.resume('{tmp_path / 's'}')" in summary(written.results().sweep)
+
+
 class Gone(io.StringIO):
     """A terminal that is not there any more."""
 

@@ -186,11 +186,8 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
-    address = path_text(sweep.address)
-    by_name = address == f"{DEFAULT_STORAGE}/{sweep.name}"
-    resume = resume or shlex.quote(sweep.name if by_name else address)
     if sweep.state in ("interrupted", "lost"):
-        lines.append(f"  to continue it: xaytune resume {resume}")
+        lines.append(f"  to continue it: {_resume(sweep, resume)}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
         lines.append(
             f"  {len(fused)} of them trained fused, {statistics.median_high(fused)} at once in the median"
@@ -200,6 +197,15 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
         lines.append(best(sweep))
     lines += _failures(sweep, resume)
     return printable("\n".join(lines))
+
+
+def _resume(sweep: SweepState, given: str | None, *, errored: bool = False) -> str:
+    """What resumes a sweep: the command or, from the script or notebook that has its recipe, the call."""
+    address = path_text(sweep.address)
+    name = sweep.name if address == f"{DEFAULT_STORAGE}/{sweep.name}" else address
+    if str(sweep.spec.get("recipe")).startswith("__main__:"):
+        return f"xaytune.resume({name!r}{', resume_errored=True' if errored else ''})"
+    return f"xaytune resume {given or shlex.quote(name)}{' --resume-errored' if errored else ''}"
 
 
 def _losses(incidents: Incidents) -> list[str]:
@@ -217,7 +223,7 @@ def _losses(incidents: Incidents) -> list[str]:
     return lines
 
 
-def _failures(sweep: SweepState, resume: str) -> list[str]:
+def _failures(sweep: SweepState, resume: str | None) -> list[str]:
     failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]
     if not failed:
         return []
@@ -230,5 +236,5 @@ def _failures(sweep: SweepState, resume: str) -> list[str]:
     waited = sweep.spec["scheduler"].get("algorithm") not in _WAITING
     if sweep.state == "completed" and sweep.reason is None and waited:  # a budget that is spent resumes none
         which = "them" if len(failed) > 1 else "it"
-        lines.append(f"  to resume {which} once that is mended: xaytune resume {resume} --resume-errored")
+        lines.append(f"  to resume {which} once that is mended: {_resume(sweep, resume, errored=True)}")
     return lines
