@@ -59,6 +59,13 @@ def test_the_best_trial_is_the_one_whose_metric_reached_the_best_value(tmp_path:
     assert (lowest.number, lowest.stop_reason) == (1, "rung 1: too low")
 
 
+def test_results_and_trials_show_themselves_in_a_few_words(tmp_path: Path) -> None:
+    write(tmp_path / "s")
+    results = Results(tmp_path / "s")
+    assert repr(results) == "<Results of s: completed, 4 trials, best: trial 0, acc 0.9>"
+    assert "_trained_before" not in repr(results.best)
+
+
 def test_the_checkpoint_is_that_of_the_best_step_where_there_is_one(tmp_path: Path) -> None:
     write(tmp_path)
     best = Results(tmp_path).best

@@ -56,6 +56,11 @@ class Results:
         if not self.sweep.spec:
             raise JournalError(f"{self.path / FILE_NAME}: the journal does not say what sweep it is of")
 
+    def __repr__(self) -> str:
+        sweep, best = self.sweep, self.sweep.best
+        found = f"trial {best.number}, {sweep.objective.metric} {best.value:.4g}" if best is not None else "none"
+        return f"<Results of {sweep.name}: {sweep.state}, {len(sweep.trials)} trials, best: {found}>"
+
     def events(self) -> Iterator[Event]:
         """Yields the events of the journal that the state follows from, oldest first."""
         return read_events(self.path / FILE_NAME, self._read)

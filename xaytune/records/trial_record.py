@@ -137,8 +137,8 @@ class TrialRecord:
     written_before: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     results: list[ResultRecord] = field(default_factory=list)
     decisions: list[DecisionRecord] = field(default_factory=list)
-    _trained_before: float = 0.0  # seconds, in earlier attempts
-    _began: float | None = None  # the attempt, in seconds of the driver's run
+    _trained_before: float = field(default=0.0, repr=False)  # seconds, in earlier attempts
+    _began: float | None = field(default=None, repr=False)  # the attempt, in seconds of the driver's run
 
     @property
     def config(self) -> dict[str, Any]:

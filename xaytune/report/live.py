@@ -215,7 +215,7 @@ class _InNotebook:
 
         console = Console(file=io.StringIO(), record=True, width=self._width, height=40, force_jupyter=False)
         console.print(render(console))
-        styled = "<pre style='line-height: 1.3; overflow-x: auto'>{code}</pre>"
+        styled = "<pre style='font-family: monospace; line-height: 1.3; overflow-x: auto'>{code}</pre>"
         self._handle.update(HTML(console.export_html(inline_styles=True, code_format=styled)))
 
 
