@@ -23,25 +23,39 @@ _ELSEWHERE = {
     "config": "space",
     "direction": "mode, 'max' or 'min'",
     "early_terminate": "scheduler",
+    "fail_fast": "no option: the other trials train on when one fails",
+    "goal": "mode, 'max' or 'min'",
+    "grace_period": "an option of a scheduler: {algorithm: asha, grace_period: 1, max_t: 27}",
+    "listener": "an argument of run()",
     "max_concurrent": "max_concurrent_trials",
     "max_failures": "failures: {retries: 3}",
+    "max_t": "an option of a scheduler: {algorithm: asha, max_t: 27}",
     "method": "search, such as random or tpe",
     "n_jobs": "max_concurrent_trials",
     "n_trials": "num_samples",
+    "name": "an argument of run(), or --name of the command",
     "objective": "recipe",
     "param_space": "space",
     "parameters": "space",
     "program": "command, such as python train.py --lr {lr}, or recipe",
+    "project": "WANDB_PROJECT in the environment",
     "pruner": "scheduler",
     "resources": "resources_per_trial",
     "run_cap": "num_samples",
+    "run_config": "the arguments of run(): name, storage and listener",
     "sampler": "search",
     "search_alg": "search",
+    "seed": "search: {seed: 1}",
     "stop": "the recipe's own number of epochs, or max_t of a scheduler such as asha",
+    "storage": "an argument of run(), or --storage of the command",
+    "storage_path": "storage, an argument of run(), or --storage of the command",
+    "study_name": "name, an argument of run(), or --name of the command",
     "time_budget_s": "budget: {time: 2h}",
     "timeout": "budget: {time: 2h}",
     "trainable": "recipe",
+    "verbose": "the listener of run(), such as a LiveView",
 }
+_ALGORITHMS_ELSEWHERE = {"bayes": "gp or tpe", "hyperopt": "tpe", "optuna": "tpe", "sobol": "qmc"}
 _FORMS = {
     "budget": "{time: 2h, epochs: 500}, or a time such as 2h",
     "checkpoint_config": "{num_to_keep: 10}",
@@ -80,10 +94,10 @@ def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
     if kind == "missing":
         return Problem(path, "is required")
     if kind == "union_tag_invalid":
-        known = context["expected_tags"].replace("'", "").split(", ")
-        return Problem(
-            (*path, "algorithm"), f"unknown algorithm {context['tag']!r}; {nearest(context['tag'], known)}"
-        )
+        tag, known = context["tag"], context["expected_tags"].replace("'", "").split(", ")
+        meant = _ALGORITHMS_ELSEWHERE.get(tag)
+        hint = f"here it is {meant}" if meant is not None else nearest(tag, known)
+        return Problem((*path, "algorithm"), f"unknown algorithm {tag!r}; {hint}")
     if kind == "union_tag_not_found":
         return Problem(path, "needs an 'algorithm'")
     message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
