@@ -96,7 +96,9 @@ def test_results_survive_a_change_of_the_current_folder(tmp_path: Path, monkeypa
 
 
 def test_a_journal_that_does_not_begin_with_its_sweep_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_text("")
+    journal = Journal(tmp_path / FILE_NAME)
+    journal.write("note", text="x")
+    journal.close()
     with pytest.raises(JournalError, match="does not say what sweep it is of"):
         Results(tmp_path)
 
@@ -159,9 +161,12 @@ def test_a_sweep_that_still_runs_is_running_also_where_its_id_in_another_contain
 
 
 def test_a_sweep_is_found_by_its_name_or_its_folder_and_else_those_that_there_are_are_named(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "digits")
+    write(tmp_path / "runs" / "here")
+    monkeypatch.chdir(tmp_path)
+    assert Results("here").path == tmp_path / "runs" / "here"
     assert find_sweep("digits", str(tmp_path)).local == tmp_path / "digits"
     assert find_sweep(str(tmp_path / "digits"), "elsewhere").local == tmp_path / "digits"
     with pytest.raises(JournalError, match=r"no sweep 'digit'.*there are: digits"):

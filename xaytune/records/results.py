@@ -12,7 +12,7 @@ from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, JournalTail, feed, read_events
 from xaytune.records.recommendation import Recommendation, recommend
 from xaytune.records.state import SweepState
-from xaytune.records.sweep_folder import SweepFolder, sweep_folder_of
+from xaytune.records.sweep_folder import DEFAULT_STORAGE, SweepFolder, find_sweep
 from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.space import dotted
 
@@ -32,16 +32,16 @@ class Results:
         sweep: Its state.
 
     Args:
-        sweep: The sweep's folder; a path, or the URI of one in a remote storage.
+        sweep: Its folder (a path or a URI), or its name in ``runs``.
         state: What its journal tells, where that is known: to who has run the sweep. By default it is read.
 
     Raises:
-        JournalError: It holds no journal, or a damaged one.
+        JournalError: There is no such sweep, or its journal is damaged.
         OSError: The remote storage cannot be reached.
     """
 
     def __init__(self, sweep: Path | str | SweepFolder, state: SweepState | None = None) -> None:
-        self._sweep_folder = sweep if isinstance(sweep, SweepFolder) else sweep_folder_of(str(sweep))
+        self._sweep_folder = sweep if isinstance(sweep, SweepFolder) else find_sweep(str(sweep), DEFAULT_STORAGE)
         self._fetched = False  # the histories
         self.path = self._sweep_folder.local
         if state is not None:
