@@ -205,6 +205,12 @@ def test_a_recipe_that_cannot_be_sent_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_storage_that_is_no_folder_is_refused() -> None:
+    sweep = Sweep("a:b", metric="m", mode="max", space={"x": {"uniform": [0, 1]}})
+    with pytest.raises(SpecError, match=r"storage: must be a folder, or the URI of one \(got 3\)"):
+        sweep.run(storage=3)  # type: ignore[arg-type]
+
+
 def its_score(config: dict[str, Any], trial: Trial) -> float:
     return float(config["x"])
 

@@ -20,7 +20,7 @@ from xaytune.ray_tune.running import resume_sweep
 from xaytune.ray_tune.session import RaySession
 from xaytune.records.driver_process import DriverProcess
 from xaytune.records.journal import FILE_NAME, Journal, read_events
-from xaytune.records.naming import new_sweep_folder
+from xaytune.records.naming import check_name, name_after, new_sweep_folder
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder, child_of, find_sweep, sweeps_in
@@ -44,6 +44,13 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path)
     assert done.exit_code == 2
     assert f"{tmp_path / 'mine'} is not empty: choose another name" in done.stderr
     assert (tmp_path / "mine" / "train.py").read_text() == "..."
+
+
+def test_a_name_that_is_no_text_is_refused_and_a_lambda_gives_its_sweep_one_that_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"name: must be letters, .* \(got 3\)"):
+        check_name(3)  # type: ignore[arg-type]
+    names = [name_after(f"module:{function}") for function in ("train", "make.<locals>.train", "<lambda>")]
+    assert names == ["train", "make.train", "sweep"]
 
 
 def test_a_name_whose_sweep_never_began_can_be_used_again(tmp_path: Path) -> None:

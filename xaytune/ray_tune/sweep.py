@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xaytune.driver.recorder import Listener
+from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune.from_ray import scheduler_from_ray, space_from_ray
 from xaytune.ray_tune.running import resume_sweep, run_sweep
 from xaytune.ray_tune.session import RaySession
+from xaytune.records.naming import name_after
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import DEFAULT_STORAGE, find_sweep
 from xaytune.sweep.command import Command
@@ -122,8 +124,9 @@ class Sweep:
             SpecError: The sweep cannot run as specified, or there is a sweep of that name.
         """
         trains = self.spec.trains
-        default = "command" if isinstance(trains, Command) else reference_name(trains).partition(":")[2]
-        default = default.replace(".<locals>", "")
+        default = "command" if isinstance(trains, Command) else name_after(reference_name(trains))
+        if not isinstance(storage, (str, Path)):
+            raise SpecError([Problem(("storage",), f"must be a folder, or the URI of one (got {storage!r})")])
         with RaySession() as session:
             results = run_sweep(self.spec, str(storage), name, default, session, listener)
         return _told(results, listener)

@@ -9,7 +9,7 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.sweep_folder import SweepFolder, child_of
 
-__all__ = ["check_name", "new_sweep_folder"]
+__all__ = ["check_name", "name_after", "new_sweep_folder"]
 
 
 def check_name(name: str) -> None:
@@ -18,9 +18,14 @@ def check_name(name: str) -> None:
     Raises:
         SpecError: It cannot.
     """
-    if not re.fullmatch(r"\w[\w.-]*", name):
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
         message = f"must be letters, digits, '_', '.' and '-', and begin with none of the last two (got {name!r})"
         raise SpecError([Problem(("name",), message)])
+
+
+def name_after(function: str) -> str:
+    """Returns the default name of a sweep whose recipe is the function ``module:name``; a lambda is a sweep."""
+    return function.partition(":")[2].replace(".<locals>", "").replace("<lambda>", "sweep")
 
 
 def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolder:
