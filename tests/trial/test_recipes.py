@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
 from xaytune.trial.messages import Ended
+from xaytune.trial.recipe import ByValue, resolve
 from xaytune.trial.trial import Trial
 
 
@@ -60,6 +63,18 @@ def test_a_recipe_that_reports_nothing_is_told_what_came_back_and_how_to_report(
     assert ended.failure.kind == "no_metric"
     assert what in str(ended.reason)
     assert "trial.report(score=...)" in str(ended.reason)
+
+
+def test_a_cached_function_of_a_script_is_refused_with_where_to_define_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    @functools.cache
+    def train(config: Any, trial: Trial) -> None: ...
+
+    train.__module__, train.__qualname__ = "__main__", "train"
+    with monkeypatch.context() as script:
+        script.setattr(sys.modules["__main__"], "train", train, raising=False)
+        sent = ByValue(train)
+    with pytest.raises(ValueError, match=r"__main__:train cannot be made: .*; define it in a module"):
+        resolve(sent)
 
 
 def test_a_recipe_skips_its_configuration_by_an_exception_with_the_reason() -> None:

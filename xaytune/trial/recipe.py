@@ -158,7 +158,10 @@ def resolve(reference: Reference | Command) -> Callable[..., Any]:
         return reference.load()
     except Exception as error:
         name = reference_name(reference)
-        raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+        # What wraps a function of a script, such as functools.cache, is pickled by its name alone.
+        by_name = isinstance(error, AttributeError) and name.startswith("__main__:")
+        hint = "; define it in a module, and import it from there" if by_name else ""
+        raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}{hint}") from error
 
 
 def problems_of(named: Named) -> list[Problem]:
