@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
@@ -38,6 +39,17 @@ def test_values_of_a_space_that_is_rays_are_refused_where_they_cannot_be_kept_or
 ) -> None:
     with pytest.raises(SpecError, match=message):
         Sweep("a:b", metric="acc", mode="max", space={"x": values})
+
+
+@pytest.mark.parametrize(
+    ("values", "as_list"),
+    [(range(3), [0, 1, 2]), (np.logspace(-2, 0, 3), [0.01, 0.1, 1.0]), (np.arange(2), [0, 1])],
+)
+def test_choices_may_be_a_range_or_an_array_and_a_number_numpys(values: Any, as_list: list[Any]) -> None:
+    space = {"x": {"choice": values}}
+    spec = Sweep("a:b", metric="acc", mode="max", space=space, num_samples=np.int64(3)).spec  # type: ignore[arg-type]
+    assert (spec.space.raw, spec.num_samples) == ({"x": {"choice": as_list}}, 3)
+    assert [type(value) for value in spec.space.raw["x"]["choice"]] == [type(value) for value in as_list]
 
 
 def test_a_scheduler_of_rays_is_taken_with_its_options() -> None:

@@ -23,6 +23,8 @@ _TIME_ATTRS = {"training_iteration": "epoch", "epoch": "epoch", "global_step": "
 def space_from_ray(space: Any) -> Any:
     """Replaces every object of Ray's in a space, at any depth, by the domain of a spec.
 
+    The values of a ``choice`` or ``grid`` may also be a range, or an array of one dimension.
+
     Raises:
         SpecError: An object has no counterpart.
     """
@@ -95,7 +97,8 @@ def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
     if isinstance(value, Mapping):
         if list(value) == ["grid_search"]:
             return {"grid": _choices(value["grid_search"], (*path, "grid_search"), problems)}
-        return {key: _plain(item, (*path, key), problems) for key, item in value.items()}
+        lists = {key: _listed(item) if key in ("choice", "grid") else item for key, item in value.items()}
+        return {key: _plain(item, (*path, key), problems) for key, item in lists.items()}
     if type(value) in (list, tuple):  # others are the spec's to refuse: not all can be made of items
         return type(value)(_plain(item, (*path, index), problems) for index, item in enumerate(value))
     if not isinstance(value, sample.Domain):
@@ -107,6 +110,13 @@ def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
         names = "uniform, loguniform, quniform, randint, lograndint, choice and grid_search"
         problems.append(Problem(path, f"of Ray's domains {names} are known (got {value.domain_str})"))
     return domain
+
+
+def _listed(values: Any) -> Any:
+    """A range or an array as a list; anything else as it is."""
+    if isinstance(values, range):
+        return list(values)
+    return values.tolist() if getattr(values, "ndim", 0) == 1 else values
 
 
 def _choices(values: Any, path: Path, problems: list[Problem]) -> Any:

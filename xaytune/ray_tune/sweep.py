@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from xaytune.driver.recorder import Listener
 from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune.from_ray import scheduler_from_ray, space_from_ray
@@ -32,7 +34,8 @@ class Sweep:
             ``"module:function"`` of one. It may return its TrainState, or the value of the metric.
         metric: Name of the metric to optimise.
         mode: Whether a ``"max"`` or a ``"min"`` is better.
-        space: Domains as in a spec, ``{"lr": {"loguniform": [1e-4, 0.3]}}``, or Ray Tune's own objects.
+        space: Domains as in a spec, ``{"lr": {"loguniform": [1e-4, 0.3]}}``, or Ray Tune's own objects. Choices
+            may be a range or an array.
         command: Instead of a recipe, what starts a program: ``"python train.py --lr {lr}"``, or its words.
         search: A search algorithm, ``"tpe"``, or its options, ``{"algorithm": "tpe", "seed": 1}``.
         scheduler: A scheduler, ``"asha"``, or its options, ``{"algorithm": "asha", "max_t": 27}``; an object of a
@@ -93,7 +96,9 @@ class Sweep:
         options = {name: value for name, value in locals().items() if name not in ("self", "others")}
         options |= others
         options |= {"space": space_from_ray(space), "scheduler": scheduler_from_ray(scheduler, metric, mode)}
-        self.spec = SweepSpec.parse({name: value for name, value in options.items() if value is not None})
+        # A number of numpy is as good as Python's own.
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+        self.spec = SweepSpec.parse({name: value for name, value in plain.items() if value is not None})
 
     @classmethod
     def from_yaml(cls, file: Path | str, overrides: Mapping[str, Any] | None = None) -> Sweep:
