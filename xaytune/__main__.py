@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 
+from xaytune.interrupts import interrupt
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Runs the command line, which may be interrupted at any time, by SIGTERM too."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # shells ignore it for what they run behind
+        signal.signal(signal.SIGINT, interrupt)
     try:
         from xaytune.cli.main import main as command_line
     except KeyboardInterrupt:

@@ -6,9 +6,17 @@ import signal
 import threading
 from typing import Any
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "interrupt"]
 
+_raised = False
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def interrupt(signum: int, frame: object) -> None:
+    """Raises KeyboardInterrupt. Where Python drops that, as in a finalizer, :class:`Interrupts` knows of it."""
+    global _raised
+    _raised = True
+    raise KeyboardInterrupt
 
 
 class Interrupts:
@@ -30,6 +38,7 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
+        self.asked = self.asked or _raised
         if threading.current_thread() is threading.main_thread():
             ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             taken = [number for number in _SIGNALS if not (ignored and number == signal.SIGHUP)]

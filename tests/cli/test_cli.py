@@ -202,6 +202,21 @@ def test_a_signal_while_a_run_starts_ends_it_with_130(
     assert "***" not in output
 
 
+def test_a_signal_that_python_drops_while_a_command_starts_is_not_lost() -> None:
+    program = (
+        "import os, signal\n"
+        "from xaytune.interrupts import Interrupts, interrupt\n"
+        "class Finalized:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "signal.signal(signal.SIGTERM, interrupt)\n"
+        "Finalized()\n"
+        "with Interrupts() as interrupts: print(interrupts.asked)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "Exception ignored in" in done.stderr
+    assert done.stdout == "True\n"
+
+
 def test_a_lost_process_is_told_in_a_line_without_output_of_ray(interrupted: tuple[int, str, Results]) -> None:
     output = interrupted[1]
     assert "failed: trial 0, with\n  its process was lost, 2 times\n" in output

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 
@@ -72,7 +73,7 @@ def test_a_cached_function_of_a_script_is_refused_with_where_to_define_it(monkey
     train.__module__, train.__qualname__ = "__main__", "train"
     with monkeypatch.context() as script:
         script.setattr(sys.modules["__main__"], "train", train, raising=False)
-        sent = ByValue(train)
+        sent = ByValue(train, cloudpickle.dumps([train]), 0)
     with pytest.raises(ValueError, match=r"__main__:train cannot be made: .*; define it in a module"):
         resolve(sent)
 
