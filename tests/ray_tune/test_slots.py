@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from xaytune.ray_tune.slots import Slots
-from xaytune.trial.messages import Assignment
+from tests.driver.harness import Played
+from xaytune.driver.commands import Kill
+from xaytune.ray_tune.slots import SlotBridge, Slots
+from xaytune.trial.messages import Assignment, Started
 
 
 def slots(width: int, capacity: int) -> tuple[Slots, list[Any]]:
@@ -55,3 +58,24 @@ def test_a_trial_that_was_chosen_while_a_node_left_waits_in_a_slot_of_its_own() 
     assert some.has_room
     capacity[0] = 1
     assert some.place(trial(1)) is not first
+
+
+def test_trials_that_have_yet_to_begin_are_not_killed_for_hanging_while_others_of_their_process_begin(
+    tmp_path: Path,
+) -> None:
+    sweep = Played(tmp_path / "sweep", num_samples=6, fused=6, stall_timeout_s=60)
+    some, made = slots(width=6, capacity=1)
+    bridge = SlotBridge(sweep.driver, some)
+    for number in range(6):
+        assignment = sweep.driver.next()
+        assert assignment is not None
+        some.place(assignment)
+        sweep.driver.started(number)
+    for number in range(5):
+        sweep.clock.set_forward(50.0 * number)
+        begins = Started(trial=number, node_id="n")
+        bridge.on_trial_result(None, made[0], {"wanted": None, "messages": [begins]})
+        assert sweep.driver.tick() == []
+    sweep.clock.set_forward(261)
+    assert sweep.driver.tick() == [Kill(number) for number in range(6)], "the fifth hangs, and with it all others"
+    sweep.close()

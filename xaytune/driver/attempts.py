@@ -21,8 +21,8 @@ class Attempt:
         assignment: What it was given to do.
         begun: Whether a worker took it.
         node_id: The node that it runs on, once that is known.
-        moved: When it trained its newest step, by the monotonic clock, or by when its process should be there;
-            None until a worker took it.
+        moved: When it or another one in its process trained the newest step, by the monotonic clock, or by when
+            its process should be there; None until a worker took it.
         latest: What it reported last.
         stop: Why it was asked to stop, if it was.
         deadline: By when it must have ended then.
@@ -89,6 +89,12 @@ class Attempts:
         """Notes that a process trains the trial."""
         attempt = self._running[trial]
         attempt.node_id, attempt.moved = node_id, self._clock.monotonic()
+
+    def moves(self, trial: int) -> None:
+        """Notes that the process of a trial trains, that one or another: none of its trials hangs."""
+        attempt = self._running[trial]
+        if attempt.moved is not None:
+            attempt.moved = max(attempt.moved, self._clock.monotonic())
 
     def progress(self, trial: int, message: Progress) -> None:
         """Notes how far a trial is."""

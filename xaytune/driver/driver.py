@@ -155,6 +155,11 @@ class Driver:
             return [RequestStop(trial, request)]
         return self._ask_to_stop(trial, self.ending.request) if self.ending is not None else []
 
+    def moves(self, trials: Iterable[int]) -> None:
+        """Learns that a process in which some trials take turns trains: none of them hangs."""
+        for trial in trials:
+            self._attempts.moves(trial)
+
     def receive(self, message: Message) -> list[Command]:
         """Learns what a trial has to say.
 

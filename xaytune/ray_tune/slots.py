@@ -171,6 +171,8 @@ class SlotBridge(Bridge):
             self._perform(commands)
             if not self._driver.runs(message.trial):
                 self._slots.remove(message.trial)
+        if result["messages"]:
+            self._driver.moves(one.trial for one in self._slots.trials(trial) if self._driver.runs(one.trial))
         return TrialScheduler.CONTINUE
 
     def _perform(self, commands: Iterable[Command]) -> None:
