@@ -317,7 +317,6 @@ class Scheduler:
         ({"scheduler": "pbt"}, "num_samples: a population has at least 2 trials"),
         ({"scheduler": "curves", "space": {"a": {"b": {"grid": [1, 2]}}}}, "a.b: curves draws the values itself"),
         ({"space": {f"p{i}": {"grid": [0, 1, 2, 3]} for i in range(40)}}, "space: the grid has 1.2e+24 points"),
-        ({"tracker_timeout_s": float("inf")}, "tracker_timeout_s: must be a finite number (got inf)"),
         ({"stop_grace_s": "1m"}, "stop_grace_s: must be a valid number (got '1m')"),
     ],
 )  # fmt: skip

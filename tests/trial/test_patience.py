@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from xaytune.records.history import Row
 from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trial.trackers import tracking
-from xaytune.trial.trackers.patience import check_server
+from xaytune.trial.trackers.patience import Caller, check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 HANGS = threading.Event()  # never set
@@ -69,6 +70,12 @@ def test_a_tracker_that_hangs_is_given_up_in_the_time_that_is_set_and_the_trial_
     given.close("completed", None, 1.0)
     assert notes == ["mlflow is given up by a trial, which trains on: TimeoutError, see its output"]
     assert [point.global_step for point in made["wandb"].taken] == [1, 2, 3]
+
+
+def test_a_tracker_may_be_waited_for_without_end() -> None:
+    caller = Caller(math.inf)
+    assert caller.call(lambda: "answered") == "answered"
+    caller.end()
 
 
 def test_a_server_that_cannot_be_reached_is_told_when_the_sweep_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ class SweepSpec(Options):
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     callbacks: list[Reference] = Field(default_factory=list)
     trackers: list[TrackerSpec] = Field(default_factory=list)
-    tracker_timeout_s: float = Field(default=30, gt=0, allow_inf_nan=False)
+    tracker_timeout_s: float = Field(default=30, gt=0)
     requirements: list[str] = Field(default_factory=list)
     failures: FailuresSpec = FailuresSpec()
     budget: BudgetSpec = BudgetSpec()

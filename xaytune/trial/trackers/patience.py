@@ -19,11 +19,11 @@ class Caller:
     """Calls functions on a thread of its own, one after another, and waits for each for so long at most.
 
     Args:
-        timeout_s: Seconds.
+        timeout_s: Seconds; infinity: without end.
     """
 
     def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+        self._timeout_s = min(timeout_s, threading.TIMEOUT_MAX)
         self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._returned: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
