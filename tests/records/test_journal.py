@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import math
 import platform
 import subprocess
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -146,6 +148,14 @@ def test_a_second_writer_is_refused(path: Path) -> None:
     with pytest.raises(JournalError, match="the sweep is running, in another process"):
         Journal(path)
     journal.close()
+    Journal(path).close()
+
+
+def test_who_only_looks_at_a_sweep_keeps_none_from_running_it(path: Path) -> None:
+    Journal(path).close()
+    looking = path.open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as one who asks whether it runs does, for a moment
+    threading.Timer(0.05, looking.close).start()
     Journal(path).close()
 
 

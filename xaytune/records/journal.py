@@ -56,6 +56,7 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,6 +86,9 @@ Event = dict[str, Any]
 # How version 1 called these kinds of failures.
 _OLD_KINDS = {"node lost": "node_lost", "not begun": "not_started"}
 _BLOCK = 1 << 16
+# Who looks whether a journal is being written (`is_locked`) locks it for a moment; a writer waits for so long.
+_LOOKED_AT_S = 0.5
+_AGAIN_S = 0.01
 _PLAIN = frozenset((str, int, bool, type(None)))  # what JSON holds as it is
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -117,13 +121,12 @@ class Journal:
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise JournalError(f"{path.parent}: the sweep is running, in another process") from None
-        except OSError:
-            pass  # a file system without locks
+        until = time.monotonic() + _LOOKED_AT_S
+        while not self._is_own():
+            if time.monotonic() > until:
+                self._file.close()
+                raise JournalError(f"{path.parent}: the sweep is running, in another process")
+            time.sleep(_AGAIN_S)
         self._cut_half_line()
         self._clock = clock or SystemClock()
         self._opened = self._clock.monotonic()
@@ -159,6 +162,16 @@ class Journal:
             **format_,
             **{name: value if type(value) in _PLAIN else _kept(name, value) for name, value in fields.items()},
         }
+
+    def _is_own(self) -> bool:
+        """Locks the file; tells whether nobody else has, or its file system has no locks."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def _cut_half_line(self) -> None:
         end = self._file.seek(0, os.SEEK_END)
