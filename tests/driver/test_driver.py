@@ -226,7 +226,7 @@ def test_how_long_trials_train_is_what_the_first_one_says_also_after_a_resume(pl
 
 
 @pytest.mark.parametrize(
-    ("length", "said"), [(8, "is to train 8 epochs, and 4 epochs were known before"), (0, "does not say how many")]
+    ("length", "said"), [(8, "is to train 8 epochs (known before: 4 epochs)"), (0, "does not say how many")]
 )
 def test_a_trial_that_is_to_train_for_longer_or_does_not_say_ends_the_sweep_with_what_to_write(
     play: Play, length: int, said: str
@@ -237,7 +237,7 @@ def test_a_trial_that_is_to_train_for_longer_or_does_not_say_ends_the_sweep_with
     sweep.start()
     sweep.driver.receive(Length(trial=1, length=length))
     assert said in str(sweep.driver.fatal)
-    assert f"max_t: {max(4, length)} " in str(sweep.driver.fatal)
+    assert f"begin another sweep with the scheduler's max_t: {max(4, length)} " in str(sweep.driver.fatal)
     assert [command.trial for command in sweep.driver.tick()] == [0, 1]
 
 

@@ -33,12 +33,12 @@ def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> Sp
         trains = (
             f"is to train {axis.count(length)}" if length else f"does not say how many {axis.unit}s it is to train"
         )
-        others = f", and {axis.count(known)} were known before" if known is not None else ""
+        others = f" (known before: {axis.count(known)})" if known is not None else ""
         name = "max_steps" if axis.by_step else "num_epochs"
         why = (
-            f"trial {message.trial} {trains}{others}; the scheduler judges by that: give it to the scheduler, "
-            f"max_t: {max(known or 0, length) or 27} (of loops one after another, what all of them train), or the "
-            f"same {name} to all trials"
+            f"trial {message.trial} {trains}{others}; the scheduler judges by that, and it cannot be changed any "
+            f"more: begin another sweep with the scheduler's max_t: {max(known or 0, length) or 27} (of loops one "
+            f"after another, what all of them train), or with the same {name} in all trials"
         )
         return SpecError([Problem(("scheduler", "max_t"), why)])
     return None
