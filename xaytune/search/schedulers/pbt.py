@@ -36,6 +36,12 @@ class _Member:
     kept_time: int = -1  # of the checkpoint that others may take over
     kept_score: float | None = None
     kept_config: Mapping[str, Any] = field(default_factory=dict)
+    # Of its results the ages, in intervals, after which and up to which each counts, and the scores.
+    results: list[tuple[int, int, float]] = field(default_factory=list)
+
+    def score_at(self, age: int) -> float | None:
+        """Returns its newest score that counts for an age."""
+        return next((score for after, to, score in reversed(self.results) if after < age <= to), None)
 
 
 class PbtScheduler(Scheduler):
@@ -63,7 +69,6 @@ class PbtScheduler(Scheduler):
         self._population = self.setting.num_trials
         self._members: dict[int, _Member] = {}  # those that have not ended, as they came or were paused
         self._added = 0
-        self._scores: dict[int, dict[int, float]] = {}  # by age in intervals, and trial
         self._next_synch = max(self.options.perturbation_interval, self.options.burn_in_period)
 
     @property
@@ -89,10 +94,9 @@ class PbtScheduler(Scheduler):
             reason = f"{self.axis.at(result.time)}: {written(result.value)}, within burn_in_period"
             return self.keep_training(trial, reason)
         age = self._age(trial)
-        for passed in range(min(before + 1, age), age + 1):
-            self._scores.setdefault(passed, {})[trial] = member.score
-        scores = self._scores[age]
+        member.results.append((min(before, age - 1), age, member.score))
         self._prune()
+        scores = self._scores_at(age)
         pausing = self._others_wait(trial)
         judged = self._judge(trial, age - pausing)
         if isinstance(judged, Exploit):
@@ -155,8 +159,8 @@ class PbtScheduler(Scheduler):
 
     def _judge(self, trial: int, newest: int) -> Exploit | Continue:
         """Judges a trial at the newest age up to one at which there are enough others to compare it with."""
-        for age in range(newest, self._members[trial].taken_over, -1):
-            scores, time = self._scores.get(age, {}), age * self.options.perturbation_interval
+        for age in self._ages(self._members[trial].taken_over, newest):
+            scores, time = self._scores_at(age), age * self.options.perturbation_interval
             if trial in scores and len(scores) >= self._enough:
                 worst, donors = self._quantiles(scores, time)
                 if trial in worst and donors:
@@ -169,7 +173,7 @@ class PbtScheduler(Scheduler):
                 else:
                     reason += f" is not among the worst of {trials(len(scores))}"
                 return Continue(trial=trial, reason=reason, compared=len(scores) - 1)
-        come = len(self._scores[self._age(trial)])
+        come = len(self._scores_at(self._age(trial)))
         at = self.axis.at(self._members[trial].time)
         reason = f"{at}: not compared, {come} of the {trials(self._enough)} that it takes have come as far"
         return Continue(trial=trial, reason=reason)
@@ -183,9 +187,9 @@ class PbtScheduler(Scheduler):
         """Judges the trials that wait for a place, where all have come to their age."""
         if self._added < self._population:
             return
-        youngest = min((self._age(trial) for trial in self._members), default=0)
+        youngest = self._youngest()
         waiting = [trial for trial, m in self._members.items() if m.paused and self._age(trial) == youngest]
-        scores, time = self._scores.get(youngest, {}), youngest * self.options.perturbation_interval
+        scores, time = self._scores_at(youngest), youngest * self.options.perturbation_interval
         worst, donors = self._quantiles(scores, time)
         for trial in waiting:
             if trial in worst and donors and self._members[trial].taken_over < youngest:
@@ -194,6 +198,24 @@ class PbtScheduler(Scheduler):
     def _age(self, trial: int) -> int:
         """The intervals that a trial has trained."""
         return self._members[trial].time // self.options.perturbation_interval
+
+    def _youngest(self) -> int:
+        """The intervals that all trials have trained."""
+        return 0 if self._added < self._population else min(map(self._age, self._members), default=0)
+
+    def _ages(self, after: int, newest: int) -> list[int]:
+        """The ages for which enough trials may have scores, newest first: more have where one has a result."""
+        each = [[to for _, to, _ in member.results] for member in self._members.values() if member.results]
+        come = sorted(map(max, each), reverse=True)
+        if len(come) < self._enough:
+            return []
+        oldest, newest = max(after + 1, self._youngest()), min(newest, come[self._enough - 1])
+        return sorted((age for age in {newest}.union(*each) if oldest <= age <= newest), reverse=True)
+
+    def _scores_at(self, age: int) -> dict[int, float]:
+        """The scores of trials at an age."""
+        scores = ((trial, member.score_at(age)) for trial, member in self._members.items())
+        return {trial: score for trial, score in scores if score is not None}
 
     @property
     def _enough(self) -> int:
@@ -292,16 +314,13 @@ class PbtScheduler(Scheduler):
     def _remove(self, trial: int) -> list[Action]:
         if self._members.pop(trial, None) is None:
             return []
-        for scores in self._scores.values():
-            scores.pop(trial, None)
         return list(self._synchronize() if self.options.synch else self._judge_paused())
 
     def _prune(self) -> None:
-        """Forgets ages that all trials have passed."""
-        youngest = 0 if self._added < self._population else min(m.time for m in self._members.values())
-        passed = [age for age in self._scores if (age + 1) * self.options.perturbation_interval <= youngest]
-        for age in passed:
-            del self._scores[age]
+        """Forgets results for ages that all trials have passed."""
+        youngest = self._youngest()
+        for member in self._members.values():
+            member.results = [result for result in member.results if result[1] >= youngest]
 
 
 def changed(
