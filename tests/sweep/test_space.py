@@ -269,7 +269,7 @@ SPACE = parse_space(
             "name": {"choice": ["sgd", "adam"]},
             "momentum": {"uniform": [0, 1], "when": {"optimizer.name": "sgd"}},
         },
-        "layers": [{"randint": [1, 4]}, 2],
+        "layers": [{"randint": [1, 4]}, 2, {"bias": True}],
         "drop": {"quniform": [0, 1, 0.25]},
         "depth": 2,
     }
@@ -285,7 +285,8 @@ SPACE = parse_space(
 )
 def test_a_configuration_that_somebody_wrote_is_completed_as_the_space_builds_it(written: dict[str, Any]) -> None:
     complete = SPACE.complete(written)
-    assert complete == {"optimizer": {"name": "sgd", "momentum": 1}, "layers": [1, 2], "drop": 0.5, "depth": 2}
+    layers = [1, 2, {"bias": True}]
+    assert complete == {"optimizer": {"name": "sgd", "momentum": 1}, "layers": layers, "drop": 0.5, "depth": 2}
     assert type(complete["optimizer"]["momentum"]) is float
 
 
@@ -304,6 +305,8 @@ def test_a_configuration_that_somebody_wrote_is_completed_as_the_space_builds_it
         ),
         ({"layers": [9, 2]}, "layers.0: must be from 1 to 3 (got 9)"),
         ({"layers": [1, 3]}, "layers.1: is 2 in the space (got 3)"),
+        ({"layers": [1, 2, {"bia": False}]}, "layers.2.bia: the space has no such parameter"),
+        ({"layers": [1, 2, {}, 3]}, "layers.3: the space has no such parameter"),
         ({"dept": 1}, "dept: the space has no such parameter; did you mean 'depth'?"),
         ({"optimizer.name.x": 1}, "a name is a value and holds others too"),
     ],

@@ -91,7 +91,7 @@ class Space:
         known = self.names
         problems = [
             Problem((name,), f"the space has no such parameter; {nearest(name, known)}")
-            for name in given
+            for name in self._names_in(given)
             if not self._belongs(name, known)
         ]
         problems += [
@@ -144,6 +144,17 @@ class Space:
             ValueError: The values of one cannot be counted, or are too many.
         """
         return Grid(parameters, self.constants)
+
+    def _names_in(self, config: Mapping[str, Any]) -> Iterator[str]:
+        """Yields the dotted names of what a configuration holds, also within lists that hold parameters."""
+        sequences = dict(self._sequences)
+        for name, value in dotted(config).items():
+            if name in sequences and isinstance(value, (list, tuple)):
+                # An item all of whose parameters are absent is empty.
+                items = ((index, item) for index, item in enumerate(value) if type(item) is not dict or item)
+                yield from self._names_in({f"{name}.{index}": item for index, item in items})
+            else:
+                yield name
 
     def _belongs(self, name: str, known: Sequence[str]) -> bool:
         """Whether a dotted name is that of a parameter or a constant, or of something in one that is a mapping."""
