@@ -279,6 +279,16 @@ def test_each_member_draws_from_a_generator_of_its_data(generator: Callable[[int
     assert compare(made) < 1e-10
 
 
+def test_a_run_that_is_like_no_other_waits_for_none() -> None:
+    order: list[str] = []
+    runs = {"odd": trainer_of(Case(model="dropout"), 0)} | {f"{n}": trainer_of(Case(), n) for n in (1, 3, 5)}
+    for name, trainer in runs.items():
+        trainer.callbacks.on("step_end")(lambda state, name=name: order.append(name))
+    fit_fused(list(runs.values()))
+    assert order.count("odd") < order.count("1")
+    assert "odd" not in order[-3:], "it ends before the others, which train for longer"
+
+
 def test_a_run_that_has_ended_is_kept_by_nothing() -> None:
     fusion, trainer = Fusion(), trainer_of(Case(), 0)
     model = weakref.ref(trainer.model)

@@ -101,8 +101,8 @@ class Fusion:
     def perform(self, members: Sequence[Member]) -> list[Answer]:
         """Does what some members ask for; the others are to ask again.
 
-        What can be done at once with others waits for them, for a while: the most that are alike come first. So
-        members that began at different times meet at the ends of their epochs.
+        What can be done at once with others waits for them, for a while: the most that are alike come first, and a
+        whole group waits for nobody. So members that began at different times meet at the ends of their epochs.
         """
         answers: list[Answer] = []
         sets: dict[tuple[Group, Hashable], list[Member]] = defaultdict(list)
@@ -120,7 +120,7 @@ class Fusion:
         most = max(map(len, sets.values()), default=0)
         waiting: list[Member] = []
         for (group, key), found in sets.items():
-            if len(found) == most or max(member.waited for member in found) >= _PATIENCE:
+            if len(found) in (most, len(group.members)) or max(member.waited for member in found) >= _PATIENCE:
                 answers += self._together(group, key, found)
             else:
                 waiting += found
