@@ -157,9 +157,9 @@ def why(sweep: str, trial: int, storage: str) -> None:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File, by default SWEEP-report.html; or a folder, which gets plotly's bundle beside the page.",
+    help="FILE, by default SWEEP-report.html; or a FOLDER, which gets plotly's bundle beside the page.",
 )
-@click.option("--png", is_flag=True, help="Write the plots as pictures too, into a folder beside the report.")
+@click.option("--png", is_flag=True, help="Write the plots as pictures too, beside FILE or in FOLDER/plots.")
 def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     """Writes a SWEEP as one HTML file that works offline.
 

@@ -18,7 +18,8 @@ from xaytune.records.remote import RemoteFolder
 __all__ = ["GrowingFile", "fetch_parts"]
 
 _SUFFIX = ".parts"
-# What was appended to ends as it did, there; a file that was written anew may have the same inode, and be longer.
+# A file that was only appended to still has these bytes where the upload ended. One that was written anew may not,
+# though it may have the same inode, and be longer.
 _COMPARED_BYTES = 4096
 # A file of more parts is put together again once it has doubled: so it is uploaded twice at most.
 _MANY = 32

@@ -146,7 +146,7 @@ class Command:
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """Returns a configuration as JSON that readers of YAML, 1.1 and 1.2, understand as the same."""
+    """Returns a configuration as JSON that readers of YAML, 1.1 and 1.2, understand as the same, but for NaN."""
     return _NUMBER.sub(
         lambda match: match[1] or f"{match[2]}{match[3] or 1}.0{match[4] or 'e+999'}",
         json.dumps(_plain(dict(config)), indent=2),
