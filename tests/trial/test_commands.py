@@ -30,7 +30,6 @@ from xaytune.trial.command import CommandRun, follow
 from xaytune.trial.command_process import Program, ProgramLostError
 from xaytune.trial.lines import checkpoint_of
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
-from xaytune.trial.output import file_of
 
 HERE = Path(__file__).parent
 
@@ -215,25 +214,12 @@ def test_what_a_program_says_that_cannot_be_right_fails_its_trial_in_a_line(tmp_
         assert told in ended.failure.error
 
 
-def test_the_exit_code_of_a_program_says_whether_it_failed(tmp_path: Path) -> None:
-    line = '{{"epoch": 1, "score": 1}}'
-    ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >&$XAYTUNE_FD; exit 3' '{line}'")
-    assert (ended.status, ended.reason, ended.epoch) == ("failed", "the program ended with exit code 3", 1)
-
-
 def test_ctrl_c_ends_what_runs_a_program(tmp_path: Path) -> None:
     run = JudgedRun(tmp_path / "run")
     config = {"out": str(tmp_path), "fails_with": "KeyboardInterrupt", "kill_at": -1, "said": '{"epoch": 2}'}
     text = "sh -c 'echo \"$0\" >&$XAYTUNE_FD' {said}"
     with pytest.raises(KeyboardInterrupt):
         command_run(run, text, config, callbacks=("tests.trial.notes:note",)).run()
-
-
-def test_a_program_that_failed_is_quoted_with_the_last_line_that_it_printed(tmp_path: Path) -> None:
-    output = tmp_path / "run-sweep" / file_of(0)
-    output.parent.mkdir(parents=True)
-    ended = run_alone(tmp_path, f"sh -c 'exec >{output} 2>&1; echo begins; echo no such data >&2; exit 3'")
-    assert ended.reason == "the program ended with exit code 3; it printed 'no such data'"
 
 
 def test_a_program_may_report_every_third_epoch(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,6 +55,12 @@ _LAST_S = 5.0
 # What one that was told to stop may exit with: done, or ended by SIGTERM, as itself or a shell says it.
 _STOPPED = (0, -SIGTERM, 128 + SIGTERM)
 _CHECKPOINT = "XAYTUNE_CHECKPOINT"
+# So many of the last lines that a program printed are searched for its error, and so many shown: launchers such
+# as torchrun add a long account of their own.
+_SEARCHED_LINES = 200
+_SHOWN_LINES = 20
+# The last line of a traceback, as itself or as torch marks it.
+_ERROR = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception|Interrupt): \S")
 
 
 class CommandRun:
@@ -233,14 +240,18 @@ def _check_exit(code: int, stopped: bool, said: Callable[[], str]) -> None:
         return
     if code < 0:
         raise ProgramLostError(-code)
-    raise ProgramFailedError(_failure(code, said()))
+    raise ProgramFailedError(_failure(code, said(), stopped))
 
 
-def _failure(code: int, said: str, when: str = "") -> Failure:
-    """How a program failed: by its exit code, and the last line that it printed."""
-    last = said.strip().rpartition("\n")[2]
-    printed = f"; it printed {last!r:.300}" if last else ""
-    return Failure("error", f"the program ended{when} with exit code {code}{printed}", said)
+def _failure(code: int, said: str, stopped: bool, when: str = "") -> Failure:
+    """How a program failed: by its exit code, and the last error that it printed, or else its last words."""
+    said_lines = said.splitlines()
+    worded = [line for line in said_lines if re.search(r"\w", line)]
+    quoted = ([line for line in worded if _ERROR.match(line)] or worded)[-1:]
+    asked = ", after it was asked to stop" if stopped else ""
+    printed = f"; it printed {quoted[0]!r:.300}" if quoted else ""
+    error = f"the program ended{when} with exit code {code}{asked}{printed}"
+    return Failure("error", error, "\n".join(said_lines[-_SHOWN_LINES:]))
 
 
 class _Relay:
@@ -251,6 +262,7 @@ class _Relay:
         self._last: Progress = Heartbeat(trial=assignment.trial, attempt=assignment.attempt)
         self._ended: tuple[Ended, list[Row]] | None = None
         self._open = True
+        self._stopped = assignment.stop is not None
 
     def run(self, channel: Channel, damaged: Mapping[int, str]) -> Ended:
         """Gives the program its trial, and tells how it ended.
@@ -272,6 +284,7 @@ class _Relay:
             if self._open and time.monotonic() >= until:
                 break
             if (request := self._link.stop_request()) is not None:
+                self._stopped = True
                 _tell(channel, request) if self._open else self._program.ask_to_stop()
             try:
                 self._program.wait(_LOOK_S)
@@ -297,6 +310,7 @@ class _Relay:
                     self._last = message
                 if isinstance(message, DecisionDue):
                     if (request := self._link.ask(message, rows)) is not None:
+                        self._stopped = True
                         _tell(channel, request)
                     _tell(channel, TRAIN_ON)
                 else:
@@ -313,7 +327,7 @@ class _Relay:
         if code < 0:
             raise ProgramLostError(-code)
         when = " before its trial did" if ended is None else ""
-        failure = _failure(code, _said(self._task, self._assignment), when)
+        failure = _failure(code, _said(self._task, self._assignment), self._stopped, when)
         if ended is not None:
             return dataclasses.replace(
                 ended, status="failed", reason=failure.error, failure=failure, due=False
@@ -328,4 +342,4 @@ def _tell(channel: Channel, said: object) -> None:
 
 
 def _said(task: Task, assignment: Assignment) -> str:
-    return last_lines(Path(task.sweep_dir) / file_of(assignment.trial))
+    return last_lines(Path(task.sweep_dir) / file_of(assignment.trial), _SEARCHED_LINES)

@@ -1,0 +1,49 @@
+"""What is said of a program that failed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trial.test_commands import command_run, run_alone
+from xaytune.testing.training import JudgedRun
+from xaytune.trial.output import file_of
+
+
+def test_the_exit_code_of_a_program_says_whether_it_failed(tmp_path: Path) -> None:
+    line = '{{"epoch": 1, "score": 1}}'
+    ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >&$XAYTUNE_FD; exit 3' '{line}'")
+    assert (ended.status, ended.reason, ended.epoch) == ("failed", "the program ended with exit code 3", 1)
+
+
+@pytest.mark.parametrize(
+    ("printed", "quoted"),
+    [
+        ("begins\nno such data", "no such data"),
+        ("ValueError: no such data\nmain.ChildFailedError: \nhost: here\n====", "ValueError: no such data"),
+        ("[rank0]: KeyError: 'lr'\nmain.ChildFailedError: \nhost: here\n====", "[rank0]: KeyError: 'lr'"),
+        ("it failed\n====", "it failed"),
+    ],
+)
+def test_a_program_that_failed_is_quoted_with_its_error_or_its_last_words(
+    tmp_path: Path, printed: str, quoted: str
+) -> None:
+    output = tmp_path / "run-sweep" / file_of(0)
+    output.parent.mkdir(parents=True)
+    ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >{output}; exit 3' {{printed}}", {"printed": printed})
+    assert ended.reason == f"the program ended with exit code 3; it printed {quoted!r}"
+
+
+STOPPED = {
+    "lines": 'sh -c \'echo "$0" >&$XAYTUNE_FD; exit 3\' \'{{"epoch": 1, "score": 1}}\'',
+    "trial": f"{sys.executable} -c 'import sys, xaytune; t = xaytune.current_trial(); e = t.epochs(9);"
+    " [t.log(score=1) for _ in e]; sys.exit(3)'",
+}
+
+
+@pytest.mark.parametrize("way", ["lines", pytest.param("trial", marks=pytest.mark.slow)])
+def test_a_program_that_fails_once_it_was_asked_to_stop_is_said_to_have_done_so(tmp_path: Path, way: str) -> None:
+    ended = command_run(JudgedRun(tmp_path / "run", stop_at=1), STOPPED[way], {}).run()
+    assert ended.reason == "the program ended with exit code 3, after it was asked to stop"
