@@ -53,6 +53,17 @@ def test_a_sweep_by_steps_is_told_in_steps_everywhere(tmp_path: Path) -> None:
     assert "epoch" not in text
 
 
+@pytest.mark.parametrize(("trials", "told"), [(9, 9), (40, 11)])
+def test_a_file_has_a_line_on_each_trial_that_ends_unless_they_are_many_and_on_the_last(
+    tmp_path: Path, trials: int, told: int
+) -> None:
+    printed = io.StringIO()
+    with LiveView(Console(file=printed, width=200)) as view:
+        simulated(tmp_path / "sweep", listener=view, num_samples=trials, scheduler={"algorithm": "fifo"})
+    numbers = re.findall(rf"^\[(\d+)/{trials}", printed.getvalue(), re.MULTILINE)
+    assert [*map(int, numbers)] == [*range(1, told), trials]
+
+
 def test_without_a_scheduler_a_loop_without_epochs_is_told_in_steps(tmp_path: Path) -> None:
     written = Written(tmp_path / "sweep", scheduler={"algorithm": "fifo"})
     written("trial", 0, config={"x": 0.5}, seed=1)
@@ -72,7 +83,7 @@ def test_lines_name_what_differs_and_the_constants_once(tmp_path: Path) -> None:
     assert all("in all" in line for line in lines)
     assert all(name in line for name in CONSTANTS for line in lines)
     others = [line for line in text.splitlines() if line not in lines and str(tmp_path) not in line]
-    assert max(map(len, others)) < 160
+    assert max(map(len, others)) < 200
 
 
 @pytest.mark.parametrize("value", ["l" * 300, "two\nlines", "\x1b[31mred\x1b[2J", "\u202egnp.exe", "\udce4"])

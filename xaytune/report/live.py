@@ -6,6 +6,7 @@ Whoever watches decides nothing: a view writes what can be written, and never en
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,8 +28,8 @@ from xaytune.report.text import ending, path_text, planned, restarted, summary
 
 __all__ = ["LiveView"]
 
-# Elsewhere than on a terminal so many seconds pass at least between two lines of progress.
-_QUIET_S = 5.0
+# Elsewhere than on a terminal there are at most so many lines on ends in so many seconds, and one on a pause.
+_AT_ONCE, _QUIET_S = 10, 5.0
 # A notebook is brought up to date so often.
 _NOTEBOOK_S = 1.0
 # So many trials that ended are kept in view in a notebook.
@@ -157,11 +158,12 @@ class _OnTerminal:
 
 
 class _Lines:
-    """Lines, few enough to read; failures always."""
+    """Lines, few enough to read; failures and the last always."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._quiet_until = 0.0
+        self._shown_at: deque[float] = deque([-math.inf] * _AT_ONCE, maxlen=_AT_ONCE)
+        self._held_back: str | None = None  # the last one, if it was
 
     def begin(self) -> None:
         """There is nothing to prepare."""
@@ -176,12 +178,19 @@ class _Lines:
             if event["event"] == "note":
                 _print(self._console, line.plain)
                 return
+            text = f"[{progress_text(sweep)}] {line.plain}; {best_so_far(sweep, terms)}"
             failed = event["event"] == "failure" or event.get("status") == "failed"
-            if failed or time.monotonic() >= self._quiet_until:
-                self._quiet_until = time.monotonic() + _QUIET_S
-                _print(self._console, f"[{progress_text(sweep)}] {line.plain}; {best_so_far(sweep, terms)}")
+            paused = event["event"] == "pause"
+            now = time.monotonic()
+            if failed or now >= self._shown_at[-1 if paused else 0] + _QUIET_S:
+                self._shown_at.append(now)
+                self._held_back = None
+                _print(self._console, text)
+            elif not paused:
+                self._held_back = text
 
     def end(self, summary: str | None) -> None:
+        _print(self._console, self._held_back)
         _print(self._console, summary)
 
 
