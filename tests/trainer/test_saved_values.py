@@ -147,7 +147,7 @@ def test_an_object_among_the_options_of_an_optimizer_is_refused_where_the_run_is
     ("value", "message"),
     [
         ([defaultdict(int)], r"trial.memory\['mine'\]\[0\] is of the type defaultdict.*use a dict"),
-        ({frozenset([1])}, r"\['memory'\]\['mine'\] is of the type frozenset"),
+        ({frozenset([1])}, r"\['memory'\]\['mine'\] is of the type frozenset.*save\(folder\)"),
     ],
 )
 def test_what_would_come_back_as_something_else_from_the_memory_is_refused(

@@ -312,7 +312,7 @@ class OwnLoop:
 
     @property
     def memory(self) -> dict[str, Any]:
-        """A dict that is saved and restored with the run: numbers, strings, tensors and containers of them.
+        """A dict that is saved and restored with the run: numbers, strings, tensors, arrays, containers of them.
 
         Raises:
             RuntimeError: Something else trains, whose checkpoints do not hold it.

@@ -52,7 +52,8 @@ def plain(value: Any, name: str = "the state") -> Any:
         place = "".join(f"[{key!r}]" for key in reversed(refused.keys))
         raise TypeError(
             f"{name}{place} is of the type {refused.kind}, which a checkpoint cannot hold: it holds tensors, "
-            "arrays, numbers, strings, and dicts, lists, tuples and sets of them"
+            "arrays, numbers, strings, and dicts, lists, tuples and sets of them. Save its state as those, or "
+            "keep an object with save(folder) and load(folder), which writes files of its own"
         ) from None
 
 
