@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,18 @@ def test_an_environment_that_ray_cannot_live_with_is_told_in_one_line_with_the_r
     assert long.startswith("the path of the temporary folder is too long for Ray's sockets")
     assert long.endswith(": set RAY_TMPDIR to a short one, such as /tmp")
     assert warnings.startswith("PYTHONWARNINGS makes warnings errors, which ends Ray's own processes")
+
+
+@pytest.mark.slow
+def test_a_ray_whose_processes_do_not_start_in_time_is_started_again(tmp_path: Path) -> None:
+    setpriv = tmp_path / "setpriv"  # starts what a raylet needs: not the first time
+    setpriv.write_text(f'#!/bin/sh\nmkdir {tmp_path}/tried 2>&- && exit 1\nexec {shutil.which("setpriv")} "$@"\n')
+    setpriv.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    code = "from xaytune.ray_tune.session import RaySession\nwith RaySession('local') as session: session.wait()"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PATH": path}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tried").exists()
 
 
 _INTERRUPTED = """

@@ -24,6 +24,8 @@ _SETTINGS = {
     "RAY_raylet_client_connect_timeout_milliseconds": "50",
     "RAY_raylet_client_num_connect_attempts": "200",
 }
+# A raylet ends if its agents, programs of Python, have not started within 15 seconds: no setting changes that.
+_TRIES = 3
 # The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
 _LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
@@ -54,7 +56,9 @@ def started() -> LocalNode:
     settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
     os.environ.update(settings)
     try:
-        return LocalNode()
+        return _started_in_time()
+    except SessionError:
+        raise
     except Exception as error:
         folders = isinstance(error, OSError) and error.filename is not None
         mend = "; set RAY_TMPDIR and HOME to folders that can be written" if folders else ""
@@ -65,6 +69,27 @@ def started() -> LocalNode:
         services.ConsolePopen = popen  # type: ignore[misc]
         for name in settings:
             del os.environ[name]
+
+
+def _started_in_time() -> LocalNode:
+    """Starts it, again where a raylet ended at once, as on a busy machine.
+
+    Raises:
+        SessionError: Each did.
+    """
+    for _ in range(_TRIES):
+        try:
+            return LocalNode()
+        except _RayletEndedError as error:
+            logs = error
+    raise SessionError(
+        f"Ray did not start on this machine: its raylet ended {_TRIES} times as it started. If the machine is "
+        f"busy, try again later; else see raylet.out and raylet.err in {logs}"
+    )
+
+
+class _RayletEndedError(Exception):
+    """A raylet ended as it started; says where its logs are."""
 
 
 def _start_process(popen: Callable[..., Any], command: list[str], **options: Any) -> Any:
@@ -99,14 +124,17 @@ class LocalNode(Node):
         self._write_cluster_info_to_kv()
 
     def start_ray_processes(self) -> None:
-        """Starts the others, and waits until they are known: Ray looks once a second."""
-        super().start_ray_processes()
-        while not self._registered():
-            time.sleep(0.01)
+        """Starts the others, and waits until they are known: Ray looks once a second.
 
-    def _registered(self) -> bool:
-        nodes: dict[Any, Any] = self.get_gcs_client().get_all_node_info()
-        return bool(nodes) or self.dead_processes() != []
+        Raises:
+            _RayletEndedError: One of them ended.
+        """
+        super().start_ray_processes()
+        while not self.get_gcs_client().get_all_node_info():
+            if self.dead_processes():
+                self.end()
+                raise _RayletEndedError(self.get_logs_dir_path())
+            time.sleep(0.01)
 
     def end(self) -> None:
         """Ends all of its processes, and those of its trials."""
