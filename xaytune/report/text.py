@@ -162,10 +162,11 @@ def checkpoint_advice(trial: TrialRecord) -> list[str]:
         at = f"step {trial.best.global_step}"
         return [f"the best value was at {at}; then the trial took over another one, and those weights are gone"]
     return [
-        f"the best value was at step {trial.best.global_step}, where the trial saved no checkpoint of its own. "
-        "To keep the best: SaveBest in a Trainer, ModelCheckpoint in Lightning,",
-        "load_best_model_at_end in Hugging Face (its checkpoints are in the folder transformers beside); in any "
-        "other loop, write the model itself to trial.checkpoint_dir where its value is the best so far",
+        f"the best value was at step {trial.best.global_step}, where the trial saved no checkpoint of its own.",
+        "To keep the best: SaveBest in a Trainer, ModelCheckpoint in Lightning, load_best_model_at_end in",
+        'Hugging Face (its checkpoints are in the folder transformers beside), a line with "checkpoint" of',
+        "a command that writes lines; in any other loop, write the model itself to trial.checkpoint_dir where",
+        "its value is the best so far",
     ]
 
 
