@@ -336,12 +336,14 @@ def imports_lazily(config: dict[str, Any], trial: Trial) -> TrainState:
 
 
 def writes_in_threads(config: dict[str, Any], trial: Trial) -> TrainState:
-    """Returns while a thread, and one of an executor, have only begun to write."""
+    """Returns while a thread, and one of an executor, have only begun to write, or wait for a file."""
     returned, folder = threading.Event(), trial.checkpoint_dir.parents[1]
 
     def write(name: str) -> None:
         returned.wait()
         time.sleep(0.2)
+        while "until" in config and not (folder / config["until"]).exists():
+            time.sleep(0.01)
         (folder / name).write_text("written")
 
     threading.Thread(target=write, args=("by a thread",)).start()

@@ -90,6 +90,19 @@ def test_a_heartbeat_of_the_training_says_how_far_it_is(node: Node, tmp_path: Pa
     process.close()
 
 
+def test_what_was_trained_is_told_before_threads_of_the_recipe_are_waited_for(node: Node, tmp_path: Path) -> None:
+    process = node.begin(tmp_path, "writes_in_threads", {"until": "told"})
+    rows: list[int] = []
+    while 6 not in rows:
+        told = process.next_message(10)
+        assert isinstance(told, Heartbeat)
+        rows += rows_of([told])
+    (tmp_path / "told").touch()
+    ended = finish(process, tmp_path).ended
+    assert (ended.status, ended.global_step, ended.metrics["score"]) == ("completed", 6, 3.0)
+    assert ended.history is None
+
+
 @pytest.fixture
 def spawning(new_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node where trials are not forked."""

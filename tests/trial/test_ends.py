@@ -42,6 +42,20 @@ def test_what_threads_of_a_recipe_write_when_it_has_returned_is_there(node: Node
     assert [(tmp_path / name).read_text() for name in ("by a thread", "by an executor")] == ["written"] * 2
 
 
+def test_threads_that_end_are_waited_for_no_longer_than_they_run() -> None:
+    program = """
+import os, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from xaytune.trial.trial_process import end_threads
+threading.Thread(target=time.sleep, args=(0.1,)).start()
+ThreadPoolExecutor().submit(time.sleep, 0)
+print(end_threads(3600), flush=True)
+os._exit(0)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert ran.stdout == b"[]\n"
+
+
 def test_a_thread_that_never_ends_is_not_waited_for_longer_than_given_and_is_named() -> None:
     program = """
 import os, threading

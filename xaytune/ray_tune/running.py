@@ -29,6 +29,8 @@ from xaytune.trial.trackers import tracking as trackers
 
 __all__ = ["WATCHED_S", "resume_sweep", "run_sweep"]
 
+# Threads that a recipe leaves are given so long, and no more than half of what the trial itself is given.
+_THREADS_S = 30.0
 # A sweep that trains records its progress every 10 s at least. One whose trials have not begun, or whose journal
 # takes seconds to copy, may be silent for longer: it is not noticed.
 WATCHED_S = 20.0
@@ -202,4 +204,5 @@ def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, fold
         cpus=spec.bundles[0].get("cpu", 1),
         gpus=spec.bundles[0].get("gpu", 0),
         finds_width=spec.fused == "auto",
+        threads_s=min(_THREADS_S, *(limit / 2 for limit in (spec.stop_grace_s, spec.stall_timeout_s) if limit)),
     )

@@ -30,7 +30,8 @@ from xaytune.trial.trial_process import TRAIN_ON
 
 __all__ = ["TrialProcess", "unpack"]
 
-# A trial that is paused, or has told its end, is given so long until its process has only to be gone.
+# A trial that is paused, or has told its end, is given so long until its process has only to be gone: one that is
+# paused beside the time of its threads.
 _END_S = 5.0
 
 
@@ -95,10 +96,10 @@ class TrialProcess:
         """Ends the process, if it runs: one that waits is paused, another is killed. It is gone after this."""
         if self._running and self._waiting:
             self.request_stop(StopRequest("paused", "paused"))
-            deadline = time.monotonic() + _END_S
+            deadline = time.monotonic() + self._task.threads_s + _END_S
             while self._running and time.monotonic() < deadline:
                 self.next_message(max(0.0, deadline - time.monotonic()))
-        self._process.close(kill=self._running)
+        self._process.close(0.0 if self._running else _END_S)
         self._running = False
 
     def _lost(self, exited: Exit) -> Ended:

@@ -81,9 +81,9 @@ class Forked:
                 return None
             self._wait(left)
 
-    def close(self, *, kill: bool) -> None:
-        """Waits until it is gone; kills it where that takes too long, or at once."""
-        if kill or self._exit(_EXIT_S) is None:
+    def close(self, timeout: float) -> None:
+        """Waits until it is gone, and kills it where that takes longer than so many seconds."""
+        if self._exit(timeout) is None:
             self._template.kill_trial()
             self._exit(_EXIT_S)
         self._channel.close()

@@ -28,6 +28,8 @@ __all__ = ["FusedTrials"]
 
 # Where there is no trial, it is soon looked whether one was assigned.
 _IDLE_S = 0.05
+# A process that has nothing left to do is given so long to exit, beside the time of its threads.
+_EXIT_S = 5.0
 
 
 class FusedTrials:
@@ -51,6 +53,7 @@ class FusedTrials:
         self._process = Forked(template)
         self.pid, self.notes = self._process.pid, self._process.notes
         self._process.put((task, None, environment))
+        self._threads_s = task.threads_s
         self._latest: dict[int, Progress] = {}  # what each trial said last
         self._waiting: list[int] = []
         self._released: set[tuple[int, int]] = set()  # trials and attempts
@@ -100,7 +103,7 @@ class FusedTrials:
             return
         if not self._latest:
             self._process.put(("end",))
-        self._end(kill=bool(self._latest))
+        self._end(0.0 if self._latest else self._threads_s + _EXIT_S)
 
     def _take(self, message: Message) -> list[Message]:
         if (message.trial, message.attempt) in self._released:
@@ -113,13 +116,13 @@ class FusedTrials:
             self._latest.pop(message.trial, None)
         return [message]
 
-    def _end(self, *, kill: bool) -> None:
+    def _end(self, timeout: float) -> None:
         self.running = False
-        self._process.close(kill=kill)
+        self._process.close(timeout)
 
     def _lost(self, exited: Exit) -> list[Message]:
         """Words the ends of trials whose process has ended: of several, it is not known whose fault it was."""
-        self._end(kill=False)
+        self._end(_EXIT_S)
         failure, several = exited.failure, len(self._latest)
         if several > 1:
             error = f"{failure.error}; {several} trials were trained in it"

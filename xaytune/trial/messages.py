@@ -85,6 +85,7 @@ class Task:
         gpus: GPUs that a trial reserves; with 0 it sees none.
         heartbeat_s: Seconds between two heartbeats.
         finds_width: Whether processes that train several trials find out how many at once.
+        threads_s: Seconds that threads are waited for which a recipe leaves, such as one that writes a checkpoint.
     """
 
     sweep: str
@@ -105,6 +106,7 @@ class Task:
     gpus: float = 0
     heartbeat_s: float = 2.0
     finds_width: bool = False
+    threads_s: float = 30
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 

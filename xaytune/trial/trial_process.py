@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,18 @@ from xaytune.sweep.command import Command
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports, installed_since
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, StopRequest, Task
+from xaytune.trial.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Heartbeat,
+    Message,
+    Progress,
+    Refused,
+    StopRequest,
+    Task,
+    nothing_new,
+)
 from xaytune.trial.output import file_of, flush_output, redirect_output
 from xaytune.trial.starting import StartWatch
 
@@ -29,8 +41,6 @@ __all__ = ["EXITING", "TRAIN_ON", "ActorLink", "ChannelLink", "be_trial", "end_t
 TRAIN_ON = "train on"
 # What a process says when it has only to be gone: the kernel takes some milliseconds for that.
 EXITING = "exiting"
-# Threads that a recipe leaves, such as one that writes a checkpoint, are given so long to end.
-_THREADS_S = 30.0
 
 
 class ChannelLink:
@@ -76,23 +86,30 @@ class ActorLink(ChannelLink):
     Args:
         channel: To the actor.
         watch: Watches it until it trains.
+        threads_s: Seconds that threads of the recipe are waited for.
     """
 
-    def __init__(self, channel: Channel, watch: StartWatch) -> None:
+    def __init__(self, channel: Channel, watch: StartWatch, threads_s: float) -> None:
         super().__init__(channel)
-        self._watch = watch
+        self._watch, self._threads_s = watch, threads_s
         self._begun_with = len(sys.modules), dict(os.environ)
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Sends a message; the last one says too what the recipe imported, and how long its start took.
 
-        That comes when the recipe's threads have ended: nothing of the process is needed after it.
+        That comes when the recipe's threads have ended: nothing of the process is needed after it. What was
+        trained is told before, which a loss of the process or of the node then does not undo.
         """
         if isinstance(message, Ended):
-            left = end_threads(_THREADS_S)
+            if _threads():
+                trained = {field.name: getattr(message, field.name) for field in dataclasses.fields(Progress)}
+                super().tell(Heartbeat(**trained), rows)
+                self._channel.flush()
+                message, rows = dataclasses.replace(message, **nothing_new(message)), []
+            left = end_threads(self._threads_s)
             cut_off = (
-                f"a trial ended {_THREADS_S:g} s after its recipe, whose threads still ran ({', '.join(left)}): "
-                "let the recipe wait for them"
+                f"a trial ended {self._threads_s:g} s after its recipe, whose threads still ran "
+                f"({', '.join(left)}): let the recipe wait for them"
             )
             self._channel.put(installed_since(*self._begun_with))
             notes = (*message.notes, cut_off) if left else message.notes
@@ -109,15 +126,22 @@ def end_threads(timeout: float) -> list[str]:
     Returns:
         The names of those that still run.
     """
-    ending = threading.Thread(target=threading._shutdown, daemon=True)  # type: ignore[attr-defined]
+    deadline = time.monotonic() + timeout
     if _threads():
-        ending.start()
-        ending.join(timeout)
-    return _threads()
+        threading.Thread(target=_end_executors, daemon=True).start()
+    while (threads := _threads()) and (left := deadline - time.monotonic()) > 0:
+        threads[0].join(left)
+    return [thread.name for thread in threads]
 
 
-def _threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+def _threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+
+
+def _end_executors() -> None:
+    """Does what the end of a script does before it waits for threads: idle ones of executors then end."""
+    for end in reversed(threading._threading_atexits):  # type: ignore[attr-defined]
+        end()
 
 
 def name_program(task: Task) -> None:
@@ -172,7 +196,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
     from xaytune.trial.command_process import ProgramLostError
     from xaytune.trial.runner import RecipeRun
 
-    link = ActorLink(channel, watch)
+    link = ActorLink(channel, watch, task.threads_s)
     if not isinstance(task.recipe, Command):
         run = RecipeRun(task, assignment, link, imports.shared)
         run.callbacks.on("train_start")(metrics_only(lambda state: watch.end()))
@@ -193,4 +217,4 @@ def _train_fused(channel: Channel, imports: Imports, task: Task) -> None:
     from xaytune.trial.fused import FusedProcess
 
     FusedProcess(channel, task, imports).run()
-    end_threads(_THREADS_S)
+    end_threads(task.threads_s)
