@@ -81,6 +81,7 @@ class TrialProcess:
         if said is None:
             return Heartbeat(**self._known())
         if isinstance(said, Exit):
+            self._running = False
             return self._lost(said)
         message = unpack(*said)
         if isinstance(message, Progress):
