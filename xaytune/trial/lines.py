@@ -184,7 +184,7 @@ class Lines:
             "best": self._best,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".copy-", dir=folder) as copy:
+        with tempfile.TemporaryDirectory(prefix=".step-", suffix=".tmp", dir=folder) as copy:
             (Path(copy) / _PLACE).write_text(json.dumps(place))
             if not _copied(source, Path(copy) / _WRITTEN / os.path.basename(os.path.abspath(source))):
                 logger.warning("%s was written to while it was copied: it is no checkpoint", source)
