@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("lightning")
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -105,11 +106,12 @@ def test_gradients_of_a_step_that_is_not_done_come_back(evaluation: int, tmp_pat
 def test_what_handlers_keep_in_the_metrics_is_there_when_the_run_goes_on(tmp_path: Path) -> None:
     run = JudgedRun(tmp_path, stop_at=2)
     kept = {"phase": "warm", "error": 0.25, "seen": [1, 2]}
-    run.callbacks.on("epoch_end")(lambda state: state.metrics.update(kept, largest=torch.arange(3.0)))
+    arrays = {"mean": np.asarray(0.5), "seen": [np.int64(1), np.asarray(2)]}
+    run.callbacks.on("epoch_end")(lambda state: state.metrics.update(kept | arrays, largest=torch.arange(3.0)))
     recipes.by_epochs(run)
     found: dict[str, Any] = {}
     again = JudgedRun(tmp_path)
     again.callbacks.on("train_start")(lambda state: found.update(state.metrics))
     recipes.by_epochs(again)
-    assert {name: found[name] for name in kept} == kept
+    assert {name: found[name] for name in (*kept, "mean")} == {**kept, "mean": 0.5}
     assert found["largest"].tolist() == [0.0, 1.0, 2.0]

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from xaytune.integrations.lightning_epoch import (
     gradients_of,
@@ -239,7 +241,8 @@ class XaytuneCallback(Checkpoint):
             "step": state.step,
             "epoch": state.epoch,
             "global_step": state.global_step,
-            "metrics": plain_metrics(state.metrics),
+            # Lightning's own loader refuses arrays.
+            "metrics": apply_to_collection(plain_metrics(state.metrics), np.ndarray, np.ndarray.tolist),
             "where": self._where,
             "random": random_state.capture(),
             "epoch_random": self._epoch_random,
