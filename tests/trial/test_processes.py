@@ -173,6 +173,9 @@ def test_a_package_that_trials_set_up_by_the_environment_is_imported_by_each(nod
     for number in range(2):
         config = {"module": "rich.tree", "settings": {"SETTING": str(number)}}
         assert node.train(tmp_path, "imports_lazily", config, trial=number).output == "not there\n"
+    config = {"module": "rich.tree"}
+    others = [node.train(tmp_path, "imports_lazily", config, trial=number).output for number in (2, 3)]
+    assert others == ["not there\n", "there\n"]
 
 
 def test_settings_of_a_module_hold_in_its_trials_which_share_what_its_setup_made_once(

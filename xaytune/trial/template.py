@@ -114,7 +114,7 @@ class _Template:
         self._ended: list[tuple[Channel, int, int, bool]] = []  # ends that are not reported yet
         self._own: set[int] = set()  # what modules have started
         self._to_import: list[Imported] = []  # by trials, before the next one starts
-        self._tried: set[str] = set()
+        self._tried: set[tuple[str, ...]] = set()  # with the variables that their trial has changed
         self._oom_kills = kernel.oom_kills()
         self._selector = selectors.PollSelector()
         self._wakeup = socket.socketpair()
@@ -167,9 +167,11 @@ class _Template:
                 elif kind == "kill":
                     self._kill(self._trials[connection])
                 elif kind == "imported":
-                    if not self._tried.issuperset(content.names):
+                    # Of trials that set the same variables, the next would be refused as this one.
+                    tried = {(name, *sorted(content.changed)) for name in content.names}
+                    if not self._tried.issuperset(tried):
                         self._to_import.append(content)
-                        self._tried.update(content.names)
+                        self._tried |= tried
                 elif kind == "end":
                     self._end()
         except (OSError, EOFError):
