@@ -198,7 +198,7 @@ def test_a_trainer_is_ended_by_the_trials_stop_too(tmp_path: Path) -> None:
             run.stop("not worth it")
         run.callbacks.on("step_end")(lambda state, run=run: run.stop("good") if state.global_step == 4 else None)
         assert trainer.fit().global_step == steps
-        assert run.stop_reason == ("not worth it" if before else "good")
+        assert (run.stopped, run.stop_reason) == (True, "not worth it" if before else "good")
 
 
 def test_what_is_stopped_by_the_program_finishes_its_epoch_and_says_why(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ class OwnLoop:
         self.metric = metric
         self._saves = Saves(self, save_every_s)
         self._run = OwnRun(self.callbacks, self._saves, self.trains_on)
-        self._open: TrainState | None = None  # of a run that has begun and not ended, whoever fires its events
+        self._training = self._run.state  # of what trains, or trained last, whoever fires its events
+        self._open = False  # whether that has begun and not ended
         self._error_fired = False
         self.callbacks.on("train_start")(metrics_only(self._note_start))
         self.callbacks.on("error")(metrics_only(self._note_error))
@@ -272,8 +273,8 @@ class OwnLoop:
             error: What was raised. A :class:`~xaytune.trainer.callbacks.Pause` is not an end: nothing is fired.
         """
         self._run.finish(error)
-        if self._open is not None and not isinstance(error, Pause):
-            fire_end(self.callbacks, self._open, None if self._error_fired else error)
+        if self._open and not isinstance(error, Pause):
+            fire_end(self.callbacks, self._training, None if self._error_fired else error)
 
     @property
     def is_pausing(self) -> bool:
@@ -292,7 +293,7 @@ class OwnLoop:
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was asked to stop."""
+        """Whether the run was asked to stop; when it is over, whether it had been."""
         return self._training.should_stop
 
     @property
@@ -317,7 +318,7 @@ class OwnLoop:
         Raises:
             RuntimeError: Something else trains, whose checkpoints do not hold it.
         """
-        if self._training is not self._run.state:
+        if self._is_anothers:
             raise RuntimeError(
                 "trial.memory in a run that something else trains: it is saved with a loop of trial.epochs() or "
                 "trial.steps() alone"
@@ -332,20 +333,20 @@ class OwnLoop:
         return native.newest_whole(self.checkpoint_dir)
 
     @property
-    def _training(self) -> TrainState:
-        """The state of what trains now, whoever fires its events."""
-        return self._open if self._open is not None else self._run.state
+    def _is_anothers(self) -> bool:
+        """Whether a run is open whose events something else fires."""
+        return self._open and self._training is not self._run.state
 
     def _check_open(self, method: str) -> None:
         """Checks that no other run is open, whose events something else fires."""
-        if self._training is not self._run.state:
+        if self._is_anothers:
             raise RuntimeError(
                 f"trial.{method}() in a run that something else trains: a Trainer reports what it evaluates; one "
                 "that fires its events by hand sets state.metrics[NAME] before it fires eval_end or epoch_end"
             )
 
     def _note_start(self, state: TrainState) -> None:
-        self._open = state
+        self._training, self._open = state, True
         if self.stop_reason is not None:  # before anything trained
             state.stop_training()
 
@@ -353,7 +354,7 @@ class OwnLoop:
         self._error_fired = True
 
     def _note_end(self, state: TrainState) -> None:
-        self._open = None
+        self._open = False
 
 
 def _nameless(call: str, unnamed: tuple[Any, ...]) -> TypeError:
