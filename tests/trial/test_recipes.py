@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cloudpickle
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.campaigns import recipes
+from tests.models import make_trainer
 from xaytune.errors import SkipTrial
 from xaytune.in_process.trying import try_configuration
 from xaytune.sweep.spec import SweepSpec
@@ -167,3 +169,45 @@ def test_a_loop_that_keeps_nothing_is_told_that_no_checkpoint_is_written(keeps: 
 
     told = [note for note in attempt(recipe).notes if "call trial.keep(model=model, optimizer=optimizer)" in note]
     assert len(told) == (not keeps)
+
+
+FORKS: dict[str, Callable[[Trial], object]] = {
+    "a loop": lambda trial: next(trial.epochs(3)),
+    "a step": lambda trial: trial.log(score=1.0),
+    "a report": lambda trial: trial.report(score=1.0),
+    "a stop": lambda trial: trial.stop("good enough"),
+    "a Trainer": lambda trial: make_trainer(num_epochs=1, trial=trial).fit(),
+    "events": lambda trial: trial.callbacks.fire("epoch_end", TrainState(epoch=1, step=1, global_step=2)),
+}
+
+
+@pytest.mark.parametrize("use", FORKS.values(), ids=FORKS)
+def test_a_fork_of_the_recipes_process_is_refused_the_trial_which_goes_on(use: Callable[[Trial], object]) -> None:
+    refused: list[str] = []
+
+    def recipe(config: Mapping[str, float], trial: Trial) -> None:
+        for epoch in trial.epochs(2):
+            if epoch == 1:
+                refused.append(words_of_a_fork(lambda: use(trial)))
+            trial.report(score=epoch)
+
+    ended = attempt(recipe)
+    assert "belongs to the process of its recipe; hand it there what was measured here" in refused[0]
+    assert (ended.status, ended.epoch, ended.global_step) == ("completed", 2, 2)
+
+
+def words_of_a_fork(call: Callable[[], object]) -> str:
+    """Returns the words of the error that a call raises in a fork of this process."""
+    forks = multiprocessing.get_context("fork")
+    words = forks.SimpleQueue()
+
+    def tell() -> None:
+        try:
+            words.put(f"returned {call()}")
+        except RuntimeError as error:
+            words.put(str(error))
+
+    fork = forks.Process(target=tell)
+    fork.start()
+    fork.join()
+    return str(words.get())

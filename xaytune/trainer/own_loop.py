@@ -93,6 +93,9 @@ class OwnLoop:
     def trains_on(self, state: TrainState) -> None:
         """Learns that another loop begins, before its first body: the run was not over. A trial may be judged."""
 
+    def check_process(self) -> None:
+        """Checks that the run may be used in this process. Only a trial is bound to one."""
+
     def keep(self, **things: Any) -> None:
         """Saves and restores things with the run, besides its position, random states, metrics and memory.
 
@@ -199,6 +202,7 @@ class OwnLoop:
         """
         if unnamed:
             raise _nameless("log", unnamed)
+        self.check_process()
         run = self._run
         loop, steps = run.place.loop, run.place.step_body
         if loop is None or not loop.in_body:
@@ -260,6 +264,7 @@ class OwnLoop:
 
     def stop(self, why: str) -> None:
         """Ends the run through its own loop, after the step or epoch whose body is running, whatever trains it."""
+        self.check_process()
         self.stop_reason = why
         self._training.stop_training()
 
@@ -339,6 +344,7 @@ class OwnLoop:
 
     def _check_open(self, method: str) -> None:
         """Checks that no other run is open, whose events something else fires."""
+        self.check_process()
         if self._is_anothers:
             raise RuntimeError(
                 f"trial.{method}() in a run that something else trains: a Trainer reports what it evaluates; one "
@@ -346,6 +352,7 @@ class OwnLoop:
             )
 
     def _note_start(self, state: TrainState) -> None:
+        self.check_process()
         self._training, self._open = state, True
         if self.stop_reason is not None:  # before anything trained
             state.stop_training()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ class Reporter:
         epochs = Epochs(0 if task.points.axis.by_step else assignment.last_judged, assignment.judged_step)
         self.untold = Untold(task.objective, checkpoint_dir, epochs)
         self._sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
-        self._link = link
+        self._link, self._process = link, os.getpid()
         self.points, self._heartbeat_s = task.points, task.heartbeat_s
         self._metric = task.objective.metric
         self._judging = Judging(task.objective.metric, task.points, assignment.last_judged)
@@ -117,6 +118,14 @@ class Reporter:
         for event, handler in handlers.items():
             callbacks.on(event, last=True)(metrics_only(handler))
 
+    def check_process(self) -> None:
+        """Raises RuntimeError in a fork of the run's process: the way to the driver is not the fork's."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"process {os.getpid()} uses the trial of process {self._process}, of which it is a fork: a trial "
+                "belongs to the process of its recipe; hand it there what was measured here, through a queue"
+            )
+
     def look(self, state: TrainState) -> None:
         """Takes a request to stop between two steps: the epoch is broken off there."""
         self.stopping.take(self._link.stop_request())
@@ -133,6 +142,7 @@ class Reporter:
             reason: Why, where there is more to say than that it was finished.
             failure: Why it failed, if it did: what it left in its state then does not matter.
         """
+        self.check_process()
         state = self.state if failure is None else None
         due = False
         if state is not None and not state.should_stop and self._judging.is_fresh(state):
@@ -206,6 +216,7 @@ class Reporter:
 
     def _look(self, now: float) -> None:
         """Takes a request to stop that came meanwhile, and sends a heartbeat where one is due."""
+        self.check_process()
         self._next_look = now + _LOOK_S
         self.stopping.take(self._link.stop_request())
         quiet = now - self._told
@@ -323,6 +334,7 @@ class Reporter:
         due = self._judging.decision_due(state, at)
         if due is None:
             return False
+        self.check_process()
         if self.points.pausing and self.save_checkpoint is not None:
             self.save_checkpoint()
         fields, rows = self.untold.take(state, keep_last=not self.points.pausing, all_checkpoints=False)

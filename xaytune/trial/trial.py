@@ -65,7 +65,12 @@ class Trial(OwnLoop):
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run: schedulers that pause trials have it saved where they judge it."""
+        self.check_process()
         self._reporter.save_checkpoint = save_checkpoint
+
+    def check_process(self) -> None:
+        """Checks that this is the process of the recipe: a fork of it does not speak for the trial."""
+        self._reporter.check_process()
 
     def discard(self, checkpoint: Path) -> None:
         """Lets a checkpoint be deleted as soon as a later one is recorded."""
