@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -194,6 +195,13 @@ def test_a_fork_of_the_recipes_process_is_refused_the_trial_which_goes_on(use: C
     ended = attempt(recipe)
     assert "belongs to the process of its recipe; hand it there what was measured here" in refused[0]
     assert (ended.status, ended.epoch, ended.global_step) == ("completed", 2, 2)
+
+
+def test_a_trial_that_would_be_sent_to_another_process_is_refused_with_what_to_send_instead() -> None:
+    def recipe(config: Mapping[str, float], trial: Trial) -> None:
+        pickle.dumps((config, trial))  # as those that are spawned are sent their arguments
+
+    assert "give other processes what they need of it, such as trial.config" in str(attempt(recipe).reason)
 
 
 def words_of_a_fork(call: Callable[[], object]) -> str:

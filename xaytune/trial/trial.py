@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.own_loop import OwnLoop
@@ -52,6 +52,14 @@ class Trial(OwnLoop):
         self.conductor: Callable[[Any], None] | None = None
         self.taken_over_at = assignment.taken_over_at
         self._reporter = reporter
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses to be sent to another process, such as one that is spawned, or copied."""
+        raise TypeError(
+            "a trial can be neither pickled nor copied, for it belongs to the process of its recipe (got trial "
+            f"{self.number}): give other processes what they need of it, such as trial.config, and hand what they "
+            "measure to that process, through a queue"
+        )
 
     @property
     def may_pause(self) -> bool:
