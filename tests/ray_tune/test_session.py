@@ -59,7 +59,7 @@ def test_an_environment_that_ray_cannot_live_with_is_told_in_one_line_with_the_r
 
 
 @pytest.mark.slow
-def test_a_ray_whose_processes_do_not_start_in_time_is_started_again(tmp_path: Path) -> None:
+def test_a_ray_whose_processes_end_as_they_start_is_started_again(tmp_path: Path) -> None:
     setpriv = tmp_path / "setpriv"  # starts what a raylet needs: not the first time
     setpriv.write_text(f'#!/bin/sh\nmkdir {tmp_path}/tried 2>&- && exit 1\nexec {shutil.which("setpriv")} "$@"\n')
     setpriv.chmod(0o755)

@@ -22,8 +22,9 @@ def test_the_exit_code_of_a_program_says_whether_it_failed(tmp_path: Path) -> No
     ("printed", "quoted"),
     [
         ("begins\nno such data", "no such data"),
-        ("ValueError: no such data\nmain.ChildFailedError: \nhost: here\n====", "ValueError: no such data"),
-        ("[rank0]: KeyError: 'lr'\nmain.ChildFailedError: \nhost: here\n====", "[rank0]: KeyError: 'lr'"),
+        ("  raise it\nValueError: no data\nmain.ChildFailedError: \nhost: here\n====", "ValueError: no data"),
+        ("[rank0]: KeyError: 'lr'\nmain.ChildFailedError: \nhost: here\n====", "KeyError: 'lr'"),
+        ("ConnectionError: no answer, once more\nfatal: the disk is full", "fatal: the disk is full"),
         ("it failed\n====", "it failed"),
     ],
 )

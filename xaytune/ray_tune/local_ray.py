@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,18 +46,24 @@ def check_environment() -> None:
         )
 
 
-def started() -> LocalNode:
+def started(over: threading.Event) -> LocalNode:
     """Starts a Ray on this machine.
 
     Its processes have sessions of their own: what a batch system, ``timeout`` or a terminal sends to the group of
     this process is for this process alone, which ends them itself.
+
+    Args:
+        over: Set where it is not needed any more: what fails then is not tried again.
+
+    Raises:
+        SessionError: It cannot be started.
     """
     popen = services.ConsolePopen
     services.ConsolePopen = functools.partial(_start_process, popen)  # type: ignore[misc,assignment]
     settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
     os.environ.update(settings)
     try:
-        return _started_in_time()
+        return _started_in_time(over)
     except SessionError:
         raise
     except Exception as error:
@@ -71,7 +78,7 @@ def started() -> LocalNode:
             del os.environ[name]
 
 
-def _started_in_time() -> LocalNode:
+def _started_in_time(over: threading.Event) -> LocalNode:
     """Starts it, again where a raylet ended at once, as on a busy machine.
 
     Raises:
@@ -82,6 +89,8 @@ def _started_in_time() -> LocalNode:
             return LocalNode()
         except _RayletEndedError as error:
             logs = error
+            if over.is_set():
+                break
     raise SessionError(
         f"Ray did not start on this machine: its raylet ended {_TRIES} times as it started. If the machine is "
         f"busy, try again later; else see raylet.out and raylet.err in {logs}"

@@ -66,10 +66,15 @@ class RaySession:
                 "a sweep is running in this process already: wait until it has ended, or run this one in another "
                 "process"
             )
-        if not ray.is_initialized():
-            self._deaf.enter_context(self._interrupts)
-            self._thread = threading.Thread(target=self._keep, name="ray-session")
-            self._thread.start()
+        try:
+            if not ray.is_initialized():
+                self._deaf.enter_context(self._interrupts)
+                self._thread = threading.Thread(target=self._keep, name="ray-session")
+                self._thread.start()
+        except BaseException:
+            self._deaf.close()
+            _one.release()
+            raise
         return self
 
     def wait(self) -> None:
@@ -83,10 +88,11 @@ class RaySession:
         if self._thread is not None:
             while not self._interrupts.asked and not self._ready.wait(_LOOK_S):
                 pass
+            if not self._interrupts.asked:
+                self._deaf.close()
             if self._interrupts.asked:
                 logger.warning("interrupted: this ends once Ray has started")
                 raise KeyboardInterrupt
-            self._deaf.close()
         if self._error is not None:
             raise self._error
 
@@ -110,11 +116,11 @@ class RaySession:
 
         What interrupts meanwhile waits for that: a Ray that is left behind would end under the next sweep.
         """
+        self._over.set()
         try:
             with self._deaf:
                 interrupts = self._deaf.enter_context(Interrupts(raises=False))
                 if self._thread is not None:
-                    self._over.set()
                     self._thread.join()
         finally:
             _one.release()
@@ -144,7 +150,7 @@ class RaySession:
             address = _checked(address)
         else:
             check_environment()
-            node = started()
+            node = started(self._over)
             address = node.address
         try:
             _join(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -130,7 +131,7 @@ class Sweep:
         """
         trains = self.spec.trains
         default = "command" if isinstance(trains, Command) else name_after(reference_name(trains))
-        if not isinstance(storage, (str, Path)):
+        if not isinstance(storage, (str, os.PathLike)):
             raise SpecError([Problem(("storage",), f"must be a folder, or the URI of one (got {storage!r})")])
         with RaySession() as session:
             results = run_sweep(self.spec, str(storage), name, default, session, listener)

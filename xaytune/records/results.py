@@ -36,8 +36,7 @@ class Results:
         state: What its journal tells, where that is known: to who has run the sweep. By default it is read.
 
     Raises:
-        JournalError: There is no such sweep, or its journal is damaged.
-        OSError: The remote storage cannot be reached.
+        JournalError: There is no such sweep, its storage cannot be reached, or its journal is damaged.
     """
 
     def __init__(self, sweep: Path | str | SweepFolder, state: SweepState | None = None) -> None:

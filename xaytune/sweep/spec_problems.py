@@ -23,7 +23,7 @@ _ELSEWHERE = {
     "config": "space",
     "direction": "mode, 'max' or 'min'",
     "early_terminate": "scheduler",
-    "fail_fast": "no option: the other trials train on when one fails",
+    "fail_fast": "not needed: two trials that raise before any has trained a step end the sweep",
     "goal": "mode, 'max' or 'min'",
     "grace_period": "an option of a scheduler: {algorithm: asha, grace_period: 1, max_t: 27}",
     "listener": "an argument of run()",
@@ -95,8 +95,8 @@ def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
         return Problem(path, "is required")
     if kind == "union_tag_invalid":
         tag, known = context["tag"], context["expected_tags"].replace("'", "").split(", ")
-        meant = _ALGORITHMS_ELSEWHERE.get(tag)
-        hint = f"here it is {meant}" if meant is not None else nearest(tag, known)
+        meant = _ALGORITHMS_ELSEWHERE.get(tag, "")
+        hint = f"here it is {meant}" if meant.partition(" ")[0] in known else nearest(tag, known)
         return Problem((*path, "algorithm"), f"unknown algorithm {tag!r}; {hint}")
     if kind == "union_tag_not_found":
         return Problem(path, "needs an 'algorithm'")

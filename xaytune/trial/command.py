@@ -59,8 +59,8 @@ _CHECKPOINT = "XAYTUNE_CHECKPOINT"
 # as torchrun add a long account of their own.
 _SEARCHED_LINES = 200
 _SHOWN_LINES = 20
-# The last line of a traceback, as itself or as torch marks it.
-_ERROR = re.compile(r"(\[rank\d+\]: )?[\w.]+(Error|Exception|Interrupt): \S")
+# The last line of a traceback, after lines that are indented, or as torch marks it.
+_ERROR = re.compile(r"(?:^[ \t].*\n|^\[rank\d+\]: )([\w.]+(?:Error|Exception|Interrupt): \S.*)", re.MULTILINE)
 
 
 class CommandRun:
@@ -246,8 +246,7 @@ def _check_exit(code: int, stopped: bool, said: Callable[[], str]) -> None:
 def _failure(code: int, said: str, stopped: bool, when: str = "") -> Failure:
     """How a program failed: by its exit code, and the last error that it printed, or else its last words."""
     said_lines = said.splitlines()
-    worded = [line for line in said_lines if re.search(r"\w", line)]
-    quoted = ([line for line in worded if _ERROR.match(line)] or worded)[-1:]
+    quoted = (_ERROR.findall(said) or [line for line in said_lines if re.search(r"\w", line)])[-1:]
     asked = ", after it was asked to stop" if stopped else ""
     printed = f"; it printed {quoted[0]!r:.300}" if quoted else ""
     error = f"the program ended{when} with exit code {code}{asked}{printed}"

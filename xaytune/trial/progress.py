@@ -53,13 +53,17 @@ class Untold:
         self.best: Best | None = None
         self._newest: tuple[dict[str, float], int] = {}, 0  # metrics and step of the newest row that was reported
         self._begun = time.monotonic()
-        found = checkpoint_files.list_checkpoints(checkpoint_dir)
-        self._written_before = {path: _written_at(path) for path in found}
+        self._written_before: dict[Path, int | None] = {}
         self._row = Row(0, 0, 0, {})  # of the last step
         self._trained = False  # whether this attempt has a row
         self._evaluated = False  # whether it was evaluated
         self._notes: list[str] = []
         self._noted: set[str] = set()
+
+    def find_checkpoints(self) -> None:
+        """Learns which checkpoints there are before the attempt writes its own."""
+        found = checkpoint_files.list_checkpoints(self._checkpoint_dir)
+        self._written_before = {path: _written_at(path) for path in found}
 
     def resume_at(self, global_step: int) -> None:
         """Takes in at which step the attempt began."""

@@ -104,6 +104,7 @@ class Reporter:
 
     def attach(self, callbacks: CallbackManager) -> None:
         """Registers the handlers, after all others but the first, which others that raise must not hide."""
+        self.untold.find_checkpoints()  # those that the attempt is to resume from are there by now
         callbacks.on("error")(metrics_only(self._note_error))
         callbacks.on("train_end")(metrics_only(self._note_end))
         handlers: dict[Event, Handler] = {
