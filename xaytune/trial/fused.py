@@ -47,6 +47,8 @@ __all__ = ["FusedProcess"]
 _LOOK_S = 0.02
 # So long recipes are begun one after the other; then those that wait for a step take one.
 _BEGIN_S = 0.5
+# That a recipe begins is told before it runs, but for those that follow so soon: a message costs the driver time.
+_TOLD_S = 0.1
 # An error of torch walks up so many frames of the C stack. Beneath a greenlet's own frames it finds what others
 # have left there, which once in some thousand errors ends the process: so a recipe has that many beneath it.
 _FRAMES = 64
@@ -76,7 +78,7 @@ class FusedProcess:
         self._outbox: list[tuple[Message, list[tuple[Any, ...]]]] = []
         self._notes: list[str] = []
         self._urgent = self._over = False
-        self._next_look = 0.0
+        self._next_look = self._sent_at = 0.0
         self._clock = clock_for(task)
         self._width = Width(Memory(task.gpus)) if task.finds_width else None
 
@@ -183,7 +185,8 @@ class FusedProcess:
             self.tell(Refused(**sender, problems=tuple(self._imports.problems)), [], urgent=True)
             return
         self.tell(Started(**sender, pid=os.getpid()), [], urgent=True)
-        self._send()  # at once: the recipe may take long
+        if time.monotonic() > self._sent_at + _TOLD_S:  # else with what the next one says
+            self._send()
         output = Path(self._task.sweep_dir) / file_of(assignment.trial)
         trial = self._trials[assignment.trial] = _Trial(self, assignment, output, self._settings)
         self._fusion.randomness.enter(trial.states)
@@ -207,7 +210,7 @@ class FusedProcess:
         if self._urgent or (self._outbox and idle):
             wanted = self._width.wanted if self._width is not None else None
             self._channel.put((wanted, self._outbox))
-            self._outbox, self._urgent = [], False
+            self._outbox, self._urgent, self._sent_at = [], False, time.monotonic()
             if not self._asking:
                 self._channel.flush()
 

@@ -90,12 +90,14 @@ class FusedTrials:
             time.sleep(min(timeout, _IDLE_S))
             return []
         said = self._process.get(timeout if self._latest else _IDLE_S)
-        if said is None:
-            return []
         if isinstance(said, Exit):
             return self._lost(said)
-        self.wanted, packed = said
-        return [message for one in packed for message in self._take(unpack(*one))]
+        messages: list[Message] = []
+        while said is not None and not isinstance(said, Exit):  # all at once: the way to the driver costs most
+            self.wanted, packed = said
+            messages += [message for one in packed for message in self._take(unpack(*one))]
+            said = self._process.get(0)
+        return messages
 
     def close(self) -> None:
         """Ends the process, if it runs."""
