@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,11 @@ import pytest
 from tests.trial.json_lines import logged_by
 from tests.trial.reported_loop import Loop
 from xaytune.records.history import Row
-from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import TrackerSpec
-from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.own_loop import OwnLoop
-from xaytune.trial.messages import Assignment, DecisionDue, Message, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Message, StopRequest
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trackers import tracking
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
@@ -142,17 +141,8 @@ def test_the_value_for_which_a_trial_is_paused_is_given(
 ) -> None:
     tracker = InMemory()
     monkeypatch.setattr(tracking, "made", lambda spec: tracker)
-    task = Task(
-        sweep="s",
-        sweep_id="1",
-        sweep_dir=str(tmp_path),
-        remote=None,
-        recipe="module:recipe",
-        trackers=(TrackerSpec(tracker="mlflow"),),
-        objective=Objective("score", "max"),
-        seed=0,
-        points=DecisionPoints(TimeAxis(axis), (1 if axis == "epoch" else 2,), pausing=True),
-    )
+    judged = Loop(axis, (1 if axis == "epoch" else 2,), tmp_path, pausing=True)
+    task = replace(judged.task, trackers=(TrackerSpec(tracker="mlflow"),))
     ended = RecipeRun(task, Assignment(trial=0, seed=0, config={}), _Pausing(), recipe=recipe).run()
     set_current_trial(None)
     assert ended.status == "paused"
@@ -189,19 +179,9 @@ def _train_on(config: dict[str, Any], trial: Trial) -> TrainState:
 
 
 def test_what_a_loop_trains_after_it_was_told_to_stop_is_given_to_no_tracker(tmp_path: Path) -> None:
-    link = Loop("epoch", (), tmp_path)
+    link = Loop("epoch", (2,), tmp_path)
     link.answer = StopRequest("weak")
-    task = Task(
-        sweep="s",
-        sweep_id="1",
-        sweep_dir=str(tmp_path),
-        remote=None,
-        recipe="module:recipe",
-        objective=Objective("score", "max"),
-        seed=0,
-        points=DecisionPoints(milestones=(2,)),
-        trackers=(TrackerSpec(tracker="tests.trial.json_lines:JsonLines"),),
-    )
+    task = replace(link.task, trackers=(TrackerSpec(tracker="tests.trial.json_lines:JsonLines"),))
     ended = RecipeRun(task, Assignment(trial=0, seed=0, config={}), link, recipe=_train_on).run()
     assert (ended.status, ended.global_step) == ("stopped", 2)
     (file,) = (tmp_path / "trackers").iterdir()
