@@ -164,6 +164,7 @@ class _Lines:
         self._console = console
         self._shown_at: deque[float] = deque([-math.inf] * _AT_ONCE, maxlen=_AT_ONCE)
         self._held_back: str | None = None  # the last one, if it was
+        self._best = ""  # as it was told last
 
     def begin(self) -> None:
         """There is nothing to prepare."""
@@ -178,13 +179,14 @@ class _Lines:
             if event["event"] == "note":
                 _print(self._console, line.plain)
                 return
-            text = f"[{progress_text(sweep)}] {line.plain}; {best_so_far(sweep, terms)}"
+            best = best_so_far(sweep, terms)
+            text = f"[{progress_text(sweep)}] {line.plain}" + (f"; {best}" if best != self._best else "")
             failed = event["event"] == "failure" or event.get("status") == "failed"
             paused = event["event"] == "pause"
             now = time.monotonic()
             if failed or now >= self._shown_at[-1 if paused else 0] + _QUIET_S:
                 self._shown_at.append(now)
-                self._held_back = None
+                self._held_back, self._best = None, best
                 _print(self._console, text)
             elif not paused:
                 self._held_back = text
