@@ -17,14 +17,12 @@ from rich.console import Console
 
 from tests.report.journals import ASHA, Written, simulated
 from xaytune.cli.main import main
-from xaytune.records.journal import feed
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
-from xaytune.report.incidents import Incidents
 from xaytune.report.live import LiveView
 from xaytune.report.printing import Lenient, printable
 from xaytune.report.story import tell
-from xaytune.report.text import metrics, summary
+from xaytune.report.text import losses, metrics, summary
 
 CONSTANTS = {"dataset": "data/letters", "batch_size": 32, "bias": False, "min_lr": 0.0001, "only": {"choice": [7]}}
 BY_STEP = {**ASHA, "time_attr": "global_step"}
@@ -132,6 +130,18 @@ def test_why_tells_from_which_checkpoint_an_attempt_resumed(tmp_path: Path) -> N
     assert "trial.keep(" not in said("status", tmp_path / "sweep")
 
 
+def test_a_view_that_joins_late_tells_restarts_by_what_came_before(tmp_path: Path) -> None:
+    events = list(attempts_lost(tmp_path / "sweep", checkpoint=True).events())
+    at = [event["event"] for event in events].index("progress")
+    shown, sweep = io.StringIO(), SweepState(str(tmp_path / "sweep"), events[:at])
+    with LiveView(Console(file=shown, width=200)) as view:
+        for event in events[at:]:
+            sweep.apply(event)
+            view(sweep, event)
+    assert "its process was lost; it is restarted from step 30; at least 5 steps are" in shown.getvalue()
+    assert "a trial was restarted: at least 5 steps were trained again" in shown.getvalue()
+
+
 def test_trials_that_lost_one_process_together_are_told_in_one_line(tmp_path: Path) -> None:
     written = Written(tmp_path / "sweep")
     for trial in range(3):
@@ -170,9 +180,8 @@ def test_steps_are_counted_as_lost_after_a_cut_and_a_damaged_checkpoint_but_not_
     written("start", 1, attempt=1, node="n", pid=3)
     written("damaged", 0, path="c/step-00000020.pt", global_step=20)
     written("deleted", 0, path="c/step-00000010.pt", global_step=10)  # it had one to resume from all the same
-    incidents, results = Incidents(), written.results()
-    feed(results.events(), incidents)
-    assert (incidents.restarts, incidents.lost, incidents.without_checkpoint) == (1, 15, False)
+    results = written.results()
+    assert losses(results.sweep) == ["a trial was restarted: at least 15 steps were trained again"]
     told = tell(results.trials[0], results.sweep, results.events())
     assert "is damaged, and cannot be resumed from: restarted from step 10; at least 15 steps" in told
 
@@ -209,7 +218,7 @@ def test_why_tells_the_numbers_of_a_decision_what_was_started_instead_and_why_a_
     assert "new, with seed 1: the best of an earlier sweep" in told
     numbers = "promise 0.0012; promise of new 0.02; started instead: x 0.25"
     assert f"judged, to be stopped: promises less ({numbers})" in told
-    assert "decided by cheaper means since then: decisions took 40 s" in said("status", tmp_path / "sweep")
+    assert "decided by cheaper means: decisions took 40 s" in said("status", tmp_path / "sweep")
 
 
 def test_best_tells_all_failed_from_none_has_reported(tmp_path: Path) -> None:

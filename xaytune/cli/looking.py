@@ -22,12 +22,11 @@ from xaytune.cli.options import (
 )
 from xaytune.errors import JournalError, RemoteError
 from xaytune.records.export import FORMATS, Format, export
-from xaytune.records.journal import FILE_NAME, JournalTail, feed
+from xaytune.records.journal import FILE_NAME, JournalTail
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder, find_sweep
 from xaytune.report import text
-from xaytune.report.incidents import Incidents
 from xaytune.report.lineage import lineage_lines
 from xaytune.report.loading import lines_to_load
 from xaytune.report.terms import Terms
@@ -73,9 +72,7 @@ def status(
     if as_json:
         print_json(results.sweep.to_dict())
     else:
-        incidents = Incidents()
-        feed(results.events(), incidents)
-        say(text.summary(results.sweep, incidents=incidents))
+        say(text.summary(results.sweep))
 
 
 def _follow(sweep_folder: SweepFolder) -> None:

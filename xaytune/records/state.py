@@ -50,6 +50,7 @@ class SweepState:
         ended: Unix seconds.
         folder: Where it was run from.
         driver: The process that runs it, or ran it last.
+        fell_back: Why the search method decides by cheaper means, if it does.
         epochs: Epochs finished by all trials together.
         trials: By number.
     """
@@ -63,6 +64,7 @@ class SweepState:
         self.reason: str | None = None
         self.started: float | None = None
         self.ended: float | None = None
+        self.fell_back: str | None = None
         self.epochs = 0
         self._reported_max_t: int | None = None
         self.trials: dict[int, TrialRecord] = {}
@@ -108,13 +110,18 @@ class SweepState:
         apply = getattr(self, f"_on_{event['event']}", None)
         if apply is not None:
             apply(event)
-        if (trial := self.trials.get(event.get("trial", -1))) is not None:
-            over = event["event"] in ("end", "pause", "exploit") or event.get("retried", False)
-            # Of other events it is not known whether the trial trained until then, or waited.
-            if ("epoch" in event and event["event"] in _TELLING) or event.get("retried"):
-                trial.hear(self._uptime.now, event.get("seconds"))
-            if over:
-                trial.rest()
+        self._count_seconds(event)
+
+    def _count_seconds(self, event: Event) -> None:
+        """Takes in how long a trial has trained."""
+        trial = self.trials.get(event.get("trial", -1))
+        if trial is None:
+            return
+        # Of other events it is not known whether the trial trained until then, or waited.
+        if ("epoch" in event and event["event"] in _TELLING) or event.get("retried"):
+            trial.add_training_time(self._uptime.now, event.get("seconds"))
+        if event["event"] in ("end", "pause", "exploit") or event.get("retried"):
+            trial.stop_clock()
 
     @property
     def objective(self) -> Objective:
@@ -193,6 +200,7 @@ class SweepState:
         record = self.trials[trial]
         self.epochs += epoch - record.epoch
         record.epoch, record.global_step, record.metrics = epoch, global_step, metrics
+        record.reached = max(record.reached, global_step)
         record.best = best or record.best
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,18 +227,20 @@ class SweepState:
     def _on_max_t(self, event: Event) -> None:
         self._reported_max_t = event["max_t"]
 
+    def _on_fall_back(self, event: Event) -> None:
+        self.fell_back = event["reason"]
+
     def _on_trial(self, event: Event) -> None:
         self.trials[event["trial"]] = TrialRecord(event["trial"], _interned(event["config"]), event["seed"])
 
     def _on_start(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
-        trial.status, trial.node, trial.pid = "running", sys.intern(event["node"]), event["pid"]
-        trial.attempts = event.get("attempt", 0) + 1
+        trial.start(event.get("attempt", 0), self.ran_s)
+        trial.node, trial.pid = sys.intern(event["node"]), event["pid"]
         trial.started = trial.started or event["t"]
         trial.reason = trial.error = trial.failure = None
         if trial.stop_status == "paused":
             trial.stop_reason = trial.stop_status = None
-        trial.begin(self.ran_s)
 
     def _on_result(self, event: Event) -> None:
         result = ResultRecord(event["epoch"], event["global_step"], event["value"], event.get("due", True))
@@ -252,7 +262,7 @@ class SweepState:
             best = Best(**{**event["best"], "metrics": metrics if there == metrics else _interned(there)})
         self.progress(trial.number, event["epoch"], event["global_step"], metrics, best)
         for step, path in event.get("checkpoints", {}).items():
-            trial.checkpoints[int(step)] = f"{self.root}/{path}"
+            trial.add_checkpoint(int(step), f"{self.root}/{path}")
 
     _on_progress = _update_position
 
@@ -261,17 +271,19 @@ class SweepState:
         trial.stop_reason, trial.stop_status = event["reason"], event.get("status", "stopped")
 
     def _on_checkpoint(self, event: Event) -> None:
-        self.trials[event["trial"]].checkpoints[event["global_step"]] = f"{self.root}/{event['path']}"
+        self.trials[event["trial"]].add_checkpoint(event["global_step"], f"{self.root}/{event['path']}")
 
     def _on_damaged(self, event: Event) -> None:
-        self.trials[event["trial"]].checkpoints.pop(event["global_step"], None)
+        self.trials[event["trial"]].drop_damaged(event["global_step"])
 
-    _on_deleted = _on_damaged
+    def _on_deleted(self, event: Event) -> None:
+        self.trials[event["trial"]].checkpoints.pop(event["global_step"], None)
 
     def _on_failure(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
         trial.error, trial.failure = event["traceback"], event.get("kind", "error")
         trial.lost += trial.failure == "lost"
+        trial.reached = max(trial.reached, event.get("global_step", 0))
         if event.get("retried"):
             trial.status, trial.reason = "pending", event["error"]
 
@@ -286,7 +298,8 @@ class SweepState:
     def _on_exploit(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
         trial.take_over(event["global_step"], _interned(event["config"]))
-        trial.checkpoints = {event["global_step"]: f"{self.root}/{event['path']}"}
+        trial.checkpoints = {}
+        trial.add_checkpoint(event["global_step"], f"{self.root}/{event['path']}")
         if trial.best is None:  # it came after the step that it goes on from
             self._take_best_result(trial)
 

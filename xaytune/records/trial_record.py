@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from xaytune.sweep import values
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["TRIAL_STATUSES", "Best", "DecisionRecord", "ResultRecord", "TrialRecord", "TrialStatus"]
+__all__ = ["TRIAL_STATUSES", "Best", "DecisionRecord", "Restart", "ResultRecord", "TrialRecord", "TrialStatus"]
 
 TrialStatus = Literal["pending", "running", "paused", "completed", "stopped", "failed"]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = ("pending", "running", "paused", "completed", "stopped", "failed")
@@ -77,6 +77,21 @@ class DecisionRecord:
         return axis.of(epoch=self.epoch, global_step=self.global_step)
 
 
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Where a trial that lost its process is restarted.
+
+    Attributes:
+        attempt: Times that the trial had been started, this one included.
+        step: The step of its newest checkpoint; 0 without one.
+        lost: Steps after that which are trained again, as far as they were reported.
+    """
+
+    attempt: int
+    step: int
+    lost: int
+
+
 @dataclass(slots=True)
 class TrialRecord:
     """What is known of a trial.
@@ -97,6 +112,9 @@ class TrialRecord:
         stop_status: The status it was to end with.
         reason: Why it ended as it did, where there is more to say than that it was finished.
         checkpoints: Paths by global step.
+        has_saved: Whether it ever wrote a checkpoint, which may be deleted by now.
+        reached: Optimizer steps that its newest attempt is known to have reached.
+        restarts: Where it was restarted after it had lost its process, oldest first.
         donor_checkpoint: Path, within the sweep's folder, of the checkpoint that others may resume from.
         error: Traceback of its failure.
         failure: Kind of its failure, as the journal tells them apart.
@@ -104,7 +122,8 @@ class TrialRecord:
         lost: Times that it lost its process, by no fault of the node.
         started: Unix seconds.
         ended: Unix seconds.
-        fused: With how many trials at once its steps were taken, in the mean of those that were; 0: none was.
+        fused: The mean number of trials that trained in one step with it, itself included; 0 if it never shared
+            one.
         seconds: What its attempts have trained together, as far as it was heard of; not while they waited to be
             decided on.
         results: What it was worth at each decision point.
@@ -125,6 +144,9 @@ class TrialRecord:
     stop_status: TrialStatus | None = None
     reason: str | None = None
     checkpoints: dict[int, str] = field(default_factory=dict)
+    has_saved: bool = False
+    reached: int = 0
+    restarts: tuple[Restart, ...] = ()
     donor_checkpoint: str | None = None
     error: str | None = None
     failure: str | None = None
@@ -190,6 +212,50 @@ class TrialRecord:
         """Path of that checkpoint."""
         return self.checkpoints[self.checkpoint_step] if self.checkpoint_step is not None else None
 
+    @property
+    def restart(self) -> Restart:
+        """Where it is restarted if it loses its process now."""
+        step = max(self.checkpoints, default=0)
+        return Restart(self.attempts, step, max(0, self.reached - step))
+
+    @property
+    def restarted(self) -> Restart | None:
+        """Where its newest attempt began, if the one before had lost its process."""
+        last = self.restarts[-1] if self.restarts else None
+        return last if last is not None and last.attempt == self.attempts else None
+
+    @property
+    def trained_again(self) -> int:
+        """Steps that were trained again after restarts, as far as they were reported."""
+        return sum(restart.lost for restart in self.restarts)
+
+    def start(self, attempt: int, uptime: float) -> None:
+        """Notes that an attempt begins to train.
+
+        Args:
+            attempt: Its number, from 0.
+            uptime: Seconds that the driver has run.
+        """
+        cut_off = self._began is not None or (self.status == "pending" and self.failure is not None)
+        self.status, self.attempts = "running", attempt + 1
+        if cut_off:
+            self.restarts += (self.restart,)
+            self.reached = self.restart.step
+        self._trained_before, self._began = self.seconds, uptime
+
+    def add_checkpoint(self, global_step: int, path: str) -> None:
+        """Notes that it has written a checkpoint."""
+        self.checkpoints[global_step], self.has_saved = path, True
+
+    def drop_damaged(self, global_step: int) -> None:
+        """Notes that a checkpoint cannot be used: an attempt that was to begin there began further back."""
+        self.checkpoints.pop(global_step, None)
+        begun = self.restarted
+        if begun is not None and begun.step == global_step:
+            self.reached = max(self.checkpoints, default=0)
+            lost = begun.lost + global_step - self.reached
+            self.restarts = (*self.restarts[:-1], replace(begun, step=self.reached, lost=lost))
+
     def take_over(self, global_step: int, written_config: dict[str, Any]) -> None:
         """Notes that it goes on from another trial's checkpoint, with another configuration.
 
@@ -201,7 +267,7 @@ class TrialRecord:
             *((until, config) for until, config in self.written_before if until < global_step),
             (global_step, self._written_config_at(global_step)),
         ]
-        self.written_config = written_config
+        self.written_config, self.reached = written_config, global_step
         self.results = [result for result in self.results if result.global_step <= global_step]
         if self.best is not None and self.best.global_step > global_step:
             self.best = None  # that is no part of its training any more
@@ -211,16 +277,8 @@ class TrialRecord:
         earlier = (config for until, config in self.written_before if global_step <= until)
         return next(earlier, self.written_config)
 
-    def begin(self, uptime: float) -> None:
-        """Notes that an attempt begins to train.
-
-        Args:
-            uptime: Seconds that the driver has run.
-        """
-        self._trained_before, self._began = self.seconds, uptime
-
-    def hear(self, uptime: float, seconds: float | None) -> None:
-        """Notes that the trial was heard of.
+    def add_training_time(self, uptime: float, seconds: float | None) -> None:
+        """Notes how long its attempt has trained by now.
 
         Args:
             uptime: Seconds that the driver has run.
@@ -230,8 +288,8 @@ class TrialRecord:
             trained = uptime - self._began if seconds is None else seconds
             self.seconds = max(self.seconds, self._trained_before + trained)
 
-    def rest(self) -> None:
-        """Notes that the attempt is over."""
+    def stop_clock(self) -> None:
+        """Notes that its attempt is over."""
         self._began = None
 
     def to_dict(self) -> dict[str, Any]:

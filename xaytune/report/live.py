@@ -20,15 +20,16 @@ from rich.text import Text
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
-from xaytune.report.incidents import Incidents
+from xaytune.records.trial_record import Restart
 from xaytune.report.printing import Lenient, one_line, printable
 from xaytune.report.progress_view import best_so_far, picture, progress_text
 from xaytune.report.terms import Terms, configuration
-from xaytune.report.text import ending, path_text, planned, restarted, summary
+from xaytune.report.text import cheaper_means, ending, path_text, planned, restarted, summary
 
 __all__ = ["LiveView"]
 
-# Elsewhere than on a terminal there are at most so many lines on ends in so many seconds, and one on a pause.
+# Outside a terminal, at most ten lines on ended trials are printed in five seconds, and a pause only after five
+# quiet ones.
 _AT_ONCE, _QUIET_S = 10, 5.0
 # A notebook is brought up to date so often.
 _NOTEBOOK_S = 1.0
@@ -56,10 +57,10 @@ class LiveView:
             console.file = cast("IO[str]", Lenient(console.file))
         self._resume = resume
         self._begun = time.monotonic()
-        self._incidents = Incidents()
         self._sweep: SweepState | None = None
         self._terms: Terms | None = None
-        self._lost: list[Event] = []  # failures of trials that have lost one process together, not yet told
+        # Failures of trials that have lost one process together, not yet told, and where these are restarted.
+        self._lost: list[tuple[Event, Restart]] = []
         self._shown: _Shown
         if console.is_jupyter:
             self._shown = _InNotebook(console.width)
@@ -87,24 +88,24 @@ class LiveView:
         if event["event"] == "sweep" or self._terms is None:
             self._terms = Terms(sweep)
         if event["event"] == "failure" and event["kind"] == "lost_with_others":
-            self._lost.append(event)
+            self._lost.append((event, sweep.trials[event["trial"]].restart))
         else:
             self._tell_lost()
-        self._incidents.apply(event)
-        self._shown.take(sweep, self._terms, event, _line_on(sweep, self._terms, event, self._incidents))
+        self._shown.take(sweep, self._terms, event, _line_on(sweep, self._terms, event))
 
     def _tell_lost(self) -> None:
         """Tells of trials that have lost one process together in one line, once all of them are known."""
         if self._lost and self._sweep is not None and self._terms is not None:
-            line = Text(restarted(self._lost, self._incidents), style=_RESTARTED)
-            self._shown.take(self._sweep, self._terms, self._lost[0], line)
+            failures, restarts = zip(*self._lost, strict=True)
+            line = Text(restarted(failures, restarts), style=_RESTARTED)
+            self._shown.take(self._sweep, self._terms, failures[0], line)
             self._lost = []
 
     def _ending(self, sweep: SweepState) -> str:
         """The summary, and where to find what trials printed and saved."""
         folder = path_text(sweep.root)
         files = f"files: {folder} (what trials printed is in output, checkpoints are in checkpoints)"
-        return f"{summary(sweep, self._resume, self._incidents)}\n{printable(files)}"
+        return f"{summary(sweep, self._resume)}\n{printable(files)}"
 
     def _draw(self, console: Console) -> RenderableType:
         if self._sweep is None or self._terms is None:
@@ -235,16 +236,16 @@ def _print(console: Console, text: str | None) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _line_on(sweep: SweepState, terms: Terms, event: Event, incidents: Incidents) -> Text | None:
+def _line_on(sweep: SweepState, terms: Terms, event: Event) -> Text | None:
     """A line on an event that is worth one: a trial ended, or is restarted; or what is the same in all trials."""
     if event["event"] == "sweep" and event["state"] == "running" and terms.constants:
         return Text(f"in all trials: {configuration(terms.constants)}", style="dim")
     if event["event"] == "failure" and event["retried"] and event["kind"] not in _TOLD_TOGETHER:
-        return Text(restarted([event], incidents), style=_RESTARTED)
+        return Text(restarted([event], [sweep.trials[event["trial"]].restart]), style=_RESTARTED)
     if event["event"] == "note":
         return Text(one_line(event["text"]), style="yellow")
     if event["event"] == "fall_back":
-        return Text(f"decided by cheaper means from now on: {one_line(event['reason'])}", style="yellow")
+        return Text(cheaper_means(event["reason"]), style="yellow")
     if event["event"] == "end" or (event["event"] == "pause" and "epoch" in event):
         trial = sweep.trials[event["trial"]]
         return Text(ending(trial, terms), style=_STYLES.get(trial.status, ""))

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xaytune.records.journal import feed
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.report.curves import rungs, trained
-from xaytune.report.incidents import Incidents
 from xaytune.report.loading import lines_to_load
 from xaytune.report.plot import Plot
 from xaytune.report.printing import printable, shortened
 from xaytune.report.story import stories, why
 from xaytune.report.templating import render
 from xaytune.report.terms import Terms, number, value_text
-from xaytune.report.text import checkpoint_advice, checkpoint_text, clock, duration, planned
+from xaytune.report.text import checkpoint_advice, checkpoint_text, clock, duration, losses, planned
 from xaytune.report.timeline import slowest_words, timeline
 from xaytune.sweep import values
 from xaytune.sweep.space import dotted
@@ -40,8 +38,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         plots: Its plots.
         whole: Whether plotly's bundle is in it, instead of beside it.
     """
-    sweep, terms, incidents = results.sweep, Terms(results.sweep), Incidents()
-    feed(results.events(), incidents)
+    sweep, terms = results.sweep, Terms(results.sweep)
     names = list(dict.fromkeys(name for trial in results.trials for name in terms.differing(trial.best_config)))
     worked, best = timeline(results.events()), sweep.best
     return render(
@@ -52,7 +49,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         sweep=sweep,
         metric=shortened(terms.metric),
         headline=_headline(sweep, terms),
-        notes=_notes(incidents),
+        notes=[f"{line[0].upper()}{line[1:]}." for line in losses(sweep)],
         counts=[(status, count) for status, count in sweep.counts().items() if count],
         unit=terms.axis.unit,
         trained=trained(sweep, terms.axis),
@@ -91,15 +88,6 @@ def _headline(sweep: SweepState, terms: Terms) -> str:
     algorithms = f"search {search}, scheduler {scheduler}"
     trained = spec.get("command") or spec["recipe"]
     return f"{trained}: {sweep.state}{ran}, {planned(sweep)}, {terms.metric} {goal}, {algorithms}"
-
-
-def _notes(incidents: Incidents) -> list[str]:
-    notes = []
-    if incidents.lost:
-        notes.append(f"At least {incidents.lost} steps were trained again, after {incidents.restarts} restarts.")
-    if incidents.fell_back is not None:
-        notes.append(f"The search decided by cheaper means in the end: {incidents.fell_back}.")
-    return notes
 
 
 def _best_at(best: TrialRecord | None, terms: Terms) -> str:

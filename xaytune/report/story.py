@@ -10,10 +10,9 @@ from typing import Any
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.uptime import timed
-from xaytune.report.incidents import Incidents, restart_text
 from xaytune.report.printing import one_line, printable
 from xaytune.report.terms import Terms, number
-from xaytune.report.text import clock, metrics, path_text
+from xaytune.report.text import clock, metrics, path_text, restart_text
 from xaytune.sweep import values
 
 __all__ = ["Moment", "stories", "tell", "why"]
@@ -97,7 +96,7 @@ class _Teller:
     def __init__(self, sweep: SweepState) -> None:
         self._terms = Terms(sweep)
         self._raised = "" if sweep.spec.get("command") else "the recipe raised "
-        self._incidents = Incidents()
+        self._then = SweepState(sweep.root)  # as it was after the newest event
         self._reasons: dict[int, str | None] = {}  # that were told last, by trial
         self._steps: dict[int, int] = {}  # that values were told of last, by trial
         self._words: dict[str, Callable[[Event], str]] = {
@@ -119,7 +118,7 @@ class _Teller:
 
     def text(self, event: Event) -> str | None:
         """Takes in the next event, and words it; None where it tells nothing new of a trial."""
-        self._incidents.apply(event)
+        self._then.apply(event)
         word, number = self._words.get(event["event"]), event.get("trial", -1)
         if word is None:
             return None
@@ -140,7 +139,7 @@ class _Teller:
 
     def _start(self, event: Event) -> str:
         where = f"on {event['node']}, process {event['pid']}"
-        again = self._incidents.begun_again(event["trial"])
+        again = self._then.trials[event["trial"]].restarted
         if again is not None:
             return f"restarted {where}, {restart_text([again])}"
         return f"{'resumed' if event.get('attempt', 0) > 0 else 'started'} {where}"
@@ -166,7 +165,7 @@ class _Teller:
         return f" ({'; '.join(numbers)})" if numbers else ""
 
     def _damaged(self, event: Event) -> str:
-        again = self._incidents.begun_again(event["trial"])
+        again = self._then.trials[event["trial"]].restarted
         taken_up = f": restarted {restart_text([again])}" if again is not None else ""
         return f"{_name(event)} is damaged, and cannot be resumed from{taken_up}"
 
@@ -179,7 +178,7 @@ class _Teller:
         said = self._raised if kind == "error" else _KINDS.get(kind, "")
         follows = ""
         if event.get("retried"):
-            follows = f"; it is restarted {restart_text([self._incidents.restart(event['trial'])])}"
+            follows = f"; it is restarted {restart_text([self._then.trials[event['trial']].restart])}"
         return f"failed: {said}{event['error']}{follows}"
 
     def _exploit(self, event: Event) -> str:
@@ -195,9 +194,6 @@ class _Teller:
         after = self._terms.after(epoch=event["epoch"], global_step=event["global_step"])
         fused = f"; trained with {event['fused'] - 1} others at once" if event.get("fused") else ""
         return f"{event['status']} after {after}{reason}{worth}{fused}"
-
-    def _at(self, event: Event) -> str:
-        return self._terms.at(epoch=event["epoch"], global_step=event["global_step"])
 
     def _place(self, event: Event) -> str:
         return self._terms.place(epoch=event["epoch"], global_step=event["global_step"])

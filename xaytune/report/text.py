@@ -11,13 +11,15 @@ from typing import Any
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.sweep_folder import DEFAULT_STORAGE
-from xaytune.report.incidents import Incidents, restart_text
+from xaytune.records.trial_record import Restart
 from xaytune.report.printing import one_line, printable, shortened
 from xaytune.report.terms import Terms, number, value_text
+from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = [
     "age",
     "best",
+    "cheaper_means",
     "checkpoint_advice",
     "checkpoint_text",
     "clock",
@@ -25,9 +27,11 @@ __all__ = [
     "ending",
     "finished",
     "listed",
+    "losses",
     "metrics",
     "path_text",
     "planned",
+    "restart_text",
     "restarted",
     "share",
     "summary",
@@ -35,8 +39,9 @@ __all__ = [
     "trials",
 ]
 
-# Schedulers whose trials wait for others, and have not waited for those that failed.
-_WAITING = ("hyperband", "pbt", "pb2")
+# Schedulers that have gone on without the failed trials: these cannot be resumed.
+_NEVER_RETRY_FAILED = ("hyperband", "pbt", "pb2")
+_STEPS = TimeAxis("global_step")
 
 
 def metrics(values: Mapping[Any, Any]) -> str:
@@ -117,12 +122,44 @@ def ending(trial: TrialRecord, terms: Terms) -> str:
     return f"trial {trial.number} {trial.status} at {where}{worth}{reason}"
 
 
-def restarted(failures: Sequence[Event], incidents: Incidents) -> str:
+def restarted(failures: Sequence[Event], restarts: Sequence[Restart]) -> str:
     """Writes that trials which have lost a process are restarted: why, from where, and what that costs."""
     numbers = [event["trial"] for event in failures]
-    where = restart_text([incidents.restart(number) for number in numbers])
     who, verb = (f"trial {numbers[0]}", "it is") if len(numbers) == 1 else (listed(numbers), "they are")
-    return f"{who}: {one_line(failures[0]['error'])}; {verb} restarted {where}"
+    return f"{who}: {one_line(failures[0]['error'])}; {verb} restarted {restart_text(restarts)}"
+
+
+def restart_text(restarts: Sequence[Restart]) -> str:
+    """Writes where trials are restarted, and what that costs."""
+    lost = sum(restart.lost for restart in restarts)
+    again = f"at least {_STEPS.count(lost)} {'is' if lost == 1 else 'are'} trained again" if lost else ""
+    if not any(restart.step for restart in restarts):
+        it = "it" if len(restarts) == 1 else "them"
+        return f"from the start: no checkpoint of {it} had been recorded" + (f", {again}" if again else "")
+    where = f"from step {restarts[0].step}" if len(restarts) == 1 else "from their newest checkpoints"
+    return where + (f"; {again}" if again else "")
+
+
+def cheaper_means(reason: str) -> str:
+    """Writes that decisions are made by cheaper means, and why."""
+    return f"decided by cheaper means: {one_line(reason)}"
+
+
+def losses(sweep: SweepState) -> list[str]:
+    """Writes what a sweep lost on the way: attempts that lost their processes, and steps trained again."""
+    lines = [cheaper_means(sweep.fell_back)] if sweep.fell_back is not None else []
+    again = [trial for trial in list(sweep.trials.values()) if trial.trained_again]
+    if again:
+        restarts = sum(len(trial.restarts) for trial in list(sweep.trials.values()))
+        times = "a trial was restarted" if restarts == 1 else f"{restarts} restarts"
+        lost = sum(trial.trained_again for trial in again)
+        lines.append(f"{times}: at least {_STEPS.count(lost)} {'was' if lost == 1 else 'were'} trained again")
+    if not all(trial.has_saved for trial in again):
+        lines.append(
+            "there was no checkpoint to resume from: a Trainer writes them, and a loop of your own does once it "
+            "says what to keep: trial.keep(model=model, optimizer=optimizer)"
+        )
+    return lines
 
 
 def best(sweep: SweepState) -> str:
@@ -175,13 +212,12 @@ def _misses_best(trial: TrialRecord) -> bool:
     return best is not None and (trial.best_weights_gone or trial.checkpoint_step != best.global_step)
 
 
-def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents | None = None) -> str:
-    """Writes what a sweep found: its state, its trials, the best of them, and why others failed.
+def summary(sweep: SweepState, resume: str | None = None) -> str:
+    """Writes what a sweep found: its state, its trials, what it lost, the best trial, and why others failed.
 
     Args:
         sweep: The sweep.
         resume: What follows ``xaytune resume`` to continue it; by default its name, or its folder.
-        incidents: What it lost on the way, if that is known.
     """
     took = f" in {duration(sweep.ran_s)}" if sweep.ended else ""
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
@@ -193,7 +229,7 @@ def summary(sweep: SweepState, resume: str | None = None, incidents: Incidents |
         lines.append(
             f"  {len(fused)} of them trained fused, {statistics.median_high(fused)} at once in the median"
         )
-    lines += _losses(incidents) if incidents is not None else []
+    lines += [f"  {line}" for line in losses(sweep)]
     if sweep.best is not None:
         lines.append(best(sweep))
     lines += _failures(sweep, resume)
@@ -209,21 +245,6 @@ def _resume(sweep: SweepState, given: str | None, *, errored: bool = False) -> s
     return f"xaytune resume {given or shlex.quote(name)}{' --resume-errored' if errored else ''}"
 
 
-def _losses(incidents: Incidents) -> list[str]:
-    lines = []
-    if incidents.fell_back is not None:
-        lines.append(f"  decided by cheaper means since then: {incidents.fell_back}")
-    if incidents.lost:
-        times = "a trial was restarted" if incidents.restarts == 1 else f"{incidents.restarts} restarts"
-        lines.append(f"  {times}: at least {incidents.lost} steps were trained again")
-    if incidents.without_checkpoint:
-        lines.append(
-            "  there was no checkpoint to resume from: a Trainer writes them, and a loop of your own does once it "
-            "says what to keep: trial.keep(model=model, optimizer=optimizer)"
-        )
-    return lines
-
-
 def _failures(sweep: SweepState, resume: str | None) -> list[str]:
     failed = [trial for trial in list(sweep.trials.values()) if trial.status == "failed"]
     if not failed:
@@ -234,8 +255,8 @@ def _failures(sweep: SweepState, resume: str | None) -> list[str]:
     first = f"; the first, trial {failed[0].number}, with" if len(failed) > 1 else ", with"
     heading = f"failed: {listed([trial.number for trial in failed])}{first}"
     lines = [heading, *(f"  {line}" for line in shown.rstrip().splitlines())]
-    waited = sweep.spec["scheduler"].get("algorithm") not in _WAITING
-    if sweep.state == "completed" and sweep.reason is None and waited:  # a budget that is spent resumes none
+    can_retry = sweep.spec["scheduler"].get("algorithm") not in _NEVER_RETRY_FAILED
+    if sweep.state == "completed" and sweep.reason is None and can_retry:  # a budget that is spent resumes none
         which = "them" if len(failed) > 1 else "it"
         lines.append(f"  to resume {which} once that is mended: {_resume(sweep, resume, errored=True)}")
     return lines
