@@ -9,9 +9,11 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.cli.commands import here
 from tests.report.journals import Written, simulated
@@ -172,6 +174,40 @@ def test_a_file_of_a_remote_storage_is_read_whole_while_it_is_written_anew(stora
     writer.join()
     assert seen <= set(sizes)
     assert remote.names("") == ["journal"]
+
+
+class Unavailable(Exception):
+    """What a storage raises that refuses now and then: no OSError."""
+
+
+class Busy(MemoryFileSystem):
+    """A storage that refuses the first deletion of each file."""
+
+    protocol = "busy"
+    asked: ClassVar[set[str]] = set()
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        if path not in self.asked:
+            self.asked.add(path)
+            raise Unavailable("503")
+        super().rm(path, recursive, maxdepth)
+
+
+@pytest.fixture
+def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fsspec.register_implementation("busy", Busy, clobber=True)
+    return f"busy://{tmp_path.name}"
+
+
+def test_a_deletion_that_a_storage_refuses_once_is_tried_again(busy: str) -> None:
+    sweep = child_of(busy, "s")
+    assert sweep.remote is not None
+    for file in ("one.pt", "folder/a", "folder/b"):
+        sweep.remote.put(file, b"1")
+    for name in ("one.pt", "folder"):
+        sweep.delete(name)
+    assert sweep.remote.sizes("") == {}
 
 
 def test_only_folders_with_a_journal_are_sweeps(storage: str, tmp_path: Path) -> None:

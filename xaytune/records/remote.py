@@ -168,7 +168,7 @@ class RemoteFolder:
         """Copies a file or folder to this machine, whole or not at all, and tells whether there is one."""
         from pyarrow.fs import LocalFileSystem
 
-        if not _patiently(lambda: self.has(file)):
+        if not self.has(file):
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{os.getpid()}{_UNFINISHED}")
@@ -182,11 +182,14 @@ class RemoteFolder:
         """Tells whether there is a file or folder."""
         from pyarrow.fs import FileType
 
-        (info,) = self._infos([self._path(file)])
+        (info,) = _patiently(lambda: self._infos([self._path(file)]))
         return bool(info.type != FileType.NotFound)
 
     def delete(self, file: str) -> None:
         """Deletes a file or folder, if there is one."""
+        _patiently(lambda: self._delete(file))
+
+    def _delete(self, file: str) -> None:
         from pyarrow.fs import FileType
 
         (info,) = self._infos([self._path(file)])
