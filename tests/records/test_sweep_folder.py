@@ -181,7 +181,7 @@ class Unavailable(Exception):
 
 
 class Busy(MemoryFileSystem):
-    """A storage that refuses the first deletion of each file."""
+    """A storage that refuses the first deletion of each file, and knows nothing of what is in `closed`."""
 
     protocol = "busy"
     asked: ClassVar[set[str]] = set()
@@ -191,6 +191,11 @@ class Busy(MemoryFileSystem):
             self.asked.add(path)
             raise Unavailable("503")
         super().rm(path, recursive, maxdepth)
+
+    def info(self, path: str, **options: Any) -> Any:
+        if "closed" in path:
+            raise Unavailable("503")
+        return super().info(path, **options)
 
 
 @pytest.fixture
@@ -208,6 +213,11 @@ def test_a_deletion_that_a_storage_refuses_once_is_tried_again(busy: str) -> Non
     for name in ("one.pt", "folder"):
         sweep.delete(name)
     assert sweep.remote.sizes("") == {}
+
+
+def test_a_sweep_whose_storage_cannot_be_reached_has_no_results_to_read(busy: str) -> None:
+    with pytest.raises(JournalError, match="the storage cannot be reached: .*503"):
+        Results(child_of(busy, "closed"))
 
 
 def test_only_folders_with_a_journal_are_sweeps(storage: str, tmp_path: Path) -> None:

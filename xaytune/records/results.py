@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaytune.errors import JournalError, nearest
+from xaytune.errors import JournalError, RemoteError, nearest
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME, Event, JournalTail, feed, read_events
 from xaytune.records.recommendation import Recommendation, recommend
@@ -46,7 +46,10 @@ class Results:
         if state is not None:
             self.sweep, self._read = state, (self.path / FILE_NAME).stat().st_size  # bytes
             return
-        self._sweep_folder.fetch_journal()
+        try:
+            self._sweep_folder.fetch_journal()
+        except RemoteError as error:
+            raise JournalError(f"the storage cannot be reached: {error}") from None
         self.sweep = SweepState(str(self._sweep_folder), address=self._sweep_folder.address)
         tail = JournalTail(self.path / FILE_NAME)
         feed(tail.new(), self.sweep)
