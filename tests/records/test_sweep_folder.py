@@ -176,7 +176,7 @@ def test_a_file_of_a_remote_storage_is_read_whole_while_it_is_written_anew(stora
     assert remote.names("") == ["journal"]
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """What a storage raises that refuses now and then: no OSError."""
 
 
@@ -189,12 +189,12 @@ class Busy(MemoryFileSystem):
     def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
         if path not in self.asked:
             self.asked.add(path)
-            raise Unavailable("503")
+            raise UnavailableError("503")
         super().rm(path, recursive, maxdepth)
 
     def info(self, path: str, **options: Any) -> Any:
         if "closed" in path:
-            raise Unavailable("503")
+            raise UnavailableError("503")
         return super().info(path, **options)
 
 
@@ -216,7 +216,7 @@ def test_a_deletion_that_a_storage_refuses_once_is_tried_again(busy: str) -> Non
 
 
 def test_a_sweep_whose_storage_cannot_be_reached_has_no_results_to_read(busy: str) -> None:
-    with pytest.raises(JournalError, match="the storage cannot be reached: .*503"):
+    with pytest.raises(JournalError, match=r"the storage cannot be reached: .*503"):
         Results(child_of(busy, "closed"))
 
 
@@ -252,6 +252,22 @@ def test_a_hint_to_resume_has_the_options_of_its_storage_and_no_credentials(tmp_
     assert address == "memory://bucket/sweeps/s?endpoint_override=localhost%3A9000"
     results = simulated(tmp_path / "s")
     assert results.sweep.address == str(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://KEY:SEC/RET@bucket/x", "s3://bucket/x"),
+        ("s3://KEY:SEC@RET@bucket/x", "s3://bucket/x"),
+        ("nothing://KEY:SECRET@bucket/x?token=SEC/RET", "nothing://bucket/x"),
+        ("http://KEY:SEC/RET@127.0.0.1:1/x", "http://127.0.0.1:1/x"),
+    ],
+)
+def test_no_message_on_a_storage_shows_its_credentials(uri: str, shown: str) -> None:
+    done = here("status", "s", "--storage", uri)
+    assert done.exit_code == 2
+    assert shown in done.stderr
+    assert not re.search("KEY|SEC|RET", done.stderr)
 
 
 def test_another_process_with_the_id_of_one_that_ran_a_sweep_does_not_run_it() -> None:

@@ -8,6 +8,7 @@ import click
 
 from xaytune.cli.options import as_json_option, print_json, say, storage_option
 from xaytune.errors import JournalError
+from xaytune.records.remote import concealed
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import child_of, sweeps_in
@@ -36,7 +37,7 @@ def list_(storage: str, as_json: bool) -> None:
         print_json([_described(sweep) for sweep in sweeps])
         return
     if not sweeps and not damaged:
-        say(f"there is no sweep in {storage}; name another folder with --storage")
+        say(f"there is no sweep in {concealed(storage)}; name another folder with --storage")
     elif sweeps:
         _print_table([("sweep", "state", "trials", "best", "started"), *map(_row, sweeps)])
 

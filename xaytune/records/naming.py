@@ -7,6 +7,7 @@ import re
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import FILE_NAME
+from xaytune.records.remote import concealed
 from xaytune.records.sweep_folder import SweepFolder, child_of
 
 __all__ = ["check_name", "name_after", "new_sweep_folder"]
@@ -54,7 +55,7 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
         where = _where_taken(sweep_folder)
     except OSError as error:
         why = error.strerror or str(error)
-        raise SpecError([Problem(("storage",), f"{storage} cannot be used: {why}")]) from None
+        raise SpecError([Problem(("storage",), f"{concealed(storage)} cannot be used: {why}")]) from None
     raise SpecError([Problem(("name",), f"{where} {taken}: choose another name")])
 
 

@@ -16,13 +16,13 @@ from xaytune.errors import RemoteError
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSelector, FileSystem
 
-__all__ = ["RemoteFolder", "child_uri", "is_remote", "without_options", "without_secrets"]
+__all__ = ["RemoteFolder", "child_uri", "concealed", "is_remote", "without_options", "without_secrets"]
 
 T = TypeVar("T")
 _PAUSES_S = (0.5, 2.0, 5.0)
 # What a file's name ends with until it is whole.
 _UNFINISHED = ".tmp"
-# Options of URIs that are nobody else's matter.
+# Options that hold credentials.
 _SECRET = re.compile(r"key|secret|token|pass|sas|sig|cred", re.IGNORECASE)
 
 
@@ -39,7 +39,12 @@ def child_uri(uri: str, name: str) -> str:
 
 def without_options(uri: str) -> str:
     """Returns a URI without its options and its credentials."""
-    return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0])
+    return re.sub(r"://[^/]*@", "://", uri.partition("?")[0])
+
+
+def concealed(storage: str) -> str:
+    """Returns a path, or a URI as messages show it: without credentials even where nobody can read it as a URI."""
+    return re.sub(r"://.*@", "://", storage.partition("?")[0]) if is_remote(storage) else storage
 
 
 def without_secrets(uri: str) -> str:
@@ -207,7 +212,7 @@ class RemoteFolder:
         try:
             return list(self._files.get_file_info(which))
         except Exception as error:  # fsspec's file systems raise errors of their own
-            raise RemoteError(f"{self}: {error}") from error
+            raise RemoteError(f"{concealed(self.uri)}: {error}") from error
 
     @staticmethod
     def _copy(source: str, source_files: FileSystem, target: str, target_files: FileSystem) -> None:
@@ -252,9 +257,10 @@ def _open(uri: str) -> tuple[FileSystem, str]:
         try:
             other, root = fsspec.core.url_to_fs(uri)
         except Exception as error:  # each file system has errors of its own
-            raise RemoteError(f"{without_options(uri)}: {error} ({refused})") from None
+            why = f"{error} ({refused})".replace(uri, concealed(uri))
+            raise RemoteError(f"{concealed(uri)}: {why}") from None
         files = fs.PyFileSystem(fs.FSSpecHandler(other))
     except OSError as error:
         why = str(error).partition("\n")[0]  # of hdfs, each place where it has looked for Java has a line
-        raise RemoteError(f"{without_options(uri)}: {why}") from None
+        raise RemoteError(f"{concealed(uri)}: {why}") from None
     return files, root.rstrip("/")

@@ -13,7 +13,7 @@ from xaytune.errors import CheckpointError, JournalError, RemoteError
 from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME, is_locked
 from xaytune.records.parts import fetch_parts
-from xaytune.records.remote import RemoteFolder, is_remote, without_secrets
+from xaytune.records.remote import RemoteFolder, concealed, is_remote, without_secrets
 from xaytune.trainer import checkpoint_files
 
 __all__ = ["DEFAULT_STORAGE", "SweepFolder", "child_of", "find_sweep", "sweep_folder_of", "sweeps_in"]
@@ -157,7 +157,8 @@ def find_sweep(sweep: str, storage: str) -> SweepFolder:
     except OSError as error:
         raise JournalError(f"{error.filename} cannot be read: {error.strerror}") from None
     hint = f"there are: {', '.join(known)}" if known else "there are none"
-    raise JournalError(f"no sweep {sweep!r}, neither as a folder nor under {storage.rstrip('/')}/ ({hint})")
+    where = concealed(storage).rstrip("/")
+    raise JournalError(f"no sweep {concealed(sweep)!r}, neither as a folder nor under {where}/ ({hint})")
 
 
 def child_of(storage: str, name: str) -> SweepFolder:
