@@ -74,6 +74,12 @@ def test_starts_with_a_default_name_have_a_folder_each_on_this_machine_and_on_ot
     assert names == ["train", "train-2", "train-3"]
 
 
+@pytest.mark.parametrize("cache", ["", "relative"])
+def test_a_cache_that_is_no_absolute_path_is_not_used(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    assert child_of("memory://bucket", "s").local.is_relative_to(Path.home() / ".cache" / "xaytune")
+
+
 def test_a_working_copy_of_a_sweep_that_its_storage_holds_no_more_is_named(storage: str, tmp_path: Path) -> None:
     local = child_of(storage, "s").local
     simulated(local)

@@ -134,7 +134,9 @@ def sweep_folder_of(sweep: str) -> SweepFolder:
     if not is_remote(sweep):
         return SweepFolder(_path(sweep))
     remote = RemoteFolder(sweep)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # such are to be ignored, says the XDG standard
+        cache = Path.home() / ".cache"
     return SweepFolder(cache / "xaytune" / quote(without_secrets(remote.uri), safe=""), remote)
 
 
