@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import re
@@ -77,8 +78,10 @@ class RemoteFolder:
         return self._root.rpartition("/")[2]
 
     def child(self, name: str) -> RemoteFolder:
-        """Returns a folder in this one."""
-        return RemoteFolder(child_uri(self.uri, name))
+        """Returns a folder in this one, without reaching for the storage once more."""
+        child = copy.copy(self)
+        child.uri, child._root = child_uri(self.uri, name), f"{self._root}/{name}"
+        return child
 
     def folders_with(self, file: str) -> list[str]:
         """Returns the names of the folders in this one that have a file."""

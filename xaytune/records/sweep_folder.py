@@ -133,7 +133,10 @@ def sweep_folder_of(sweep: str) -> SweepFolder:
     """
     if not is_remote(sweep):
         return SweepFolder(_path(sweep))
-    remote = RemoteFolder(sweep)
+    return _with_working_copy(RemoteFolder(sweep))
+
+
+def _with_working_copy(remote: RemoteFolder) -> SweepFolder:
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():  # such are to be ignored, says the XDG standard
         cache = Path.home() / ".cache"
@@ -171,7 +174,7 @@ def child_of(storage: str, name: str) -> SweepFolder:
         RemoteError: The remote storage cannot be reached.
     """
     if is_remote(storage):
-        return sweep_folder_of(RemoteFolder(storage).child(name).uri)
+        return _with_working_copy(RemoteFolder(storage).child(name))
     return SweepFolder(_path(storage) / name)
 
 
