@@ -165,6 +165,17 @@ def test_a_number_that_is_not_finite_is_null(path: Path) -> None:
     assert next(read_events(path))["metrics"] == {"loss": None, "best": [None, 1.0]}
 
 
+def test_whatever_the_details_of_a_decision_hold_is_written(path: Path) -> None:
+    details = {"array": np.array([1.0, np.nan]), "names": {"b", "a"}, "count": np.int64(3), "path": Path("/a")}
+    event = Journal(path).write("verdict", 0, details=details)
+    assert event["details"] == {
+        "array": [1.0, None],
+        "names": ["a", "b"],
+        "count": 3,
+        "path": "PosixPath('/a')",
+    }
+
+
 def test_a_half_written_last_line_is_dropped_and_cut_off_before_the_next_is_written(path: Path) -> None:
     for half in ("{", '{"event":"tri' + "x" * 100_000):
         journal = Journal(path)

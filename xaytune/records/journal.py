@@ -304,7 +304,7 @@ def _kept(field: str, value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    if type(value) in _PLAIN:
+    if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -312,6 +312,8 @@ def _finite(value: Any) -> Any:
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
-    if hasattr(value, "item"):  # a number of numpy's
-        return _finite(value.item())
-    return value
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_finite, value), key=repr)
+    if hasattr(value, "tolist"):  # a number or an array of numpy's, a tensor
+        return _finite(value.tolist())
+    return repr(value)
