@@ -10,8 +10,11 @@ import pytest
 
 from xaytune.errors import CheckpointError
 from xaytune.records.checkpoint_store import CheckpointStore
+from xaytune.records.checkpoints_to_keep import Retention
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.sweep_folder import SweepFolder
+from xaytune.records.trial_record import TrialRecord
+from xaytune.sweep.objective import Objective
 from xaytune.trainer import checkpoint_files
 
 
@@ -132,3 +135,9 @@ def test_a_file_that_is_not_whole_is_noticed(tmp_path: Path) -> None:
 def test_a_name_that_is_no_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="a checkpoint is called step-00000123"):
         checkpoint_files.step_of(tmp_path / "last.ckpt")
+
+
+def test_a_trial_that_failed_keeps_the_checkpoint_that_it_can_be_resumed_from() -> None:
+    trial = TrialRecord(0, {}, 0, status="failed", checkpoints={10: "10.pt", 20: "20.pt"})
+    superfluous = Retention(1, Objective("score", "max")).superfluous(trial)
+    assert [step for _, step in superfluous] == [10]

@@ -15,7 +15,7 @@ _TO_RESUME_FROM = 2
 
 
 class Retention:
-    """Keeps the best checkpoints of the trials that have ended, and what the others resume from.
+    """Keeps the best checkpoints of the trials that have ended, and what those that failed or go on resume from.
 
     Args:
         num_to_keep: So many of the best; None keeps everything.
@@ -35,7 +35,8 @@ class Retention:
             yield from _all_but([*needed, trial.checkpoint_step], trial)
             return
         if trial.status == "failed" or trial.value is None:
-            yield from _all_but([], trial)
+            resumable = trial.status == "failed"  # `resume --resume-errored` restarts it there
+            yield from _all_but([max(trial.checkpoints, default=None)] if resumable else [], trial)
             return
         yield from _all_but([trial.checkpoint_step], trial)
         heapq.heappush(self._kept, (self._objective.score(trial.value), -trial.number, trial))
