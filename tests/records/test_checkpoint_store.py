@@ -10,8 +10,8 @@ import pytest
 
 from xaytune.errors import CheckpointError
 from xaytune.records.checkpoint_store import CheckpointStore
-from xaytune.records.checkpoints_to_keep import Retention
 from xaytune.records.remote import RemoteFolder
+from xaytune.records.retention import Retention
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.objective import Objective

@@ -16,9 +16,9 @@ from xaytune.driver.failures import no_checkpoint
 from xaytune.errors import StorageError
 from xaytune.records import history
 from xaytune.records.checkpoint_store import CheckpointStore
-from xaytune.records.checkpoints_to_keep import Retention
 from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, KnownEvents
+from xaytune.records.retention import Retention
 from xaytune.records.state import Best, SweepState
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.method import Decision, Exploit

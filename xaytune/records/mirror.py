@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from xaytune.records.growing_files import GrowingFile
 from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME
-from xaytune.records.parts import GrowingFile
 from xaytune.records.sweep_folder import SweepFolder
 
 __all__ = ["Mirror"]

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from xaytune.errors import CheckpointError, JournalError, RemoteError
+from xaytune.records.growing_files import fetch_parts
 from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME, is_locked
-from xaytune.records.parts import fetch_parts
 from xaytune.records.remote import RemoteFolder, concealed, is_remote, without_secrets
 from xaytune.trainer import checkpoint_files
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from xaytune.records import history
+from xaytune.records.growing_files import GrowingFile, fetch_parts
 from xaytune.records.history import Row
 from xaytune.records.journal import FILE_NAME, Journal
 from xaytune.records.mirror import Mirror
-from xaytune.records.parts import GrowingFile, fetch_parts
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.sweep_folder import SweepFolder
 
