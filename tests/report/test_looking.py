@@ -20,11 +20,14 @@ import pandas as pd
 import pytest
 import ray
 from click.testing import CliRunner, Result
+from optuna.trial import TrialState
 from playwright.sync_api import Browser
 
 from tests.report.journals import Written, simulated
 from xaytune.cli.main import main
 from xaytune.records.results import Results
+from xaytune.records.sweep_folder import SweepFolder
+from xaytune.report.dashboard import StudyMirror
 from xaytune.report.terms import number
 
 
@@ -249,6 +252,31 @@ def test_the_dashboard_has_every_trial_with_its_state_and_values(swept: Results,
         page.close()
     finally:
         assert dashboard.end() == 130
+
+
+def test_the_dashboard_tells_of_a_trial_what_the_journal_tells_last_also_of_one_that_is_restarted(
+    tmp_path: Path,
+) -> None:
+    written = Written(tmp_path / "sweep")
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    mirror = StudyMirror(SweepFolder(tmp_path / "sweep"))
+    ends: dict[str, Any] = {"due": False, "checkpoints": {"9": "9.pt"}}
+    told = []
+    for attempt, (status, reason) in enumerate([("failed", "broken"), ("completed", None)], 1):
+        written.at("end", 0, epoch=3, step=9, status=status, reason=reason, **ends)
+        mirror.update()
+        told.append(mirror.storage.get_trial(0))
+        written("reopen", 0)
+        written("start", 0, attempt=attempt, node="n", pid=2)
+        mirror.update()
+        told.append(mirror.storage.get_trial(0))
+    states = [TrialState.FAIL, TrialState.RUNNING, TrialState.COMPLETE, TrialState.RUNNING]
+    assert [trial.state for trial in told] == states
+    assert [trial.user_attrs["status"] for trial in told] == ["failed", "running", "completed", "running"]
+    assert [trial.user_attrs.get("reason") for trial in told] == ["broken", None, None, None]
+    assert told[2].value == 0.5
+    assert told[0].user_attrs["checkpoint"] == f"{tmp_path / 'sweep'}/9.pt"
 
 
 def test_the_dashboard_follows_a_sweep_that_runs(ray_here: None, ray_folder: Path, tmp_path: Path) -> None:

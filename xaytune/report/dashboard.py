@@ -8,26 +8,36 @@ from collections.abc import Callable
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial
 
 from xaytune.errors import DashboardError, JournalError
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.report.curves import measured
-from xaytune.report.study import direction_of, frozen, space_of, state_of
+from xaytune.report.study import direction_of, frozen, space_of
 
-__all__ = ["StudyMirror", "serve"]
+__all__ = ["StudyMirror", "StudyStorage", "serve"]
 
 # The journal is read again so often.
 _EVERY_S = 1.0
+
+
+class StudyStorage(InMemoryStorage):
+    """A storage whose trials can be replaced: one that has finished may run again."""
+
+    def replace_trial(self, trial_id: int, trial: FrozenTrial) -> None:
+        """Puts a trial in the place of what was known of it before."""
+        with self._lock:
+            self._set_trial(trial_id, trial)
+            self._update_cache(trial_id, self._trial_id_to_study_id_and_number[trial_id][0])
 
 
 class StudyMirror:
     """Keeps a storage of Optuna's as far as a sweep's journal is.
 
     Attributes:
-        storage: Holds one study, of the sweep's name.
+        storage: Holds one study, of the sweep's name, in which trials have their numbers as ids.
 
     Args:
         sweep_folder: The sweep's.
@@ -36,10 +46,10 @@ class StudyMirror:
     def __init__(self, sweep_folder: SweepFolder) -> None:
         self._sweep_folder = sweep_folder
         results = Results(sweep_folder)
-        self.storage = InMemoryStorage()
+        self.storage = StudyStorage()
         self._study = self.storage.create_new_study([direction_of(results.sweep)], results.sweep.name)
         self._space = space_of(results.sweep)
-        self._ids: dict[int, int] = {}  # the storage's ids of trials, by number
+        self._taken: dict[int, TrialRecord] = {}  # the trials as they were taken last, by number
         self._take(results)
 
     def follow(self, every_s: float, until: threading.Event) -> None:
@@ -51,24 +61,23 @@ class StudyMirror:
         """
         while not until.wait(every_s):
             with contextlib.suppress(OSError, JournalError):  # of a storage that does not answer now
-                self._take(Results(self._sweep_folder))
+                self.update()
+
+    def update(self) -> None:
+        """Reads the journal again."""
+        self._take(Results(self._sweep_folder))
 
     def _take(self, results: Results) -> None:
         for trial in results.trials:
-            if trial.number not in self._ids:
-                created = frozen(trial, self._space, intermediate_values=_reached(results, trial))
-                self._ids[trial.number] = self.storage.create_new_trial(self._study, created)
-            elif not self.storage.get_trial(self._ids[trial.number]).state.is_finished():
-                self._update(self._ids[trial.number], trial, results)
-
-    def _update(self, identity: int, trial: TrialRecord, results: Results) -> None:
-        for time, value in _reached(results, trial).items():
-            self.storage.set_trial_intermediate_value(identity, time, value)
-        if trial.reason is not None:
-            self.storage.set_trial_user_attr(identity, "reason", trial.reason)
-        state = state_of(trial)
-        values = [trial.value] if state == TrialState.COMPLETE and trial.value is not None else None
-        self.storage.set_trial_state_values(identity, state, values)
+            before = self._taken.get(trial.number)
+            if trial.finished and trial == before:
+                continue
+            known = frozen(trial, self._space, intermediate_values=_reached(results, trial))
+            if before is None:
+                self.storage.create_new_trial(self._study, known)
+            else:
+                self.storage.replace_trial(trial.number, known)
+            self._taken[trial.number] = trial
 
 
 def _reached(results: Results, trial: TrialRecord) -> dict[int, float]:

@@ -13,7 +13,7 @@ from xaytune.search.distributions import Choices, distribution_of
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["direction_of", "frozen", "space_of", "state_of", "study_of"]
+__all__ = ["direction_of", "frozen", "space_of", "study_of"]
 
 _STATES = {
     "pending": TrialState.WAITING,
@@ -62,7 +62,7 @@ def frozen(
     domains = {parameter.name: parameter.domain for parameter in space.parameters}
     values = space.values(trial.best_config)
     told = {"status": trial.status, "reason": trial.reason, "checkpoint": trial.checkpoint}
-    state = state or state_of(trial)
+    state = state or _state_of(trial)
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
@@ -79,8 +79,8 @@ def frozen(
     )
 
 
-def state_of(trial: TrialRecord) -> TrialState:
-    """Returns what a trial's status is to Optuna."""
+def _state_of(trial: TrialRecord) -> TrialState:
+    """What a trial's status is to Optuna."""
     if trial.status == "completed" and trial.value is None:
         return TrialState.FAIL
     return _STATES[trial.status]

@@ -79,8 +79,8 @@ class CheckpointSpec(Options):
 
     Attributes:
         num_to_keep: How many of the trials that have ended, the best ones, keep a checkpoint: that of their best
-            value if there is one, else their newest. By default all trials that have ended keep theirs. A trial that
-            failed keeps its newest, to be resumed from. What other trials resume from is never deleted.
+            value if there is one, else their newest. By default all trials that have ended keep theirs. A trial
+            that failed keeps its newest, to be resumed from. What other trials resume from is never deleted.
     """
 
     num_to_keep: int | None = Field(default=None, ge=1)
