@@ -267,6 +267,23 @@ def test_a_sweep_that_runs_has_a_report(tmp_path: Path) -> None:
     assert 'data-trial="0"' in html
 
 
+def test_a_trial_of_a_sweep_that_was_lost_is_cut_off_wherever_it_is_shown(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    written.at("result", 0, epoch=1, step=1, due=True, checkpoints={})
+    results = written.results()
+    results.sweep.driver_gone()
+    drawn = list(plots(results))
+    traces = {trace.name for plot in drawn for trace in plot.figure.data}
+    assert traces >= {"cut off", "cut off (1)"}
+    assert not any("running" in str(name) for name in traces)
+    html = page(results, drawn)
+    assert 'id="count-cut-off">1<' in html
+    assert html.count('<span class="status cut-off">cut off</span>') == 2  # the count, and the leaderboard
+    assert '<span class="status running">' not in html
+
+
 def test_predictions_are_drawn_against_what_came(tmp_path: Path) -> None:
     written = Written(tmp_path / "sweep")
     written("trial", 0, config={"x": 0.5}, seed=1)

@@ -22,7 +22,7 @@ from xaytune.report.parameters import parameter_plots
 from xaytune.report.plot import COLORS, Plot, dressed, label, with_values
 from xaytune.report.predicted import prediction_plots
 from xaytune.report.terms import Terms, number
-from xaytune.report.text import duration
+from xaytune.report.text import duration, status_word
 from xaytune.report.timeline import Attempt, Timeline, timeline
 from xaytune.sweep import values
 from xaytune.sweep.time_axis import TimeAxis
@@ -70,7 +70,7 @@ def plots(results: Results) -> Iterator[Plot]:
     yield from parameter_plots(sweep)
     worked = timeline(results.events())
     if worked.attempts:
-        yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, terms), 320)
+        yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, sweep, terms), 320)
 
 
 def comparison_plots(compared: dict[str, Progress], metric: str) -> list[Plot]:
@@ -120,7 +120,7 @@ def _progress_figure(compared: dict[str, Progress], metric: str, *, over_trainin
 def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
     figure = go.Figure()
     for status, color in reversed(COLORS.items()):  # what was completed on top
-        of_status = [curve for curve in curves if curve.trial.status == status]
+        of_status = [curve for curve in curves if status_word(curve.trial.status, sweep) == status]
         if not of_status:
             continue
         x: list[int | None] = []
@@ -185,11 +185,11 @@ def _together_words(worked: Timeline) -> str:
     return f"; those of a process, which trained up to {most} at once, stand together" if most else ""
 
 
-def _timeline_figure(worked: Timeline, terms: Terms) -> go.Figure:
+def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Figure:
     attempts, places = worked.attempts, worked.places
     figure = go.Figure()
-    for status, color in {**COLORS, "cut off": COLORS["pending"]}.items():
-        shown = [attempt for attempt in attempts if attempt.how == status]
+    for status, color in COLORS.items():
+        shown = [attempt for attempt in attempts if status_word(attempt.how, sweep) == status]
         if not shown:
             continue
         figure.add_bar(
@@ -200,7 +200,7 @@ def _timeline_figure(worked: Timeline, terms: Terms) -> go.Figure:
             orientation="h",
             marker={"color": color, "line": {"width": 0.5 if len(attempts) < 200 else 0, "color": "white"}},
             name=status,
-            hovertext=[_attempt_words(attempt, terms) for attempt in shown],
+            hovertext=[_attempt_words(attempt, status, terms) for attempt in shown],
             hoverinfo="text",
         )
     figure.update_xaxes(title="seconds since the first trial was started")
@@ -212,7 +212,7 @@ def _timeline_figure(worked: Timeline, terms: Terms) -> go.Figure:
     return dressed(figure, height=140 + 28 * len(processes) + 7 * (len(places) - len(processes)))
 
 
-def _attempt_words(attempt: Attempt, terms: Terms) -> str:
+def _attempt_words(attempt: Attempt, status: str, terms: Terms) -> str:
     took = duration(attempt.ended - attempt.begun)
     config = terms.configuration(values.read(dict(attempt.config)))
-    return f"trial {attempt.trial}: {attempt.how} after {took}, {number(attempt.value)}<br>{html.escape(config)}"
+    return f"trial {attempt.trial}: {status} after {took}, {number(attempt.value)}<br>{html.escape(config)}"

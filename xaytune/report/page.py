@@ -16,7 +16,16 @@ from xaytune.report.printing import printable, shortened
 from xaytune.report.story import stories, why
 from xaytune.report.templating import render
 from xaytune.report.terms import Terms, number, value_text
-from xaytune.report.text import checkpoint_advice, checkpoint_text, clock, duration, losses, planned
+from xaytune.report.text import (
+    checkpoint_advice,
+    checkpoint_text,
+    clock,
+    counts,
+    duration,
+    losses,
+    planned,
+    status_word,
+)
 from xaytune.report.timeline import slowest_words, timeline
 from xaytune.sweep import values
 from xaytune.sweep.space import dotted
@@ -50,7 +59,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         metric=shortened(terms.metric),
         headline=_headline(sweep, terms),
         notes=[f"{line[0].upper()}{line[1:]}." for line in losses(sweep)],
-        counts=[(status, count) for status, count in sweep.counts().items() if count],
+        counts=counts(sweep).items(),
         unit=terms.axis.unit,
         trained=trained(sweep, terms.axis),
         best=best,
@@ -66,7 +75,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         recommended=_recommended(results),
         ours=_columns(terms),
         names=[shortened(name) for name in names],
-        rows=[_row(trial, names, terms) for trial in _ranked(sweep)],
+        rows=[_row(trial, sweep, names, terms) for trial in _ranked(sweep)],
         rungs=rungs(sweep),
         slowest=slowest_words(worked, sweep, terms),
         parts=[
@@ -124,7 +133,7 @@ def _ranked(sweep: SweepState) -> list[TrialRecord]:
     return sorted(sweep.trials.values(), key=rank)
 
 
-def _row(trial: TrialRecord, names: Sequence[str], terms: Terms) -> dict[str, Any]:
+def _row(trial: TrialRecord, sweep: SweepState, names: Sequence[str], terms: Terms) -> dict[str, Any]:
     config = dotted(trial.best_config)
     trained = [trial.global_step] if terms.axis.by_step else [trial.epoch, trial.global_step]
     seconds = trial.seconds if trial.started is not None else None
@@ -136,7 +145,7 @@ def _row(trial: TrialRecord, names: Sequence[str], terms: Terms) -> dict[str, An
     ]
     return {
         "number": trial.number,
-        "status": trial.status,
+        "status": status_word(trial.status, sweep),
         "cells": cells,
         "reason": printable(trial.reason or ""),
     }
@@ -158,8 +167,8 @@ def _stories(results: Results) -> dict[int, dict[str, Any]]:
     told = stories(sweep, results.events())
     return {
         trial.number: {
-            "status": trial.status,
-            "why": why(trial, sweep),
+            "status": status_word(trial.status, sweep),
+            "why": why(trial, sweep, terms),
             "config": _configurations(trial, terms),
             "moments": [(clock(moment.seconds), moment.text) for moment in told[trial.number]],
             "error": printable(trial.error) if trial.error else None,

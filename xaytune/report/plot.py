@@ -21,6 +21,7 @@ COLORS = {
     "running": "#56b4e9",
     "paused": "#cc79a7",
     "pending": "#8a8f98",
+    "cut off": "#8a8f98",
 }
 # From weak to strong on a light page; a dark one turns it around.
 SCALE = "Cividis_r"

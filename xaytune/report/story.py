@@ -12,13 +12,14 @@ from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.uptime import timed
 from xaytune.report.printing import one_line, printable
 from xaytune.report.terms import Terms, number
-from xaytune.report.text import clock, metrics, path_text, restart_text
+from xaytune.report.text import clock, metrics, path_text, restart_text, status_word, trials
 from xaytune.sweep import values
 
 __all__ = ["Moment", "stories", "tell", "why"]
 
 # What the journal calls failures whose error does not say what kind of thing it is.
 _KINDS = {"infeasible": "it cannot be trained here: ", "stalled": "it hung: "}
+_VERBS = {"stopped": "was stopped", "completed": "was completed", "failed": "failed", "paused": "is paused"}
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,18 @@ def stories(sweep: SweepState, events: Iterable[Event]) -> dict[int, list[Moment
     return told
 
 
-def why(trial: TrialRecord, sweep: SweepState) -> str:
+def why(trial: TrialRecord, sweep: SweepState, terms: Terms) -> str:
     """Says in one sentence why a trial is where it is."""
-    terms = Terms(sweep)
     reached = f"after {terms.after(epoch=trial.epoch, global_step=trial.global_step)}"
     best = f"; its best {terms.worth(trial.value)}" if trial.value is not None else ""
     reason = f": {one_line(trial.reason)}" if trial.reason else ""
-    if trial.status in ("stopped", "completed"):
-        return f"It was {trial.status} {reached}{reason}{best}."
-    if trial.status == "failed":
-        return f"It failed {reached}{reason}{best}."
-    if trial.status == "paused":
-        return f"It is paused {reached}{reason}{best}."
-    if trial.status == "running" and sweep.state in ("lost", "failed"):
-        return f"It was cut off {reached}: {sweep.reason}{best}."
+    if trial.status in _VERBS:
+        return f"It {_VERBS[trial.status]} {reached}{reason}{best}."
     if trial.status == "running":
-        return f"It is running, {reached}{best}."
+        cut_off = status_word(trial.status, sweep) == "cut off"
+        return (
+            f"It was cut off {reached}: {sweep.reason}{best}." if cut_off else f"It is running, {reached}{best}."
+        )
     return f"It waits to be restarted{reason}." if trial.attempts else "It waits for its turn."
 
 
@@ -73,8 +70,8 @@ def tell(trial: TrialRecord, sweep: SweepState, events: Iterable[Event]) -> str:
     terms = Terms(sweep)
     changed = trial.written_best_config != trial.written_config
     lines = [
-        f"trial {trial.number} of {sweep.name}: {trial.status}",
-        f"  {why(trial, sweep)}",
+        f"trial {trial.number} of {sweep.name}: {status_word(trial.status, sweep)}",
+        f"  {why(trial, sweep, terms)}",
         *terms.lines(trial.config),
         *([f"  at its best {terms.configuration(trial.best_config)}"] if changed else []),
         f"  checkpoint  {path_text(trial.checkpoint) if trial.checkpoint else '-'}",
@@ -192,7 +189,7 @@ class _Teller:
             worth = f"; best {self._terms.worth(best['value'])} at {self._place(best)}"
         reason = f": {event['reason']}" if event["reason"] else ""
         after = self._terms.after(epoch=event["epoch"], global_step=event["global_step"])
-        fused = f"; trained with {event['fused'] - 1} others at once" if event.get("fused") else ""
+        fused = f"; trained together with {trials(event['fused'] - 1)}" if event.get("fused") else ""
         return f"{event['status']} after {after}{reason}{worth}{fused}"
 
     def _place(self, event: Event) -> str:

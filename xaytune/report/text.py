@@ -23,6 +23,7 @@ __all__ = [
     "checkpoint_advice",
     "checkpoint_text",
     "clock",
+    "counts",
     "duration",
     "ending",
     "finished",
@@ -34,6 +35,7 @@ __all__ = [
     "restart_text",
     "restarted",
     "share",
+    "status_word",
     "summary",
     "tally",
     "trials",
@@ -107,11 +109,19 @@ def listed(numbers: list[int], most: int = 10) -> str:
     return f"trial {shown}" if len(numbers) == 1 else f"{len(numbers)} trials ({shown})"
 
 
+def status_word(status: str, sweep: SweepState) -> str:
+    """Writes the status of a trial; one that ran when its sweep was lost was cut off."""
+    return "cut off" if status == "running" and sweep.state in ("lost", "failed") else status
+
+
+def counts(sweep: SweepState) -> dict[str, int]:
+    """Returns how many trials are in each status, without those that no trial is in."""
+    return {status_word(status, sweep): count for status, count in sweep.counts().items() if count}
+
+
 def tally(sweep: SweepState) -> str:
-    """Writes how many trials are in each status, without those that no trial is in."""
-    over = sweep.state in ("lost", "failed")
-    counts = {"cut off" if name == "running" and over else name: count for name, count in sweep.counts().items()}
-    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    """Writes how many trials are in each status."""
+    return ", ".join(f"{count} {status}" for status, count in counts(sweep).items())
 
 
 def ending(trial: TrialRecord, terms: Terms) -> str:
