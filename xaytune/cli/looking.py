@@ -168,8 +168,9 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
 
     results = Results(find_sweep(sweep, storage))
     output = output or Path(f"{results.sweep.name}-report.html")
-    drawn = list(plots(results))
-    written = _write(output, lambda whole: page(results, drawn, whole=whole))
+    events = list(results.events())
+    drawn = list(plots(results, events))
+    written = _write(output, lambda whole: page(results, drawn, whole=whole, events=events))
     if png:
         folder = written.with_suffix("") if written == output else output / "plots"
         with _writing(folder):

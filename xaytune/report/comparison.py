@@ -52,7 +52,7 @@ class Comparison:
         self._names = names if len(set(names)) == len(names) else [str(results.path) for results in compared]
         axes = {Terms(sweep).axis for sweep in self._sweeps}
         self._axis = axes.pop() if len(axes) == 1 else TimeAxis("global_step")  # that all of them count
-        self._grown = [progress(results, self._axis) for results in compared]
+        self._grown = [progress(results.sweep, results.events(), self._axis) for results in compared]
         for name, grown in zip(self._names, self._grown, strict=True):
             if not grown.best:
                 raise JournalError(f"{name}: no trial has reported a finite {first.spec['metric']!r}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from xaytune.records import history
+from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.uptime import timed
 from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = [
@@ -85,7 +87,7 @@ def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis, finished: int) -> 
         rows: The history of a trial.
         metric: Its name.
         axis: What time is counted in.
-        finished: How many epochs were finished: of one that was not there is nothing to compare.
+        finished: Epochs the trial has finished; a row of a later one is of an epoch that is not over.
     """
     name = history.column(metric)
     if name not in rows:
@@ -120,10 +122,10 @@ class Progress:
     trained: list[int] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
 
-    def add(self, state: SweepState, value: float) -> None:
-        """Takes in the best value at a state."""
-        self.seconds.append(state.ran_s)
-        self.trained.append(trained(state, self.axis))
+    def add(self, seconds: float, trained: int, value: float) -> None:
+        """Takes in the best value at a time."""
+        self.seconds.append(seconds)
+        self.trained.append(trained)
         self.best.append(value)
 
 
@@ -132,24 +134,27 @@ def trained(sweep: SweepState, axis: TimeAxis) -> int:
     return sum(trial.global_step for trial in sweep.trials.values()) if axis.by_step else sweep.epochs
 
 
-def progress(results: Results, axis: TimeAxis) -> Progress:
+def progress(sweep: SweepState, events: Iterable[Event], axis: TimeAxis) -> Progress:
     """Returns how the best value of a sweep grew; trials that failed in the end, or were skipped, do not count.
 
     Args:
-        results: The sweep.
+        sweep: The sweep.
+        events: Of its journal.
         axis: What training is to be counted in.
     """
-    state, found = SweepState(""), Progress(axis)
-    objective = results.sweep.objective
-    for event in results.events():
-        state.apply(event)
-        best = event.get("best")
-        if best is not None and _counts(results.sweep.trials[event["trial"]]):
+    found, seconds = Progress(axis), 0.0
+    reached: dict[int, int] = {}  # epochs or steps that trials had finished
+    for seconds, event in timed(events):
+        if "best" not in event:
+            continue
+        reached[event["trial"]] = axis.in_event(event)
+        best = event["best"]
+        if best is not None and _counts(sweep.trials[event["trial"]]):
             before = found.best[-1] if found.best else None
-            if objective.is_better(best["value"], before):
-                found.add(state, best["value"])
+            if sweep.objective.is_better(best["value"], before):
+                found.add(seconds, sum(reached.values()), best["value"])
     if found.best:
-        found.add(state, found.best[-1])
+        found.add(seconds, sum(reached.values()), found.best[-1])
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
+from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.report.curves import (
@@ -50,10 +51,16 @@ def titled(plot: Plot) -> go.Figure:
     )
 
 
-def plots(results: Results) -> Iterator[Plot]:
-    """Yields the plots that there is something to show in."""
+def plots(results: Results, events: Sequence[Event] | None = None) -> Iterator[Plot]:
+    """Yields the plots that there is something to show in.
+
+    Args:
+        results: The sweep.
+        events: Of its journal, where that was read before.
+    """
+    events = list(results.events()) if events is None else events
     sweep, terms = results.sweep, Terms(results.sweep)
-    grown = progress(results, terms.axis)
+    grown = progress(sweep, events, terms.axis)
     if grown.best:
         caption = f"The best {terms.metric} that any trial had reached, over the time the sweep had run."
         yield Plot("progress", "Best value so far", caption, _progress_figure({sweep.name: grown}, terms.metric))
@@ -62,13 +69,13 @@ def plots(results: Results) -> Iterator[Plot]:
         caption = "Each line is a trial and ends where it ended; a cross marks where it was stopped."
         yield Plot("learning-curves", "Learning curves", caption, _curves_figure(curves, sweep))
     if time_axis(sweep) == sweep.axis:  # else curves are in steps, and nothing that was predicted has come
-        yield from prediction_plots(results.events(), curves, sweep)
+        yield from prediction_plots(events, curves, sweep)
     judged = rungs(sweep)
     if judged and sweep.spec["scheduler"]["algorithm"] != "fifo":
         caption = "Trials that continued, and that were stopped, wherever the scheduler judged."
         yield Plot("rungs", "What every rung cut", caption, _rungs_figure(judged, terms.axis))
     yield from parameter_plots(sweep)
-    worked = timeline(results.events())
+    worked = timeline(events)
     if worked.attempts:
         yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, sweep, terms), 320)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.report.curves import rungs, trained
@@ -39,17 +40,21 @@ class _Cell:
     sort: str
 
 
-def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
+def page(
+    results: Results, plots: Sequence[Plot], *, whole: bool = True, events: Sequence[Event] | None = None
+) -> str:
     """Returns the report as HTML, which works without a network.
 
     Args:
         results: The sweep.
         plots: Its plots.
         whole: Whether plotly's bundle is in it, instead of beside it.
+        events: Of its journal, where that was read before.
     """
+    events = list(results.events()) if events is None else events
     sweep, terms = results.sweep, Terms(results.sweep)
     names = list(dict.fromkeys(name for trial in results.trials for name in terms.differing(trial.best_config)))
-    worked, best = timeline(results.events()), sweep.best
+    worked, best = timeline(events), sweep.best
     return render(
         "report.html",
         plots,
@@ -84,7 +89,7 @@ def page(results: Results, plots: Sequence[Plot], *, whole: bool = True) -> str:
         number=number,
         failures=[trial for trial in results.trials if trial.status == "failed"],
         spec=printable(json.dumps(sweep.spec, indent=2, ensure_ascii=False)),
-        stories=_stories(results),
+        stories=_stories(sweep, terms, events),
     )
 
 
@@ -162,9 +167,8 @@ def _configurations(trial: TrialRecord, terms: Terms) -> str:
     return f"{now}; at its best {terms.configuration(trial.best_config)}" if changed else now
 
 
-def _stories(results: Results) -> dict[int, dict[str, Any]]:
-    sweep, terms = results.sweep, Terms(results.sweep)
-    told = stories(sweep, results.events())
+def _stories(sweep: SweepState, terms: Terms, events: Sequence[Event]) -> dict[int, dict[str, Any]]:
+    told = stories(sweep, events)
     return {
         trial.number: {
             "status": status_word(trial.status, sweep),
@@ -173,5 +177,5 @@ def _stories(results: Results) -> dict[int, dict[str, Any]]:
             "moments": [(clock(moment.seconds), moment.text) for moment in told[trial.number]],
             "error": printable(trial.error) if trial.error else None,
         }
-        for trial in results.trials
+        for trial in sweep.trials.values()
     }
