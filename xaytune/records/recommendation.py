@@ -61,19 +61,14 @@ def recommend(sweep: SweepState) -> Recommendation | None:
                 )
             return Recommendation(trial, value, reason)
         highest += f"; {len(full)} reached {at}, too few to compare"
-    stable = [
-        (score(trial.value), -trial.number, trial, trial.value)
-        for trial in sweep.trials.values()
-        if trial.status != "failed" and trial.value is not None and not _diverged(trial, metric)
-    ]
-    if not stable or not _diverged(best, metric):
+    stable = next((trial for trial in sweep.ranked() if not _diverged(trial, metric)), best)
+    if stable is best or stable.value is None:
         return Recommendation(best, best.value, highest)
-    _, _, trial, value = max(stable, key=lambda one: one[:2])
     reason = (
-        f"its {metric} reached {value:.6g}, the best of the trials that did not diverge; trial {best.number} "
-        f"reached {best.value:.6g}, and diverged after that"
+        f"its {metric} reached {stable.value:.6g}, the best of the trials that did not diverge; "
+        f"trial {best.number} reached {best.value:.6g}, and diverged after that"
     )
-    return Recommendation(trial, value, reason)
+    return Recommendation(stable, stable.value, reason)
 
 
 def _diverged(trial: TrialRecord, metric: str) -> bool:

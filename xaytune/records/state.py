@@ -156,10 +156,13 @@ class SweepState:
     @property
     def best(self) -> TrialRecord | None:
         """The trial that did not fail whose metric reached the best value; the first of equals."""
-        score = self.objective.score
-        candidates = [(trial, trial.value) for trial in list(self.trials.values()) if trial.status != "failed"]
-        reached = [(score(value), -trial.number, trial) for trial, value in candidates if value is not None]
-        return max(reached, key=lambda one: one[:2])[2] if reached else None
+        return next(iter(self.ranked()), None)
+
+    def ranked(self) -> list[TrialRecord]:
+        """Returns the trials that reached a value and did not fail, best first; of equals the first."""
+        score, trials = self.objective.score, list(self.trials.values())
+        reached = [(-score(v), trial.number, trial) for trial in trials if (v := trial.counted_value) is not None]
+        return [trial for _, _, trial in sorted(reached)]
 
     @property
     def why_no_best(self) -> str:

@@ -196,6 +196,11 @@ class TrialRecord:
         return self.best.value if self.best is not None else None
 
     @property
+    def counted_value(self) -> float | None:
+        """The value that it counts with among the others: none of one that failed."""
+        return self.value if self.status != "failed" else None
+
+    @property
     def finished(self) -> bool:
         """Whether the trial has ended, in whatever way."""
         return self.status in ("completed", "stopped", "failed")

@@ -77,10 +77,8 @@ def _results(sweep: str, number: int, storage: str) -> Results:
 
 def _ranked(results: Results, space: Space) -> list[dict[str, Any]]:
     """The configurations of a sweep that are of the space, best first."""
-    score = results.sweep.objective.score
-    finished = [trial for trial in results.trials if trial.value is not None and trial.status != "failed"]
     ranked = []
-    for trial in sorted(finished, key=lambda trial: -score(trial.value or 0.0)):
+    for trial in results.sweep.ranked():
         try:
             ranked.append(space.complete(trial.best_config))
         except (SpecError, ValueError):

@@ -149,17 +149,13 @@ def progress(sweep: SweepState, events: Iterable[Event], axis: TimeAxis) -> Prog
             continue
         reached[event["trial"]] = axis.in_event(event)
         best = event["best"]
-        if best is not None and _counts(sweep.trials[event["trial"]]):
+        if best is not None and sweep.trials[event["trial"]].counted_value is not None:
             before = found.best[-1] if found.best else None
             if sweep.objective.is_better(best["value"], before):
                 found.add(seconds, sum(reached.values()), best["value"])
     if found.best:
         found.add(seconds, sum(reached.values()), found.best[-1])
     return found
-
-
-def _counts(trial: TrialRecord) -> bool:
-    return trial.status != "failed" and trial.value is not None
 
 
 @dataclass(frozen=True)

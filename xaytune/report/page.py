@@ -128,14 +128,9 @@ def _columns(terms: Terms) -> list[dict[str, str]]:
 
 
 def _ranked(sweep: SweepState) -> list[TrialRecord]:
-    """The trials, best first; last those that failed, and those without a value."""
-    objective = sweep.objective
-
-    def rank(trial: TrialRecord) -> tuple[bool, float, int]:
-        score = objective.score(trial.value) if trial.value is not None else objective.score(objective.worst)
-        return trial.status == "failed", -score, trial.number
-
-    return sorted(sweep.trials.values(), key=rank)
+    """The trials, best first; last those without a value, and those that failed."""
+    others = [trial for trial in sweep.trials.values() if trial.counted_value is None]
+    return [*sweep.ranked(), *sorted(others, key=lambda trial: trial.status == "failed")]
 
 
 def _row(trial: TrialRecord, sweep: SweepState, names: Sequence[str], terms: Terms) -> dict[str, Any]:

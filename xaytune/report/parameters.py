@@ -40,7 +40,7 @@ def parameter_plots(sweep: SweepState) -> Iterator[Plot]:
         space = space_of(sweep)
     except SpecError:  # it names classes that cannot be imported here
         return
-    trials = [trial for trial in sweep.trials.values() if trial.value is not None and trial.status != "failed"]
+    trials = [trial for trial in sweep.trials.values() if trial.counted_value is not None]
     points = [space.values(trial.best_config) for trial in trials]
     varied = [parameter for parameter in space.parameters if _varies(parameter, points)]
     if len(trials) < 2 or not varied:

@@ -40,7 +40,7 @@ def study_of(sweep: SweepState, space: Space) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(study_name=sweep.name, direction=direction_of(sweep))
     for trial in sweep.trials.values():
-        if trial.value is not None and trial.status != "failed":
+        if trial.counted_value is not None:
             study.add_trial(frozen(trial, space, TrialState.COMPLETE))
     return study
 

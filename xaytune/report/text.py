@@ -127,7 +127,7 @@ def tally(sweep: SweepState) -> str:
 def ending(trial: TrialRecord, terms: Terms) -> str:
     """Writes how a trial ended, in one line."""
     reason = f": {one_line(trial.reason)}" if trial.reason else ""
-    worth = f" (best {terms.worth(trial.value)})" if trial.value is not None and trial.status != "failed" else ""
+    worth = f" (best {terms.worth(trial.value)})" if trial.counted_value is not None else ""
     where = terms.at(epoch=trial.epoch, global_step=trial.global_step)
     return f"trial {trial.number} {trial.status} at {where}{worth}{reason}"
 
