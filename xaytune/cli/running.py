@@ -278,7 +278,7 @@ def check(spec: Path, storage: str, assignments: tuple[str, ...], timed: bool) -
 def _time(spec: Path, loaded: SweepSpec) -> None:
     """Says what the sweep costs, by an epoch that is trained here."""
     from xaytune.in_process.timing import time_training
-    from xaytune.report.cost import cost
+    from xaytune.report.plan import cost
 
     with locating(spec):
         timing = time_training(loaded)

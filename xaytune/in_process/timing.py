@@ -49,7 +49,7 @@ def time_training(spec: SweepSpec) -> Timing:
         raise SpecError(
             [Problem(("command",), "a program cannot be timed by --time: `xaytune try` runs it whole")]
         )
-    stopwatch = _Stopwatch(TimeAxis(getattr(spec.scheduler, "time_attr", "epoch")))
+    stopwatch = _Stopwatch(spec.axis)
     timed = spec.model_copy(update={"callbacks": [*spec.callbacks, stopwatch.attach]})
     ended = try_configuration(timed, {}, on_start=lambda config: None, on_epoch_end=lambda state: None)
     return Timing(stopwatch.unit_s, stopwatch.before_s, stopwatch.units, ended.failure)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xaytune.report.terms import configuration
 from xaytune.report.text import trials
@@ -12,9 +13,12 @@ from xaytune.search.method import NewTrial
 from xaytune.sweep.algorithms import AshaSpec, CurvesSpec, PopulationSpec
 from xaytune.sweep.space import dotted
 from xaytune.sweep.spec import SweepSpec
-from xaytune.sweep.time_axis import TimeAxis, levels_of
+from xaytune.sweep.time_axis import levels_of
 
-__all__ = ["first_configurations", "plan", "samples"]
+if TYPE_CHECKING:
+    from xaytune.in_process.timing import Timing
+
+__all__ = ["cost", "first_configurations", "plan", "samples"]
 
 
 def plan(spec: SweepSpec) -> str:
@@ -32,7 +36,7 @@ def plan(spec: SweepSpec) -> str:
     ]
     if spec.space.constants:
         lines.append(f"in all      {configuration(spec.space.constants)} (the same in all trials)")
-    return "\n".join([*lines, *_cost(spec)])
+    return "\n".join([*lines, *_judged(spec)])
 
 
 def first_configurations(spec: SweepSpec, most: int) -> list[dict[str, Any]]:
@@ -57,6 +61,28 @@ def samples(spec: SweepSpec, configs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def cost(spec: SweepSpec, timing: Timing) -> str:
+    """Writes what a sweep costs at most, in hours of training.
+
+    Args:
+        spec: The sweep.
+        timing: How long its first trial took, on this machine.
+    """
+    unit = spec.axis.unit
+    if timing.unit_s is None:
+        return f"timed       the first trial ended before it had trained enough {unit}s to time them"
+    one = "a step" if unit == "step" else "an epoch"
+    lines = [f"timed       {timing.unit_s:.3g} s {one} here, and {timing.before_s:.2g} s before the first"]
+    units = spec.max_t or timing.units
+    if units is None or spec.num_trials is None:
+        return lines[0]
+    hours = spec.num_trials * (timing.before_s + units * timing.unit_s) / 3600
+    at_once = min(spec.num_trials, spec.max_concurrent_trials or _room(spec) or 1)
+    shared = f"; {hours / at_once:.2g} h with {at_once} at once" if at_once > 1 else ""
+    stopped = ", were no trial stopped early" if spec.scheduler.algorithm != "fifo" else ""
+    return "\n".join([*lines, f"cost        at most {hours:.2g} h of training{stopped}{shared}"])
+
+
 def _count(spec: SweepSpec) -> str:
     """The number of trials, and how it came about where a grid multiplies it."""
     if spec.num_trials is None:
@@ -74,10 +100,9 @@ def _who(spec: SweepSpec) -> str:
     return f"fused, each process trains {many}, and"
 
 
-def _cost(spec: SweepSpec) -> list[str]:
-    scheduler = spec.scheduler
-    max_t = getattr(scheduler, "max_t", None)
-    axis = TimeAxis(getattr(scheduler, "time_attr", "epoch"))
+def _judged(spec: SweepSpec) -> list[str]:
+    """When trials are judged, and what is trained at most."""
+    scheduler, max_t, axis = spec.scheduler, spec.max_t, spec.axis
     judged = ""
     if isinstance(scheduler, AshaSpec):
         rungs = ", ".join(map(str, scheduler.rungs))
@@ -105,3 +130,11 @@ def _cost(spec: SweepSpec) -> list[str]:
     elif spec.num_trials is not None:
         lines.append(f"at most     {axis.count(spec.num_trials * max_t)}, were no trial stopped early")
     return lines
+
+
+def _room(spec: SweepSpec) -> int | None:
+    """How many trials have room on this machine, where they reserve nothing but its CPUs."""
+    reserved = spec.bundles[0]
+    if len(spec.bundles) > 1 or {name for name, amount in reserved.items() if amount} != {"cpu"}:
+        return None
+    return int(len(os.sched_getaffinity(0)) / reserved["cpu"])

@@ -25,6 +25,7 @@ from xaytune.sweep.options import (
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.space_parser import parse_space
 from xaytune.sweep.spec_problems import contradictions, worded
+from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = [
     "BudgetSpec",
@@ -183,6 +184,16 @@ class SweepSpec(Options):
     def objective(self) -> Objective:
         """What the sweep optimises."""
         return Objective(self.metric, self.mode)
+
+    @property
+    def axis(self) -> TimeAxis:
+        """What the scheduler counts the age of trials in."""
+        return TimeAxis(getattr(self.scheduler, "time_attr", "epoch"))
+
+    @property
+    def max_t(self) -> int | None:
+        """How long a trial trains at most, where the scheduler says so."""
+        return getattr(self.scheduler, "max_t", None)
 
     @property
     def bundles(self) -> list[dict[str, float]]:
