@@ -57,32 +57,18 @@ __all__ = [
     "resume",
 ]
 
-_ERRORS = (
-    "CheckpointError",
-    "ClusterError",
-    "DashboardError",
-    "JournalError",
-    "PicturesError",
-    "RemoteError",
-    "SessionError",
-    "SpecError",
-    "StorageError",
-    "XaytuneError",
-)
 _HOMES = {
-    "CallbackManager": "xaytune.trainer.callbacks",
-    "LiveView": "xaytune.report.live",
-    "Results": "xaytune.records.results",
-    "Sweep": "xaytune.ray_tune.sweep",
-    "Tracker": "xaytune.trial.trackers.tracker",
-    "TrainState": "xaytune.trainer.callbacks",
-    "Trainer": "xaytune.trainer.loop",
-    "Trial": "xaytune.trial.trial",
-    "current_trial": "xaytune.trial.joining",
-    "resume": "xaytune.ray_tune.sweep",
-    "SkipTrial": "xaytune.errors",
-    **dict.fromkeys(_ERRORS, "xaytune.errors"),
+    "xaytune.errors": tuple(name for name in __all__ if name.endswith("Error") or name == "SkipTrial"),
+    "xaytune.ray_tune.sweep": ("Sweep", "resume"),
+    "xaytune.records.results": ("Results",),
+    "xaytune.report.live": ("LiveView",),
+    "xaytune.trainer.callbacks": ("CallbackManager", "TrainState"),
+    "xaytune.trainer.loop": ("Trainer",),
+    "xaytune.trial.joining": ("current_trial",),
+    "xaytune.trial.trackers.tracker": ("Tracker",),
+    "xaytune.trial.trial": ("Trial",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __dir__() -> list[str]:
@@ -94,6 +80,6 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("xaytune")
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'xaytune' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
