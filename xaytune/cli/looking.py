@@ -228,7 +228,7 @@ def _write(output: Path, page: Page) -> Path:
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Words that an output cannot be written."""
+    """Says where an output cannot be written, and what to do."""
     try:
         yield
     except RemoteError:

@@ -62,7 +62,7 @@ def _last_taken_over(events: Sequence[Event], trial: int, until: int) -> int:
 
 
 def lineage_lines(events: Iterable[Event], trial: TrialRecord, terms: Terms) -> list[str]:
-    """Words the configurations that the best weights of a trial were trained with, where they were several."""
+    """Writes the configurations that the best weights of a trial were trained with, where they were several."""
     if trial.best is None or not trial.written_before:
         return []
     stages = lineage(events, trial.number, trial.best.global_step)

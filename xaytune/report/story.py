@@ -84,7 +84,7 @@ def tell(trial: TrialRecord, sweep: SweepState, events: Iterable[Event]) -> str:
 
 
 class _Teller:
-    """Words the events of a sweep, one after another.
+    """Writes the events of a sweep, one after another.
 
     Args:
         sweep: The sweep, as it is after all of them.

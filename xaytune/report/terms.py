@@ -96,22 +96,22 @@ class Terms:
         return lines
 
     def at(self, *, epoch: int, global_step: int) -> str:
-        """Words where a trial was: ``epoch 3``; ``step 60`` in a sweep by steps, or in the first epoch."""
+        """Says where a trial was: ``epoch 3``; ``step 60`` in a sweep by steps, or in the first epoch."""
         axis = self.axis if epoch else _STEPS
         return axis.at(axis.of(epoch=epoch, global_step=global_step))
 
     def place(self, *, epoch: int, global_step: int) -> str:
-        """Words where a trial was, with its steps where it counts epochs: ``epoch 3, step 66``."""
+        """Says where a trial was, with its steps where it counts epochs: ``epoch 3, step 66``."""
         at = self.at(epoch=epoch, global_step=global_step)
         return at if self.axis.by_step or not epoch else f"{at}, {_STEPS.at(global_step)}"
 
     def after(self, *, epoch: int, global_step: int) -> str:
-        """Words how much was trained: ``3 epochs (66 steps)``, or ``60 steps``."""
+        """Says how much was trained: ``3 epochs (66 steps)``, or ``60 steps``."""
         steps = _STEPS.count(global_step)
         return steps if self.axis.by_step or not epoch else f"{self.axis.count(epoch)} ({steps})"
 
     def worth(self, value: float | None) -> str:
-        """Words a value of the metric."""
+        """Writes a value of the metric."""
         return f"{shortened(self.metric)} {number(value)}"
 
 

@@ -1,4 +1,4 @@
-"""Words for what is recorded: numbers, durations, how trials ended, and the summary of a sweep."""
+"""What is recorded, in words: numbers, durations, how trials ended, and the summary of a sweep."""
 
 from __future__ import annotations
 
