@@ -198,7 +198,7 @@ def _python_of_head(connection: Connection) -> str:
 
 @contextlib.contextmanager
 def _asking(connection: Connection) -> Iterator[None]:
-    """Words what a cluster answers to a request."""
+    """Raises what a cluster answers to a request as an error of ours."""
     try:
         yield
     except (RuntimeError, OSError) as error:

@@ -21,7 +21,7 @@ def count_gpus(devices: Path = Path("/dev")) -> int:
 
 
 def unused_gpus(spec: SweepSpec, gpus: float) -> str | None:
-    """Words that there are GPUs and no trial uses one; None where that is not so.
+    """Returns a message that there are GPUs and no trial uses one; None where that is not so.
 
     Args:
         spec: The sweep.

@@ -191,7 +191,7 @@ def check_shippable(
 
 
 def never_reported(recipe: Reference | Command, metric: str, metrics: Mapping[str, float]) -> Problem:
-    """Words that a trial was finished without the metric of its sweep.
+    """Returns a message that a trial was finished without the metric of its sweep.
 
     Args:
         recipe: What trains.

@@ -170,7 +170,7 @@ def _holds_domain(value: Any) -> bool:
 
 
 def _meant(value: Mapping[str, Any]) -> str | None:
-    """Words the domain that a mapping of constants is to Optuna or W&B; None where it is none."""
+    """Writes the domain that a mapping of constants is to Optuna or W&B; None where it is none."""
     for low, high in (("low", "high"), ("min", "max")):
         bounds = value.get(low), value.get(high)
         if all(isinstance(bound, (int, float)) for bound in bounds) and value.keys() <= {low, high, *_ELSEWHERE}:

@@ -70,7 +70,7 @@ _MOST_POINTS = 10**9
 
 
 def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
-    """Words a problem that pydantic found: what was got, and how to fix it.
+    """Returns a problem that pydantic found in words of ours: what was got, and how to fix it.
 
     Args:
         details: The problem.

@@ -168,7 +168,7 @@ def measured(name: str, value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Words a metric: a number with six digits, anything else as it is."""
+    """Writes a metric: a number with six digits, anything else as it is."""
     try:
         return f"{float(value):.6g}"
     except (TypeError, ValueError, RuntimeError):

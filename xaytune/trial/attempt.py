@@ -104,7 +104,7 @@ class TrialProcess:
         self._running = False
 
     def _lost(self, exited: Exit) -> Ended:
-        """Words the end of a process that has not reported it."""
+        """Returns the end of a process that has not reported it."""
         said = last_lines(Path(self._task.sweep_dir) / file_of(self._assignment.trial))
         failure = dataclasses.replace(exited.failure, traceback=said)
         return Ended(**self._known(), status="failed", reason=failure.error, failure=failure)

@@ -123,7 +123,7 @@ class FusedTrials:
         self._process.close(timeout)
 
     def _lost(self, exited: Exit) -> list[Message]:
-        """Words the ends of trials whose process has ended: of several, it is not known whose fault it was."""
+        """Returns the ends of trials whose process has ended: of several, it is not known whose fault it was."""
         self._end(_EXIT_S)
         failure, several = exited.failure, len(self._latest)
         if several > 1:

@@ -71,7 +71,7 @@ class Imports:
             after_each(name)
 
     def note(self, name: str, reason: str) -> str:
-        """Words why something is loaded by each trial, which the user may want to change."""
+        """Says why something is loaded by each trial, which the user may want to change."""
         return (
             f"{self._names.get(name, name)} {reason} when it is imported, and cannot be forked after: each trial "
             "imports it anew; what starts them belongs into the recipe"

@@ -209,7 +209,7 @@ class Template:
 
 
 def words_for_exit(code: int) -> str:
-    """Words an exit code, which is negative for a signal."""
+    """Writes an exit code, which is negative for a signal."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -40,7 +40,7 @@ def report_returned(returned: Any, metric: str, callbacks: CallbackManager) -> b
 
 
 def nothing_reported(recipe: str, returned: Any, metric: str) -> Failure:
-    """Words that a recipe has reported nothing, and returned nothing that could be taken for it."""
+    """Returns a message that a recipe has reported nothing, and returned nothing that could be taken for it."""
     if returned is None:
         what = "nothing"
     elif isinstance(returned, Mapping):
@@ -60,7 +60,7 @@ def notice_tune_report() -> None:
 
 
 def tune_report_failure(error: BaseException, metric: str) -> Failure | None:
-    """Words that a recipe calls Ray Tune's ``report``, if that is what was raised."""
+    """Returns a message that a recipe calls Ray Tune's ``report``, if that is what was raised."""
     if not isinstance(error, UserWarning) or _RAY_WARNS not in str(error):
         return None
     return Failure(
