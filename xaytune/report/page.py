@@ -78,7 +78,7 @@ def page(
         ],
         constants=[(name, value_text(value)) for name, value in terms.constants.items()],
         recommended=_recommended(results),
-        ours=_columns(terms),
+        ours=_columns(sweep, terms),
         names=[shortened(name) for name in names],
         rows=[_row(trial, sweep, names, terms) for trial in _ranked(sweep)],
         rungs=rungs(sweep),
@@ -96,7 +96,7 @@ def page(
 def _headline(sweep: SweepState, terms: Terms) -> str:
     spec = sweep.spec
     ran = f" in {duration(sweep.ran_s)}" if sweep.ended else ""
-    goal = "maximised" if terms.objective.sign > 0 else "minimised"
+    goal = "maximised" if sweep.objective.sign > 0 else "minimised"
     scheduler = spec["scheduler"]["algorithm"]
     search = scheduler if scheduler == "curves" else spec["search"]["algorithm"]  # curves is both
     algorithms = f"search {search}, scheduler {scheduler}"
@@ -118,12 +118,12 @@ def _recommended(results: Results) -> str:
     return f"To train again, take the configuration of trial {recommended.trial.number}: {recommended.reason}."
 
 
-def _columns(terms: Terms) -> list[dict[str, str]]:
+def _columns(sweep: SweepState, terms: Terms) -> list[dict[str, str]]:
     """Our own columns; those of the configuration come after them, and the reason last."""
     heads = ["trial", "status", shortened(terms.metric), "steps", "seconds"]
     if not terms.axis.by_step:
         heads.insert(3, "epochs")
-    ranked = "descending" if terms.objective.sign > 0 else "ascending"
+    ranked = "descending" if sweep.objective.sign > 0 else "ascending"
     return [{"name": name, "sorted": ranked if index == 2 else ""} for index, name in enumerate(heads)]
 
 
@@ -163,7 +163,7 @@ def _configurations(trial: TrialRecord, terms: Terms) -> str:
 
 
 def _stories(sweep: SweepState, terms: Terms, events: Sequence[Event]) -> dict[int, dict[str, Any]]:
-    told = stories(sweep, events)
+    told = stories(sweep, terms, events)
     return {
         trial.number: {
             "status": status_word(trial.status, sweep),

@@ -42,7 +42,7 @@ def picture(sweep: SweepState, terms: Terms, console: Console) -> RenderableType
         heading,
         Text(tally(sweep), no_wrap=True, overflow="ellipsis"),
         Text(best_so_far(sweep, terms), style="bold green", overflow="fold"),
-        _running_table(running[:room], terms, console.width),
+        _running_table(running[:room], sweep.max_t, terms, console.width),
         *hidden,
     )
 
@@ -62,7 +62,7 @@ def progress_text(sweep: SweepState) -> str:
     return ", ".join(filter(None, (share(sweep), _left(sweep))))
 
 
-def _running_table(trials: list[TrialRecord], terms: Terms, width: int) -> Table:
+def _running_table(trials: list[TrialRecord], max_t: int | None, terms: Terms, width: int) -> Table:
     """A row for each trial: the sweep's own time always, steps and the loss beside it where there is room."""
     axis, metric = terms.axis, terms.metric
     steps = width >= 60 and not axis.by_step
@@ -76,7 +76,7 @@ def _running_table(trials: list[TrialRecord], terms: Terms, width: int) -> Table
         done = axis.of(epoch=trial.epoch, global_step=trial.global_step)
         table.add_row(
             str(trial.number),
-            str(done) if terms.max_t is None else f"{done}/{terms.max_t}",
+            str(done) if max_t is None else f"{done}/{max_t}",
             *([str(trial.global_step)] if steps else []),
             number(trial.metrics.get(metric)),
             *([number(trial.metrics.get("loss"))] if loss else []),

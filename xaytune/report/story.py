@@ -39,9 +39,9 @@ class Moment:
         return f"{clock(self.seconds):>9}  {self.text}"
 
 
-def stories(sweep: SweepState, events: Iterable[Event]) -> dict[int, list[Moment]]:
+def stories(sweep: SweepState, terms: Terms, events: Iterable[Event]) -> dict[int, list[Moment]]:
     """Returns what happened to each trial, by number, oldest first."""
-    teller = _Teller(sweep)
+    teller = _Teller(sweep, terms)
     told: dict[int, list[Moment]] = {number: [] for number in sweep.trials}
     for seconds, event in timed(events):
         text = teller.text(event)
@@ -76,7 +76,7 @@ def tell(trial: TrialRecord, sweep: SweepState, events: Iterable[Event]) -> str:
         *([f"  at its best {terms.configuration(trial.best_config)}"] if changed else []),
         f"  checkpoint  {path_text(trial.checkpoint) if trial.checkpoint else '-'}",
         "",
-        *map(str, stories(sweep, events)[trial.number]),
+        *map(str, stories(sweep, terms, events)[trial.number]),
     ]
     if trial.error:
         lines += ["", *(f"  {line}" for line in trial.error.rstrip().splitlines())]
@@ -88,10 +88,11 @@ class _Teller:
 
     Args:
         sweep: The sweep, as it is after all of them.
+        terms: How it is spoken of.
     """
 
-    def __init__(self, sweep: SweepState) -> None:
-        self._terms = Terms(sweep)
+    def __init__(self, sweep: SweepState, terms: Terms) -> None:
+        self._terms = terms
         self._raised = "" if sweep.spec.get("command") else "the recipe raised "
         self._then = SweepState(sweep.root)  # as it was after the newest event
         self._reasons: dict[int, str | None] = {}  # that were told last, by trial

@@ -11,7 +11,6 @@ from xaytune.report.printing import shortened
 from xaytune.sweep import values
 from xaytune.sweep.domains import Categorical
 from xaytune.sweep.numbers import written
-from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import dotted
 from xaytune.sweep.space_parser import parse_space
 from xaytune.sweep.time_axis import TimeAxis
@@ -52,7 +51,6 @@ class Terms:
 
     Attributes:
         metric: Name of the metric.
-        objective: What is better.
         constants: What is the same in all trials, by dotted name.
 
     Args:
@@ -61,7 +59,6 @@ class Terms:
 
     def __init__(self, sweep: SweepState) -> None:
         self.metric: str = sweep.spec["metric"]
-        self.objective = Objective(self.metric, sweep.spec["mode"])
         self._sweep = sweep
         self.constants = _constants(sweep.spec["space"])
 
@@ -74,11 +71,6 @@ class Terms:
             no_epochs = not any(t.epoch for t in trials) and any(t.global_step for t in trials)
             counted = "global_step" if no_epochs else "epoch"
         return TimeAxis(counted)
-
-    @property
-    def max_t(self) -> int | None:
-        """How long a trial trains, in the sweep's own time, where the scheduler says so."""
-        return self._sweep.max_t
 
     def differing(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values that may differ between trials, by dotted name."""
