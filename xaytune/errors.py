@@ -30,9 +30,9 @@ __all__ = [
     "ClusterError",
     "DashboardError",
     "JournalError",
-    "Path",
     "PicturesError",
     "Problem",
+    "ProblemPath",
     "RemoteError",
     "SessionError",
     "SkipTrial",
@@ -42,7 +42,7 @@ __all__ = [
     "nearest",
 ]
 
-Path = tuple[str | int, ...]
+ProblemPath = tuple[str | int, ...]
 
 
 class XaytuneError(Exception):
@@ -59,7 +59,7 @@ class Problem:
         place: File and line, where it was read from a file.
     """
 
-    path: Path
+    path: ProblemPath
     message: str
     place: str = ""
 

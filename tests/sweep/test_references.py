@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
-from xaytune.errors import Path as ProblemPath
-from xaytune.errors import SpecError
+from xaytune.errors import ProblemPath, SpecError
 from xaytune.sweep import references
 from xaytune.sweep.options import Reference
 

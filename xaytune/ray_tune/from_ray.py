@@ -9,7 +9,7 @@ from ray import tune
 from ray.tune import schedulers
 from ray.tune.search import sample
 
-from xaytune.errors import Path, Problem, SpecError
+from xaytune.errors import Problem, ProblemPath, SpecError
 from xaytune.sweep.domains import Categorical, Domain, Integer
 
 __all__ = ["scheduler_from_ray", "space_from_ray", "to_ray"]
@@ -93,7 +93,7 @@ def to_ray(domain: Domain) -> Any:
     return (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)
 
 
-def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
+def _plain(value: Any, path: ProblemPath, problems: list[Problem]) -> Any:
     if isinstance(value, Mapping):
         if list(value) == ["grid_search"]:
             return {"grid": _choices(value["grid_search"], (*path, "grid_search"), problems)}
@@ -119,14 +119,14 @@ def _listed(values: Any) -> Any:
     return values.tolist() if getattr(values, "ndim", 0) == 1 else values
 
 
-def _choices(values: Any, path: Path, problems: list[Problem]) -> Any:
+def _choices(values: Any, path: ProblemPath, problems: list[Problem]) -> Any:
     message = "takes values, not domains: give each its own name and a 'when'"
     problems += [Problem(place, message) for place in _domains_in(values, path)]
     is_list = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
     return list(values) if is_list else values  # which the spec refuses
 
 
-def _domains_in(value: Any, path: Path) -> Iterator[Path]:
+def _domains_in(value: Any, path: ProblemPath) -> Iterator[ProblemPath]:
     """Yields the places of Ray's domains in a value."""
     if isinstance(value, sample.Domain):
         yield path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xaytune.errors import Path, Problem, SpecError
+from xaytune.errors import Problem, ProblemPath, SpecError
 from xaytune.search.extension import Extension, Setting
 from xaytune.search.method import SearchMethod
 from xaytune.search.sampled import SampledMethod
@@ -89,7 +89,7 @@ def _made(options: Options, field: str) -> Extension:
         raise SpecError(problem.below(field) for problem in error.problems) from None
 
 
-def _find(reference: str, path: Path) -> type[Any]:
+def _find(reference: str, path: ProblemPath) -> type[Any]:
     """Returns the class that ``module:Class`` names."""
     try:
         found = look_up(reference)

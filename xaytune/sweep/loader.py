@@ -6,20 +6,20 @@ import contextlib
 import dataclasses
 import datetime
 from collections.abc import Iterator, Mapping
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from xaytune.errors import Path, Problem, SpecError
+from xaytune.errors import Problem, ProblemPath, SpecError
 from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["load_spec", "locating", "parse_assignments"]
 
 
-def load_spec(file: FilePath | str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+def load_spec(file: Path | str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
     """Reads and checks a spec.
 
     Args:
@@ -30,21 +30,21 @@ def load_spec(file: FilePath | str, overrides: Mapping[str, Any] | None = None) 
         SpecError: With everything that is wrong, each with its line.
     """
     with locating(file):
-        raw = _plain(_read(FilePath(file)))
+        raw = _plain(_read(Path(file)))
         for name, value in (overrides or {}).items():
             _assign(raw, name, value)
         return SweepSpec.parse(raw)
 
 
 @contextlib.contextmanager
-def locating(file: FilePath | str) -> Iterator[None]:
+def locating(file: Path | str) -> Iterator[None]:
     """Adds the line of the file to each problem of a spec that is found within."""
     try:
         yield
     except SpecError as error:
         if all(problem.place for problem in error.problems):
             raise
-        document = _read(FilePath(file))
+        document = _read(Path(file))
         lines = {problem: _line(document, problem.path) for problem in error.problems}
         places = {problem: f"{file}:{line}" if line else str(file) for problem, line in lines.items()}
         raise SpecError(dataclasses.replace(p, place=p.place or place) for p, place in places.items()) from None
@@ -72,7 +72,7 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def _read(file: FilePath) -> Any:
+def _read(file: Path) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def _assign(raw: Any, name: str, value: Any) -> None:
         target, left = target.setdefault(first, {}), rest
 
 
-def _line(document: Any, path: Path) -> int | None:
+def _line(document: Any, path: ProblemPath) -> int | None:
     """The line of the deepest part of the path that the document has, from 1."""
     line = None
     for part in path:

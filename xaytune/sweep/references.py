@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.errors import Problem, ProblemPath, SpecError, nearest
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.values import reference_to
@@ -112,7 +112,7 @@ def not_found_again(reference: Reference) -> str | None:
     )
 
 
-def own_functions(references: Mapping[Path, Reference]) -> dict[Path, Callable[..., Any]]:
+def own_functions(references: Mapping[ProblemPath, Reference]) -> dict[ProblemPath, Callable[..., Any]]:
     """Returns the functions that are those of the script or notebook itself, which no other process finds by name.
 
     Args:
@@ -156,7 +156,7 @@ def check_references(
 
 
 def check_shippable(
-    references: Mapping[Path, Reference], dumps: Callable[[Any], bytes], most_bytes: int = _MOST_BYTES
+    references: Mapping[ProblemPath, Reference], dumps: Callable[[Any], bytes], most_bytes: int = _MOST_BYTES
 ) -> None:
     """Checks that functions can be sent to other processes, with all that they capture.
 
@@ -222,7 +222,7 @@ def _nothing_there(module: str, path: str, found: Any) -> str:
 
 
 def problems_of(
-    path: Path,
+    path: ProblemPath,
     reference: Reference,
     arguments: tuple[str, ...],
     resolve: Callable[[Reference], Callable[..., Any]] = resolve,

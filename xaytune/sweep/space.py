@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.errors import Problem, ProblemPath, SpecError, nearest
 from xaytune.sweep.grid import Grid
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.values import same, text
@@ -192,7 +192,7 @@ def dotted(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_dotted(config, ()))
 
 
-def _dotted(config: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
+def _dotted(config: Mapping[str, Any], path: ProblemPath) -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
         here = (*path, name)
         if isinstance(value, dict) and value and all(isinstance(inner, str) for inner in value):

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from xaytune.errors import Path, Problem, SpecError, nearest
+from xaytune.errors import Problem, ProblemPath, SpecError, nearest
 from xaytune.sweep.conditions import ordered
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
 from xaytune.sweep.parameter import Parameter
@@ -68,9 +68,9 @@ class _Parser:
         self.constants: dict[str, Any] = {}
         self.sequences: dict[str, Any] = {}
         self._parameters: dict[str, Parameter] = {}
-        self._places: dict[str, Path] = {}  # where each name was found
+        self._places: dict[str, ProblemPath] = {}  # where each name was found
 
-    def walk(self, raw: Any, path: Path, name: str) -> None:
+    def walk(self, raw: Any, path: ProblemPath, name: str) -> None:
         """Takes in a mapping: the space, or one nested in it."""
         if not isinstance(raw, Mapping):
             self._problem(path, f"must map parameters to domains or constants (got {raw!r})")
@@ -82,7 +82,7 @@ class _Parser:
                 message = f"a parameter's name must be text, with dots only between names (got {key!r})"
                 self._problem((*path, key if isinstance(key, (str, int)) else str(key)), message)
 
-    def _take(self, value: Any, path: Path, name: str) -> None:
+    def _take(self, value: Any, path: ProblemPath, name: str) -> None:
         """Takes in what the space has under a name."""
         if isinstance(value, Mapping) and (domain := _domain_key(value)) is not None:
             self._parameter(value, domain, path, name)
@@ -103,7 +103,7 @@ class _Parser:
             self.problems += problems(value, path)
             self.constants[name] = value
 
-    def _parameter(self, raw: Mapping[str, Any], key: str, path: Path, name: str) -> None:
+    def _parameter(self, raw: Mapping[str, Any], key: str, path: ProblemPath, name: str) -> None:
         for extra in raw.keys() - {key, "when"}:
             self._problem((*path, extra), f"a domain takes only 'when' beside {key!r} (got {extra!r})")
         when = raw.get("when", {})
@@ -137,7 +137,7 @@ class _Parser:
         ]
         return parameters
 
-    def _is_new(self, path: Path, name: str) -> bool:
+    def _is_new(self, path: ProblemPath, name: str) -> bool:
         """Checks that a name is given once: ``a.b`` is also ``a: {b: ...}``."""
         clash = next(
             (
@@ -153,7 +153,7 @@ class _Parser:
         self._places[name] = path
         return True
 
-    def _problem(self, path: Path, message: str) -> None:
+    def _problem(self, path: ProblemPath, message: str) -> None:
         self.problems.append(Problem(path, message))
 
 
@@ -193,7 +193,7 @@ def _domain_key(value: Mapping[str, Any]) -> str | None:
     return keys[0] if "when" in value or looks_misspelt else None
 
 
-def _refused_choices(choices: Any, path: Path) -> Iterator[Problem]:
+def _refused_choices(choices: Any, path: ProblemPath) -> Iterator[Problem]:
     """Yields what is wrong with the values of a choice: domains in them, and what cannot be kept."""
     if not isinstance(choices, (list, tuple)):
         return  # the domain itself says so
@@ -206,7 +206,7 @@ def _refused_choices(choices: Any, path: Path) -> Iterator[Problem]:
             yield from problems(choice, (*path, index))
 
 
-def _domains_in(value: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _domains_in(value: Any, path: ProblemPath) -> Iterator[tuple[ProblemPath, Mapping[str, Any]]]:
     items: Any = ()
     if isinstance(value, Mapping):
         if len(value.keys() - {"when"}) == 1 and _domain_key(value) in _DOMAINS:

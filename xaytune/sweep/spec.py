@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from xaytune.errors import Path, Problem, SpecError
+from xaytune.errors import Problem, ProblemPath, SpecError
 from xaytune.sweep import values
 from xaytune.sweep.algorithms import FifoSpec, Options, RandomSpec, SchedulerSpec, SearchSpec
 from xaytune.sweep.command import Command
@@ -161,9 +161,9 @@ class SweepSpec(Options):
         return trains
 
     @property
-    def functions(self) -> dict[Path, Reference]:
+    def functions(self) -> dict[ProblemPath, Reference]:
         """The recipe, the setup and the callbacks, by where the spec names them."""
-        named: dict[Path, Reference | None] = {("recipe",): self.recipe, ("setup",): self.setup}
+        named: dict[ProblemPath, Reference | None] = {("recipe",): self.recipe, ("setup",): self.setup}
         named |= {("callbacks", index): callback for index, callback in enumerate(self.callbacks)}
         return {path: reference for path, reference in named.items() if reference is not None}
 

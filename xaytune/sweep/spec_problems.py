@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import ErrorDetails
 
-from xaytune.errors import Path, Problem, nearest
+from xaytune.errors import Problem, ProblemPath, nearest
 from xaytune.sweep.algorithms import ALGORITHMS, CurvesSpec, Pb2Spec, PbtSpec
 from xaytune.sweep.domains import Float
 
@@ -107,7 +107,7 @@ def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
 def contradictions(spec: SweepSpec) -> Iterator[Problem]:
     """Yields the options of a spec that do not go together."""
     for index, bundle in enumerate(spec.bundles):
-        at: Path = (index,) if isinstance(spec.resources_per_trial, list) else ()
+        at: ProblemPath = (index,) if isinstance(spec.resources_per_trial, list) else ()
         path = ("resources_per_trial", *at)
         if not any(bundle.values()):
             yield Problem(path, f"must reserve something (got {bundle})")
@@ -170,7 +170,7 @@ def _population_problems(spec: SweepSpec, scheduler: PbtSpec | Pb2Spec) -> Itera
             yield Problem(path, f"pb2 perturbs floats only, {parameter.name!r} is none: name those that are")
 
 
-def _options_at(location: Path, spec: type[SweepSpec]) -> list[str]:
+def _options_at(location: ProblemPath, spec: type[SweepSpec]) -> list[str]:
     """The options there are at pydantic's location of a model: ``()``, ``("budget",)``, ``("search", "tpe")``."""
     if not location:
         return list(spec.model_fields)

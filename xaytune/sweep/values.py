@@ -34,8 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xaytune.errors import Path as ProblemPath
-from xaytune.errors import Problem
+from xaytune.errors import Problem, ProblemPath
 
 __all__ = ["NotFound", "key", "problems", "read", "reference_to", "same", "text", "write"]
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
-from xaytune.errors import Path, Problem
+from xaytune.errors import Problem, ProblemPath
 from xaytune.sweep import references
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
@@ -130,7 +130,7 @@ class Named:
         arguments: What it is called with.
     """
 
-    path: Path
+    path: ProblemPath
     reference: Reference
     arguments: tuple[str, ...]
 
