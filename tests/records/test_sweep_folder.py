@@ -187,16 +187,23 @@ class UnavailableError(Exception):
 
 
 class Busy(MemoryFileSystem):
-    """A storage that refuses the first deletion of each file, and knows nothing of what is in `closed`."""
+    """A storage that refuses once to delete each file, or list each folder; and always to tell of `closed`."""
 
     protocol = "busy"
     asked: ClassVar[set[str]] = set()
 
-    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
-        if path not in self.asked:
-            self.asked.add(path)
+    def refuse_once(self, request: str) -> None:
+        if request not in self.asked:
+            self.asked.add(request)
             raise UnavailableError("503")
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        self.refuse_once(f"rm {path}")
         super().rm(path, recursive, maxdepth)
+
+    def find(self, path: str, *arguments: Any, **options: Any) -> Any:
+        self.refuse_once(f"find {path}")
+        return super().find(path, *arguments, **options)
 
     def info(self, path: str, **options: Any) -> Any:
         if "closed" in path:
@@ -211,14 +218,15 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"busy://{tmp_path.name}"
 
 
-def test_a_deletion_that_a_storage_refuses_once_is_tried_again(busy: str) -> None:
+def test_what_a_sweep_lists_and_deletes_is_asked_for_again_where_a_storage_refuses_once(busy: str) -> None:
     sweep = child_of(busy, "s")
     assert sweep.remote is not None
     for file in ("one.pt", "folder/a", "folder/b"):
         sweep.remote.put(file, b"1")
+    assert sweep.remote.names("folder") == ["a", "b"]
     for name in ("one.pt", "folder"):
         sweep.delete(name)
-    assert sweep.remote.sizes("") == {}
+    assert sweep.remote.names("") == []
 
 
 def test_a_sweep_whose_storage_cannot_be_reached_has_no_results_to_read(busy: str) -> None:

@@ -96,7 +96,7 @@ class RemoteFolder:
         """Returns the names of the files and folders in a folder of this one."""
         from pyarrow.fs import FileSelector
 
-        found = self._infos(FileSelector(self._path(folder), allow_not_found=True))
+        found = _patiently(lambda: self._infos(FileSelector(self._path(folder), allow_not_found=True)))
         return sorted(info.base_name for info in found if not info.base_name.endswith(_UNFINISHED))
 
     def sizes(self, folder: str) -> dict[str, int]:
