@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.own_loop import OwnLoop
 from xaytune.trial.messages import Assignment, DecisionDue, Message, StopRequest
+from xaytune.trial.metrics import capture
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trackers import tracking
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
@@ -59,7 +60,7 @@ def _track(
     state = loop.state
     given.attach(
         loop.callbacks,
-        lambda: Row(state.epoch, state.step, state.global_step, dict(state.metrics)),
+        lambda: Row(state.epoch, state.step, state.global_step, {n: capture(v) for n, v in state.metrics.items()}),
         lambda: False,
     )
     return given
@@ -104,6 +105,43 @@ def test_a_resumed_run_gives_every_step_and_no_evaluation_of_before(
     given.close("completed", None, None)
     assert tracker.values("loss") == [(step + 1, float(step)) for step in range(20)]
     assert tracker.values("score") == [(5 * (epoch + 1), float(epoch)) for epoch in range(4)]
+
+
+def _reports_one_name(loop: OwnLoop) -> None:
+    for epoch in loop.epochs(3):
+        for _ in loop.steps(2):
+            loop.log(loss=float(epoch))
+        loop.report(loss=9.0, score=200)
+
+
+def _fires_events(loop: OwnLoop) -> None:
+    state = loop.state
+    loop.callbacks.fire("train_start", state)
+    for epoch in range(3):
+        for _ in range(2):
+            state.global_step += 1
+            state.metrics["loss"] = float(epoch)
+            loop.callbacks.fire("step_end", state)
+        loop.callbacks.fire("eval_start", state)
+        state.metrics |= {"loss": 9.0, "score": 200}
+        loop.callbacks.fire("eval_end", state)
+    loop.callbacks.fire("train_end", state)
+
+
+@pytest.mark.parametrize("train", [_reports_one_name, _fires_events])
+def test_each_evaluation_is_given_though_it_measures_the_same_and_so_are_the_steps_between(
+    train: Callable[[OwnLoop], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, loop = InMemory(), OwnLoop()
+    given = _track({"mlflow": tracker}, loop, tmp_path, monkeypatch)
+    train(loop)
+    given.close("completed", None, None)
+    assert tracker.values("score") == [(2, 200), (4, 200), (6, 200)]
+    assert tracker.values("loss") == [
+        *[(1, 0.0), (2, 0.0), (2, 9.0)],
+        *[(3, 1.0), (4, 1.0), (4, 9.0)],
+        *[(5, 2.0), (6, 2.0), (6, 9.0)],
+    ]
 
 
 class _Pausing:

@@ -107,7 +107,7 @@ def begin(trackers: Iterable[TrackerSpec], sweep: str) -> None:
 class Tracking:
     """Gives the trackers of a trial what it measures.
 
-    A metric of the training is given at every step; one that an evaluation sets, where it was set. A tracker that
+    A metric of the training is given at every step; what an evaluation sets, where it was set. A tracker that
     fails, or does not answer, is given up with a warning: the trial trains on.
 
     Args:
@@ -130,9 +130,9 @@ class Tracking:
         self._note = note
         # When it was trained, a row, and the names of it that are left out. The row is the reporter's own.
         self._rows: list[tuple[float, Row, frozenset[str]]] = []
-        self._seen: dict[str, Any] = {}  # metrics as the last step left them
-        self._restored: dict[str, Any] = {}  # with the checkpoint, and not measured anew since
-        self._evaluated: frozenset[str] = frozenset()
+        self._seen: dict[str, Any] = {}  # metrics as the last step, or evaluation, left them
+        # What an evaluation has measured, or came with the checkpoint, until it is measured anew.
+        self._held: dict[str, Any] = {}
         self._step = 0
         self._given = time.monotonic()
         self._failed = False
@@ -187,13 +187,12 @@ class Tracking:
             caller.end()
 
     def _on_start(self, state: TrainState) -> None:
-        self._seen = self._restored = dict(state.metrics)
+        self._seen = self._held = dict(state.metrics)
 
     def _on_step_end(self, newest_row: Callable[[], Row], state: TrainState) -> None:
         self._seen, self._step = dict(state.metrics), state.global_step
-        if self._restored:
-            self._restored = {n: v for n, v in self._restored.items() if state.metrics.get(n) is v}
-        self._rows.append((time.time(), newest_row(), self._evaluated.union(self._restored)))
+        self._held = {n: v for n, v in self._held.items() if state.metrics.get(n) is v}
+        self._rows.append((time.time(), newest_row(), frozenset(self._held)))
         if time.monotonic() >= self._given + _EVERY_S:
             self._give()
 
@@ -202,7 +201,10 @@ class Tracking:
             return
         new = {n: v for n, v in state.metrics.items() if n not in self._seen or v is not self._seen[n]}
         new.pop("error", None)
-        self._evaluated = self._evaluated | new.keys()
+        for name, value in new.items():
+            # A number of its own: one that is measured anew may be the same object, such as a small integer.
+            state.metrics[name] = value * 1.0 if isinstance(value, (int, float)) else value
+            self._held[name] = state.metrics[name]
         self._seen = dict(state.metrics)
         if new:
             captured = {name: capture(value) for name, value in new.items()}
