@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.trial.test_commands import command_run, run_alone
+from xaytune.sweep.objective import Objective
 from xaytune.testing.training import JudgedRun
+from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
+from xaytune.trial.lines import Lines
 from xaytune.trial.output import file_of
 
 
@@ -48,3 +54,39 @@ STOPPED = {
 def test_a_program_that_fails_once_it_was_asked_to_stop_is_said_to_have_done_so(tmp_path: Path, way: str) -> None:
     ended = command_run(JudgedRun(tmp_path / "run", stop_at=1), STOPPED[way], {}).run()
     assert ended.reason == "the program ended with exit code 3, after it was asked to stop"
+
+
+def test_a_checkpoint_that_cannot_be_copied_fails_its_trial_and_says_why(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    os.mkfifo(saved / "queue")
+    line = f'{{{{"epoch": 1, "score": 1, "checkpoint": "{saved}"}}}}'
+    ended = run_alone(tmp_path, f"sh -c 'echo \"$0\" >&$XAYTUNE_FD' '{line}'")
+    assert ended.failure is not None
+    assert "queue cannot be copied" in ended.failure.error
+    assert "is a named pipe" in ended.failure.error
+
+
+def test_a_checkpoint_that_is_written_to_while_it_is_copied_is_left_out_with_a_note(tmp_path: Path) -> None:
+    saved, notes, over = tmp_path / "saved", list[str](), threading.Event()
+    saved.write_bytes(bytes(1 << 24))
+
+    def write() -> None:
+        with saved.open("r+b") as file:
+            while not over.is_set():
+                file.write(b"1")
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        lines = Lines(JudgedRun(tmp_path / "run"), Objective("score", "max"), notes.append)
+        for epoch in itertools.count(1):
+            lines.take(b'{"epoch": %d, "checkpoint": "%s"}' % (epoch, os.fsencode(saved)))
+            if notes:
+                break
+    finally:
+        over.set()
+        writer.join()
+    assert "was written to while it was copied" in notes[0]
+    assert all(step_of(path) < epoch for path in list_checkpoints(tmp_path / "run"))

@@ -12,15 +12,15 @@ resumes.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from xaytune.errors import CheckpointError
 from xaytune.sweep.objective import Objective
 from xaytune.trainer import native
 from xaytune.trainer.callbacks import Event, TrainState
@@ -29,10 +29,12 @@ from xaytune.trainer.context import RunContext
 
 __all__ = ["Lines", "checkpoint_of"]
 
-logger = logging.getLogger(__name__)
-
 # A checkpoint is a folder of this file and of what the program wrote.
 _PLACE, _WRITTEN = "place.json", "written"
+_LEFT_OUT = (
+    "a checkpoint was written to while it was copied, and is left out: let the program name it when all of it is "
+    "written, and leave it as it is"
+)
 
 
 class Lines:
@@ -41,16 +43,17 @@ class Lines:
     Args:
         trial: Whose run it is.
         objective: What is optimised.
+        note: Takes what whoever runs the sweep should know.
 
     Attributes:
         state: What handlers are given.
         begun: Whether the program has said where it is.
     """
 
-    def __init__(self, trial: RunContext, objective: Objective) -> None:
+    def __init__(self, trial: RunContext, objective: Objective, note: Callable[[str], None]) -> None:
         self.state = TrainState()
         self.begun = False
-        self._trial, self._objective = trial, objective
+        self._trial, self._objective, self._note = trial, objective, note
         self._epochs = 0  # that are finished
         self._open: int | None = None  # the epoch, from 1, that steps are counted in
         self._told = False  # whether the open one is finished, but for what it was worth
@@ -187,7 +190,7 @@ class Lines:
         with tempfile.TemporaryDirectory(prefix=".step-", suffix=".tmp", dir=folder) as copy:
             (Path(copy) / _PLACE).write_text(json.dumps(place))
             if not _copied(source, Path(copy) / _WRITTEN / os.path.basename(os.path.abspath(source))):
-                logger.warning("%s was written to while it was copied: it is no checkpoint", source)
+                self._note(_LEFT_OUT)
                 return
             path = native.add_folder(Path(copy), folder, step)
         self._kept = [*(kept for kept in self._kept if kept != path), path]
@@ -213,22 +216,39 @@ def _newest_of_a_program(folder: Path | None) -> Path | None:
 
 
 def _copied(source: Path, target: Path) -> bool:
-    """Copies a file or a folder, and tells whether nobody wrote to it meanwhile."""
+    """Copies a file or a folder, and tells whether nobody wrote to it meanwhile.
+
+    Raises:
+        CheckpointError: It cannot be copied, for another reason.
+    """
     target.parent.mkdir()
+    before = _stamps(source)
     try:
-        before = _stamps(source)
         if source.is_dir():
-            shutil.copytree(source, target, ignore_dangling_symlinks=True)
+            shutil.copytree(source, target, copy_function=_copy, ignore_dangling_symlinks=True)
         else:
-            shutil.copy2(source, target)
-        return _stamps(source) == before
-    except (FileNotFoundError, shutil.Error):
-        return False
+            _copy(source, target)
+    except (OSError, CheckpointError):
+        if before is not None and _stamps(source) == before:
+            raise
+    return before is not None and _stamps(source) == before
 
 
-def _stamps(path: Path) -> list[tuple[str, int, int]]:
+def _copy(source: str | Path, target: str | Path) -> None:
+    """Copies a file. What copytree is to end at is no OSError: it would go on, and forget what kind it was."""
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be copied: {error}") from error
+
+
+def _stamps(path: Path) -> list[tuple[str, int, int]] | None:
+    """Returns when each file was written, and its size; None where one vanishes."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [(str(file), stat.st_mtime_ns, stat.st_size) for file in files if (stat := file.lstat())]
+    try:
+        return [(str(file), stat.st_mtime_ns, stat.st_size) for file in files if (stat := file.lstat())]
+    except FileNotFoundError:
+        return None
 
 
 def _read(line: bytes) -> dict[str, Any]:
