@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +16,8 @@ from tests.trial.test_commands import command_run, run_alone
 from xaytune.sweep.objective import Objective
 from xaytune.testing.training import JudgedRun
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
+from xaytune.trial.command_process import ADDRESS
+from xaytune.trial.joining import current_trial
 from xaytune.trial.lines import Lines
 from xaytune.trial.output import file_of
 
@@ -90,3 +94,20 @@ def test_a_checkpoint_that_is_written_to_while_it_is_copied_is_left_out_with_a_n
         writer.join()
     assert "was written to while it was copied" in notes[0]
     assert all(step_of(path) < epoch for path in list_checkpoints(tmp_path / "run"))
+
+
+def test_a_program_that_comes_too_late_for_its_trial_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0xaytune-test-{os.getpid()}")
+    listener.listen(1)
+    monkeypatch.setenv(ADDRESS, f"@xaytune-test-{os.getpid()}")
+
+    def close() -> None:
+        select.select([listener], [], [])  # it has connected, and another has the trial
+        listener.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(RuntimeError, match="belongs to another process"):
+        current_trial()
+    closing.join()

@@ -45,13 +45,13 @@ def _join(address: str) -> None:
     end = socket.socket(socket.AF_UNIX)
     try:
         end.connect(address.replace("@", "\0"))
-    except OSError:
+        channel = Channel(end)
+        task, assignment, damaged = channel.get(None)
+    except (OSError, EOFError):  # one that connects in the same moment as another is accepted, and hung up on
         raise RuntimeError(
             "the trial of this program belongs to another process of it, or is over: call xaytune.current_trial() "
             "in one process, such as that of rank 0"
         ) from None
-    channel = Channel(end)
-    task, assignment, damaged = channel.get(None)
     if task.callbacks:
         use_import_paths([os.getcwd(), *task.import_paths])
     run = RecipeRun(task, assignment, ChannelLink(channel), damaged=damaged)
