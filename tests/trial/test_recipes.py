@@ -7,12 +7,14 @@ import multiprocessing
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pytest
 import torch
 
+import xaytune
 from tests.campaigns import recipes
 from tests.models import make_trainer
 from xaytune.errors import SkipTrial
@@ -31,10 +33,12 @@ def no_trial_left() -> Iterator[None]:
     set_current_trial(None)
 
 
+def spec_of(recipe: Any, metric: str = "score") -> dict[str, Any]:
+    return {"recipe": recipe, "metric": metric, "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
+
+
 def attempt(recipe: Any, metric: str = "score") -> Ended:
-    spec = SweepSpec.parse(
-        {"recipe": recipe, "metric": metric, "mode": "max", "space": {"x": {"uniform": [0, 1]}}}
-    )
+    spec = SweepSpec.parse(spec_of(recipe, metric))
     return try_configuration(spec, {"x": 0.25}, on_start=lambda config: None, on_epoch_end=lambda state: None)
 
 
@@ -219,3 +223,12 @@ def words_of_a_fork(call: Callable[[], object]) -> str:
     fork.start()
     fork.join()
     return str(words.get())
+
+
+def test_a_folder_beside_xaytunes_own_is_the_users_in_a_traceback() -> None:
+    code = "import json\ndef fails(config, trial):\n    json.loads('no json')\n"
+    names: dict[str, Any] = {}
+    exec(compile(code, f"{Path(xaytune.__file__).parent}_sweeps/fails.py", "exec"), names)
+    ended = attempt(names["fails"])
+    assert ended.failure is not None
+    assert "in fails" in ended.failure.traceback

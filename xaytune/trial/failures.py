@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -12,9 +13,10 @@ from xaytune.errors import RemoteError
 from xaytune.trainer.callbacks import words_of
 from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["NeedsOwnProcessError", "describe", "failure_of", "format_error", "kind_of"]
+__all__ = ["PACKAGE", "NeedsOwnProcessError", "describe", "failure_of", "format_error", "kind_of"]
 
-_PACKAGE = str(Path(__file__).parents[1])
+# What the paths of xaytune's own code begin with; a folder beside it may have a name that begins with its name.
+PACKAGE = str(Path(__file__).parents[1]) + os.sep
 # How torch, its allocators and its libraries say that there is not enough memory, where the type does not.
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
@@ -82,6 +84,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _below(trace: TracebackType | None) -> TracebackType | None:
     frame = trace
-    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.tb_next
     return frame if frame is not None else trace

@@ -25,7 +25,7 @@ from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, 
 
 __all__ = ["Imported", "Imports", "import_installed", "installed_since", "unforkable"]
 
-_INSTALLED = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+_INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 
 
 class Imports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import sys
 import sysconfig
 import threading
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from xaytune.trial.failures import PACKAGE
 from xaytune.trial.messages import Start
 
 __all__ = ["StartWatch"]
@@ -17,8 +19,8 @@ __all__ = ["StartWatch"]
 # The main thread is looked at so often, from this on: a shorter start is no matter.
 _EVERY_S = 1.0
 _NOT_THE_USERS = (
-    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
-    str(Path(__file__).parents[1]),
+    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    PACKAGE,
     "<",
 )
 
