@@ -18,7 +18,9 @@ import xaytune
 from tests.campaigns import recipes
 from tests.models import make_trainer
 from xaytune.errors import SkipTrial
+from xaytune.in_process.timing import time_training
 from xaytune.in_process.trying import try_configuration
+from xaytune.report.cost import cost
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
@@ -232,3 +234,34 @@ def test_a_folder_beside_xaytunes_own_is_the_users_in_a_traceback() -> None:
     ended = attempt(names["fails"])
     assert ended.failure is not None
     assert "in fails" in ended.failure.traceback
+
+
+@pytest.mark.parametrize("scheduler", [{"algorithm": "fifo"}, {"algorithm": "asha", "time_attr": "global_step"}])
+def test_a_run_by_steps_is_timed_by_some_of_them(scheduler: dict[str, Any]) -> None:
+    trained: list[int] = []
+
+    def steps(config: Mapping[str, float], trial: Trial) -> None:
+        trial.callbacks.on("step_end")(lambda state: trained.append(state.global_step))
+        for step in trial.steps(3000):
+            trial.log(score=float(step))
+
+    spec = SweepSpec.parse({**spec_of(steps), "scheduler": scheduler, "num_samples": 4})
+    timing = time_training(spec)
+    assert trained[-1] == 60
+    assert timing.units == 3000
+    assert "s a step here" in cost(spec, timing)
+
+
+def test_a_loop_that_counts_several_steps_at_once_is_timed_by_them() -> None:
+    def steps(config: Mapping[str, float], trial: Trial) -> TrainState:
+        state = TrainState(max_steps=3000)
+        trial.callbacks.fire("train_start", state)
+        while not state.should_stop and state.global_step < 3000:
+            state.global_step += 7
+            trial.callbacks.fire("step_end", state)
+        trial.callbacks.fire("train_end", state)
+        return state
+
+    timing = time_training(SweepSpec.parse(spec_of(steps)))
+    assert timing.unit_s is not None
+    assert timing.axis.by_step

@@ -29,17 +29,22 @@ class Timing:
         unit_s: Seconds of an epoch, its evaluation included, or of a step; None where none was finished.
         before_s: Seconds before its training starts.
         units: Epochs or steps that it trains if it is not stopped; None where its loop does not say.
+        axis: Whether it was timed by epochs or by steps.
         failure: Why it failed, if it did.
     """
 
     unit_s: float | None
     before_s: float
     units: int | None
+    axis: TimeAxis
     failure: Failure | None = None
 
 
 def time_training(spec: SweepSpec) -> Timing:
-    """Trains one epoch of the first configuration of a sweep; or steps, where the scheduler counts them.
+    """Trains one epoch of the first configuration of a sweep; or some steps, where those are what is counted.
+
+    What is counted is said by the scheduler, or else by the run: one that has a number of steps, and no epochs, is
+    one by steps.
 
     Raises:
         SpecError: The recipe cannot be called, or there is a command instead: nobody can stop a program within it.
@@ -49,44 +54,56 @@ def time_training(spec: SweepSpec) -> Timing:
         raise SpecError(
             [Problem(("command",), "a program cannot be timed by --time: `xaytune try` runs it whole")]
         )
-    stopwatch = _Stopwatch(spec.axis)
+    time_attr = getattr(spec.scheduler, "time_attr", None)
+    stopwatch = _Stopwatch(TimeAxis(time_attr) if time_attr is not None else None)
     timed = spec.model_copy(update={"callbacks": [*spec.callbacks, stopwatch.attach]})
     ended = try_configuration(timed, {}, on_start=lambda config: None, on_epoch_end=lambda state: None)
-    return Timing(stopwatch.unit_s, stopwatch.before_s, stopwatch.units, ended.failure)
+    return Timing(stopwatch.unit_s, stopwatch.before_s, stopwatch.units, stopwatch.axis, ended.failure)
 
 
 class _Stopwatch:
-    """Times a run, and stops it when it knows enough."""
+    """Times a run, and stops it when it knows enough.
 
-    def __init__(self, axis: TimeAxis) -> None:
+    Args:
+        axis: What is timed; None leaves that to the run.
+    """
+
+    def __init__(self, axis: TimeAxis | None) -> None:
         self.unit_s: float | None = None
         self.before_s = 0.0
         self.units: int | None = None
-        self._axis = axis
+        self.axis = axis or TimeAxis()
+        self._chosen = axis is not None
         self._created = time.perf_counter()
         self._begun, self._begun_at = 0.0, 0
 
     def attach(self, trial: OwnLoop, config: dict[str, Any]) -> None:
         """Registers its handlers, after all others."""
         trial.callbacks.on("train_start", last=True)(self._start)
-        if self._axis.by_step:
-            trial.callbacks.on("step_end", last=True)(self._step)
-        else:
-            trial.callbacks.on("epoch_end", last=True)(self._stop)
+        trial.callbacks.on("step_end", last=True)(self._step)
+        trial.callbacks.on("epoch_end", last=True)(self._epoch)
 
     def _start(self, state: TrainState) -> None:
         self._begun = time.perf_counter()
         self.before_s = self._begun - self._created
-        self.units = self._axis.of(epoch=state.num_epochs, global_step=max(0, state.max_steps)) or None
+        if not self._chosen and state.num_epochs <= 1 and state.max_steps > _WARM_UP + _STEPS:
+            self.axis = TimeAxis("global_step")
+        self.units = self.axis.of(epoch=state.num_epochs, global_step=max(0, state.max_steps)) or None
 
     def _step(self, state: TrainState) -> None:
-        if state.global_step == _WARM_UP:
-            self._begun, self._begun_at = time.perf_counter(), _WARM_UP
-        elif state.global_step == _WARM_UP + _STEPS:
+        if not self.axis.by_step:
+            return
+        if state.global_step >= _WARM_UP + _STEPS:
+            self._stop(state)
+        elif state.global_step >= _WARM_UP and not self._begun_at:
+            self._begun, self._begun_at = time.perf_counter(), state.global_step
+
+    def _epoch(self, state: TrainState) -> None:
+        if not self.axis.by_step:
             self._stop(state)
 
     def _stop(self, state: TrainState) -> None:
         if self.unit_s is None:
-            finished = self._axis.of(epoch=1, global_step=state.global_step - self._begun_at)
+            finished = self.axis.of(epoch=1, global_step=state.global_step - self._begun_at)
             self.unit_s = (time.perf_counter() - self._begun) / finished
         state.stop_training()

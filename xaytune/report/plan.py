@@ -68,7 +68,7 @@ def cost(spec: SweepSpec, timing: Timing) -> str:
         spec: The sweep.
         timing: How long its first trial took, on this machine.
     """
-    unit = spec.axis.unit
+    unit = timing.axis.unit
     if timing.unit_s is None:
         return f"timed       the first trial ended before it had trained enough {unit}s to time them"
     one = "a step" if unit == "step" else "an epoch"
