@@ -44,10 +44,6 @@ class Channel:
         """Returns the socket's descriptor."""
         return self._socket.fileno()
 
-    def detach(self) -> int:
-        """Returns the socket's descriptor, which the channel then no longer owns."""
-        return self._socket.detach()
-
     def put(self, sent: object, descriptor: int | None = None) -> None:
         """Sends an object, as much of it as the other side takes at once; :meth:`flush` sends the rest.
 

@@ -45,7 +45,7 @@ from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.trial import Trial
 from xaytune.trial.trial_process import TRAIN_ON
 
-__all__ = ["CommandRun", "follow", "start_program"]
+__all__ = ["CommandRun", "follow"]
 
 # Between two looks whether the trial is to stop.
 _LOOK_S = 0.1
@@ -91,7 +91,7 @@ class CommandRun:
         """
         try:
             damaged = settle_checkpoints(self._task, self._assignment)
-            program = start_program(self._task, self._assignment, self._on_start)
+            program = _start_program(self._task, self._assignment, self._on_start)
         except Exception as error:
             return self._fail(error)
         try:
@@ -130,7 +130,7 @@ class CommandRun:
                 program.ask_to_stop()
 
 
-def start_program(
+def _start_program(
     task: Task, assignment: Assignment, on_start: Callable[[list[str]], None] = lambda words: None
 ) -> Program:
     """Starts the program of a trial, with its folder, its configuration's file and its environment.

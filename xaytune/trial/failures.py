@@ -13,7 +13,7 @@ from xaytune.errors import RemoteError
 from xaytune.trainer.callbacks import words_of
 from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["PACKAGE", "NeedsOwnProcessError", "describe", "failure_of", "format_error", "kind_of"]
+__all__ = ["PACKAGE", "NeedsOwnProcessError", "describe", "failure_of"]
 
 # What the paths of xaytune's own code begin with; a folder beside it may have a name that begins with its name.
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
@@ -38,9 +38,9 @@ class NeedsOwnProcessError(BaseException):
 
 def failure_of(error: BaseException) -> Failure:
     """Returns what a recipe's error was: its kind, a line and its traceback."""
-    kind = kind_of(error)
+    kind = _kind_of(error)
     line = describe(error)
-    return Failure(kind, f"out of memory: {line}" if kind == "infeasible" else line, format_error(error))
+    return Failure(kind, f"out of memory: {line}" if kind == "infeasible" else line, _format_error(error))
 
 
 def describe(error: BaseException) -> str:
@@ -52,12 +52,12 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
 
 
-def format_error(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     """Returns the traceback of an error from the first frame on that is not xaytune's own."""
     return "".join(traceback.format_exception(type(error), error, _below(error.__traceback__)))
 
 
-def kind_of(error: BaseException) -> FailureKind:
+def _kind_of(error: BaseException) -> FailureKind:
     """Tells what kind of failure an error of a recipe is."""
     cause: BaseException | None = error
     seen: set[int] = set()  # an error may be its own cause

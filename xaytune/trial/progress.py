@@ -152,14 +152,14 @@ class Untold:
         found = checkpoint_files.list_checkpoints(self._checkpoint_dir)
         written = [path for path in found if _written_at(path) not in (None, self._written_before.get(path))]
         if written:
-            self.checkpoints[step_of(written[-1])] = self.within_sweep(written[-1])
+            self.checkpoints[step_of(written[-1])] = self._within_sweep(written[-1])
 
     def discard(self, path: Path) -> None:
         """Takes a checkpoint that is to be deleted as soon as it is not needed to resume from."""
         self.checkpoints.pop(step_of(path), None)
-        self._discarded[step_of(path)] = self.within_sweep(path)
+        self._discarded[step_of(path)] = self._within_sweep(path)
 
-    def within_sweep(self, path: Path) -> str:
+    def _within_sweep(self, path: Path) -> str:
         """Returns the path of a checkpoint within the sweep's folder, which may be moved."""
         return str(path.relative_to(self._checkpoint_dir.parents[1]))
 

@@ -79,7 +79,7 @@ class Template:
                 with there:
                     self._ended = None
                     self._channel.put(("start", None), there.fileno())
-                pid, notes = self._await("started", None) or (0, ())
+                pid, notes = self._await("started", None)
                 return pid, notes, Channel(here)
             except (OSError, EOFError):
                 here.close()

@@ -16,27 +16,23 @@ __all__ = ["nothing_reported", "notice_tune_report", "report_returned", "tune_re
 _RAY_WARNS = "`report` is meant to only be called inside"
 
 
-def report_returned(returned: Any, metric: str, callbacks: CallbackManager) -> bool:
-    """Reports what a recipe returned, as an objective does: one epoch of one step.
+def report_returned(returned: Any, metric: str, callbacks: CallbackManager) -> None:
+    """Reports what a recipe returned, as an objective does: one epoch of one step. Anything else is left alone.
 
     Args:
         returned: A number, which is the value of the metric, or a mapping of metrics that has it.
         metric: The sweep's.
         callbacks: The trial's.
-
-    Returns:
-        Whether it was one of these.
     """
     metrics = dict(returned) if isinstance(returned, Mapping) else {metric: returned}
     if capture(metrics.get(metric)) is None:
-        return False
+        return
     state = TrainState(num_epochs=1)
     callbacks.fire("train_start", state)
     state.step = state.global_step = 1
     state.metrics.update(metrics)
     callbacks.fire("step_end", state)
     callbacks.fire("epoch_end", state)
-    return True
 
 
 def nothing_reported(recipe: str, returned: Any, metric: str) -> Failure:
