@@ -36,7 +36,17 @@ from xaytune.trial import torch_settings
 from xaytune.trial.channel import Channel
 from xaytune.trial.failures import NeedsOwnProcessError
 from xaytune.trial.imports import Imports
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Refused, Started, StopRequest, Task
+from xaytune.trial.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Message,
+    Refused,
+    Started,
+    StopRequest,
+    Task,
+    standing,
+)
 from xaytune.trial.output import file_of, flush_output
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.width import Memory, Width, clock_for
@@ -292,8 +302,7 @@ class _Trial:
 
     def take(self, request: StopRequest) -> None:
         """Takes a request to stop; the first one counts, but for one that only pauses."""
-        if self._request is None or self._request.status == "paused":
-            self._request = request
+        self._request = standing(self._request, request)
         if self.member is not None:
             self.member.hurried = True
 

@@ -43,6 +43,7 @@ __all__ = [
     "StopRequest",
     "Task",
     "nothing_new",
+    "standing",
 ]
 
 FailureKind = Literal[
@@ -116,6 +117,11 @@ class StopRequest:
 
     reason: str
     status: Literal["completed", "stopped", "paused", "failed"] = "stopped"
+
+
+def standing(first: StopRequest | None, second: StopRequest | None) -> StopRequest | None:
+    """Returns which of two requests to stop counts: the first, unless it only asks for a pause."""
+    return second if second is not None and (first is None or first.status == "paused") else first
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.messages import StopRequest
+from xaytune.trial.messages import StopRequest, standing
 from xaytune.trial.metrics import capture
 
 __all__ = ["Stopping"]
 
 
 class Stopping:
-    """The end of a run before its time.
+    """Whether a run was told to stop, at which step, and whether its loop trained on.
 
     Args:
         request: Why it is to stop at once, if it is.
@@ -39,8 +39,7 @@ class Stopping:
 
     def take(self, request: StopRequest | None) -> None:
         """Takes a request to stop; the first one counts, but for one that only pauses."""
-        if request is not None and (self.request is None or self.pauses):
-            self.request = request
+        self.request = standing(self.request, request)
 
     def tell(self, state: TrainState) -> None:
         """Tells the loop to stop where there is a request, and keeps the run as it stands if it is to end."""

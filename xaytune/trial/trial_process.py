@@ -31,6 +31,7 @@ from xaytune.trial.messages import (
     StopRequest,
     Task,
     nothing_new,
+    standing,
 )
 from xaytune.trial.output import file_of, flush_output, redirect_output
 from xaytune.trial.starting import StartWatch
@@ -70,7 +71,7 @@ class ChannelLink:
         self._channel.flush()
         request: StopRequest | None = None
         while (answer := self._channel.get(None)) != TRAIN_ON:
-            request = answer if request is None or request.status == "paused" else request
+            request = standing(request, answer)
         return request
 
     def stop_request(self) -> StopRequest | None:
