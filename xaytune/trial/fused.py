@@ -47,7 +47,7 @@ from xaytune.trial.messages import (
     Task,
     standing,
 )
-from xaytune.trial.output import file_of, flush_output
+from xaytune.trial.output import file_of, flush_output, open_output
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.width import Memory, Width, clock_for
 
@@ -332,8 +332,7 @@ class _Trial:
     def _entered(self) -> None:
         """Its code is to run: what the process has once becomes its own."""
         if self._file is None:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            self._file = open_output(self.output)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()

@@ -1,4 +1,4 @@
-"""What a trial says, by whatever way: the standard streams of its process are a file of its sweep."""
+"""Where a trial's standard output and error go, and how a crash leaves its stacks there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "flush_output",
     "last_lines",
     "make_readable",
+    "open_output",
     "redirect_output",
     "report_stacks",
 ]
@@ -34,13 +35,18 @@ def file_of(trial: int) -> str:
     return f"output/{trial:05d}.txt"
 
 
+def open_output(path: Path) -> int:
+    """Opens a trial's output, to add to it, and returns the descriptor."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+
+
 def redirect_output(path: Path) -> None:
     """Makes a file what this process, its libraries and its children write to, and leaves them nothing to read.
 
     ``sys.stdout`` and ``sys.stderr`` stay the objects that they are: handlers of `logging` keep them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for source, targets in ((os.open(os.devnull, os.O_RDONLY), (0,)), (_open(path), (1, 2))):
+    for source, targets in ((os.open(os.devnull, os.O_RDONLY), (0,)), (open_output(path), (1, 2))):
         for target in targets:
             os.dup2(source, target)
         os.close(source)
@@ -82,10 +88,6 @@ def last_lines(path: Path | int, count: int = 20) -> str:
     except OSError:
         return ""
     return "\n".join(tail.decode(errors="replace").splitlines()[-count:])
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
 
 class _NoTerminal(io.TextIOWrapper):
