@@ -46,7 +46,7 @@ class InProcessExecutor:
             try:
                 self._train(assignment, self)
             except ProgramLostError as lost:
-                self._perform(self._driver.lost(assignment.trial, "lost", f"the program was {lost}"))
+                self._perform(self._driver.lost(assignment.trial, lost.failure.kind, lost.failure.error))
             if self._error is not None:
                 raise self._error
             self._perform(self._driver.tick())

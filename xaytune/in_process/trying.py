@@ -26,7 +26,7 @@ from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.command import CommandRun
 from xaytune.trial.command_process import ProgramLostError
 from xaytune.trial.imports import Imports
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Failure, Message, StopRequest, Task
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
 from xaytune.trial.reporter import Link
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trial_process import name_program
@@ -161,8 +161,7 @@ class _Training:
             try:
                 self.ended = CommandRun(task, assignment, epochs, self._on_command).run()
             except ProgramLostError as lost:
-                failure = Failure("lost", f"the program was {lost}", f"the program was {lost}")
-                self.ended = Ended(trial=0, status="failed", reason=failure.error, failure=failure)
+                self.ended = Ended(trial=0, status="failed", reason=lost.failure.error, failure=lost.failure)
                 raise
             return
         run = RecipeRun(self._task, assignment, link, self._shared)

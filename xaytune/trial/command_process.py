@@ -46,11 +46,13 @@ class ProgramLostError(BaseException):
 
     Attributes:
         signal: The signal.
+        failure: What became of its trial.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(words_for_exit(-number))
         self.signal = number
+        self.failure = Failure("lost", f"the program was {self}")
 
 
 class Program:
