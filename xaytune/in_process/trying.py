@@ -26,7 +26,7 @@ from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.command import CommandRun
 from xaytune.trial.command_process import ProgramLostError
 from xaytune.trial.imports import Imports
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
+from xaytune.trial.messages import Assignment, Ended, Message, Task
 from xaytune.trial.reporter import Link
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trial_process import name_program
@@ -86,7 +86,7 @@ def _drive(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, tra
     with contextlib.closing(Recorder(sweep_folder, spec, clock)) as recorder:
         recorder.begun()
         driver = Driver(spec, method, recorder, clock)
-        InProcessExecutor(driver, training.train).run()
+        training.executor(driver).run()
         recorder.finished(*driver.outcome())
 
 
@@ -149,21 +149,21 @@ class _Training:
         self.ended: Ended | None = None
         self.raised: BaseException | None = None
 
-    def train(self, assignment: Assignment, link: Link) -> None:
-        """Trains.
-
-        Raises:
-            ProgramLostError: The program was killed.
-        """
+    def executor(self, driver: Driver) -> InProcessExecutor:
+        """Returns what trains it for a driver."""
         if isinstance(self._task.recipe, Command):
-            task = dataclasses.replace(self._task, heartbeat_s=_PROGRAM_S)
-            epochs = _EpochsOf(self._on_epoch_end, link)
-            try:
-                self.ended = CommandRun(task, assignment, epochs, self._on_command).run()
-            except ProgramLostError as lost:
-                self.ended = Ended(trial=0, status="failed", reason=lost.failure.error, failure=lost.failure)
-                raise
-            return
+            return _ProgramExecutor(driver, self._train_program, self._on_epoch_end)
+        return InProcessExecutor(driver, self._train_recipe)
+
+    def _train_program(self, assignment: Assignment, link: Link) -> None:
+        task = dataclasses.replace(self._task, heartbeat_s=_PROGRAM_S)
+        try:
+            self.ended = CommandRun(task, assignment, link, self._on_command).run()
+        except ProgramLostError as lost:
+            self.ended = Ended(trial=0, status="failed", reason=lost.failure.error, failure=lost.failure)
+            raise
+
+    def _train_recipe(self, assignment: Assignment, link: Link) -> None:
         run = RecipeRun(self._task, assignment, link, self._shared)
         run.callbacks.on("epoch_end", last=True)(self._on_epoch_end)
         self.ended = run.run()
@@ -187,44 +187,31 @@ def _task(spec: SweepSpec, folder: str) -> Task:
     )
 
 
-class _EpochsOf:
-    """Hears of the epochs of a program by the rows that it tells, on their way to the driver.
+class _ProgramExecutor(InProcessExecutor):
+    """Hears of the epochs of a program by the rows that it tells.
 
     Args:
-        on_epoch_end: Called after each.
-        link: The way to the driver.
+        driver: The driver.
+        train: Runs the program.
+        on_epoch_end: Called after each epoch.
     """
 
-    def __init__(self, on_epoch_end: Callable[[TrainState], None], link: Link) -> None:
-        self._on_epoch_end, self._link = on_epoch_end, link
+    def __init__(
+        self, driver: Driver, train: Callable[[Assignment, Link], object], on_epoch_end: Callable[[TrainState], None]
+    ) -> None:
+        super().__init__(driver, train)
+        self._on_epoch_end = on_epoch_end
         self._last: Row | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether a heartbeat would have to wait."""
-        return self._link.busy
-
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
-        """Says which epochs have ended."""
-        self._hear(rows)
-        if isinstance(message, Ended) and self._last is not None:
-            self._say(self._last)
-        self._link.tell(message, rows)
-
-    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
-        """Asks the driver."""
-        self._hear(rows)
-        return self._link.ask(message, rows)
-
-    def stop_request(self) -> StopRequest | None:
-        """Asks the driver."""
-        return self._link.stop_request()
-
-    def _hear(self, rows: Sequence[Row]) -> None:
+        """Says which epochs have ended, and takes what the trial says."""
         for row in (Row(*row) for row in rows):
             if self._last is not None and row.epoch != self._last.epoch:
                 self._say(self._last)
             self._last = row
+        if isinstance(message, Ended) and self._last is not None:
+            self._say(self._last)
+        super().tell(message, rows)
 
     def _say(self, row: Row) -> None:
         self._on_epoch_end(TrainState(row.step, row.epoch, row.global_step, metrics=row.metrics))
