@@ -197,7 +197,10 @@ class _ProgramExecutor(InProcessExecutor):
     """
 
     def __init__(
-        self, driver: Driver, train: Callable[[Assignment, Link], object], on_epoch_end: Callable[[TrainState], None]
+        self,
+        driver: Driver,
+        train: Callable[[Assignment, Link], object],
+        on_epoch_end: Callable[[TrainState], None],
     ) -> None:
         super().__init__(driver, train)
         self._on_epoch_end = on_epoch_end
