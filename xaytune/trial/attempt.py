@@ -10,7 +10,7 @@ from typing import Any
 
 from xaytune.records import history
 from xaytune.records.history import Row
-from xaytune.trial.forked import Exit, Forked
+from xaytune.trial.forked import Forked
 from xaytune.trial.imports import Imported
 from xaytune.trial.messages import (
     Assignment,
@@ -25,7 +25,7 @@ from xaytune.trial.messages import (
     nothing_new,
 )
 from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.template_client import Template
+from xaytune.trial.template_client import Exit, Template
 from xaytune.trial.trial_process import TRAIN_ON
 
 __all__ = ["TrialProcess", "unpack"]

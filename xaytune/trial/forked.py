@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
-from xaytune.trial.messages import Failure
-from xaytune.trial.template_client import Template, words_for_exit
+from xaytune.trial.template_client import Exit, Template
 
-__all__ = ["Exit", "Forked"]
+__all__ = ["Forked"]
 
 # A process that has only to exit is given so long, and one that was killed to be gone.
 _EXIT_S = 5.0
-
-
-class Exit(NamedTuple):
-    """The exit of a process.
-
-    Attributes:
-        status: Its wait status.
-        out_of_memory: Whether the kernel killed it for want of memory.
-    """
-
-    status: int
-    out_of_memory: bool
-
-    @property
-    def failure(self) -> Failure:
-        """What became of the trial of a process that has not told its end."""
-        if self.out_of_memory:
-            return Failure("infeasible", "out of memory: the kernel killed its process")
-        code = os.waitstatus_to_exitcode(self.status)
-        error = f"its process ended before the recipe did: {words_for_exit(code)}"
-        return Failure("lost" if code < 0 else "error", error)
 
 
 class Forked:
@@ -89,8 +66,7 @@ class Forked:
         self._channel.close()
 
     def _exit(self, timeout: float) -> Exit | None:
-        exited = self._template.exit_of_trial(self.pid, timeout)
-        return Exit(*exited) if exited is not None else None
+        return self._template.exit_of_trial(self.pid, timeout)
 
     def _wait(self, timeout: float) -> None:
         """Waits for something to read, and for room where something is left to be sent."""

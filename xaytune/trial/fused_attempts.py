@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xaytune.trial.attempt import unpack
-from xaytune.trial.forked import Exit, Forked
+from xaytune.trial.forked import Forked
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
@@ -21,7 +21,7 @@ from xaytune.trial.messages import (
     Task,
     nothing_new,
 )
-from xaytune.trial.template_client import Template
+from xaytune.trial.template_client import Exit, Template
 from xaytune.trial.width import FIRST_WIDTH
 
 __all__ = ["FusedTrials"]

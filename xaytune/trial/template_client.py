@@ -12,18 +12,18 @@ import sys
 import tempfile
 import time
 import zlib
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from xaytune.sweep.spec import reference_name
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imported
 from xaytune.trial.launching import launch
-from xaytune.trial.messages import Task
+from xaytune.trial.messages import Failure, Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import portable
 
-__all__ = ["Template", "TemplateError", "set_by_ray", "words_for_exit"]
+__all__ = ["Exit", "Template", "TemplateError", "set_by_ray", "words_for_exit"]
 
 # A template that is asked to end is given so long.
 _EXIT_S = 5.0
@@ -56,7 +56,7 @@ class Template:
         self.address = _address(task)
         self._process: subprocess.Popen[bytes] | None = None  # if it was started here
         self._output: IO[bytes] | None = None
-        self._ended: tuple[int, bool] | None = None  # the trial that was started last
+        self._ended: Exit | None = None  # the trial that was started last
         self._lifeline: socket.socket | None = (
             None  # carries nothing: the template sees by it that this process lives
         )
@@ -90,10 +90,8 @@ class Template:
             raise OSError(f"the process that trials are forked from started none, {_STARTS} times")
         raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._printed()}")
 
-    def exit_of_trial(self, pid: int, timeout: float = 0.0) -> tuple[int, bool] | None:
-        """Returns the wait status of a trial's process, and whether the kernel killed it for want of memory.
-
-        If the template is gone, so is the trial.
+    def exit_of_trial(self, pid: int, timeout: float = 0.0) -> Exit | None:
+        """Returns the exit of a trial's process; if the template is gone, so is the trial.
 
         Args:
             pid: The process that was started last.
@@ -106,11 +104,11 @@ class Template:
         try:
             while self._ended is None and (ended := self._await("ended", max(0.0, deadline - time.monotonic()))):
                 of, status, out_of_memory = ended
-                self._ended = (status, out_of_memory) if of == pid else None
+                self._ended = Exit(status, out_of_memory) if of == pid else None
         except EOFError:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)  # the kernel killed the trial, but not its children
-            self._ended = signal.SIGKILL, False
+            self._ended = Exit(signal.SIGKILL, out_of_memory=False)
         return self._ended
 
     def kill_trial(self) -> None:
@@ -206,6 +204,27 @@ class Template:
     def _printed(self) -> str:
         printed = last_lines(self._output.fileno()) if self._output is not None else ""
         return f"it printed:\n{printed}" if printed else "it printed nothing"
+
+
+class Exit(NamedTuple):
+    """The exit of a process.
+
+    Attributes:
+        status: Its wait status.
+        out_of_memory: Whether the kernel killed it for want of memory.
+    """
+
+    status: int
+    out_of_memory: bool
+
+    @property
+    def failure(self) -> Failure:
+        """What became of the trial of a process that has not told its end."""
+        if self.out_of_memory:
+            return Failure("infeasible", "out of memory: the kernel killed its process")
+        code = os.waitstatus_to_exitcode(self.status)
+        error = f"its process ended before the recipe did: {words_for_exit(code)}"
+        return Failure("lost" if code < 0 else "error", error)
 
 
 def words_for_exit(code: int) -> str:
