@@ -13,7 +13,7 @@ from xaytune.errors import RemoteError
 from xaytune.trainer.callbacks import words_of
 from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["PACKAGE", "NeedsOwnProcessError", "describe", "failure_of"]
+__all__ = ["PACKAGE", "failure_of"]
 
 # What the paths of xaytune's own code begin with; a folder beside it may have a name that begins with its name.
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
@@ -32,18 +32,14 @@ _OUT_OF_MEMORY = (
 )
 
 
-class NeedsOwnProcessError(BaseException):
-    """Unwinds a trial that is to be trained in a process of its own: it has not ended, and fires nothing more."""
-
-
 def failure_of(error: BaseException) -> Failure:
     """Returns what a recipe's error was: its kind, a line and its traceback."""
     kind = _kind_of(error)
-    line = describe(error)
+    line = _describe(error)
     return Failure(kind, f"out of memory: {line}" if kind == "infeasible" else line, _format_error(error))
 
 
-def describe(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """Returns an error in a line: its type, and the first line of its text."""
     if isinstance(error, SystemExit):
         code = error.code

@@ -34,7 +34,6 @@ from xaytune.trainer.fused.states import States
 from xaytune.trainer.run import Run
 from xaytune.trial import torch_settings
 from xaytune.trial.channel import Channel
-from xaytune.trial.failures import NeedsOwnProcessError
 from xaytune.trial.imports import Imports
 from xaytune.trial.messages import (
     Assignment,
@@ -48,7 +47,7 @@ from xaytune.trial.messages import (
     standing,
 )
 from xaytune.trial.output import file_of, flush_output, open_output
-from xaytune.trial.runner import RecipeRun
+from xaytune.trial.runner import NeedsOwnProcessError, RecipeRun
 from xaytune.trial.width import Memory, Width, clock_for
 
 __all__ = ["FusedProcess"]

@@ -15,7 +15,7 @@ from xaytune.sweep.space import dotted
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end, words_of
 from xaytune.trainer.current import set_current_trial
 from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
-from xaytune.trial.failures import NeedsOwnProcessError, failure_of
+from xaytune.trial.failures import failure_of
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import resolve
@@ -29,13 +29,17 @@ from xaytune.trial.unreported import nothing_reported, notice_tune_report, repor
 if TYPE_CHECKING:
     from xaytune.trainer.run import Run
 
-__all__ = ["RecipeRun"]
+__all__ = ["NeedsOwnProcessError", "RecipeRun"]
 
 _KEEPS_NOTHING = (
     "no checkpoint is written, because the recipe does not say what to keep: a trial that is restarted begins "
     "from its first step, and the best one cannot be loaded; call trial.keep(model=model, optimizer=optimizer) "
     "before the loop"
 )
+
+
+class NeedsOwnProcessError(BaseException):
+    """Unwinds a trial that is to be trained in a process of its own: it has not ended, and fires nothing more."""
 
 
 class RecipeRun:
@@ -48,7 +52,8 @@ class RecipeRun:
         shared: What the sweep's setup returned.
         recipe: What trains, instead of the task's recipe.
         damaged: Checkpoints that were found to be damaged, if its checkpoints are settled already.
-        conductor: Trains the recipe's Trainers, if they are not to train by themselves.
+        conductor: Trains the recipe's Trainers, if they are not to train by themselves; it may raise
+            :class:`NeedsOwnProcessError`.
 
     Attributes:
         callbacks: The trial's own handlers.
