@@ -9,8 +9,8 @@ from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.driver import Driver
 from xaytune.records.history import Row
 from xaytune.trial.command_process import ProgramLostError
+from xaytune.trial.link import Link
 from xaytune.trial.messages import Assignment, DecisionDue, Message, Started, StopRequest
-from xaytune.trial.reporter import Link
 
 __all__ = ["InProcessExecutor"]
 

@@ -26,8 +26,8 @@ from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.command import CommandRun
 from xaytune.trial.command_process import ProgramLostError
 from xaytune.trial.imports import Imports
+from xaytune.trial.link import Link
 from xaytune.trial.messages import Assignment, Ended, Message, Task
-from xaytune.trial.reporter import Link
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trial_process import name_program
 

@@ -12,6 +12,7 @@ from xaytune.records import history
 from xaytune.records.history import Row
 from xaytune.trial.forked import Forked
 from xaytune.trial.imports import Imported
+from xaytune.trial.link import TRAIN_ON
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
@@ -26,7 +27,6 @@ from xaytune.trial.messages import (
 )
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.template_client import Exit, Template
-from xaytune.trial.trial_process import TRAIN_ON
 
 __all__ = ["TrialProcess", "unpack"]
 

@@ -27,6 +27,7 @@ from xaytune.trainer.context import RunContext
 from xaytune.trial.channel import Channel
 from xaytune.trial.command_process import Program, ProgramFailedError, ProgramLostError
 from xaytune.trial.lines import Lines, checkpoint_of
+from xaytune.trial.link import TRAIN_ON, Link
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
@@ -39,11 +40,10 @@ from xaytune.trial.messages import (
 )
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import portable
-from xaytune.trial.reporter import Link, Reporter
+from xaytune.trial.reporter import Reporter
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.trial import Trial
-from xaytune.trial.trial_process import TRAIN_ON
 
 __all__ = ["CommandRun", "follow"]
 

@@ -39,8 +39,8 @@ def _join(address: str) -> None:
     # A program that runs alone needs none of these.
     from xaytune.sweep.references import use_import_paths
     from xaytune.trial.channel import Channel
+    from xaytune.trial.link import ChannelLink
     from xaytune.trial.runner import RecipeRun
-    from xaytune.trial.trial_process import ChannelLink
 
     end = socket.socket(socket.AF_UNIX)
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from xaytune.records.history import Row
 from xaytune.sweep.time_axis import LevelPoints
@@ -14,6 +14,7 @@ from xaytune.trainer.callbacks import CallbackManager, Event, Handler, Pause, Tr
 from xaytune.trainer.handlers import forget
 from xaytune.trial.epochs import Epochs
 from xaytune.trial.judging import Judging
+from xaytune.trial.link import Link
 from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
@@ -21,14 +22,12 @@ from xaytune.trial.messages import (
     Failure,
     Heartbeat,
     Length,
-    Message,
-    StopRequest,
     Task,
 )
 from xaytune.trial.progress import Untold
 from xaytune.trial.stopping import Stopping
 
-__all__ = ["Link", "Reporter"]
+__all__ = ["Reporter"]
 
 # Between two looks whether there is something to read or to send, which cost more than a step's row.
 _LOOK_S = 0.02
@@ -44,23 +43,6 @@ _BEGAN_AGAIN = (
     "a trial that has a checkpoint began again from its first step: let the recipe load trial.latest_checkpoint, "
     "or say what to keep (trial.keep(model=model, optimizer=optimizer))"
 )
-
-
-class Link(Protocol):
-    """The way to the driver."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a heartbeat would have to wait."""
-
-    def tell(self, message: Message, rows: Sequence[Row]) -> None:
-        """Sends a message, with the rows that are its history, and does not wait."""
-
-    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
-        """Sends a message, waits until training may continue, and returns the request to stop, if there is one."""
-
-    def stop_request(self) -> StopRequest | None:
-        """Returns a request to stop that has come unasked."""
 
 
 class Reporter:

@@ -16,10 +16,11 @@ from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_e
 from xaytune.trainer.current import set_current_trial
 from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
 from xaytune.trial.failures import failure_of
+from xaytune.trial.link import Link
 from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import resolve
-from xaytune.trial.reporter import Link, Reporter
+from xaytune.trial.reporter import Reporter
 from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.trackers.tracker import TrackedTrial
 from xaytune.trial.trackers.tracking import Tracking

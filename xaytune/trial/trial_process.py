@@ -20,65 +20,21 @@ from xaytune.sweep.command import Command
 from xaytune.sweep.spec import reference_name
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports, installed_since
+from xaytune.trial.link import EXITING, ChannelLink
 from xaytune.trial.messages import (
     Assignment,
-    DecisionDue,
     Ended,
     Heartbeat,
     Message,
     Progress,
     Refused,
-    StopRequest,
     Task,
     nothing_new,
-    standing,
 )
 from xaytune.trial.output import file_of, flush_output, redirect_output
 from xaytune.trial.starting import StartWatch
 
-__all__ = ["EXITING", "TRAIN_ON", "ActorLink", "ChannelLink", "be_trial", "end_threads", "name_program"]
-
-# What an actor answers where a trial waits.
-TRAIN_ON = "train on"
-# What a process says when it has only to be gone: the kernel takes some milliseconds for that.
-EXITING = "exiting"
-
-
-class ChannelLink:
-    """The way to the driver by a channel.
-
-    Args:
-        channel: To whoever passes on what is said.
-    """
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    @property
-    def busy(self) -> bool:
-        """Whether a message is still being sent."""
-        return self._channel.busy
-
-    def tell(self, message: Message, rows: Sequence[Row]) -> None:
-        """Sends a message."""
-        self._channel.put((message, [tuple(row) for row in rows]))
-        if isinstance(message, Ended):
-            self._channel.flush()
-
-    def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
-        """Sends a message, and waits for the answer."""
-        self.tell(message, rows)
-        self._channel.flush()
-        request: StopRequest | None = None
-        while (answer := self._channel.get(None)) != TRAIN_ON:
-            request = standing(request, answer)
-        return request
-
-    def stop_request(self) -> StopRequest | None:
-        """Returns a request that has come; sends what is left to be sent. It is asked for after steps."""
-        self._channel.flush(0)
-        request: StopRequest | None = self._channel.get(0)
-        return request
+__all__ = ["ActorLink", "be_trial", "end_threads", "name_program"]
 
 
 class ActorLink(ChannelLink):
