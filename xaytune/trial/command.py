@@ -41,8 +41,8 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import portable
 from xaytune.trial.reporter import Reporter
+from xaytune.trial.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.runner import RecipeRun
-from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
 from xaytune.trial.trial import Trial
 
 __all__ = ["CommandRun", "follow"]

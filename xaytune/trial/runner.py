@@ -21,11 +21,16 @@ from xaytune.trial.messages import Assignment, Ended, Failure, Task
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import resolve
 from xaytune.trial.reporter import Reporter
-from xaytune.trial.settling import checkpoint_dir_of, settle_checkpoints
+from xaytune.trial.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
+from xaytune.trial.returned_values import (
+    nothing_reported,
+    notice_tune_report,
+    report_returned,
+    tune_report_failure,
+)
 from xaytune.trial.trackers.tracker import TrackedTrial
 from xaytune.trial.trackers.tracking import Tracking
 from xaytune.trial.trial import Trial
-from xaytune.trial.unreported import nothing_reported, notice_tune_report, report_returned, tune_report_failure
 
 if TYPE_CHECKING:
     from xaytune.trainer.run import Run

@@ -32,7 +32,7 @@ from xaytune.trial.messages import (
     nothing_new,
 )
 from xaytune.trial.output import file_of, flush_output, redirect_output
-from xaytune.trial.starting import StartWatch
+from xaytune.trial.start_watch import StartWatch
 
 __all__ = ["ActorLink", "be_trial", "end_threads", "name_program"]
 

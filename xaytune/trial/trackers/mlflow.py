@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
-from xaytune.trial.trackers.patience import check_server
+from xaytune.trial.trackers.calling import check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["Mlflow"]

@@ -17,7 +17,7 @@ from xaytune.sweep.spec import TrackerSpec
 from xaytune.trainer.callbacks import CallbackManager, Event, Handler, TrainState, metrics_only
 from xaytune.trial.metrics import capture, materialize
 from xaytune.trial.recipe import resolve
-from xaytune.trial.trackers.patience import Caller
+from xaytune.trial.trackers.calling import Caller
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["FOLDERS", "Tracking", "begin", "made", "problems_of", "settings"]

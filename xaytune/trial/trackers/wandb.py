@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import wandb
 
-from xaytune.trial.trackers.patience import check_server
+from xaytune.trial.trackers.calling import check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 __all__ = ["Wandb"]

@@ -16,7 +16,7 @@ from xaytune.records.history import Row
 from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trial.trackers import tracking
-from xaytune.trial.trackers.patience import Caller, check_server
+from xaytune.trial.trackers.calling import Caller, check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
 HANGS = threading.Event()  # never set
