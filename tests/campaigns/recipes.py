@@ -29,7 +29,7 @@ from xaytune.records import history
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.attempt import Attempt
+from xaytune.trial.attempt import AttemptProcess
 from xaytune.trial.messages import DecisionDue, Ended
 from xaytune.trial.trial import Trial
 
@@ -209,7 +209,7 @@ def _train(played: Played, node: Node, folder: Path, assignment: Any, config: di
         name: getattr(assignment, name)
         for name in ("trial", "seed", "attempt", "checkpoints", "last_judged", "judged_step", "stop")
     }
-    process: Attempt = node.begin(folder, config=config, **fields)
+    process: AttemptProcess = node.begin(folder, config=config, **fields)
     begun = time.monotonic()
     try:
         while driver.runs(number):

@@ -13,7 +13,7 @@ import pytest
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import Reference
 from xaytune.sweep.time_axis import DecisionPoints
-from xaytune.trial.attempt import Attempt
+from xaytune.trial.attempt import AttemptProcess
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Progress, Refused, StopRequest, Task
 from xaytune.trial.output import file_of
 from xaytune.trial.recipe import portable
@@ -58,13 +58,13 @@ class Node:
 
     def begin(
         self, folder: Path, recipe: str | None = None, config: dict[str, Any] | None = None, **options: Any
-    ) -> Attempt:
+    ) -> AttemptProcess:
         """Starts a trial, with options of its task and of its assignment."""
         keys = {field.name for field in dataclasses.fields(Assignment)} & options.keys()
         own: dict[str, Any] = {"trial": 0, "seed": 7, **{key: options.pop(key) for key in keys}}
         named = self.task.recipe if recipe is None else f"tests.trial.recipes:{recipe}"
         task = dataclasses.replace(self.task, sweep_dir=str(folder), recipe=named, **options)
-        return Attempt(self.template, task, Assignment(config=config or {}, **own), dict(os.environ))
+        return AttemptProcess(self.template, task, Assignment(config=config or {}, **own), dict(os.environ))
 
     def train(
         self,
@@ -78,7 +78,7 @@ class Node:
         return finish(self.begin(folder, recipe, config, **options), folder, answer)
 
 
-def finish(process: Attempt, folder: Path, answer: Answer | None = None) -> Outcome:
+def finish(process: AttemptProcess, folder: Path, answer: Answer | None = None) -> Outcome:
     messages: list[Message] = []
     while not messages or not isinstance(messages[-1], (Ended, Refused)):
         messages.append(process.next_message(10))

@@ -12,7 +12,7 @@ from xaytune.errors import Problem
 from xaytune.ray_tune.node_actor import NodeActor
 from xaytune.ray_tune.uploading import append_output, upload
 from xaytune.records.remote import RemoteFolder
-from xaytune.trial.attempt import Attempt
+from xaytune.trial.attempt import AttemptProcess
 from xaytune.trial.messages import (
     Assignment,
     Ended,
@@ -69,7 +69,7 @@ class TrialActor(NodeActor):
 
     def _assign(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._process: Attempt | None = None
+        self._process: AttemptProcess | None = None
         self._problem: Problem | None = None
         self._early_request: StopRequest | None = None
         self._introduced = False
@@ -80,7 +80,7 @@ class TrialActor(NodeActor):
         if self._problem is not None:
             return
         try:
-            self._process = Attempt(self.template(), self.task, self._assignment, self.environment)
+            self._process = AttemptProcess(self.template(), self.task, self._assignment, self.environment)
         except TemplateError as error:
             self._problem = Problem(("recipe",), str(error))
             return

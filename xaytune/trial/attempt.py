@@ -28,14 +28,14 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.template_client import Exit, Template
 
-__all__ = ["Attempt", "unpack"]
+__all__ = ["AttemptProcess", "unpack"]
 
 # A trial that is paused, or has told its end, is given so long until its process has only to be gone: one that is
 # paused beside the time of its threads.
 _END_S = 5.0
 
 
-class Attempt:
+class AttemptProcess:
     """The process of one attempt of a trial.
 
     Args:
