@@ -43,7 +43,7 @@ def test_a_run_that_begins_within_another_is_refused_and_the_rows_of_that_stay(t
     loop.steps(2, score=0.5)
     with pytest.raises(RuntimeError, match="train_start was fired after the first step"):
         loop.callbacks.fire("train_start", TrainState())
-    assert [row.global_step for row in loop.reporter.untold.rows] == [1, 2]
+    assert [row.global_step for row in loop.reporter.unreported.rows] == [1, 2]
 
 
 @pytest.mark.parametrize("epoch", [2, 3])

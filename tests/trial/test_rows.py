@@ -30,7 +30,7 @@ def test_metrics_are_taken_as_they_stand_when_the_step_ends(tmp_path: Path) -> N
     for value in (1.0, 2.0):
         running += value
         loop.steps(1, running=running, words="not a number", with_graph=torch.ones((), requires_grad=True))
-        seen.append(loop.reporter.untold.rows[-1].metrics["running"])
+        seen.append(loop.reporter.unreported.rows[-1].metrics["running"])
     assert seen == [1.0, 3.0]
     ended = loop.end()
     assert ended.metrics["with_graph"] == 1.0

@@ -186,7 +186,7 @@ def follow(
         Pause: It was told to pause, and has ended.
         ValueError: It wrote what is no line.
     """
-    lines = Lines(trial, objective, reporter.untold.note)
+    lines = Lines(trial, objective, reporter.unreported.note)
     asking = _Asking(program, reporter)
     paused: Pause | None = None
     while True:

@@ -24,8 +24,8 @@ from xaytune.trial.messages import (
     Length,
     Task,
 )
-from xaytune.trial.progress import Untold
 from xaytune.trial.stopping import Stopping
+from xaytune.trial.unreported import Unreported
 
 __all__ = ["Reporter"]
 
@@ -62,7 +62,7 @@ class Reporter:
         ended: Whether ``train_end`` was fired.
         error_fired: Whether ``error`` was.
         save_checkpoint: Saves the run, if its loop gave the means to.
-        untold: What was trained since the last message.
+        unreported: What was trained since the last message.
         points: When the trial is judged.
     """
 
@@ -72,7 +72,7 @@ class Reporter:
         self.ended = self.error_fired = False
         self.save_checkpoint: Callable[[], Path] | None = None
         epochs = Epochs(0 if task.points.axis.by_step else assignment.last_judged, assignment.judged_step)
-        self.untold = Untold(task.objective, checkpoint_dir, epochs)
+        self.unreported = Unreported(task.objective, checkpoint_dir, epochs)
         self._sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
         self._link, self._process = link, os.getpid()
         self.points, self._heartbeat_s = task.points, task.heartbeat_s
@@ -86,7 +86,7 @@ class Reporter:
 
     def attach(self, callbacks: CallbackManager) -> None:
         """Registers the handlers, after all others but the first, which others that raise must not hide."""
-        self.untold.find_checkpoints()  # those that the attempt is to resume from are there by now
+        self.unreported.find_checkpoints()  # those that the attempt is to resume from are there by now
         callbacks.on("error")(metrics_only(self._note_error))
         callbacks.on("train_end")(metrics_only(self._note_end))
         handlers: dict[Event, Handler] = {
@@ -132,15 +132,17 @@ class Reporter:
             if self.points.axis.by_step:
                 due = self._judging.take_due(state.global_step)
             elif self.stopping.cut_at != state.global_step:
-                due = self._judging.take_due(self.untold.epochs.finished)
+                due = self._judging.take_due(self.unreported.epochs.finished)
         if state is not None:
-            self.untold.amend_step(state, at_end=True)  # no value is told that has no row
-        fields, rows = self.untold.take(state, keep_last=False, all_checkpoints=True, lenient=failure is not None)
+            self.unreported.amend_step(state, at_end=True)  # no value is told that has no row
+        fields, rows = self.unreported.take(
+            state, keep_last=False, all_checkpoints=True, lenient=failure is not None
+        )
         return Ended(**self._sender, **fields, status=status, reason=reason, due=due, failure=failure), rows
 
     def is_finished(self, state: TrainState) -> bool:
         """Whether the run has trained all that it was to."""
-        return 0 < state.num_epochs <= self.untold.epochs.finished or 0 < state.max_steps <= state.global_step
+        return 0 < state.num_epochs <= self.unreported.epochs.finished or 0 < state.max_steps <= state.global_step
 
     def train_on(self, state: TrainState) -> None:
         """Takes in that another loop begins, before its first body: the end of the one before was not the run's.
@@ -164,7 +166,7 @@ class Reporter:
             self._begin(state, by_step=True)
         if self.stopping.final is not None and self._overruns(state):
             return
-        self.untold.add_step(state)
+        self.unreported.add_step(state)
         self.state = state
         if self._judging.step_reached(state.global_step):
             self._judge(state, state.global_step)
@@ -182,11 +184,11 @@ class Reporter:
         else:
             before = max((step for step in self._checkpoints if step <= state.global_step), default=0)
         if self.state is None or before in self._checkpoints:  # it was resumed later than train_start, if at all
-            self.untold.resume_at(before)
-        before = self.untold.newest_row().global_step
-        if before == 0 and self._checkpoints and self.untold.saved():
-            self.untold.note(_BEGAN_AGAIN)
-        if self.untold.epochs.begin(state, before, by_step=by_step):
+            self.unreported.resume_at(before)
+        before = self.unreported.newest_row().global_step
+        if before == 0 and self._checkpoints and self.unreported.saved():
+            self.unreported.note(_BEGAN_AGAIN)
+        if self.unreported.epochs.begin(state, before, by_step=by_step):
             self._judging.take_due(self._reached(state))
 
     def _overruns(self, state: TrainState) -> bool:
@@ -194,7 +196,7 @@ class Reporter:
         if not self.stopping.overruns(state):
             return False
         self.state = self.stopping.final
-        self.untold.note(_TRAINED_ON)
+        self.unreported.note(_TRAINED_ON)
         return True
 
     def _look(self, now: float) -> None:
@@ -203,13 +205,13 @@ class Reporter:
         self._next_look = now + _LOOK_S
         self.stopping.take(self._link.stop_request())
         quiet = now - self._told
-        due = quiet >= self._heartbeat_s or (bool(self.untold.checkpoints) and quiet >= _QUIET_S)
-        if (due and not self._link.busy) or len(self.untold.rows) >= _MAX_ROWS:
+        due = quiet >= self._heartbeat_s or (bool(self.unreported.checkpoints) and quiet >= _QUIET_S)
+        if (due and not self._link.busy) or len(self.unreported.rows) >= _MAX_ROWS:
             self._tell_progress(now, keep_last=True)
 
     def _tell_progress(self, now: float, *, keep_last: bool) -> None:
         self._told = now
-        fields, rows = self.untold.take(None, keep_last=keep_last, all_checkpoints=False)
+        fields, rows = self.unreported.take(None, keep_last=keep_last, all_checkpoints=False)
         self._link.tell(Heartbeat(**self._sender, **fields), rows)
 
     def _tell_saved(self, state: TrainState) -> None:
@@ -217,7 +219,7 @@ class Reporter:
         now = time.monotonic()
         ends = state.should_stop or self.is_finished(state)  # which is told at once
         due = now - self._saved_told >= _QUIET_S and not self._link.busy
-        if state.global_step in self.untold.checkpoints and due and not ends:
+        if state.global_step in self.unreported.checkpoints and due and not ends:
             self._saved_told = now
             self._tell_progress(now, keep_last=False)
 
@@ -235,8 +237,8 @@ class Reporter:
         if state.global_step == self._taken_over_at:
             forget(state.metrics, self._metric)  # what came with the checkpoint is what another trial was worth
         self.state = state
-        self.untold.epochs.resume(state)
-        self.untold.resume_at(state.global_step)
+        self.unreported.epochs.resume(state)
+        self.unreported.resume_at(state.global_step)
         if isinstance(self.points, LevelPoints):
             self._tell_length(state, self.points)
         if state.global_step > 0:
@@ -255,7 +257,7 @@ class Reporter:
         if self._overruns(state):
             return
         self._epoch_ended_at = -1
-        self.untold.evaluated(state)
+        self.unreported.evaluated(state)
         self._judging.evaluation_ends(state)
         if self.points.axis.by_step and self._judge(state, state.global_step):
             self.stopping.cut_by_evaluation_at = state.global_step
@@ -265,18 +267,18 @@ class Reporter:
     def _on_epoch_end(self, state: TrainState) -> None:
         if not self._begun:
             self._begin(state, by_step=False)
-        if not state.should_stop and self.untold.epochs.are_without_step(state):
+        if not state.should_stop and self.unreported.epochs.are_without_step(state):
             state.step = 1  # in a loop without steps, an epoch is one
             state.global_step += 1
-            self.untold.add_step(state)
+            self.unreported.add_step(state)
         if self._overruns(state):
             return
         self.state = state
-        self.untold.amend_step(state)
-        self.untold.look_for_metric(state)
+        self.unreported.amend_step(state)
+        self.unreported.look_for_metric(state)
         stopping = self.stopping
         stopped = stopping.cut_by_evaluation_at == state.global_step
-        self.untold.epochs.end(state, cut=stopping.cut_at == state.global_step, cut_by_evaluation=stopped)
+        self.unreported.epochs.end(state, cut=stopping.cut_at == state.global_step, cut_by_evaluation=stopped)
         if not self.points.axis.by_step or self.points.at_every_evaluation:
             self._judge(state, self._reached(state))
         self._look(time.monotonic())
@@ -288,7 +290,7 @@ class Reporter:
 
     def _on_checkpoint_saved(self, state: TrainState) -> None:
         if not self.stopping.overrun:
-            self.untold.add_checkpoint()
+            self.unreported.add_checkpoint()
             if self._epoch_ended_at == state.global_step:
                 self._tell_saved(state)
 
@@ -301,7 +303,7 @@ class Reporter:
     def _on_train_end(self, state: TrainState) -> None:
         if not self.stopping.overrun:
             self.state = state
-            self.untold.amend_step(state)
+            self.unreported.amend_step(state)
 
     def _judge(self, state: TrainState, at: int) -> bool:
         """Asks for a decision where one is due, and tells whether it is to stop.
@@ -320,11 +322,11 @@ class Reporter:
         self.check_process()
         if self.points.pausing and self.save_checkpoint is not None:
             self.save_checkpoint()
-        fields, rows = self.untold.take(state, keep_last=not self.points.pausing, all_checkpoints=False)
+        fields, rows = self.unreported.take(state, keep_last=not self.points.pausing, all_checkpoints=False)
         asked = time.monotonic()
         answer = self._link.ask(DecisionDue(**self._sender, **fields, due=due), rows)
         self._told = time.monotonic()
-        self.untold.waited(self._told - asked)
+        self.unreported.waited(self._told - asked)
         self.stopping.take(answer)
         if answer is not None and answer.status == "paused" and self.points.pausing:
             raise Pause
@@ -334,4 +336,4 @@ class Reporter:
         return True
 
     def _reached(self, state: TrainState) -> int:
-        return self.points.axis.of(epoch=self.untold.epochs.finished, global_step=state.global_step)
+        return self.points.axis.of(epoch=self.unreported.epochs.finished, global_step=state.global_step)

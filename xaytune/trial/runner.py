@@ -115,7 +115,7 @@ class RecipeRun:
             seeded: Whether random numbers and threads are set here; the program of a command sets its own.
         """
         damaged = self._damaged
-        self.reporter.untold.damaged |= (
+        self.reporter.unreported.damaged |= (
             settle_checkpoints(self._task, self._assignment) if damaged is None else damaged
         )
         self.trial.checkpoint_dir.mkdir(parents=True, exist_ok=True)  # recipes may write there, too
@@ -125,7 +125,9 @@ class RecipeRun:
         self.reporter.attach(self.callbacks)
         if self._tracking is not None:
             reporter = self.reporter
-            self._tracking.attach(self.callbacks, reporter.untold.newest_row, lambda: reporter.stopping.overrun)
+            self._tracking.attach(
+                self.callbacks, reporter.unreported.newest_row, lambda: reporter.stopping.overrun
+            )
         for reference in self._task.callbacks:
             resolve(reference)(self.trial, self._assignment.config)
 
@@ -200,7 +202,7 @@ class RecipeRun:
             folder=Path(self._task.sweep_dir),
             global_step=max(assignment.checkpoints, default=0),
         )
-        return Tracking(self._task.trackers, trial, self._task.tracker_timeout_s, self.reporter.untold.note)
+        return Tracking(self._task.trackers, trial, self._task.tracker_timeout_s, self.reporter.unreported.note)
 
     def _fire_error(self, raised: BaseException) -> None:
         """Ends a run that raised as a Trainer would have, where its own loop did not."""
@@ -240,9 +242,9 @@ class RecipeRun:
         return self._end("stopped", reason, Failure("skipped", reason))
 
     def _end(self, status: str, reason: str | None, failure: Failure | None = None) -> Ended:
-        untold = self.reporter.untold
-        if self.trial.keeps_nothing and untold.newest_row().global_step > 1 and not untold.saved():
-            untold.note(_KEEPS_NOTHING)
+        unreported = self.reporter.unreported
+        if self.trial.keeps_nothing and unreported.newest_row().global_step > 1 and not unreported.saved():
+            unreported.note(_KEEPS_NOTHING)
         try:
             ended, rows = self.reporter.end(status, reason, failure)
         except Exception as error:  # metrics that cannot be read, of a run that has finished
@@ -250,7 +252,8 @@ class RecipeRun:
             ended, rows = self.reporter.end("failed", failure.error, failure)
         with contextlib.suppress(Exception):  # a device that failed keeps what trackers are still to be given
             self._close_tracking(ended)
-        ended = dataclasses.replace(ended, notes=(*ended.notes, *untold.take_notes()))  # of trackers, in the end
+        notes = (*ended.notes, *unreported.take_notes())  # of trackers, in the end
+        ended = dataclasses.replace(ended, notes=notes)
         self._link.tell(ended, rows)
         return ended
 

@@ -82,7 +82,7 @@ class Trial(OwnLoop):
 
     def discard(self, checkpoint: Path) -> None:
         """Lets a checkpoint be deleted as soon as a later one is recorded."""
-        self._reporter.untold.discard(checkpoint)
+        self._reporter.unreported.discard(checkpoint)
 
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the scheduler judges the trial when so many epochs, or steps, are finished.

@@ -1,4 +1,4 @@
-"""What a trial has trained since it last reported: the rows of its steps, its checkpoints and its best value."""
+"""What a trial has not reported yet: the rows of its steps, its checkpoints and its best value."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trial.epochs import Epochs
 from xaytune.trial.metrics import capture, materialize, readable
 
-__all__ = ["Untold"]
+__all__ = ["Unreported"]
 
 logger = logging.getLogger(__name__)
 
 
-class Untold:
+class Unreported:
     """What is not reported yet, and what every message repeats.
 
     Args:
@@ -178,14 +178,7 @@ class Untold:
         Returns:
             The fields of a :class:`~xaytune.trial.messages.Progress`, and the rows that go with it.
         """
-        rows = self.rows[:-1] if keep_last else self.rows
-        for name in materialize(rows, lenient=lenient) - {"error"}:
-            self.note(f"the metric {name!r} is left out: a metric is a number, a tensor or an array of one number")
-        self.rows = self.rows[-1:] if keep_last else []
-        for row in rows:
-            self._consider(row.metrics, row.epoch, row.global_step)
-        if rows:
-            self._newest = dict(rows[-1].metrics), rows[-1].global_step
+        rows = self._take_rows(keep_last=keep_last, lenient=lenient)
         metrics, global_step = self._newest
         if state is not None:
             metrics, global_step = readable(state.metrics, lenient=lenient), state.global_step
@@ -205,6 +198,18 @@ class Untold:
         }
         self.damaged, self.resumed_at = {}, None
         return fields, rows
+
+    def _take_rows(self, *, keep_last: bool, lenient: bool) -> list[Row]:
+        """Takes the rows, with numbers for what lies on a device, and learns from them what was best."""
+        rows = self.rows[:-1] if keep_last else self.rows
+        for name in materialize(rows, lenient=lenient) - {"error"}:
+            self.note(f"the metric {name!r} is left out: a metric is a number, a tensor or an array of one number")
+        self.rows = self.rows[-1:] if keep_last else []
+        for row in rows:
+            self._consider(row.metrics, row.epoch, row.global_step)
+        if rows:
+            self._newest = dict(rows[-1].metrics), rows[-1].global_step
+        return rows
 
     def _consider(self, metrics: Mapping[str, float], epoch: int, global_step: int) -> None:
         """Takes a value of the metric as the best, if it is."""
