@@ -256,8 +256,8 @@ class _Trial:
         settings: Of torch, at first.
 
     Attributes:
-        assignment: The same.
-        output: The same.
+        assignment: What is the trial's own.
+        output: The file that it prints to.
         states: Its random states.
         waits: Whether it waits for a decision.
         shown: The trial as its recipe sees it.

@@ -5,7 +5,7 @@ trial's own) when it is started, and a :class:`StopRequest` at any time. From a 
 
 =====================  ======================================================================================
 :class:`Started`       its process runs
-:class:`Refused`       instead of all that follow, or of all: no trial of the sweep can run
+:class:`Refused`       no trial of the sweep can run; it comes in place of Started, or of everything after it
 :class:`Length`        how long it is to train, where it is judged by that
 :class:`Heartbeat`     training continues; any number of times
 :class:`DecisionDue`   it has reached a decision point, and waits until the driver lets it train on
