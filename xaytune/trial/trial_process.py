@@ -171,7 +171,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
 def _train_fused(channel: Channel, imports: Imports, task: Task) -> None:
     imports.load()
 
-    from xaytune.trial.fused import FusedProcess
+    from xaytune.trial.fused_process import FusedProcess
 
     FusedProcess(channel, task, imports).run()
     end_threads(task.threads_s)
