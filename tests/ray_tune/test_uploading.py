@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xaytune.ray_tune.uploading import append_output, upload
+from xaytune.ray_tune.uploading import upload, upload_rest
 from xaytune.records.remote import RemoteFolder
 from xaytune.trainer.checkpoint import path_for
 from xaytune.trial.messages import Ended, Heartbeat
@@ -30,6 +30,7 @@ def test_a_paused_trials_own_checkpoint_does_not_replace_the_one_that_it_was_giv
 ) -> None:
     own = written(tmp_path, 3, 100, "its own")
     upload(Heartbeat(trial=3, global_step=100, checkpoints={100: own}), tmp_path, remote)
+    upload_rest(3, tmp_path, remote)
     remote.put(own, b"the donor's")
     last = written(tmp_path, 5, 200, "the last of another")
     (tmp_path / "checkpoints" / "00005" / "mine.txt").write_text("mine")
@@ -39,13 +40,26 @@ def test_a_paused_trials_own_checkpoint_does_not_replace_the_one_that_it_was_giv
     assert remote.get("checkpoints/00005/mine.txt") == b"mine"
 
 
+def test_what_a_trial_left_where_it_was_paused_does_not_replace_what_it_wrote_elsewhere_later(
+    tmp_path: Path, remote: RemoteFolder
+) -> None:
+    for node in ("a", "b"):
+        (tmp_path / node / "folders" / "00003").mkdir(parents=True)
+        (tmp_path / node / "folders" / "00003" / "log.txt").write_text(node)
+    upload_rest(3, tmp_path / "a", remote)
+    assert remote.get("folders/00003/log.txt") == b"a"
+    upload(Ended(trial=3, global_step=1, status="completed"), tmp_path / "b", remote)
+    upload(Ended(trial=5, global_step=1, status="completed"), tmp_path / "a", remote)
+    assert remote.get("folders/00003/log.txt") == b"b"
+
+
 def test_what_a_trial_printed_on_several_nodes_is_one_output(tmp_path: Path, remote: RemoteFolder) -> None:
     for node, text in [("a", b"one\n"), ("b", b"two\n")]:
         output = tmp_path / node / file_of(4)
         output.parent.mkdir(parents=True)
         output.write_bytes(text)
-        append_output(4, tmp_path / node, remote)
-        append_output(4, tmp_path / node, remote)
+        upload_rest(4, tmp_path / node, remote)
+        upload_rest(4, tmp_path / node, remote)
     assert remote.get(file_of(4)) == b"one\ntwo\n"
 
 

@@ -11,10 +11,10 @@ from xaytune.trial.messages import Ended, Progress
 from xaytune.trial.output import file_of
 from xaytune.trial.trackers.tracking import FOLDERS
 
-__all__ = ["append_output", "upload"]
+__all__ = ["upload", "upload_rest"]
 
 _CHECKPOINTS = "checkpoints"
-# What is copied when a trial has ended, beside its output.
+# What is copied when the process of a trial has ended, beside its output.
 _LEFT = (_CHECKPOINTS, "folders", *FOLDERS)
 
 
@@ -35,29 +35,31 @@ def upload(message: Progress, folder: Path, remote: RemoteFolder) -> None:
     for file in message.discarded.values():
         checkpoint_files.delete(folder / file)
     if isinstance(message, Ended):
-        _upload_rest(message.trial, folder, remote)
+        upload_rest(message.trial, folder, remote)
 
 
-def append_output(trial: int, folder: Path, remote: RemoteFolder) -> None:
-    """Adds what a trial has printed on its node to what it printed before, there or elsewhere.
+def upload_rest(trial: int, folder: Path, remote: RemoteFolder) -> None:
+    """Copies what else a trial left in the folder, once its process has ended, and empties it for the next.
 
     Raises:
         OSError: The storage refuses.
     """
+    for checkpoint in checkpoint_files.list_checkpoints(folder / _CHECKPOINTS / f"{trial:05d}"):
+        checkpoint_files.delete(checkpoint)  # those that count are uploaded; the rest is the user's
+    _append_output(trial, folder, remote)
+    try:
+        for path in [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]:
+            if path.is_file():
+                remote.upload(path, path.relative_to(folder).as_posix())
+    finally:  # later they would replace what the trial has written elsewhere meanwhile
+        for name in _LEFT:
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _append_output(trial: int, folder: Path, remote: RemoteFolder) -> None:
+    """Adds what a trial has printed on its node to what it printed before, there or elsewhere."""
     file = file_of(trial)
     if (folder / file).is_file():
         printed = (folder / file).read_bytes()
         remote.put(file, (remote.get(file) or b"") + printed)
         (folder / file).unlink()
-
-
-def _upload_rest(trial: int, folder: Path, remote: RemoteFolder) -> None:
-    for own in (folder / _CHECKPOINTS).glob("*"):  # also of trials that were paused here
-        for checkpoint in checkpoint_files.list_checkpoints(own):
-            checkpoint_files.delete(checkpoint)  # those that count are uploaded; the rest is the user's
-    append_output(trial, folder, remote)
-    for path in [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]:
-        if path.is_file():
-            remote.upload(path, path.relative_to(folder).as_posix())
-    for name in _LEFT:
-        shutil.rmtree(folder / name, ignore_errors=True)
