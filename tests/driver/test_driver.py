@@ -70,6 +70,9 @@ def test_a_trial_that_does_not_stop_within_the_grace_period_is_killed(play: Play
     sweep.clock.set_forward(11.1)
     assert sweep.driver.tick() == [Kill(2)]
     assert sweep.driver.tick() == []
+    sweep.clock.set_forward(33)
+    assert sweep.driver.tick() == [Kill(2, with_worker=True)], "its worker has not killed it"
+    assert sweep.driver.tick() == []
     sweep.driver.lost(2, "lost", "signal 9")
     assert sweep[2].status == "stopped"
     assert "did not end within 10 s" in str(sweep[2].reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Started, StopRequest, Task
+from xaytune.trial.output import file_of
 from xaytune.trial.template_client import Template
 from xaytune.trial.trial import Trial
 
@@ -28,6 +30,17 @@ from xaytune.trial.trial import Trial
 @ray.remote
 def add_one(value: float) -> float:
     return value + 1.0
+
+
+def writes_and_hangs(config: dict[str, Any], trial: Trial) -> TrainState:
+    """Its second step never ends; it leaves a file of its own and has printed something."""
+    for epoch in trial.epochs(2):
+        if epoch == 1:
+            print("hangs now")
+            time.sleep(3600)
+        (trial.checkpoint_dir / "mine.txt").write_text("mine")
+        trial.report(score=1.0)
+    return TrainState()
 
 
 def uses_ray(config: dict[str, Any], trial: Trial) -> TrainState:
@@ -66,8 +79,9 @@ def make(ray_here: None, task: Task) -> Iterator[Make]:
     """Makes an actor with its first trial."""
     made: list[Any] = []
 
-    def make_actor(recipe: Any = task.recipe) -> Any:
-        remote: Any = ray.remote(num_cpus=0)(actor_for(replace(task, recipe=recipe), TrialActor))
+    def make_actor(recipe: Any = task.recipe, storage: str | None = None) -> Any:
+        given_task = replace(task, recipe=recipe, remote=storage)
+        remote: Any = ray.remote(num_cpus=0)(actor_for(given_task, TrialActor))
         made.append(remote.remote(given(0)))
         return made[-1]
 
@@ -119,6 +133,24 @@ def test_a_trial_ends_with_its_actor(make: Make, tmp_path: Path) -> None:
         next_message(actor)
     os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
     assert is_gone(started.pid)
+
+
+def test_what_a_trial_left_on_its_node_is_kept_when_it_is_paused_and_when_it_is_killed(
+    make: Make, tmp_path: Path
+) -> None:
+    actor, storage = make(writes_and_hangs, f"file://{tmp_path}/stored"), tmp_path / "stored"
+    until(actor, DecisionDue)
+    assert ray.get(actor.reset.remote(given(1)))  # as where the first is paused
+    assert (storage / "checkpoints" / "00000" / "mine.txt").read_text() == "mine"
+    until(actor, DecisionDue)
+    next_message(actor)
+    actor.kill.remote()
+    ended = until(actor, Ended)
+    assert isinstance(ended, Ended)
+    assert ended.failure is not None
+    assert ended.failure.kind == "lost"
+    assert "in writes_and_hangs" in str(ended.failure.traceback)
+    assert "hangs now" in (storage / file_of(1)).read_text()
 
 
 def test_a_recipe_can_use_the_ray_of_its_sweep(make: Make) -> None:

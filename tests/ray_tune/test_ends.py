@@ -84,6 +84,7 @@ def test_a_trial_that_hangs_in_a_step_is_ended_and_the_sweep_goes_on(swept: Resu
     (hung,) = of(swept, "hangs_for_some")
     assert (hung.status, hung.failure, hung.attempts) == ("failed", "stalled", 1)
     assert hung.reason == "killed: it trained no step for 10 s"
+    assert "in hang" in str(hung.error), "it tells where"
     assert swept.trials[-1].status == "completed"
 
 

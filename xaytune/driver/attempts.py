@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from xaytune.driver.commands import Kill
 from xaytune.records.clock import Clock
 from xaytune.trial.messages import Assignment, Progress, StopRequest
 
 __all__ = ["Attempt", "Attempts"]
 
-_TO_START_S = 120.0  # that a process may need until it is there, for its imports: no step hangs
+# Seconds that a new process may import for before stall_timeout_s begins to count.
+_TO_START_S = 120.0
+# Seconds that a worker has to end a process that it is told to kill.
+_TO_KILL_S = 20.0
 
 
 @dataclass
@@ -25,7 +30,7 @@ class Attempt:
             its process should be there; None until a worker took it.
         latest: What it reported last.
         stop: Why it was asked to stop, if it was.
-        deadline: By when it must have ended then.
+        deadline: By when it must have ended then; or, once it is killed, by when that must be reported.
         killed: What it ends as, if its process was killed for not stopping, or for hanging.
     """
 
@@ -83,7 +88,7 @@ class Attempts:
         """Notes that a worker took the trial: it makes a process for it, which may have to import much before."""
         attempt = self._running[trial]
         attempt.begun, attempt.moved = True, self._clock.monotonic() + _TO_START_S
-        self._set_deadline(attempt)
+        self._set_deadline(attempt, self._stop_grace_s)
 
     def start(self, trial: int, node_id: str) -> None:
         """Notes that a process trains the trial."""
@@ -113,15 +118,21 @@ class Attempts:
             return False
         attempt.stop = request
         self._stopping.add(trial)
-        self._set_deadline(attempt)
+        if attempt.killed is None:
+            self._set_deadline(attempt, self._stop_grace_s)
         return True
 
-    def overdue(self) -> Iterator[int]:
-        """Yields the trials whose processes must be killed now, each once."""
+    def overdue(self) -> Iterator[Kill]:
+        """Yields what must be killed now, each once: processes, and workers that did not kill theirs."""
         now = self._clock.monotonic()
         for trial in list(self._stopping if self._stall_timeout_s is None else self._running):
             attempt = self._running[trial]
-            if attempt.killed is not None or not attempt.begun:
+            if not attempt.begun:
+                continue
+            if attempt.killed is not None:
+                if now > attempt.deadline:
+                    attempt.deadline = math.inf
+                    yield Kill(trial, with_worker=True)
                 continue
             if attempt.stop is not None and now > attempt.deadline:
                 reason = f"killed: it did not end within {self._stop_grace_s:g} s of being asked to stop"
@@ -132,10 +143,11 @@ class Attempts:
                 )
             else:
                 continue
-            yield trial
+            self._set_deadline(attempt, _TO_KILL_S)
+            yield Kill(trial)
 
-    def _set_deadline(self, attempt: Attempt) -> None:
-        attempt.deadline = self._clock.monotonic() + self._delay_s + self._stop_grace_s
+    def _set_deadline(self, attempt: Attempt, seconds: float) -> None:
+        attempt.deadline = self._clock.monotonic() + self._delay_s + seconds
 
     def _hangs(self, attempt: Attempt, now: float) -> bool:
         timeout, moved = self._stall_timeout_s, attempt.moved

@@ -29,9 +29,14 @@ class Kill:
     """The process of the trial is ended at once: it does not stop, or it hangs.
 
     Its end is still to be reported, by :meth:`~xaytune.driver.driver.Driver.lost`.
+
+    Attributes:
+        trial: The trial's number.
+        with_worker: Whether its worker is ended too: it was to end the process, and has not done so.
     """
 
     trial: int
+    with_worker: bool = False
 
 
 Command = RequestStop | Release | Kill

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from xaytune.driver.attempts import Attempts
-from xaytune.driver.commands import Command, Kill, Release, RequestStop
+from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.early_end import EarlyEnd, Ending, outcome_of
 from xaytune.driver.failures import ALONE, LOSSES, RestartPolicy
 from xaytune.driver.lengths import never_judged, take_length
@@ -207,7 +207,7 @@ class Driver:
 
     def tick(self) -> list[Command]:
         """Lets time pass: ends what is overdue, and the sweep when its budget is spent."""
-        commands: list[Command] = [Kill(trial) for trial in self._attempts.overdue()]
+        commands: list[Command] = [*self._attempts.overdue()]
         if (reason := self._thinking.too_long()) is not None:
             self._recorder.fell_back(reason)
             self._method.fall_back(reason)

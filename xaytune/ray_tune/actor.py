@@ -94,6 +94,11 @@ class TrialActor(NodeActor):
         else:
             self._process.request_stop(request)
 
+    def kill(self) -> None:
+        """Kills the trial's process, which hangs or does not stop: its end is the next message."""
+        if self._process is not None:
+            self._process.kill()
+
     def _next_message(self) -> Message:
         sender: dict[str, Any] = {"trial": self._assignment.trial, "attempt": self._assignment.attempt}
         if self._process is None:

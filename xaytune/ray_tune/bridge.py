@@ -99,8 +99,10 @@ class Bridge(TrialScheduler):
             trial = self._trials[command.trial]
             if isinstance(command, RequestStop):
                 actor_of(trial).request_stop.remote(command.request)
-            elif isinstance(command, Kill):
+            elif isinstance(command, Kill) and command.with_worker:
                 ray.kill(actor_of(trial))
+            elif isinstance(command, Kill):
+                actor_of(trial).kill.remote()
             elif trial.status == TuneTrial.RUNNING:
                 self.controller.pause_trial(trial, should_checkpoint=False)
             else:  # it never got an actor

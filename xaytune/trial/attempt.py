@@ -93,6 +93,10 @@ class AttemptProcess:
                 self._template.kill_trial()
         return message
 
+    def kill(self) -> None:
+        """Kills the process: its end is told by what :meth:`next_message` returns."""
+        self._template.kill_trial()
+
     def close(self) -> None:
         """Ends the process, if it runs: one that waits is paused, another is killed. It is gone after this."""
         if self._running and self._waiting:
