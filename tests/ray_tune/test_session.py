@@ -58,6 +58,18 @@ def test_an_environment_that_ray_cannot_live_with_is_told_in_one_line_with_the_r
     assert warnings.startswith("PYTHONWARNINGS makes warnings errors, which ends Ray's own processes")
 
 
+def test_an_address_file_that_was_cut_short_leads_to_no_ray(tmp_path: Path) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").touch()
+    started = subprocess.run(
+        [sys.executable, "-c", _START, json.dumps([{}])],
+        env={"PATH": "/usr/bin:/bin", "RAY_TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert started.stdout.startswith("the path of the temporary folder is too long"), started.stderr
+
+
 @pytest.mark.slow
 def test_a_ray_whose_processes_end_as_they_start_is_started_again(tmp_path: Path) -> None:
     setpriv = tmp_path / "setpriv"  # starts what a raylet needs: not the first time

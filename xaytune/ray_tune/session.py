@@ -253,13 +253,14 @@ def _join(address: str | None) -> None:
 
 def _found_here() -> str | None:
     """Returns the address of the Ray that was started on this machine; None where none runs."""
-    address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
+    address = None
     try:
+        address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
         return _reached(address) if address is not None else None
     except AuthenticationError:
         return address  # which token it takes is told where it is used
     except (OSError, ValueError, RayError):
-        return None  # it was killed, and left its address behind
+        return None  # it was killed, and left its address behind; or it is another user's
 
 
 def _silence() -> None:
