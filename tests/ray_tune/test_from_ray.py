@@ -63,6 +63,7 @@ def test_a_scheduler_of_rays_is_taken_with_its_options() -> None:
         (ASHAScheduler, {"stop_last_trials": False}, "has no equal here with stop_last_trials=False"),
         (HyperBandScheduler, {"stop_last_trials": False}, "has no equal here with stop_last_trials=False"),
         (MedianStoppingRule, {"hard_stop": False, "min_time_slice": 5}, "with hard_stop=False, min_time_slice=5"),
+        (ASHAScheduler, {"brackets": 3}, "has no equal here with brackets=3"),
         (ASHAScheduler, {"metric": "loss", "mode": "min"}, "got min loss, the sweep is of max acc"),
     ],
 )

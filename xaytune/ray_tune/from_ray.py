@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ray import tune
 from ray.tune import schedulers
 from ray.tune.search import sample
 
 from xaytune.errors import Problem, ProblemPath, SpecError
-from xaytune.sweep.domains import Categorical, Domain, Integer
 
-__all__ = ["scheduler_from_ray", "space_from_ray", "to_ray"]
+__all__ = ["scheduler_from_ray", "space_from_ray"]
 
 # Options of Ray's schedulers that have one value here.
 _FIXED = {"_stop_last_trials": True, "_hard_stop": True, "_min_time_slice": 0}
@@ -52,9 +50,8 @@ def scheduler_from_ray(scheduler: Any, metric: str, mode: str) -> Any:
     if kind is schedulers.FIFOScheduler:
         return {"algorithm": "fifo"}
     found: dict[str, Any] | None = None
-    if kind is schedulers.AsyncHyperBandScheduler and len(options["_brackets"]) == 1:
-        (bracket,) = options["_brackets"]
-        first, _ = bracket._rungs[-1]
+    if kind is schedulers.AsyncHyperBandScheduler:
+        first, _ = options["_brackets"][0]._rungs[-1]
         found = {"algorithm": "asha", "grace_period": int(first), "max_t": int(options["_max_t"])}
         found["reduction_factor"] = options["_reduction_factor"]
     elif kind is schedulers.HyperBandScheduler:
@@ -74,23 +71,13 @@ def scheduler_from_ray(scheduler: Any, metric: str, mode: str) -> Any:
         theirs, ours = (f"{mode} {metric}" for metric, mode in (own, of_sweep))
         message = f"is of another sweep (got {theirs}, the sweep is of {ours}): give it neither metric nor mode"
         raise SpecError([Problem(("scheduler",), message)])
-    if told := [
-        f"{name[1:]}={options[name]}" for name, fixed in _FIXED.items() if options.get(name, fixed) != fixed
-    ]:
+    told = [f"{name[1:]}={options[name]}" for name, fixed in _FIXED.items() if options.get(name, fixed) != fixed]
+    if kind is schedulers.AsyncHyperBandScheduler and len(options["_brackets"]) > 1:
+        told.append(f"brackets={len(options['_brackets'])}")
+    if told:
         message = f"has no equal here with {', '.join(told)} (got Ray's {kind.__name__}): leave that out"
         raise SpecError([Problem(("scheduler",), message)])
     return {**found, "time_attr": axis}
-
-
-def to_ray(domain: Domain) -> Any:
-    """Returns Ray's object for a domain; a list for choices, which have neighbours then."""
-    if isinstance(domain, Categorical):
-        return list(domain.choices)
-    if isinstance(domain, Integer):
-        return (tune.lograndint if domain.log else tune.randint)(domain.low, domain.high)
-    if domain.q is not None:
-        return tune.quniform(domain.low, domain.high, domain.q)
-    return (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)
 
 
 def _plain(value: Any, path: ProblemPath, problems: list[Problem]) -> Any:
