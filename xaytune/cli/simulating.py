@@ -87,11 +87,12 @@ def simulate(
     click.echo(text.summary(simulated.results.sweep))
     click.echo(f"simulated: {simulated.decisions} decisions in {text.duration(simulated.seconds)} of virtual time")
     if simulated.matched:
-        click.echo(f"  {simulated.matched} trials played the curve of the nearest configuration that was trained")
+        played = text.trials(simulated.matched)
+        click.echo(f"  {played} played the curve of the nearest configuration that was trained")
     if simulated.censored:
         click.echo(
-            f"  {simulated.censored} trials would have trained on where the earlier sweep stopped them: what they "
-            "would have reached is not known, and what was decided after that rests on fewer values"
+            f"  {text.trials(simulated.censored)} would have trained on where the earlier sweep had stopped: what "
+            "that would have reached is not known, and what was decided after it rests on fewer values"
         )
 
 
