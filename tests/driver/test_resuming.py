@@ -11,6 +11,7 @@ from tests.driver.harness import Played
 from xaytune.errors import SpecError
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.results import Results
+from xaytune.records.resumed_spec import resumed_spec
 from xaytune.search.build import method_for
 from xaytune.search.method import Action, End
 from xaytune.search.replay import replay
@@ -69,6 +70,28 @@ def test_trials_that_failed_are_not_resumed_with_a_budget_that_is_spent(tmp_path
     with pytest.raises(SpecError, match="budget: is spent: trials that failed can be resumed with a larger one"):
         Played(tmp_path, num_samples=3, budget={"epochs": 2}, resume_errored=True)
     assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resources_per_trial.cpu", "there is nothing to set 'cpu' in"),
+        ("resources_per_trial.1.cpu", "there is nothing to set '1.cpu' in"),
+        ("seed", "seed: cannot be changed any more"),
+    ],
+)
+def test_an_option_that_a_resume_cannot_set_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    sweep = Played(tmp_path, resources_per_trial=[{"cpu": 1}, {"cpu": 2}])
+    with pytest.raises(SpecError, match=message):
+        resumed_spec(sweep.driver.state, {name: 4})
+    sweep.close()
+
+
+def test_options_that_the_journal_of_an_earlier_version_lacks_can_be_set(tmp_path: Path) -> None:
+    sweep = Played(tmp_path)
+    del sweep.driver.state.spec["failures"]
+    assert resumed_spec(sweep.driver.state, {"failures.retries": 4, "budget.epochs": 9}).failures.retries == 4
+    sweep.close()
 
 
 def test_a_trial_that_was_out_of_memory_once_is_worth_what_it_reached_then(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from xaytune.errors import ClusterError
 from xaytune.records.naming import check_name
 from xaytune.records.remote import is_remote
 from xaytune.records.results import Results
+from xaytune.records.resumed_spec import resumed_spec
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
@@ -132,7 +133,6 @@ def resume_on_cluster(
     """Resumes a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
-    from xaytune.driver.resuming import resumed_spec
 
     with connected(address, cluster) as connection:
         options, overrides = [*_repeated(num_samples, assignments), *flags], overrides_of(assignments, num_samples)
@@ -160,7 +160,6 @@ def _resumed_spec(
 ) -> SweepSpec | None:
     """Returns the spec of a sweep in a storage, where it is known: by its journal, or by a job that ran it."""
     from xaytune.cluster.sweeps import find
-    from xaytune.driver.resuming import resumed_spec
 
     if is_remote(storage):
         return resumed_spec(Results(find_sweep(sweep, storage)).sweep, overrides)

@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import Any
-
 from xaytune.driver.budget import spent
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining
-from xaytune.errors import JournalError, Problem, SpecError, nearest
-from xaytune.records.state import SweepState
+from xaytune.errors import Problem, SpecError
 from xaytune.search.method import KeepCheckpoint, SearchMethod
 from xaytune.search.replay import replay
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import StopRequest
 
-__all__ = ["resume", "resumed_spec"]
-
-# What a sweep may be resumed with otherwise than it was begun.
-_CHANGEABLE = (
-    "budget",
-    "callbacks",
-    "checkpoint_config",
-    "command",
-    "failures",
-    "fused",
-    "max_concurrent_trials",
-    "num_samples",
-    "placement_strategy",
-    "recipe",
-    "requirements",
-    "resources_per_trial",
-    "setup",
-    "stall_timeout_s",
-    "stop_grace_s",
-    "tracker_timeout_s",
-    "trackers",
-)
+__all__ = ["resume"]
 
 
 def resume(
@@ -78,33 +52,3 @@ def resume(
         stops=stops,
         actions=[*(KeepCheckpoint(trial) for trial in sorted(left.keeps)), *left.exploits.values()],
     )
-
-
-def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
-    """Returns the spec that a sweep is resumed with.
-
-    Args:
-        sweep: The sweep.
-        overrides: Options by dotted name. What decides on trials cannot change any more.
-
-    Raises:
-        JournalError: The journal does not say what sweep it is of.
-        SpecError: An option cannot be changed, or its value is wrong.
-    """
-    if not sweep.spec:
-        raise JournalError(f"{sweep.root}: its journal does not say what sweep it is of")
-    plain = copy.deepcopy(sweep.spec)
-    for name, value in overrides.items():
-        option, _, inner = name.partition(".")
-        if option not in _CHANGEABLE:
-            raise SpecError([Problem((option,), f"cannot be changed any more; {nearest(option, _CHANGEABLE)}")])
-        if inner:
-            before = plain[option] if isinstance(plain[option], dict) else {}
-            plain[option] = {**before, inner: value}
-        else:
-            plain[option] = value
-    spec = SweepSpec.parse(plain)
-    if spec.num_trials is not None and spec.num_trials < len(sweep.trials):
-        message = f"the sweep has {len(sweep.trials)} trials already (got {spec.num_trials} in all)"
-        raise SpecError([Problem(("num_samples",), message)])
-    return spec

@@ -9,13 +9,13 @@ from typing import Any
 import cloudpickle
 
 from xaytune.driver.recorder import Listener
-from xaytune.driver.resuming import resumed_spec
 from xaytune.errors import JournalError, Problem, SessionError, SpecError, StorageError
 from xaytune.ray_tune import compat
 from xaytune.ray_tune.session import RaySession
 from xaytune.records.journal import FILE_NAME, KnownEvents
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
+from xaytune.records.resumed_spec import resumed_spec
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.warm_start import warm_started

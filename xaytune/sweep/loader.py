@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from xaytune.errors import Problem, ProblemPath, SpecError
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["load_spec", "locating", "parse_assignments"]
+__all__ = ["assign", "load_spec", "locating", "parse_assignments"]
 
 
 def load_spec(file: Path | str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
@@ -32,7 +32,7 @@ def load_spec(file: Path | str, overrides: Mapping[str, Any] | None = None) -> S
     with locating(file):
         raw = _plain(_read(Path(file)))
         for name, value in (overrides or {}).items():
-            _assign(raw, name, value)
+            assign(raw, name, value)
         return SweepSpec.parse(raw)
 
 
@@ -72,6 +72,23 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+def assign(raw: Any, name: str, value: Any) -> None:
+    """Sets an option of a spec that is plain data, by its dotted name.
+
+    Raises:
+        SpecError: What it would be set in is no mapping.
+    """
+    target, left = raw, name
+    while True:
+        if not isinstance(target, dict):
+            raise SpecError([Problem((), f"--set {name}: there is nothing to set {left!r} in")])
+        first, dot, rest = left.partition(".")
+        if left in target or not dot:  # a name may be written with its dots
+            target[left] = value
+            return
+        target, left = target.setdefault(first, {}), rest
+
+
 def _read(file: Path) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
@@ -103,19 +120,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
-def _assign(raw: Any, name: str, value: Any) -> None:
-    target, left = raw, name
-    while True:
-        if not isinstance(target, dict):
-            raise SpecError([Problem((), f"--set {name}: there is nothing to set {left!r} in")])
-        first, dot, rest = left.partition(".")
-        if left in target or not dot:  # a name may be written with its dots
-            target[left] = value
-            return
-        target, left = target.setdefault(first, {}), rest
-
-
-def _line(document: Any, path: ProblemPath) -> int | None:
+def _line(document: Any, path: Path) -> int | None:
     """The line of the deepest part of the path that the document has, from 1."""
     line = None
     for part in path:
