@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xaytune.errors import SpecError
+from xaytune.errors import JournalError, SpecError
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
+from xaytune.records.resumed_spec import resumed_spec
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import Curve, RecordedCurves, Surrogate, surrogate
 from xaytune.simulation.simulate import Simulated, simulate
@@ -61,6 +62,13 @@ def test_a_sweep_that_is_cut_off_anywhere_ends_with_the_same_decisions(
     tmp_path: Path, scheduler: dict[str, Any], search: str
 ) -> None:
     check_cuts(tmp_path, scheduler, search, seed=3, cuts=3)
+
+
+def test_a_simulated_sweep_is_not_resumed_with_trials_that_train(tmp_path: Path) -> None:
+    played = spec({"algorithm": "fifo"}, budget={"time": 2.0})
+    results = simulate(played, POWER_LAW, SweepFolder(tmp_path / "played"), workers=1).results
+    with pytest.raises(JournalError, match="it was simulated, and its trials are not trained: `xaytune run`"):
+        resumed_spec(Results(results.path).sweep, {"budget.time": 100.0})
 
 
 def check_cuts(folder: Path, scheduler: dict[str, Any], search: str, seed: int, cuts: int) -> None:

@@ -43,11 +43,14 @@ def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
         overrides: Options by dotted name. What decides on trials cannot change any more.
 
     Raises:
-        JournalError: The journal does not say what sweep it is of.
+        JournalError: The journal does not say what sweep it is of, or it is that of a simulation.
         SpecError: An option cannot be changed, or its value is wrong.
     """
     if not sweep.spec:
         raise JournalError(f"{sweep.root}: its journal does not say what sweep it is of")
+    if sweep.simulated:
+        message = "it was simulated, and its trials are not trained: `xaytune run` its spec as another sweep"
+        raise JournalError(f"{sweep.root}: {message}")
     plain = copy.deepcopy(sweep.spec)
     for name, value in overrides.items():
         option = name.partition(".")[0]

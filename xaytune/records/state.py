@@ -49,6 +49,7 @@ class SweepState:
         started: Unix seconds.
         ended: Unix seconds.
         folder: Where it was run from.
+        simulated: Whether its trials were simulated, and not trained.
         driver: The process that runs it, or ran it last.
         fell_back: Why the search method decides by cheaper means, if it does.
         epochs: Epochs finished by all trials together.
@@ -66,6 +67,7 @@ class SweepState:
         self.ended: float | None = None
         self.fell_back: str | None = None
         self.epochs = 0
+        self.simulated = False
         self._reported_max_t: int | None = None
         self.trials: dict[int, TrialRecord] = {}
         self.driver: DriverProcess | None = None
@@ -224,6 +226,7 @@ class SweepState:
             return
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
         self.folder, self.id = event.get("folder", ""), event.get("id", "")
+        self.simulated = event.get("simulated", False)
         self.driver = DriverProcess(event["host"], event["pid"], event["t"])
         self.started, self.ended = self.started or event["t"], None
 
