@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.driver.harness import Played
-from xaytune.errors import SpecError
+from xaytune.errors import SpecError, StorageError
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.results import Results
 from xaytune.records.resumed_spec import resumed_spec
@@ -16,6 +17,7 @@ from xaytune.search.build import method_for
 from xaytune.search.method import Action, End
 from xaytune.search.replay import replay
 from xaytune.search.sampled import SampledMethod
+from xaytune.trainer.checkpoint import path_for
 from xaytune.trial.messages import Failure
 
 RAISED = Failure("error", "KeyError: 'lr'", "Traceback ...")
@@ -92,6 +94,24 @@ def test_options_that_the_journal_of_an_earlier_version_lacks_can_be_set(tmp_pat
     del sweep.driver.state.spec["failures"]
     assert resumed_spec(sweep.driver.state, {"failures.retries": 4, "budget.epochs": 9}).failures.retries == 4
     sweep.close()
+
+
+def test_a_donor_checkpoint_that_cannot_be_deleted_is_told_as_the_storages_fault_and_the_sweep_is_not_over(
+    tmp_path: Path,
+) -> None:
+    sweep = Played(tmp_path)
+    sweep.start()
+    saved = path_for(tmp_path / "checkpoints" / "00000", 10)
+    saved.parent.mkdir(parents=True)
+    saved.write_text("saved")
+    sweep.report(0, 1, 0.5, checkpoints={10: saved.relative_to(tmp_path).as_posix()})
+    sweep.recorder.donated(0)
+    shutil.rmtree(tmp_path / "sources")
+    (tmp_path / "sources").touch()  # no folder any more: nothing in it can be deleted
+    with pytest.raises(StorageError, match="Not a directory"):
+        sweep.recorder.finished("completed", None)
+    sweep.close()
+    assert Results(tmp_path).sweep.state != "completed"
 
 
 def test_a_trial_that_was_out_of_memory_once_is_worth_what_it_reached_then(tmp_path: Path) -> None:

@@ -107,12 +107,13 @@ class Recorder:
         self._write("reopen", trial)
 
     def finished(self, state: str, reason: str | None) -> None:
-        """Records how the sweep ended."""
-        self._write("sweep", state=state, reason=reason)
+        """Records how the sweep ended; of one that is completed, nobody will resume from a donor checkpoint."""
         if state == "completed":
-            for trial in self.state.trials.values():
-                if trial.donor_checkpoint is not None:
-                    self._checkpoints.delete(trial.donor_checkpoint)
+            donors = (trial.donor_checkpoint for trial in self.state.trials.values())
+            with self._storing():
+                for checkpoint in filter(None, donors):
+                    self._checkpoints.delete(checkpoint)
+        self._write("sweep", state=state, reason=reason)
 
     def abandoned(self, reason: str) -> None:
         """Records that the trials that run were not waited for."""
