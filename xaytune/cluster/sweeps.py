@@ -87,9 +87,13 @@ class ClusterSweep:
             return f"{self.asked}: its requirements cannot be installed: {'; '.join(told) or details.message}"
         return f"{self.asked} did not begin: {' '.join(self.printed()[-1:]) or details.message}"
 
-    def state(self) -> SweepState | None:
-        """Returns the state of the sweep, as far as the job's output tells it; None if it has not begun."""
-        ended = self.details().status.is_terminal()
+    def state(self, details: JobDetails | None = None) -> SweepState | None:
+        """Returns the state of the sweep, as far as the job's output tells it; None if it has not begun.
+
+        Args:
+            details: How the job is, where that is known.
+        """
+        ended = (details or self.details()).status.is_terminal()
         state: SweepState | None = None
         for event in filter(None, map(event_in, self.output().split("\n"))):
             state = self.apply(event, state)
@@ -167,11 +171,16 @@ def find(connection: Connection, name: str) -> ClusterSweep:
         jobs = [job for job in connection.jobs.list_jobs() if _NAME in (job.metadata or {})]
     newest_first = sorted(jobs, key=lambda job: job.start_time or 0, reverse=True)
     sweeps = [ClusterSweep(connection, str(job.submission_id), job.metadata or {}) for job in newest_first]
-    names, unbegun = [], None
     for sweep in sweeps:
-        state = sweep.state()
+        if name == sweep.job:
+            return sweep
+    names, unbegun = [], None
+    for sweep, details in zip(sweeps, newest_first, strict=True):
+        state = None
+        with contextlib.suppress(ClusterError):  # the log of an old job may be gone
+            state = sweep.state(details)
         names.append(state.name if state is not None else sweep.job)
-        if name in (sweep.job, names[-1]):
+        if name == names[-1]:
             return sweep
         if state is None and name == sweep.asked:
             unbegun = unbegun or sweep
