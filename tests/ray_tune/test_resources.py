@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from tests.conftest import Run
 from xaytune.errors import SpecError
@@ -33,6 +38,27 @@ def test_as_many_trials_run_at_once_as_there_is_room_for(
     ray_here: None, options: dict[str, Any], trials: int
 ) -> None:
     assert Capacity(spec(**options)).trials() == trials
+
+
+@pytest.mark.parametrize(("small", "trials"), [(10, 2 + 3 * 8 + 7), (1, 2 + 3 * 8 + 1)])
+def test_no_more_trials_are_waited_for_than_the_nodes_have_room_for_that_an_autoscaler_may_add(
+    ray_here: None, tmp_path: Path, small: int, trials: int
+) -> None:
+    types = {
+        "head": {"resources": {"CPU": 2}},
+        "large": {"resources": {"CPU": 8}, "max_workers": 3},
+        "small": {"resources": {"CPU": 1}, "max_workers": small},
+    }
+    config = tmp_path / "autoscaling.json"
+    config.write_text(json.dumps({"max_workers": 10, "head_node_type": "head", "available_node_types": types}))
+    # Its command line is what tells.
+    options = [f"--gcs-address={ray.get_runtime_context().gcs_address}", f"--autoscaling-config={config}"]
+    waits = [sys.executable, "-c", "print(flush=True); input()", *options]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as monitor:
+        assert monitor.stdout is not None
+        monitor.stdout.readline()
+        assert Capacity(spec()).trials() == trials
+        monitor.communicate(b"\n")
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ruamel.yaml import YAML
 
-__all__ = ["addable_nodes"]
+__all__ = ["AddableNodes", "addable_nodes"]
 
 _YAML = YAML(typ="safe")
 _CONFIG = "--autoscaling-config="
 
 
-def addable_nodes() -> list[tuple[Mapping[str, float], int]]:
-    """Returns what each type of node has that the cluster's autoscaler may add, and how many it may add of it.
+class AddableNodes(NamedTuple):
+    """The nodes beside the head that a cluster's autoscaler may add.
+
+    Attributes:
+        nodes: What each has; of each type as many as there may be of it.
+        limit: How many there may be in all.
+    """
+
+    nodes: Sequence[Mapping[str, float]] = ()
+    limit: int = 0
+
+    def most(self, name: str) -> float:
+        """Returns how much of a resource they may have together."""
+        amounts = sorted((node.get(name, 0.0) for node in self.nodes), reverse=True)
+        return sum(amounts[: self.limit])
+
+
+def addable_nodes() -> AddableNodes:
+    """Returns what the cluster's autoscaler may add; nothing where there is none.
 
     It is found where the driver runs beside it, on the head: there jobs run.
     """
@@ -27,8 +44,8 @@ def addable_nodes() -> list[tuple[Mapping[str, float], int]]:
             for argument in arguments:
                 if argument.startswith(_CONFIG):
                     with contextlib.suppress(OSError):  # it is not for us to read
-                        return list(_workers(_YAML.load(Path(argument.removeprefix(_CONFIG)).expanduser())))
-    return []
+                        return _workers(_YAML.load(Path(argument.removeprefix(_CONFIG)).expanduser()))
+    return AddableNodes()
 
 
 def _command_lines() -> Iterator[list[str]]:
@@ -38,9 +55,9 @@ def _command_lines() -> Iterator[list[str]]:
             yield file.read_text(errors="replace").split("\0")
 
 
-def _workers(config: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, float], int]]:
-    in_all = config.get("max_workers", 0)
+def _workers(config: Mapping[str, Any]) -> AddableNodes:
+    limit, nodes = config.get("max_workers", 0), []
     for name, node_type in config.get("available_node_types", {}).items():
-        count = min(in_all, node_type.get("max_workers", in_all))
-        if name != config.get("head_node_type") and count > 0:
-            yield node_type.get("resources", {}), count
+        if name != config.get("head_node_type"):
+            nodes += [node_type.get("resources", {})] * min(limit, node_type.get("max_workers", limit))
+    return AddableNodes(nodes, limit)

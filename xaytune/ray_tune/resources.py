@@ -15,6 +15,8 @@ from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["Capacity", "check_feasible", "placement"]
 
+# A resource that Ray gives to the head alone.
+_HEAD = "node:__internal_head__"
 _RAY_NAMES = {"cpu": "CPU", "gpu": "GPU"}
 # The cluster is asked so often what it has.
 _EVERY_S = 2.0
@@ -40,15 +42,17 @@ def check_feasible(spec: SweepSpec) -> None:
     Raises:
         SpecError: None ever could.
     """
-    nodes = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]] + addable_nodes()
+    addable = addable_nodes()
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [*there, *addable.nodes]
     needs, whole = _needs(spec), _total(_needs(spec))
     for need in [whole] if spec.placement_strategy == "STRICT_PACK" else needs:
-        if not any(_has(node, need) for node, _ in nodes):
-            largest = {name: max((node.get(name, 0) for node, _ in nodes), default=0) for name in need}
+        if not any(_has(node, need) for node in nodes):
+            largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in need}
             raise _infeasible(
                 f"no node can ever run a trial (got {_listed(need)}; nodes have at most {_listed(largest)})"
             )
-    have = {name: sum(node.get(name, 0) * count for node, count in nodes) for name in whole}
+    have = {name: sum(node.get(name, 0) for node in there) + addable.most(name) for name in whole}
     if not _has(have, whole):
         raise _infeasible(f"no trial can ever run (got {_listed(whole)}; the cluster has {_listed(have)})")
 
@@ -64,8 +68,8 @@ def _infeasible(message: str) -> SpecError:
 class Capacity:
     """How many trials fit into the cluster: at least one; it changes as nodes join and leave.
 
-    Where the cluster has an autoscaler, all that it may add counts, if that is more than what is there: nodes come
-    because trials wait for them.
+    Where the cluster has an autoscaler, the head and all that it may add count, if that is more than what is
+    there: nodes come because trials wait for them.
 
     Args:
         spec: The sweep.
@@ -76,7 +80,8 @@ class Capacity:
         limits = (spec.max_concurrent_trials, spec.num_trials)
         self._at_most = min((limit for limit in limits if limit is not None), default=sys.maxsize)
         addable = addable_nodes()
-        self._addable = {n: sum(node.get(n, 0) * count for node, count in addable) for n in self._need}
+        heads = [node["Resources"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]]
+        self._in_the_end = {n: sum(head.get(n, 0) for head in heads) + addable.most(n) for n in self._need}
         self._trials = self._count()
         self._counted = time.monotonic()
 
@@ -88,7 +93,7 @@ class Capacity:
 
     def _count(self) -> int:
         have = ray.cluster_resources()
-        most = {name: max(have.get(name, 0.0), self._addable[name]) for name in self._need}
+        most = {name: max(have.get(name, 0.0), self._in_the_end[name]) for name in self._need}
         # Ray counts in ten thousandths: ten trials of 0.1 fit into 1, whatever floats make of it.
         fitting = (int(most[name] / need + 1e-4) for name, need in self._need.items())
         return max(1, min(self._at_most, *fitting))
