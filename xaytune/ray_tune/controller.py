@@ -115,7 +115,7 @@ class _Controller(TuneController):
         actor = self._actor_manager.add_actor(
             cls=self.actors,
             resource_request=trial.placement_group_factory,
-            kwargs={"assignment": trial.config.get("assignment")},
+            kwargs=dict(trial.config),
             on_start=self._actor_started,
             on_stop=self._actor_stopped,
             on_error=self._actor_failed,

@@ -15,13 +15,9 @@ __all__ = ["SlotActor"]
 
 
 class SlotActor(NodeActor):
-    """Runs many trials in one process; they are given to it one by one.
+    """Runs many trials in one process; they are given to it one by one."""
 
-    Args:
-        assignment: None: a slot begins without a trial.
-    """
-
-    def __init__(self, assignment: None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._trials: FusedTrials | None = None
         self._unsent: list[Message] = []
