@@ -25,14 +25,13 @@ from ray.job_submission import JobSubmissionClient
 
 from xaytune.cluster.tunnel import tunnel
 from xaytune.errors import ClusterError
+from xaytune.ray_tune.process_settings import environment, log_level
 
 __all__ = ["Connection", "connected"]
 
 _DASHBOARD_PORT = 8265
 # A cluster that has not answered by then is taken to be gone.
 _ANSWER_S = 10.0
-# Each of these would replace the address that was asked for.
-_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,8 @@ def connected(address: str | None, file: Path | None) -> Iterator[Connection]:
     """
     if address is not None and file is not None:
         raise ClusterError("name the cluster by --address or by --cluster, not by both")
-    for name in ("ray", dashboard_sdk.__name__, job_sdk.__name__):
-        logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(log_level(logging.ERROR, "ray", dashboard_sdk.__name__, job_sdk.__name__))
         if file is not None:
             name, options = str(file), f" --cluster {shlex.quote(str(file))}"
             url = f"http://127.0.0.1:{stack.enter_context(tunnel(file, _DASHBOARD_PORT))}"
@@ -86,11 +84,8 @@ def connected(address: str | None, file: Path | None) -> Iterator[Connection]:
             options = f" --address {shlex.quote(url)}"
         headers = _headers(name, url)
         _check_versions(name, url, headers)
-        before = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
-        try:
+        with environment(RAY_ADDRESS=None, RAY_API_SERVER_ADDRESS=None):  # each would replace the address
             client = JobSubmissionClient(url, headers=headers)
-        finally:
-            os.environ.update(before)
         yield Connection(name, options, url, client, headers)
 
 

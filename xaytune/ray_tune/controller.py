@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -26,11 +22,12 @@ from xaytune.ray_tune.actor import TrialActor
 from xaytune.ray_tune.bridge import Bridge
 from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController
 from xaytune.ray_tune.node_actor import NodeActor, actor_for
+from xaytune.ray_tune.process_settings import environment, log_level
 from xaytune.ray_tune.slot_actor import SlotActor
 from xaytune.ray_tune.slots import SlotBridge, Slots
 from xaytune.trial.messages import Assignment, Task
 
-__all__ = ["SweepTrial", "TuneRun"]
+__all__ = ["SweepTrial", "run_trials"]
 
 _TRAINABLE = "xaytune"
 _ENVIRONMENT = {
@@ -86,7 +83,9 @@ class _Controller(TuneController):
     bridge: Bridge
     actors: Any  # the class of a trial's actor
     capacity: Callable[[], int]  # trials that may run at once
-    trial_of: Callable[[Assignment], SweepTrial]
+    sweep_trials: dict[int, SweepTrial]  # by number
+    resources: PlacementGroupFactory  # of a trial
+    scratch: StorageContext
 
     def _wrapped(self) -> Any:
         return self
@@ -97,11 +96,31 @@ class _Controller(TuneController):
     def _maybe_update_trial_queue(self) -> None:
         """Queues the trials that the driver wants started, as many as there is capacity for."""
         while self.driver.running < self.capacity() and (assignment := self.driver.next()) is not None:
-            trial = self.trial_of(assignment)
+            trial = self._trial_of(assignment)
             if trial.status == TuneTrial.PAUSED:
                 self._set_trial_status(trial, TuneTrial.PENDING)
             else:
                 self.add_trial(trial)
+
+    def _trial_of(self, assignment: Assignment) -> SweepTrial:
+        """Returns Tune's trial for an assignment: a new one, or the one that it paused."""
+        config, number = {"assignment": assignment}, assignment.trial
+        if number in self.sweep_trials:
+            self.sweep_trials[number].set_config(config)  # type: ignore[no-untyped-call]
+        else:
+            self.sweep_trials[number] = self._new_trial(f"trial-{number:05d}", config)
+        return self.sweep_trials[number]
+
+    def _new_trial(self, name: str, config: dict[str, Any]) -> SweepTrial:
+        return SweepTrial(
+            _TRAINABLE,
+            trial_id=name,
+            config=config,
+            storage=self.scratch,
+            placement_group_factory=self.resources,
+            trial_name_creator=lambda trial: name,
+            trial_dirname_creator=lambda trial: name,
+        )
 
     def _maybe_add_actors(self) -> None:
         # All that are queued may get a process: they are no more than there is capacity for.
@@ -157,6 +176,12 @@ class _SlotController(_Controller):
     slots: Slots
     most: int  # trials that may be trained at once
 
+    def new_slot(self) -> SweepTrial:
+        """Returns a new slot, which is to get an actor."""
+        slot = self._new_trial(f"slot-{len(self.get_trials()):05d}", {})
+        self.add_trial(slot)
+        return slot
+
     def _maybe_update_trial_queue(self) -> None:
         """Gives the slots the trials that the driver wants started, as many as there is room for."""
         while True:
@@ -188,70 +213,51 @@ class _Pulse(Callback):
         self._bridge.started(trial)
 
 
-class TuneRun:
-    """A context in which the trials of one sweep can be run. Nothing of Tune's own is kept after it.
+def run_trials(
+    driver: Driver,
+    task: Task,
+    resources: PlacementGroupFactory,
+    capacity: Callable[[], int],
+    width: int,
+    most: int,
+    check: Callable[[], None],
+    interrupted: Callable[[], bool],
+) -> None:
+    """Runs the trials of a sweep until the driver has no more. Nothing of Tune's own is kept after that.
 
     Args:
+        driver: The driver.
         task: What all trials share.
         resources: What each trial reserves.
         capacity: Returns how many trials may run at once; or how many processes of them.
         width: How many trials a process trains, until it says otherwise.
         most: How many trials may be trained at once.
+        check: Raises SessionError where Ray cannot be used any more; called many times a second.
+        interrupted: Tells whether the sweep is to be paused; asked many times a second.
     """
-
-    def __init__(
-        self,
-        task: Task,
-        resources: PlacementGroupFactory,
-        capacity: Callable[[], int],
-        width: int = 1,
-        most: int = sys.maxsize,
-    ) -> None:
-        self._task, self._resources, self._capacity = task, resources, capacity
-        self._width, self._most = width, most
-        self._trials: dict[int, SweepTrial] = {}
-        self._numbers = itertools.count()
-
-    def __enter__(self) -> TuneRun:
-        """Silences Tune, and makes its scratch folder."""
-        self._quiet = _quiet_tune()
-        self._quiet.__enter__()
-        self._scratch = tempfile.TemporaryDirectory(prefix="xaytune-")
-        self._storage = StorageContext(storage_path=self._scratch.name, experiment_dir_name="tune")
+    with (
+        environment(**_ENVIRONMENT),
+        log_level(logging.CRITICAL, "ray.tune"),
+        tempfile.TemporaryDirectory(prefix="xaytune-") as scratch,
+    ):
         register_trainable(_TRAINABLE, Trainable, warn=False)  # a trial of Tune has the name of one
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Puts everything back."""
-        self._scratch.cleanup()
-        self._quiet.__exit__(kind, error, trace)
-
-    def run(self, driver: Driver, check: Callable[[], None], interrupted: Callable[[], bool]) -> None:
-        """Runs the trials of a sweep until the driver has no more.
-
-        Args:
-            driver: The driver.
-            check: Raises SessionError where Ray cannot be used any more; called many times a second.
-            interrupted: Tells whether the sweep is to be paused; asked many times a second.
-        """
-        slots = Slots(self._width, self._capacity, lambda: self._new_slot(controller))
-        bridge = SlotBridge(driver, slots) if self._width > 1 else Bridge(driver, self._trials)
-        kind: Any = _SlotController if self._width > 1 else _Controller
+        fused, trials = width > 1, dict[int, SweepTrial]()
+        slots = Slots(width, capacity, lambda: controller.new_slot())
+        bridge = SlotBridge(driver, slots) if fused else Bridge(driver, trials)
+        kind: Any = _SlotController if fused else _Controller
+        storage = StorageContext(storage_path=scratch, experiment_dir_name="tune")
         controller: Any = kind(
             search_alg=_NoSearch(driver),
             scheduler=bridge,
             callbacks=[_Pulse(bridge, interrupted)],
-            storage=self._storage,
+            storage=storage,
             reuse_actors=True,
         )
         bridge.controller = controller
-        controller.driver, controller.bridge = driver, bridge
-        controller.capacity, controller.trial_of = self._capacity, self._trial_of
-        controller.slots, controller.most = slots, self._most
-        of_a_trial: type[NodeActor] = SlotActor if self._width > 1 else TrialActor
-        controller.actors = _remote(actor_for(self._task, of_a_trial))
+        controller.driver, controller.bridge, controller.capacity = driver, bridge, capacity
+        controller.sweep_trials, controller.resources, controller.scratch = trials, resources, storage
+        controller.slots, controller.most = slots, most
+        controller.actors = _remote(actor_for(task, SlotActor if fused else TrialActor))
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.
         controller._fail_fast = TuneController.RAISE
         try:
@@ -266,54 +272,9 @@ class TuneRun:
             raise
         controller.cleanup()
 
-    def _trial_of(self, assignment: Assignment) -> SweepTrial:
-        """Returns Tune's trial for an assignment: a new one, or the one that it paused."""
-        trial = self._trials.get(assignment.trial)
-        if trial is not None:
-            trial.set_config({"assignment": assignment})  # type: ignore[no-untyped-call]
-            return trial
-        trial = self._new_trial(f"trial-{assignment.trial:05d}", {"assignment": assignment})
-        self._trials[assignment.trial] = trial
-        return trial
-
-    def _new_slot(self, controller: TuneController) -> SweepTrial:
-        """Returns a new slot, which is to get an actor."""
-        slot = self._new_trial(f"slot-{next(self._numbers):05d}", {})
-        controller.add_trial(slot)
-        return slot
-
-    def _new_trial(self, name: str, config: dict[str, Any]) -> SweepTrial:
-        return SweepTrial(
-            _TRAINABLE,
-            trial_id=name,
-            config=config,
-            storage=self._storage,
-            placement_group_factory=self._resources,
-            trial_name_creator=lambda trial: name,
-            trial_dirname_creator=lambda trial: name,
-        )
-
 
 def _remote(kind: type[NodeActor]) -> Any:
     """Returns a class of actors of the processes that Ray has ready: none that is given an environment is."""
     handed_on = {name: os.environ[name] for name in ENV_VARS_TO_PROPAGATE if name in os.environ}
     options = {"runtime_env": {"env_vars": handed_on}} if handed_on else {"num_cpus": 0}
     return ray.remote(**options)(kind)
-
-
-@contextmanager
-def _quiet_tune() -> Iterator[None]:
-    """Sets Tune up for a sweep, and puts back what was set: these variables and no others, and its log level."""
-    logger = logging.getLogger("ray.tune")
-    before, level = {name: os.environ.get(name) for name in _ENVIRONMENT}, logger.level
-    os.environ.update(_ENVIRONMENT)
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

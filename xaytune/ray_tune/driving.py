@@ -15,7 +15,7 @@ from xaytune.driver.resuming import resume
 from xaytune.errors import StorageError
 from xaytune.interrupts import Interrupts
 from xaytune.ray_tune import resources
-from xaytune.ray_tune.controller import TuneRun
+from xaytune.ray_tune.controller import run_trials
 from xaytune.ray_tune.session import RaySession
 from xaytune.ray_tune.shared_storage import check_shared
 from xaytune.records.clock import SystemClock
@@ -118,8 +118,8 @@ def _run(
     driver = Driver(spec, method, recorder, SystemClock(), remaining, heartbeat_s)
     task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
     try:
-        with TuneRun(task, resources.placement(spec), capacity.trials, width, _at_once(spec)) as tune_run:
-            tune_run.run(driver, session.check, lambda: interrupts.asked)
+        reserved, interrupted = resources.placement(spec), lambda: interrupts.asked
+        run_trials(driver, task, reserved, capacity.trials, width, _at_once(spec), session.check, interrupted)
         state, reason = driver.outcome()
     except KeyboardInterrupt:
         state, reason = "interrupted", "interrupted twice: its trials were not waited for"

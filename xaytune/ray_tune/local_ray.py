@@ -14,6 +14,7 @@ from typing import Any
 
 from xaytune.errors import SessionError
 from xaytune.ray_tune.compat import Node, RayParams, authentication_token_setup, services, usage_lib
+from xaytune.ray_tune.process_settings import environment
 
 __all__ = ["LocalNode", "check_environment", "started"]
 
@@ -60,10 +61,9 @@ def started(over: threading.Event) -> LocalNode:
     """
     popen = services.ConsolePopen
     services.ConsolePopen = functools.partial(_start_process, popen)  # type: ignore[misc,assignment]
-    settings = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
-    os.environ.update(settings)
     try:
-        return _started_in_time(over)
+        with environment(**{name: os.environ.get(name, value) for name, value in _SETTINGS.items()}):
+            return _started_in_time(over)
     except SessionError:
         raise
     except Exception as error:
@@ -74,8 +74,6 @@ def started(over: threading.Event) -> LocalNode:
         ) from error
     finally:
         services.ConsolePopen = popen  # type: ignore[misc]
-        for name in settings:
-            del os.environ[name]
 
 
 def _started_in_time(over: threading.Event) -> LocalNode:

@@ -7,8 +7,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 import ray
@@ -19,6 +17,7 @@ from xaytune.interrupts import Interrupts
 from xaytune.ray_tune import compat
 from xaytune.ray_tune.compat import GcsClient, authentication_token_setup, global_worker, services
 from xaytune.ray_tune.local_ray import LocalNode, check_environment, started
+from xaytune.ray_tune.process_settings import environment, log_level
 
 __all__ = ["RaySession"]
 
@@ -50,7 +49,7 @@ class RaySession:
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._interrupts = Interrupts(raises=False)
-        self._deaf = contextlib.ExitStack()
+        self._held_interrupts = contextlib.ExitStack()
 
     def __enter__(self) -> RaySession:
         """Begins to start Ray, in the background.
@@ -68,11 +67,11 @@ class RaySession:
             )
         try:
             if not ray.is_initialized():
-                self._deaf.enter_context(self._interrupts)
+                self._held_interrupts.enter_context(self._interrupts)
                 self._thread = threading.Thread(target=self._keep, name="ray-session")
                 self._thread.start()
         except BaseException:
-            self._deaf.close()
+            self._held_interrupts.close()
             _one.release()
             raise
         return self
@@ -88,9 +87,9 @@ class RaySession:
         if self._thread is not None:
             while not self._interrupts.asked and not self._ready.wait(_LOOK_S):
                 pass
-            if not self._interrupts.asked:
-                self._deaf.close()
-            if self._interrupts.asked:
+            if not self._interrupts.asked:  # else further ones wait until Ray has ended
+                self._held_interrupts.close()
+            if self._interrupts.asked:  # also one that came just before that
                 logger.warning("interrupted: this ends once Ray has started")
                 raise KeyboardInterrupt
         if self._error is not None:
@@ -118,8 +117,8 @@ class RaySession:
         """
         self._over.set()
         try:
-            with self._deaf:
-                interrupts = self._deaf.enter_context(Interrupts(raises=False))
+            with self._held_interrupts:
+                interrupts = self._held_interrupts.enter_context(Interrupts(raises=False))
                 if self._thread is not None:
                     self._thread.join()
         finally:
@@ -129,9 +128,11 @@ class RaySession:
 
     def _keep(self) -> None:
         """Starts Ray, and ends it: its processes die with the thread that started them (PR_SET_PDEATHSIG)."""
-        with _quiet_ray(), _without_address() as set_address:
+        address = self._address or os.environ.get("RAY_ADDRESS") or None
+        # Ray would take the variable instead of the address that it is given.
+        with log_level(logging.ERROR, "ray"), environment(RAY_ADDRESS=None):
             try:
-                self._node = self._start(self._address or set_address or None)
+                self._node = self._start(address)
             except BaseException as error:
                 self._error = error
             self._ready.set()
@@ -160,29 +161,6 @@ class RaySession:
             raise
         _silence()
         return node
-
-
-@contextmanager
-def _quiet_ray() -> Iterator[None]:
-    """Keeps Ray's log to errors, and puts its level back."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _without_address() -> Iterator[str | None]:
-    """Hides RAY_ADDRESS, and yields it: Ray would take it instead of the address that it is given."""
-    hidden = os.environ.pop("RAY_ADDRESS", None)
-    try:
-        yield hidden
-    finally:
-        if hidden is not None:
-            os.environ["RAY_ADDRESS"] = hidden
 
 
 def _checked(address: str) -> str:
