@@ -12,6 +12,7 @@ from xaytune.driver.recorder import Listener
 from xaytune.errors import JournalError, Problem, SessionError, SpecError, StorageError
 from xaytune.ray_tune import compat
 from xaytune.ray_tune.session import RaySession
+from xaytune.ray_tune.sweep_run import SweepRun
 from xaytune.records.journal import FILE_NAME, KnownEvents
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
@@ -20,7 +21,6 @@ from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.warm_start import warm_started
 from xaytune.search.build import method_for
-from xaytune.search.method import SearchMethod
 from xaytune.sweep.references import check_shippable, own_functions, use_import_paths
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
@@ -66,7 +66,7 @@ def run_sweep(
     check_shippable(spec.functions, cloudpickle.dumps)
     sweep_folder = new_sweep_folder(storage, name, default_name)
     try:
-        return _drive(spec, method, sweep_folder, session, listener)
+        return _drive(SweepRun(spec, method, sweep_folder, session, listener))
     except (SpecError, SessionError, KeyboardInterrupt):
         if sweep_folder.local.exists() and not sweep_folder.exists:  # nothing was recorded: it has not begun
             sweep_folder.remove()
@@ -118,8 +118,8 @@ def resume_sweep(
         sweep_folder.fetch_histories()
     except OSError as error:
         raise StorageError(sweep_folder.address, error) from error
-    method, folder = method_for(spec), sweep.folder
-    return _drive(spec, method, sweep_folder, session, listener, known, folder, resume_errored=resume_errored)
+    run = SweepRun(spec, method_for(spec), sweep_folder, session, listener, known, resume_errored)
+    return _drive(run, *filter(None, [sweep.folder]))
 
 
 def _asks_for_more(spec: SweepSpec, before: SweepSpec) -> bool:
@@ -144,48 +144,33 @@ def _with_own_functions(spec: SweepSpec) -> SweepSpec:
     return spec.model_copy(update=update)
 
 
-def _drive(
-    spec: SweepSpec,
-    method: SearchMethod,
-    sweep_folder: SweepFolder,
-    session: RaySession,
-    listener: Listener | None,
-    known: KnownEvents | None = None,
-    folder: str | None = None,
-    *,
-    resume_errored: bool = False,
-) -> Results:
+def _drive(run: SweepRun, *folders: str) -> Results:
     """Runs what is left of a sweep, all of it if it is new.
 
     Args:
-        spec: The sweep.
-        method: A new search method of it.
-        sweep_folder: Its folder.
-        session: The Ray to run it in, which may still be starting.
-        listener: Called with the state and each event.
-        known: The events of its journal, if it was begun before.
-        folder: Where it was begun, if that was before.
-        resume_errored: Whether trials that failed then are restarted.
+        run: The run.
+        folders: Where modules are found beside the current folder.
     """
-    if spec.fuses and sweep_folder.remote is not None:
+    if run.spec.fuses and run.sweep_folder.remote is not None:
         raise SpecError([Problem(("fused",), "needs a storage folder that all nodes share, not a remote storage")])
     # Modules are found in the current folder first, by this process too: it begins the trackers.
-    folders = [os.getcwd(), *([folder] if folder else [])]
-    use_import_paths(folders)
-    task = _task(spec, method, sweep_folder, folders)
+    import_paths = [os.getcwd(), *folders]
+    use_import_paths(import_paths)
+    task = _task(run, import_paths)
     template = Template(task)
     try:
         # While Ray starts, and the template of this node imports what trials need: Tune takes a second to import.
         compat.check(*compat.TUNE)
-        from xaytune.ray_tune.driving import drive
+        from xaytune.ray_tune.tune_sweep import drive
 
-        return drive(spec, method, sweep_folder, task, session, listener, known, resume_errored=resume_errored)
+        return drive(run, task)
     finally:
         template.end()
 
 
-def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, folders: list[str]) -> Task:
-    """Returns what all trials share: modules are found in `folders`."""
+def _task(run: SweepRun, import_paths: list[str]) -> Task:
+    """Returns what all trials share."""
+    spec, sweep_folder = run.spec, run.sweep_folder
     return Task(
         sweep=sweep_folder.name,
         sweep_id="",
@@ -199,8 +184,8 @@ def _task(spec: SweepSpec, method: SearchMethod, sweep_folder: SweepFolder, fold
         tracker_timeout_s=spec.tracker_timeout_s,
         objective=spec.objective,
         seed=spec.search.seed,
-        points=method.points,
-        import_paths=tuple(folders),
+        points=run.method.points,
+        import_paths=tuple(import_paths),
         cpus=spec.bundles[0].get("cpu", 1),
         gpus=spec.bundles[0].get("gpu", 0),
         finds_width=spec.fused == "auto",

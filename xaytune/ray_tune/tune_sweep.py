@@ -1,4 +1,4 @@
-"""A sweep's trials on Ray Tune, once Ray is there: from the first to the last, and how the sweep ends."""
+"""What needs Tune, which takes a second to import: running.py imports it while Ray starts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ import sys
 import ray
 
 from xaytune.driver.driver import Driver
-from xaytune.driver.recorder import Listener, Recorder
+from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining
 from xaytune.driver.resuming import resume
 from xaytune.errors import StorageError
 from xaytune.interrupts import Interrupts
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import run_trials
-from xaytune.ray_tune.session import RaySession
 from xaytune.ray_tune.shared_storage import check_shared
+from xaytune.ray_tune.sweep_run import SweepRun
 from xaytune.records.clock import SystemClock
-from xaytune.records.journal import KnownEvents
 from xaytune.records.mirror import Mirror
 from xaytune.records.results import Results
-from xaytune.records.sweep_folder import SweepFolder
-from xaytune.search.method import SearchMethod
 from xaytune.sweep.gpus import unused_gpus
 from xaytune.sweep.references import not_found_again
 from xaytune.sweep.spec import SweepSpec
@@ -41,46 +38,31 @@ _HEARTBEAT_S_PER_TRIAL = 0.02
 _AHEAD = 16
 
 
-def drive(
-    spec: SweepSpec,
-    method: SearchMethod,
-    sweep_folder: SweepFolder,
-    task: Task,
-    session: RaySession,
-    listener: Listener | None,
-    known: KnownEvents | None,
-    *,
-    resume_errored: bool = False,
-) -> Results:
+def drive(run: SweepRun, task: Task) -> Results:
     """Runs what is left of a sweep, all of it if it is new.
 
     Args:
-        spec: The sweep.
-        method: A new search method of it.
-        sweep_folder: Its folder.
+        run: The run.
         task: What its trials share.
-        session: The Ray to run it in, which may still be starting.
-        listener: Called with the state and each event.
-        known: The events of its journal, if it was begun before.
-        resume_errored: Whether trials that failed then are restarted.
 
     Raises:
         SessionError: Ray cannot be used.
         SpecError: The sweep cannot run as specified.
         StorageError: The sweep's folder cannot be written any more.
     """
-    session.wait()
+    run.session.wait()
+    spec, sweep_folder = run.spec, run.sweep_folder
     with Interrupts() as interrupts:  # from now on: Ray has just set handlers of its own
         resources.check_feasible(spec)
         check_shared(sweep_folder)
         trackers.begin(spec.trackers, sweep_folder.name)
         with (
             Mirror(sweep_folder) as mirror,
-            contextlib.closing(Recorder(sweep_folder, spec, SystemClock(), listener, known)) as recorder,
+            contextlib.closing(Recorder(sweep_folder, spec, SystemClock(), run.listener, run.known)) as recorder,
         ):
-            remaining = resume(spec, recorder, method, resume_errored=resume_errored)
-            driver = _run(spec, method, recorder, remaining, task, session, interrupts)
-    if driver.refused and known is None:
+            remaining = resume(spec, recorder, run.method, resume_errored=run.resume_errored)
+            driver = _run(run, task, recorder, remaining, interrupts)
+    if driver.refused and run.known is None:
         sweep_folder.remove()  # nothing was trained: it is as if the sweep had not begun
     if driver.fatal is not None:
         raise driver.fatal
@@ -89,16 +71,9 @@ def drive(
     return Results(sweep_folder, driver.state)
 
 
-def _run(
-    spec: SweepSpec,
-    method: SearchMethod,
-    recorder: Recorder,
-    remaining: Remaining,
-    task: Task,
-    session: RaySession,
-    interrupts: Interrupts,
-) -> Driver:
+def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, interrupts: Interrupts) -> Driver:
     """Runs the trials, and records what happens and how the sweep ended."""
+    spec, session = run.spec, run.session
     capacity = resources.Capacity(spec)
     width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * width)
@@ -115,7 +90,7 @@ def _run(
             recorder.noted(why)
     if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
         recorder.noted(unused)
-    driver = Driver(spec, method, recorder, SystemClock(), remaining, heartbeat_s)
+    driver = Driver(spec, run.method, recorder, SystemClock(), remaining, heartbeat_s)
     task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
     try:
         reserved, interrupted = resources.placement(spec), lambda: interrupts.asked
