@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from xaytune.cli.ending import DONE, INTERRUPTED, SWEEP_FAILED, end_as
 from xaytune.cli.options import (
+    Cluster,
     as_json_option,
     cluster_options,
     name_option,
@@ -62,8 +64,7 @@ def launch(
     num_samples: int | None,
     assignments: tuple[str, ...],
     as_json: bool,
-    address: str | None,
-    cluster: Path | None,
+    cluster: Cluster,
     detach: bool,
 ) -> None:
     """Runs the sweep of a SPEC on a cluster.
@@ -80,7 +81,7 @@ def launch(
 
     from xaytune.cluster.connection import connected
 
-    with connected(address, cluster) as connection:
+    with connected(cluster.address, cluster.file) as connection:
         _submit(connection, command, name or spec.stem, storage, loaded, as_json, detach)
 
 
@@ -88,27 +89,23 @@ def launch(
 @sweep_argument
 @as_json_option
 @cluster_options
-def attach(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
+def attach(sweep: str, as_json: bool, cluster: Cluster) -> None:
     """Follows a SWEEP that was launched on a cluster.
 
     It is shown until it ends. Ctrl-C ends this command alone: the sweep continues.
     """
-    follow_on_cluster(sweep, as_json, address, cluster)
+    follow_on_cluster(sweep, as_json, cluster)
 
 
 @click.command()
 @sweep_argument
 @cluster_options
-def stop(sweep: str, address: str | None, cluster: Path | None) -> None:
+def stop(sweep: str, cluster: Cluster) -> None:
     """Ends a SWEEP that was launched on a cluster.
 
     Its trials save and end through their loops; `resume` continues it.
     """
-    from xaytune.cluster.connection import connected
-    from xaytune.cluster.sweeps import find
-
-    with connected(address, cluster) as connection:
-        found = find(connection, sweep)
+    with _found(sweep, cluster) as found:
         if found.details().status.is_terminal():
             click.echo(f"{sweep} has ended already")
             return
@@ -127,14 +124,13 @@ def resume_on_cluster(
     assignments: tuple[str, ...],
     flags: Sequence[str],
     as_json: bool,
-    address: str | None,
-    cluster: Path | None,
+    cluster: Cluster,
 ) -> None:
     """Resumes a sweep on a cluster, and follows it: one that was launched there, or any in a storage."""
     from xaytune.cluster.connection import connected
     from xaytune.cluster.sweeps import find
 
-    with connected(address, cluster) as connection:
+    with connected(cluster.address, cluster.file) as connection:
         options, overrides = [*_repeated(num_samples, assignments), *flags], overrides_of(assignments, num_samples)
         if _outlives(storage):
             spec = _resumed_spec(connection, sweep, storage, overrides)
@@ -170,26 +166,29 @@ def _resumed_spec(
     return resumed_spec(state, overrides) if state is not None else None
 
 
-def follow_on_cluster(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
+def follow_on_cluster(sweep: str, as_json: bool, cluster: Cluster) -> None:
     """Follows a sweep that was launched on a cluster."""
-    from xaytune.cluster.connection import connected
-    from xaytune.cluster.sweeps import find
-
-    with connected(address, cluster) as connection:
-        _follow(find(connection, sweep), as_json)
+    with _found(sweep, cluster) as found:
+        _follow(found, as_json)
 
 
-def print_status_on_cluster(sweep: str, as_json: bool, address: str | None, cluster: Path | None) -> None:
+def print_status_on_cluster(sweep: str, as_json: bool, cluster: Cluster) -> None:
     """Says how far a sweep is that was launched on a cluster."""
-    from xaytune.cluster.connection import connected
-    from xaytune.cluster.sweeps import find
-
-    with connected(address, cluster) as connection:
-        found = find(connection, sweep)
+    with _found(sweep, cluster) as found:
         state = found.state()
         if state is None:
             raise ClusterError(found.why_not_begun(found.details()))
-    _print(state, as_json, connection)
+    _print(state, as_json, found.connection)
+
+
+@contextlib.contextmanager
+def _found(sweep: str, cluster: Cluster) -> Iterator[ClusterSweep]:
+    """Connects to a cluster, and yields a sweep that was launched there."""
+    from xaytune.cluster.connection import connected
+    from xaytune.cluster.sweeps import find
+
+    with connected(cluster.address, cluster.file) as connection:
+        yield find(connection, sweep)
 
 
 def _print(state: SweepState, as_json: bool, connection: Connection) -> None:

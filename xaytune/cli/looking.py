@@ -13,6 +13,7 @@ import click
 from xaytune.cli.clusters import follow_on_cluster, print_status_on_cluster
 from xaytune.cli.ending import end_as
 from xaytune.cli.options import (
+    Cluster,
     as_json_option,
     cluster_options,
     print_json,
@@ -51,9 +52,7 @@ _output_folder = click.option(
 @as_json_option
 @click.option("--follow", is_flag=True, help="Show it until it ends, as `run` does.")
 @cluster_options
-def status(
-    sweep: str, storage: str, as_json: bool, follow: bool, address: str | None, cluster: Path | None
-) -> None:
+def status(sweep: str, storage: str, as_json: bool, follow: bool, cluster: Cluster) -> None:
     """Shows how far a SWEEP is.
 
     SWEEP is a folder, a URI, or a name in the storage. With --address or --cluster, it is the name of a sweep
@@ -61,8 +60,8 @@ def status(
     """
     if follow and as_json:
         raise click.UsageError("--follow shows a table, --json prints once: choose one")
-    if address is not None or cluster is not None:
-        (follow_on_cluster if follow else print_status_on_cluster)(sweep, as_json, address, cluster)
+    if cluster.is_given:
+        (follow_on_cluster if follow else print_status_on_cluster)(sweep, as_json, cluster)
         return
     sweep_folder = find_sweep(sweep, storage)
     if follow:

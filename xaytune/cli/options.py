@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,6 +17,7 @@ from xaytune.report.printing import printable
 from xaytune.sweep.loader import parse_assignments
 
 __all__ = [
+    "Cluster",
     "as_json_option",
     "cluster_options",
     "name_option",
@@ -60,15 +62,37 @@ storage_option = click.option(
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+class Cluster(NamedTuple):
+    """The cluster that a command is given.
+
+    Attributes:
+        address: Of its dashboard.
+        file: Its YAML file.
+    """
+
+    address: str | None
+    file: Path | None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is one."""
+        return self.address is not None or self.file is not None
+
+
 def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that name a cluster."""
+    """Adds the options that name a cluster; the command takes them as one :class:`Cluster`."""
+
+    @functools.wraps(command)
+    def with_cluster(*, address: str | None, cluster: Path | None, **options: Any) -> None:
+        command(cluster=Cluster(address, cluster), **options)
+
     address = click.option("--address", help="The cluster's dashboard, http://HEAD:8265.")
     file = click.option(
         "--cluster",
         type=click.Path(path_type=Path, dir_okay=False),
         help="The cluster's YAML file, as `ray up` takes it; instead of --address.",
     )
-    return address(file(command))
+    return address(file(with_cluster))
 
 
 def overrides_of(assignments: tuple[str, ...], num_samples: int | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import click
 from xaytune.cli.clusters import resume_on_cluster
 from xaytune.cli.ending import SWEEP_FAILED, end_as
 from xaytune.cli.options import (
+    Cluster,
     as_json_option,
     cluster_options,
     name_option,
@@ -109,8 +110,7 @@ def resume(
     resume_errored: bool,
     as_json: bool,
     as_events: bool,
-    address: str | None,
-    cluster: Path | None,
+    cluster: Cluster,
 ) -> None:
     """Resumes a SWEEP that was interrupted, killed, or failed.
 
@@ -118,9 +118,9 @@ def resume(
     from their last checkpoint. With --address or --cluster, SWEEP is the name of a sweep that was launched there,
     or of any in the --storage.
     """
-    if address is not None or cluster is not None:
+    if cluster.is_given:
         options = ["--resume-errored"] if resume_errored else []
-        resume_on_cluster(sweep, storage, num_samples, assignments, options, as_json, address, cluster)
+        resume_on_cluster(sweep, storage, num_samples, assignments, options, as_json, cluster)
         return
     overrides = overrides_of(assignments, num_samples)
     sweep_folder = find_sweep(sweep, storage)
