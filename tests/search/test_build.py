@@ -53,6 +53,14 @@ def test_an_object_can_be_used_for_several_sweeps() -> None:
     assert new(first) == new(second) == {"x": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("options", "adaptive"),
+    [({"search": {"algorithm": "tpe"}}, True), ({"search": Middle()}, False), ({"search": OneTrial()}, True)],
+)
+def test_a_method_learns_from_trials_where_its_sampler_does(options: dict[str, Any], adaptive: bool) -> None:
+    assert method_for(spec_of(**options)).adaptive == adaptive
+
+
 @pytest.mark.parametrize("field", ["search", "scheduler"])
 def test_a_search_method_of_ones_own_stands_in_either_place_alone(field: str) -> None:
     method = method_for(spec_of(**{field: OneTrial()}))

@@ -23,7 +23,6 @@ from xaytune.records.mirror import Mirror
 from xaytune.records.results import Results
 from xaytune.sweep.gpus import unused_gpus
 from xaytune.sweep.references import not_found_again
-from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
 from xaytune.trial.trackers import tracking as trackers
 from xaytune.trial.width import FIRST_WIDTH
@@ -94,7 +93,7 @@ def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, in
     task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
     try:
         reserved, interrupted = resources.placement(spec), lambda: interrupts.asked
-        run_trials(driver, task, reserved, capacity.trials, width, _at_once(spec), session.check, interrupted)
+        run_trials(driver, task, reserved, capacity.trials, width, _at_once(run), session.check, interrupted)
         state, reason = driver.outcome()
     except KeyboardInterrupt:
         state, reason = "interrupted", "interrupted twice: its trials were not waited for"
@@ -109,7 +108,7 @@ def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, in
     return driver
 
 
-def _at_once(spec: SweepSpec) -> int:
+def _at_once(run: SweepRun) -> int:
     """Returns how many trials may be trained at once, at most."""
-    learns = spec.search.algorithm not in ("random", "grid", "qmc") or spec.scheduler.algorithm == "curves"
-    return min(spec.max_concurrent_trials or sys.maxsize, _AHEAD if learns and spec.fuses else sys.maxsize)
+    ahead = _AHEAD if run.method.adaptive and run.spec.fuses else sys.maxsize
+    return min(run.spec.max_concurrent_trials or sys.maxsize, ahead)

@@ -189,12 +189,11 @@ class SearchMethod(ABC):
 
     Attributes:
         points: When trials are judged.
-        ask_ahead: How many new trials may be asked for before there is a free worker for them: 0 where each is to
-            know all results that came before.
+        adaptive: Whether it learns from how trials did: then it is not asked for too many at once.
     """
 
     points: DecisionPoints
-    ask_ahead: int = 0
+    adaptive: bool = True
 
     @abstractmethod
     def next(self) -> Next:

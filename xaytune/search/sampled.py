@@ -73,8 +73,7 @@ class SampledMethod(SearchMethod):
         sampler.begin(setting)
         scheduler.begin(setting)
         self.points = scheduler.points
-        # Where nothing depends on results it may be known before.
-        self.ask_ahead = 0 if sampler.adaptive or self.points.pausing else 1
+        self.adaptive = sampler.adaptive
 
     @property
     def num_trials(self) -> int | None:
