@@ -26,8 +26,8 @@ class Attempt:
         assignment: What it was given to do.
         begun: Whether a worker took it.
         node_id: The node that it runs on, once that is known.
-        moved: When it or another one in its process trained the newest step, by the monotonic clock, or by when
-            its process should be there; None until a worker took it.
+        idle_since: When it or another one in its process trained the newest step, by the monotonic clock, or by
+            when its process should be there; None until a worker took it.
         latest: What it reported last.
         stop: Why it was asked to stop, if it was.
         deadline: By when it must have ended then; or, once it is killed, by when that must be reported.
@@ -37,7 +37,7 @@ class Attempt:
     assignment: Assignment
     begun: bool = False
     node_id: str = ""
-    moved: float | None = None
+    idle_since: float | None = None
     latest: Progress | None = None
     stop: StopRequest | None = None
     deadline: float = 0.0
@@ -87,25 +87,25 @@ class Attempts:
     def begin(self, trial: int) -> None:
         """Notes that a worker took the trial: it makes a process for it, which may have to import much before."""
         attempt = self._running[trial]
-        attempt.begun, attempt.moved = True, self._clock.monotonic() + _TO_START_S
+        attempt.begun, attempt.idle_since = True, self._clock.monotonic() + _TO_START_S
         self._set_deadline(attempt, self._stop_grace_s)
 
     def start(self, trial: int, node_id: str) -> None:
         """Notes that a process trains the trial."""
         attempt = self._running[trial]
-        attempt.node_id, attempt.moved = node_id, self._clock.monotonic()
+        attempt.node_id, attempt.idle_since = node_id, self._clock.monotonic()
 
-    def moves(self, trial: int) -> None:
+    def note_training(self, trial: int) -> None:
         """Notes that the process of a trial trains, that one or another: none of its trials hangs."""
         attempt = self._running[trial]
-        if attempt.moved is not None:
-            attempt.moved = max(attempt.moved, self._clock.monotonic())
+        if attempt.idle_since is not None:
+            attempt.idle_since = max(attempt.idle_since, self._clock.monotonic())
 
-    def progress(self, trial: int, message: Progress) -> None:
+    def note_progress(self, trial: int, message: Progress) -> None:
         """Notes how far a trial is."""
         attempt = self._running[trial]
         if attempt.latest is None or message.global_step != attempt.latest.global_step:
-            attempt.moved = self._clock.monotonic()
+            attempt.idle_since = self._clock.monotonic()
         attempt.latest = message
 
     def request_stop(self, trial: int, request: StopRequest) -> bool:
@@ -150,5 +150,5 @@ class Attempts:
         attempt.deadline = self._clock.monotonic() + self._delay_s + seconds
 
     def _hangs(self, attempt: Attempt, now: float) -> bool:
-        timeout, moved = self._stall_timeout_s, attempt.moved
-        return timeout is not None and moved is not None and now > moved + timeout
+        timeout, since = self._stall_timeout_s, attempt.idle_since
+        return timeout is not None and since is not None and now > since + timeout

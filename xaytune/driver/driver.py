@@ -155,10 +155,10 @@ class Driver:
             return [RequestStop(trial, request)]
         return self._ask_to_stop(trial, self.ending.request) if self.ending is not None else []
 
-    def moves(self, trials: Iterable[int]) -> None:
+    def note_training(self, trials: Iterable[int]) -> None:
         """Learns that a process in which some trials take turns trains: none of them hangs."""
         for trial in trials:
-            self._attempts.moves(trial)
+            self._attempts.note_training(trial)
 
     def receive(self, message: Message) -> list[Command]:
         """Learns what a trial has to say.
@@ -184,7 +184,7 @@ class Driver:
             self._recorder.reported(message)
             # Kept for what may be left of the trial: what was written down need not stay in memory.
             written = message if message.history is None else dataclasses.replace(message, history=None)
-            self._attempts.progress(message.trial, written)
+            self._attempts.note_progress(message.trial, written)
         if isinstance(message, DecisionDue) and self._attempts[message.trial].killed is None:
             return self._decide(message)
         return []

@@ -172,7 +172,8 @@ class SlotBridge(Bridge):
             if not self._driver.runs(message.trial):
                 self._slots.remove(message.trial)
         if result["messages"]:
-            self._driver.moves(one.trial for one in self._slots.trials(trial) if self._driver.runs(one.trial))
+            running = (one.trial for one in self._slots.trials(trial) if self._driver.runs(one.trial))
+            self._driver.note_training(running)
         return TrialScheduler.CONTINUE
 
     def _perform(self, commands: Iterable[Command]) -> None:
