@@ -227,7 +227,7 @@ def _write(output: Path, page: Page) -> Path:
 
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Says where an output cannot be written, and what to do."""
+    """Says in one message that an output cannot be written."""
     try:
         yield
     except RemoteError:

@@ -207,7 +207,7 @@ def _python_of_head(connection: Connection) -> str:
 
 @contextlib.contextmanager
 def _asking(connection: Connection) -> Iterator[None]:
-    """Raises what a cluster answers to a request as an error of ours."""
+    """Raises what a cluster answers to a request as an error that names the cluster."""
     try:
         yield
     except (RuntimeError, OSError) as error:

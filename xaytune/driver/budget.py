@@ -8,7 +8,7 @@ __all__ = ["spent"]
 
 
 def spent(budget: BudgetSpec, epochs: int, seconds: float) -> str | None:
-    """Says which budget of a sweep is spent; None while none is.
+    """Returns a message that says which budget of a sweep is spent; None while none is.
 
     Args:
         budget: What it may spend.

@@ -89,14 +89,14 @@ class EarlyFailures:
                 self.no_metric = Problem(("metric",), record.reason or "")
 
     def verdict(self) -> str | None:
-        """Says why the sweep ends; None while it does not."""
+        """Returns a message that says why the sweep ends; None while it does not."""
         if self._counts["error"] < self._enough or self._others:
             return None
         return f"its first trials raised before their first step: {self._first}"
 
 
 def no_checkpoint(trains: Reference | Command, purpose: str) -> SpecError:
-    """Returns a message that a recipe writes no checkpoints where its scheduler needs them."""
+    """Returns an error that says that a recipe writes no checkpoints, which its scheduler needs."""
     message = (
         f"{reference_name(trains)} wrote no checkpoint {purpose}: use a Trainer, or say what to keep "
         "(trial.keep(model=model, optimizer=optimizer)), or save one before each epoch_end"

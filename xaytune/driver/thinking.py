@@ -36,7 +36,7 @@ class Thinking:
             self._seconds += self._clock.monotonic() - began
 
     def too_long(self) -> str | None:
-        """Returns a message that decisions take too long, once; None while they do not."""
+        """Returns, once, a message that says that decisions take too long; None while they do not."""
         elapsed = self._clock.monotonic() - self._began
         if self._told or self._seconds < _SECONDS or self._seconds < _SHARE * elapsed:
             return None

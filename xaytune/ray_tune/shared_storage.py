@@ -41,7 +41,7 @@ def check_shared(sweep_folder: SweepFolder) -> None:
 
 
 def not_shared(folder: str, nodes: str) -> Problem:
-    """Returns a message that nodes do not see the folder of a sweep, and what to do."""
+    """Returns a problem that says which nodes do not see the folder of a sweep, and what to do."""
     mend = "give a folder that all nodes mount, or a URI such as s3://bucket/sweeps"
     return Problem(("storage",), f"{folder} is not on every node: {nodes} cannot see it; {mend}")
 

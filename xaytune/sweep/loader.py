@@ -120,7 +120,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
-def _line(document: Any, path: Path) -> int | None:
+def _line(document: Any, path: ProblemPath) -> int | None:
     """The line of the deepest part of the path that the document has, from 1."""
     line = None
     for part in path:
