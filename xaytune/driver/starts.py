@@ -18,7 +18,7 @@ class SlowStarts:
         self._slow = 0
 
     def add(self, message: Ended) -> str | None:
-        """Takes in a trial that has ended; returns, once, a message that says what to do about it, where there is something."""
+        """Takes in a trial that has ended; returns, once, what can be done about slow starts, in a sentence."""
         start = message.start
         if message.global_step <= 1:  # a step that is told when the recipe is done: what came before was training
             return None
