@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from xaytune.driver.budget import spent
 from xaytune.driver.failures import EarlyFailures
 from xaytune.errors import SpecError, StorageError
 from xaytune.records.clock import Clock
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.sweep.spec import SweepSpec
+from xaytune.sweep.spec import BudgetSpec, SweepSpec
 from xaytune.trial.messages import StopRequest
 
-__all__ = ["EarlyEnd", "Ending", "outcome_of"]
+__all__ = ["EarlyEnd", "Ending", "outcome_of", "spent"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,7 @@ class EarlyEnd:
 
     def add(self, record: TrialRecord, sweep: SweepState) -> None:
         """Learns how a trial ended."""
-        self._failures.add(record, sweep)
-        if self._failures.no_metric is not None:
-            self.fail(SpecError([self._failures.no_metric]))
+        self.fail(self._failures.add(record, sweep))
 
     def due(self, epochs: int) -> Ending | None:
         """Returns how the sweep is to end now; None while it is not.
@@ -85,6 +82,21 @@ class EarlyEnd:
             return Ending.failed(reason)
         reason = spent(self._budget, epochs, self._clock.monotonic() - self._began)
         return Ending.budget_spent(reason) if reason is not None else None
+
+
+def spent(budget: BudgetSpec, epochs: int, seconds: float) -> str | None:
+    """Returns a message that says which budget of a sweep is spent; None while none is.
+
+    Args:
+        budget: What it may spend.
+        epochs: Epochs that all trials have finished together.
+        seconds: Seconds that it has run.
+    """
+    if budget.epochs is not None and epochs >= budget.epochs:
+        return f"the budget of {budget.epochs} epochs is spent"
+    if budget.time is not None and seconds >= budget.time:
+        return f"the budget of {budget.time:g} s is spent"
+    return None
 
 
 def outcome_of(sweep: SweepState, metric: str) -> tuple[str, str | None]:

@@ -60,21 +60,17 @@ class EarlyFailures:
 
     Args:
         spec: The sweep.
-
-    Attributes:
-        no_metric: What is wrong where the first trials ended without the metric.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
-        self.no_metric: Problem | None = None
         self._spec = spec
         self._enough = min(_ENOUGH, spec.num_trials or _ENOUGH)
         self._counts: Counter[str] = Counter()
         self._first: str | None = None
         self._others: set[int] | None = None  # of the first processes, where they begin several before they train
 
-    def add(self, record: TrialRecord, sweep: SweepState) -> None:
-        """Learns how a trial ended."""
+    def add(self, record: TrialRecord, sweep: SweepState) -> SpecError | None:
+        """Learns how a trial ended; returns what is wrong where the first ones ended without the metric."""
         if self._others is not None:
             self._others.discard(record.number)
         if record.failure == "error" and not sweep.trained:
@@ -86,7 +82,8 @@ class EarlyFailures:
         elif record.failure == "no_metric" and all(trial.value is None for trial in sweep.trials.values()):
             self._counts["no_metric"] += 1
             if self._counts["no_metric"] >= self._enough:
-                self.no_metric = Problem(("metric",), record.reason or "")
+                return SpecError([Problem(("metric",), record.reason or "")])
+        return None
 
     def verdict(self) -> str | None:
         """Returns a message that says why the sweep ends; None while it does not."""

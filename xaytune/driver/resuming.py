@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xaytune.driver.budget import spent
+from xaytune.driver.early_end import spent
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining
 from xaytune.errors import Problem, SpecError
