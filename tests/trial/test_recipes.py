@@ -20,7 +20,7 @@ from tests.models import make_trainer
 from xaytune.errors import SkipTrial
 from xaytune.in_process.timing import time_training
 from xaytune.in_process.trying import try_configuration
-from xaytune.report.cost import cost
+from xaytune.report.plan import cost
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
