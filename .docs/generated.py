@@ -1,6 +1,7 @@
-"""Pages and tables that are made from the code when the documentation is built, so that they are as it is.
+"""Writes what pages take from the code: ``python .docs/generated.py``, at the top of the project.
 
-MkDocs calls :func:`on_files` and :func:`on_page_markdown`.
+To be called after that code has changed. It writes the page on the journal, and what stands between
+``<!-- options of NAME -->``, or ``<!-- errors -->``, and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from griffe import Docstring, DocstringSectionAttributes
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from xaytune import errors
 from xaytune.records import journal
 from xaytune.records.journal import Event
 from xaytune.records.sweep_folder import SweepFolder
@@ -29,6 +29,8 @@ from xaytune.sweep.options import TRACKERS, BudgetSpec, CheckpointSpec, Failures
 from xaytune.sweep.spec import SweepSpec
 
 PAGES = Path(__file__).parent / "pages"
+JOURNAL = PAGES / "journal.md"
+_PART = re.compile(r"<!-- (?P<what>options of (?P<model>\w+)|errors) -->\n.*?<!-- end -->", re.DOTALL)
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "of length at least"}
 _NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "mapping", type(None): "none"}
 _GROUPS: Mapping[str, type[BaseModel]] = {
@@ -37,16 +39,45 @@ _GROUPS: Mapping[str, type[BaseModel]] = {
     "checkpoint_config": CheckpointSpec,
 }
 
+# What the example of a journal has in place of what is known of this machine and this run.
+_ELSEWHERE: Event = {
+    "versions": {"python": "3.11.9", "xaytune": "0.1.0", "ray": "2.60.0", "torch": "2.13.0", "optuna": "5.0.0"},
+    "id": "63b99af4",
+    "folder": "/home/you/project",
+    "host": "workstation",
+    "pid": 4242,
+}
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the page on the journal."""
-    files.append(File.generated(config, "journal.md", content=journal_page()))
-    return files
+
+def main() -> None:
+    """Writes the pages that are not as the code is."""
+    for page, text in pages().items():
+        if not page.exists() or page.read_text() != text:
+            page.write_text(text)
+            print(f"{page} is written")
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replaces ``<!-- options of NAME -->`` by the table of that model's options."""
-    return re.sub(r"<!-- options of (\w+) -->", lambda match: options_of(match[1]), markdown)
+def pages() -> dict[Path, str]:
+    """Returns the pages that take something from the code, as they are to be."""
+    texts = {page: _filled(page.read_text()) for page in sorted(PAGES.glob("*.md")) if page != JOURNAL}
+    return {page: text for page, text in texts.items() if _PART.search(text)} | {JOURNAL: journal_page()}
+
+
+def _filled(text: str) -> str:
+    def part(match: re.Match[str]) -> str:
+        table = errors_table() if match["model"] is None else options_of(match["model"])
+        return f"<!-- {match['what']} -->\n\n{table}\n\n<!-- end -->"
+
+    return _PART.sub(part, text)
+
+
+def errors_table() -> str:
+    """Returns the errors, each with the first sentence of its docstring, as a table."""
+    known = [
+        one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.XaytuneError)
+    ]
+    rows = [f"| `{error.__name__}` | {_in_markdown((error.__doc__ or '').splitlines()[0])} |" for error in known]
+    return "\n".join(["| error | |", "|---|---|", *rows])
 
 
 def options_of(name: str) -> str:
@@ -84,6 +115,8 @@ def _takes(option: str, field: FieldInfo) -> str:
         return f"[see below](#{'space' if option == 'space' else option.replace('_', '-')})"
     if option == "resources_per_trial":
         return "mapping of numbers, or a list of such"
+    if option == "time":
+        return "seconds, or a duration such as `2h`"
     bounds = [
         f"{words} {getattr(constraint, name)}"
         for constraint in field.metadata
@@ -124,13 +157,13 @@ def journal_page() -> str:
     examples: dict[str, Event] = {}
     for event in _written():
         examples.setdefault(event["event"], event)
-    examples["sweep"] |= {"folder": "/home/you/project", "host": "workstation", "pid": 4242}  # not this machine
-    page = ["# The journal", "", *lines[2:first]]
+    examples["sweep"] |= _ELSEWHERE
+    page = ["# The journal", "", "<!-- written by .docs/generated.py -->", "", *lines[2:first]]
     for name, fields in _rows(lines[second + 1 : third]):
         page += [f"## {name}", "", fields, ""]
         if name in examples:
             page += ["```json", json.dumps(examples[name], indent=2), "```", ""]
-    return _in_markdown("\n".join([*page, "## Values", *lines[third + 1 :]]))
+    return _in_markdown("\n".join([*page, "## Values", *lines[third + 1 :]])).rstrip() + "\n"
 
 
 def _rows(lines: list[str]) -> Iterator[tuple[str, str]]:
@@ -162,3 +195,7 @@ def _in_markdown(text: str) -> str:
     """Docstrings mark code by two backticks, and names of Python by a role."""
     text = re.sub(r":(?:mod|class|meth|func|data):`[~!]?([^`]+)`", r"`\1`", text)
     return re.sub(r"(?<!`)``(?!`)", "`", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -92,3 +93,15 @@ def test_the_documentation_names_every_event_and_files_and_tests_that_are_there(
     named = re.findall(r"`(test_\w+)`", text)
     assert named
     assert all(f"def {name}(" in tests for name in named)
+
+
+def test_what_pages_take_from_the_code_is_as_the_code_is() -> None:
+    place = importlib.util.spec_from_file_location("generated", ".docs/generated.py")
+    assert place is not None
+    assert place.loader is not None
+    generated = importlib.util.module_from_spec(place)
+    place.loader.exec_module(generated)
+    pages = generated.pages()
+    assert {page.stem for page in pages} == {"errors", "journal", "schedulers", "spec"}
+    stale = [page.name for page, text in pages.items() if page.read_text() != text]
+    assert not stale, "python .docs/generated.py writes them"
