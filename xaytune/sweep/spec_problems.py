@@ -21,6 +21,7 @@ _TAGS = {*ALGORITHMS, "built-in", "extension", "bundle", "bundles"}
 # What users of Ray Tune, Optuna and W&B write first, and what it is here.
 _ELSEWHERE = {
     "config": "space",
+    "config_space": "space",
     "direction": "mode, 'max' or 'min'",
     "early_terminate": "scheduler",
     "fail_fast": "not needed: two trials that raise before any has trained a step end the sweep",
@@ -30,10 +31,13 @@ _ELSEWHERE = {
     "max_concurrent": "max_concurrent_trials",
     "max_failures": "failures: {retries: 3}",
     "max_t": "an option of a scheduler: {algorithm: asha, max_t: 27}",
+    "max_wallclock_time": "budget: {time: 2h}",
     "method": "search, such as random or tpe",
     "n_jobs": "max_concurrent_trials",
     "n_trials": "num_samples",
+    "n_workers": "max_concurrent_trials",
     "name": "an argument of run(), or --name of the command",
+    "num_to_keep": "checkpoint_config: {num_to_keep: 10}",
     "objective": "recipe",
     "param_space": "space",
     "parameters": "space",
@@ -53,6 +57,7 @@ _ELSEWHERE = {
     "time_budget_s": "budget: {time: 2h}",
     "timeout": "budget: {time: 2h}",
     "trainable": "recipe",
+    "tune_config": "what is in it: metric, mode, num_samples, search and scheduler",
     "verbose": "the listener of run(), such as a LiveView",
 }
 _ALGORITHMS_ELSEWHERE = {"bayes": "gp or tpe", "hyperopt": "tpe", "optuna": "tpe", "sobol": "qmc"}
