@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
 import xaytune
@@ -71,3 +75,15 @@ def test_the_cluster_file_is_valid_to_ray() -> None:
     start = " ".join(config["head_start_ray_commands"])
     assert "RAY_AUTH_MODE=token" in start
     assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_the_nodes_of_the_cluster_file_have_an_image_that_was_chosen_and_a_python_and_ray_that_fit() -> None:
+    config = YAML(typ="safe").load(Path("cluster.yaml").read_text())
+    images = {node["node_config"]["ImageId"] for node in config["available_node_types"].values()}
+    assert images == {"ami-CHOOSE-ONE"}, "no image is right in every region: AWS refuses this one"
+    setup = "\n".join(config["setup_commands"])
+    python, ray = re.findall(r"--python (\d+\.\d+) |\"ray==([\d.]+)\"", setup)
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(python[0])
+    (required,) = (one for one in map(Requirement, project["dependencies"]) if one.name == "ray")
+    assert required.specifier.contains(ray[1])
