@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from xaytune import TrainState, Trial
 
-logger = logging.getLogger(__name__)
 
-
-def log_gradients(trial: Trial, config: dict[str, Any]) -> None:
-    """Logs the norm of the gradients every 50 steps."""
+def print_gradients(trial: Trial, config: dict[str, Any]) -> None:
+    """Prints the norm of the gradients every 50 steps, into the output of the trial."""
 
     @trial.callbacks.on("step_end", every=50)
-    def log(state: TrainState) -> None:
-        logger.info("trial %d, step %d: %s", trial.number, state.global_step, state.metrics.get("grad_norm"))
+    def show(state: TrainState) -> None:
+        print(f"step {state.global_step}: the norm of the gradients is {float(state.metrics['grad_norm']):.3g}")

@@ -106,6 +106,6 @@ def stop_when_good_enough(trial: Trial, config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    callbacks = ["sweeps.callbacks:log_gradients", stop_when_good_enough]
+    callbacks = ["sweeps.callbacks:print_gradients", stop_when_good_enough]
     results = Sweep.from_yaml("sweeps/charlm.yaml", {"callbacks": callbacks}).run(name="charlm-from-python")
     print(results.to_dataframe().sort_values("value").head())

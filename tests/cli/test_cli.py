@@ -68,6 +68,13 @@ def test_the_digits_sweep_reaches_97_percent_and_stops_half_of_its_trials_early(
     assert Path(str(results.best.checkpoint)).is_file()
 
 
+def test_what_the_callback_of_the_digits_sweep_prints_is_in_the_output_of_its_trial(digits: tuple[Path, str]) -> None:
+    best = Results(digits[0]).best
+    assert best is not None
+    said = (digits[0] / "output" / f"{best.number:05d}.txt").read_text()
+    assert "step 100: the norm of the gradients is" in said
+
+
 def test_every_digits_trial_has_one_end_and_a_row_for_every_step(digits: tuple[Path, str]) -> None:
     ends = Counter(e["trial"] for e in read_events(digits[0] / FILE_NAME) if e["event"] == "end")
     assert ends == dict.fromkeys(range(36), 1)
