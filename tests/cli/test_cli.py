@@ -68,7 +68,7 @@ def test_the_digits_sweep_reaches_97_percent_and_stops_half_of_its_trials_early(
     assert Path(str(results.best.checkpoint)).is_file()
 
 
-def test_what_the_callback_of_the_digits_sweep_prints_is_in_the_output_of_its_trial(digits: tuple[Path, str]) -> None:
+def test_what_the_callback_of_the_digits_sweep_prints_is_in_the_output(digits: tuple[Path, str]) -> None:
     best = Results(digits[0]).best
     assert best is not None
     said = (digits[0] / "output" / f"{best.number:05d}.txt").read_text()
