@@ -66,7 +66,7 @@ def snippets(page: Path) -> Iterator[Snippet]:
 
 
 def run(snippet: Snippet, names: dict[str, Any]) -> None:
-    """Runs a snippet in the current folder, or writes it where it is a file.
+    """Runs a snippet in the current folder, or writes it where it is a file; one that is there is to be as shown.
 
     Args:
         snippet: The snippet.
@@ -74,6 +74,9 @@ def run(snippet: Snippet, names: dict[str, Any]) -> None:
     """
     if snippet.title is not None:
         path = Path(snippet.title)
+        if path.exists():
+            assert path.read_text() == snippet.code, f"{path} is not as {snippet.page} shows it"
+        assert not list(Path().glob(f"*/{path}")), f"{snippet.page} shows {path} in another folder than it is in"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(snippet.code)
         if snippet.language == "yaml":
@@ -97,7 +100,9 @@ def _yaml(code: str) -> Any:
 def _run_command(command: str) -> None:
     if not command or command.startswith("#"):
         return
-    if command.startswith("pip install"):
+    if command.startswith("cd ") and "&" not in command:
+        os.chdir(command.removeprefix("cd "))
+    elif command.startswith("pip install"):
         _check_installation(command)
     elif command.startswith("xaytune try "):
         _try(shlex.split(command)[1:])
