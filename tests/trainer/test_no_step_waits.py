@@ -1,3 +1,5 @@
+"""No step of a training waits for the device: a value is read where somebody needs it."""
+
 from __future__ import annotations
 
 from collections import Counter
