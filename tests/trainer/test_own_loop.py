@@ -190,6 +190,27 @@ def test_folds_count_their_epochs_on(tmp_path: Path) -> None:
     assert run.order().count("T") == run.order().count("t") == 1
 
 
+@pytest.mark.parametrize("stop_at", [None, 2], ids=["by the program", "for a stop"])
+def test_after_a_loop_left_by_break_another_begins_whose_things_are_not_in_its_checkpoint(
+    stop_at: int | None, tmp_path: Path
+) -> None:
+    run = JudgedRun(tmp_path, stop_at=stop_at)
+    weights = []
+    for _fold in range(2):
+        model = nn.Linear(1, 1)
+        run.keep(model=model)
+        weights.append(model.weight.detach())
+        for epoch in run.epochs(5):
+            run.report(score=1.0)
+            if epoch == 1:
+                break
+    run.finish()
+    saved = [checkpoint.load(path) for path in checkpoint_files.list_checkpoints(tmp_path)]
+    kept = {s["place"]["loop"]: s["kept"]["model"]["state"]["weight"] for s in saved}
+    assert [kept[fold] for fold in kept] == weights[: len(kept)]
+    assert len(kept) == (2 if stop_at is None else 1)
+
+
 def test_a_trainer_is_ended_by_the_trials_stop_too(tmp_path: Path) -> None:
     for before, steps in ((False, 4), (True, 0)):
         run = run_of(tmp_path / f"{steps}")

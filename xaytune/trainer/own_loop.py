@@ -110,6 +110,7 @@ class OwnLoop:
             RuntimeError: It is called within the body of a loop.
             TypeError: One of the things has none of these.
         """
+        self._run.finish_left_loop()  # what it saves is what it has trained, not what takes its place
         if self._run.place.in_body:
             raise RuntimeError(
                 "trial.keep() within the body of a loop: what is kept is restored where the loop begins; call it "
@@ -142,8 +143,7 @@ class OwnLoop:
         """
         self._check_open("epochs")
         items = range(int(epochs)) if isinstance(epochs, (int, np.integer)) else epochs
-        place = self._run.place
-        if place.in_body and place.loop is not None and not place.loop.left:
+        if self._run.place.within_body:
             raise RuntimeError(
                 "trial.epochs() within the body of another loop: epochs do not nest; use trial.steps() there"
             )
@@ -178,8 +178,7 @@ class OwnLoop:
         run = self._run
         if run.place.step_body is not None:
             raise RuntimeError("trial.steps() within the body of another trial.steps(): steps do not nest")
-        loop = run.place.loop
-        if loop is not None and loop.in_body and not loop.left:
+        if run.place.within_body:
             yield from run.steps(source)
             return
         for _ in run.epochs(1, source if isinstance(source, int) else None):

@@ -56,8 +56,9 @@ class EpochLoop:
         total: Epochs that it has.
         first: Epochs that the run had before it.
         done: Epochs that were finished.
-        left: Whether it was left by ``break`` or ``return`` although the run was not stopped.
-        in_body: Whether a body is running.
+        closed: Whether it was left by ``break``, ``return`` or an exception.
+        left: Whether that was so although the run was not stopped.
+        in_body: Whether a body is running, or was left and is not ended yet.
         steps: The newest loop of steps in this body, if it is not over.
         inner: Loops of steps in this body that are over.
         stepped: Whether a step was counted in this epoch.
@@ -70,6 +71,7 @@ class EpochLoop:
     total: int
     first: int
     done: int = 0
+    closed: bool = False
     left: bool = False
     in_body: bool = False
     steps: StepLoop | None = None
@@ -121,8 +123,13 @@ class Place:
 
     @property
     def in_body(self) -> bool:
-        """Whether the body of an epoch is running."""
+        """Whether the body of an epoch is running, or was left and is not ended yet."""
         return self.loop is not None and self.loop.in_body
+
+    @property
+    def within_body(self) -> bool:
+        """Whether the user's code is within the body of an epoch."""
+        return self.loop is not None and self.loop.in_body and not self.loop.closed
 
     def enter(self, total: int) -> tuple[EpochLoop, Mapping[str, Any] | None]:
         """Begins a loop of epochs, and returns it with the checkpoint whose place is in it, if there is one."""

@@ -79,8 +79,10 @@ class OwnRun:
                 self._begin_body(loop)
                 yield loop.done
                 self._end_body(loop, finished=True)
-        except GeneratorExit:  # by break or return, or by an exception: the next call tells
-            loop.left = not state.should_stop
+        except GeneratorExit:
+            # Python closes the generator where the user's loop is left, by break, return or an exception. Which of
+            # them it was is known only when finish() or the next loop is called.
+            loop.closed, loop.left = True, not state.should_stop
             raise
 
     def steps(self, source: int | Iterable[Any]) -> Iterator[Any]:
@@ -112,7 +114,7 @@ class OwnRun:
                 else:
                     loop.finish_steps()
                     return
-        except GeneratorExit:  # by break, or by an exception
+        except GeneratorExit:  # as that of epochs()
             place.step_body = None
             if steps.logged:
                 steps.finish_body()
@@ -277,6 +279,11 @@ class OwnRun:
         self._fire("epoch_end")
         if not loop.cut and (self.state.should_stop or self.saves.cadence.due()):
             self._save(asked=self.state.should_stop)
+
+    def finish_left_loop(self) -> None:
+        """Ends a loop, if one was left by ``break`` or ``return``."""
+        if self.place.in_body and not self.place.within_body:
+            self._finish_loop()
 
     def _finish_loop(self) -> None:
         """Ends a loop that was left by ``break`` or ``return``."""
