@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,20 @@ def test_data_of_many_rows_is_told_from_other_data() -> None:
     rows = torch.zeros(2**24 + 4, 1, dtype=torch.uint8)  # numbers of rows that float32 does not have
     batches = DataLoader(TensorDataset(rows), 8)
     assert fingerprint(batches) != fingerprint(DataLoader(TensorDataset(rows + 1), 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.complex64, torch.float64])
+def test_data_is_told_by_its_bits_and_not_by_a_python_number_for_each_value(dtype: torch.dtype) -> None:
+    images = torch.zeros(64, 3, 64, 64, dtype=dtype)
+    batches = DataLoader(TensorDataset(images), 8)
+    tracemalloc.start()
+    try:
+        before = fingerprint(batches)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    images[-1, -1, -1, -1] = 1
+    assert fingerprint(batches) != before
 
 
 def test_a_checkpoint_of_a_run_of_another_name_is_refused(tmp_path: Path) -> None:
