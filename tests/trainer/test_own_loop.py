@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.models import loader, make_trainer
 from tests.trainer import own_loops
@@ -209,6 +212,24 @@ def test_after_a_loop_left_by_break_another_begins_whose_things_are_not_in_its_c
     kept = {s["place"]["loop"]: s["kept"]["model"]["state"]["weight"] for s in saved}
     assert [kept[fold] for fold in kept] == weights[: len(kept)]
     assert len(kept) == (2 if stop_at is None else 1)
+
+
+def test_what_a_fold_has_trained_with_is_let_go_where_the_next_fold_takes_its_place(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    held: list[weakref.ref[Any]] = []
+    for _fold in range(2):
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.Adam(model.parameters())
+        batches = DataLoader(TensorDataset(torch.ones(1, 1)), num_workers=1, persistent_workers=True)
+        held += [weakref.ref(thing) for thing in (model, optimizer, batches)]
+        run.keep(model=model, optimizer=optimizer)
+        for _ in run.epochs(1):
+            for (inputs,) in run.steps(batches):
+                model(inputs).sum().backward()
+                optimizer.step()
+    gc.collect()
+    assert [ref() is None for ref in held] == [True] * 3 + [False] * 3
+    run.finish()
 
 
 def test_a_trainer_is_ended_by_the_trials_stop_too(tmp_path: Path) -> None:

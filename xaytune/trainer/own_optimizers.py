@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 from torch.optim import Optimizer
 
@@ -19,7 +20,7 @@ class OptimizerWatch:
 
     def __init__(self) -> None:
         self.stepped = False
-        self._optimizers: list[Optimizer] = []
+        self._optimizers: WeakSet[Optimizer] = WeakSet()  # those of a fold that is over go with it
 
     @property
     def sees_any(self) -> bool:
@@ -29,8 +30,8 @@ class OptimizerWatch:
     def watch(self, things: Iterable[Any]) -> None:
         """Watches optimizers, and those within schedulers and within things of Accelerate's."""
         for optimizer in _optimizers_of(things):
-            if all(optimizer is not known for known in self._optimizers):
-                self._optimizers.append(optimizer)
+            if optimizer not in self._optimizers:
+                self._optimizers.add(optimizer)
                 optimizer.register_step_post_hook(self._note)
 
     def _note(self, *_: Any) -> None:

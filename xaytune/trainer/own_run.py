@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from xaytune.trainer import random_state
 from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_end
@@ -52,9 +53,8 @@ class OwnRun:
         self.begun = self._ended = False
         self._saved_at: tuple[Any, ...] | None = None
         self._told_of_training_on = False
-        self._restarted: list[
-            tuple[Any, Iterable[Any]]
-        ] = []  # loaders, and what yields their batches in their place
+        # By loaders, what yields their batches in their place.
+        self._restarted: WeakKeyDictionary[Any, Iterable[Any]] = WeakKeyDictionary()
         self.optimizers = OptimizerWatch()
 
     @property
@@ -299,12 +299,13 @@ class OwnRun:
         if isinstance(source, int) or not self.saves.wanted:
             return source
         check_not_begun(source)
-        for given, loader in self._restarted:
-            if given is source:
-                return loader
+        if not getattr(source, "persistent_workers", False):
+            return source
+        if (known := self._restarted.get(source)) is not None:
+            return known
         restarted: Iterable[Any] = with_workers_of_each_epoch(source)
         if restarted is not source:
-            self._restarted.append((source, restarted))
+            self._restarted[source] = restarted
         return restarted
 
     def _end_step(self, steps: StepLoop) -> None:
