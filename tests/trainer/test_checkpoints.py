@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 import xaytune
 from tests.models import checkpoints, dataset, loader, make_trainer, weights
 from xaytune.errors import CheckpointError
-from xaytune.trainer import checkpoint, checkpoint_files, native
+from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
 from xaytune.trainer.loop import Trainer
@@ -174,7 +174,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_that_was_there(tmp_path: Path) 
 def test_a_folder_of_another_library_that_cannot_be_added_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "source" / f"{checkpoint_files.MANIFEST}.tmp").mkdir(parents=True)  # where a file is to be written
     with pytest.raises(IsADirectoryError):
-        native.add_folder(tmp_path / "source", tmp_path / "checkpoints", 1)
+        checkpoint_files.add_folder(tmp_path / "source", tmp_path / "checkpoints", 1)
     assert checkpoints(tmp_path / "checkpoints") == []
 
 

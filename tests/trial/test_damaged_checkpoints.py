@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.models import checkpoints
 from tests.trial.reported_loop import Loop
-from xaytune.trainer import checkpoint, native
+from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.checkpoint_files import list_checkpoints
 from xaytune.trial.messages import Assignment
 from xaytune.trial.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
@@ -32,7 +32,7 @@ def test_a_checkpoint_that_is_damaged_again_leaves_the_one_before_it(tmp_path: P
             written = tmp_path / f"{attempt}-{step}"
             written.mkdir()
             (written / "weights").write_text("1")
-            path = native.add_folder(written, folder, step)
+            path = checkpoint_files.add_folder(written, folder, step)
         (path / "weights").write_text("2")
         assert settle_checkpoints(task, assignment) == {8: "checkpoints/00000/step-00000008"}
         assert [path.name for path in list_checkpoints(folder)] == ["step-00000004"]

@@ -21,7 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, 
 from xaytune.integrations.transformers_arguments import ARGUMENTS, follow_arguments, follow_functions
 from xaytune.integrations.transformers_loader import empty, steps_per_epoch
 from xaytune.integrations.transformers_schedules import leave_out_next_step
-from xaytune.trainer import checkpoint, native, random_state
+from xaytune.trainer import checkpoint, checkpoint_files, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.context import RunContext
@@ -221,7 +221,7 @@ class XaytuneCallback(TrainerCallback):
             source = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             with self._cadence.saving():
                 checkpoint.save(self._state_dict(), source / _STATE)
-                self._saved = native.add_folder(source, self._trial.checkpoint_dir, state.global_step)
+                self._saved = checkpoint_files.add_folder(source, self._trial.checkpoint_dir, state.global_step)
                 (source / _STATE).unlink()
             self._cadence.wrote(self._saved, asked=asked)
             self._told = False
@@ -285,7 +285,7 @@ class XaytuneCallback(TrainerCallback):
     def _resume(self, args: TrainingArguments, **kwargs: Any) -> None:
         """Goes on where a checkpoint was written, with the arguments of this run."""
         folder = self._trial.checkpoint_dir
-        latest = native.newest_whole(folder) if folder is not None else None
+        latest = checkpoint_files.newest_whole(folder) if folder is not None else None
         if latest is None or not (latest / _STATE).is_file():
             return
         saved = checkpoint.load(latest / _STATE)

@@ -21,7 +21,7 @@ __all__ = ["load", "path_for", "save"]
 
 def path_for(folder: Path, global_step: int) -> Path:
     """Returns the path of the checkpoint of a step."""
-    return folder / f"step-{global_step:08d}.pt"
+    return folder / f"{checkpoint_files.name_of(global_step)}.pt"
 
 
 def save(payload: dict[str, Any], path: Path) -> None:

@@ -1,14 +1,15 @@
 """Checkpoints as files: one file, or a folder with a manifest. Each is there whole, or is noticed not to be.
 
 A checkpoint is called ``step-00001234.pt`` or, as a folder, ``step-00001234``. A file is a zip archive, as
-``torch.save`` writes it, with checksums of its own. A folder has a manifest of the size and the CRC-32 of each of
-its files, which is written last: a folder without one was cut short.
+``torch.save`` writes it, with checksums of its own. A folder, in the format of another library, has a manifest of
+the size and the CRC-32 of each of its files, which is written last: a folder without one was cut short.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,11 +22,14 @@ from xaytune.errors import CheckpointError
 
 __all__ = [
     "MANIFEST",
+    "add_folder",
     "copy",
     "delete",
     "delete_unfinished",
     "is_folder",
     "list_checkpoints",
+    "name_of",
+    "newest_whole",
     "replacing",
     "seal",
     "step_of",
@@ -33,9 +37,16 @@ __all__ = [
     "verify_file",
 ]
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = ".manifest.json"
 _NAME = re.compile(r"step-(\d+)(\.pt)?")
 _BLOCK = 1 << 20
+
+
+def name_of(global_step: int) -> str:
+    """Returns the name of the checkpoint of a step, as a folder; a file has the suffix ``.pt`` besides."""
+    return f"step-{global_step:08d}"
 
 
 def step_of(path: str | PurePath) -> int:
@@ -59,6 +70,43 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Returns the checkpoints of a folder, oldest step first, whole or not; none if there is no such folder."""
     found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: (step_of(path), path.name))
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """Returns the newest checkpoint of a run, a file or a folder, that is whole; None if there is none."""
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            logger.warning("%s; taking the one before it", error)
+        else:
+            return path
+    return None
+
+
+def add_folder(source: Path, folder: Path, global_step: int) -> Path:
+    """Adds a folder that a library has written to the checkpoints of a run.
+
+    Args:
+        source: The folder. It stays as it is, and may be deleted; its files are linked where that is possible.
+        folder: The run's checkpoints.
+        global_step: Whose step it is; a checkpoint of the same step is replaced.
+
+    Raises:
+        OSError: The file system refused.
+    """
+    path = folder / name_of(global_step)
+    with replacing(path) as temporary:
+        shutil.copytree(source, temporary, copy_function=_link)
+        seal(temporary)
+    return path
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
 
 
 def seal(folder: Path) -> None:

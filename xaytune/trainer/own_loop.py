@@ -22,7 +22,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from xaytune.trainer import checkpoint_files, native
+from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end, metrics_only
 from xaytune.trainer.own_run import OwnRun
 from xaytune.trainer.own_saves import Saves
@@ -334,7 +334,7 @@ class OwnLoop:
         """The newest checkpoint in the run's folder that is whole; None if there is none."""
         if self.checkpoint_dir is None:
             return None
-        return native.newest_whole(self.checkpoint_dir)
+        return checkpoint_files.newest_whole(self.checkpoint_dir)
 
     @property
     def _is_anothers(self) -> bool:

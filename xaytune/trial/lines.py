@@ -22,7 +22,7 @@ from typing import Any
 
 from xaytune.errors import CheckpointError
 from xaytune.sweep.objective import Objective
-from xaytune.trainer import native
+from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trainer.context import RunContext
@@ -192,7 +192,7 @@ class Lines:
             if not _copied(source, Path(copy) / _WRITTEN / os.path.basename(os.path.abspath(source))):
                 self._note(_LEFT_OUT)
                 return
-            path = native.add_folder(Path(copy), folder, step)
+            path = checkpoint_files.add_folder(Path(copy), folder, step)
         self._kept = [*(kept for kept in self._kept if kept != path), path]
         best = self._best[1] if self._best is not None else None
         for old in [old for old in self._kept[:-2] if step_of(old) != best]:
@@ -211,7 +211,7 @@ def checkpoint_of(folder: Path | None) -> Path | None:
 
 
 def _newest_of_a_program(folder: Path | None) -> Path | None:
-    newest = native.newest_whole(folder) if folder is not None else None
+    newest = checkpoint_files.newest_whole(folder) if folder is not None else None
     return newest if newest is not None and (newest / _PLACE).is_file() else None
 
 
