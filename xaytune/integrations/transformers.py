@@ -18,9 +18,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
-from xaytune.integrations.transformers_arguments import ARGUMENTS, follow_arguments, follow_functions
-from xaytune.integrations.transformers_loader import empty, steps_per_epoch
-from xaytune.integrations.transformers_schedules import leave_out_next_step
+from xaytune.integrations.transformers_run import (
+    ARGUMENTS,
+    empty,
+    follow_arguments,
+    follow_functions,
+    leave_out_next_step,
+    steps_per_epoch,
+)
 from xaytune.trainer import checkpoint, checkpoint_files, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
