@@ -168,12 +168,21 @@ def test_a_rate_that_is_a_tensor_is_resumed_and_replaced_like_a_number(name: str
     assert np.allclose(rates(name, "step", 0.2, folder=other, tensor=True), expected, rtol=1e-6)
 
 
-def test_a_run_resumed_with_another_schedule_follows_that_one(tmp_path: Path) -> None:
-    def halving(gamma: float) -> Callable[[torch.optim.Optimizer], Any]:
-        return lambda optimizer: L.StepLR(optimizer, 1, gamma)
+BEFORE: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
+    "another": lambda optimizer: L.StepLR(optimizer, 1, 0.5),
+    "none": lambda optimizer: None,
+    "by a metric": lambda optimizer: L.ReduceLROnPlateau(optimizer, patience=99),
+}
 
-    make_trainer(lr=1.0, num_epochs=2, checkpoint_dir=tmp_path, schedule=halving(0.5)).fit()
-    again = make_trainer(lr=1.0, num_epochs=3, checkpoint_dir=tmp_path, schedule=halving(0.1))
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize(("interval", "size"), [("epoch", 1), ("step", 6)])
+def test_a_run_resumed_with_another_schedule_follows_that_one_from_the_runs_beginning(
+    before: str, interval: Any, size: int, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"lr": 1.0, "checkpoint_dir": tmp_path, "lr_interval": interval}
+    make_trainer(num_epochs=2, schedule=BEFORE[before], **options).fit()
+    again = make_trainer(num_epochs=3, schedule=lambda optimizer: L.StepLR(optimizer, size, 0.1), **options)
     assert again.fit().metrics["learning_rate"] == pytest.approx(0.01)
 
 

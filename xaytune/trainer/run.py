@@ -304,8 +304,9 @@ class Run:
         state, place, parts = self.state, self._place, self._parts
         state.metrics["learning_rate"] = _rate(parts.optimizer)
         state.metrics.update(stepped.metrics)
-        if not stepped.skipped and parts.schedule.by_step:
-            self._let_schedule_look()
+        if not stepped.skipped:
+            if parts.schedule.by_step:
+                self._let_schedule_look()
             parts.schedule.after_step(state.metrics)
         parts.data.count_trained()
         state.step += 1

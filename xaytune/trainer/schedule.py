@@ -54,7 +54,8 @@ class Schedule:
         self._begun = hyperparameters.of(optimizer)
         self._by_evaluations = metric is not None and evaluates
         self._scheduler_begun = self._scheduler_state()
-        self._steps = 0
+        # Whatever the scheduler does: a run may be resumed with another one.
+        self._counted: dict[LRInterval, int] = {"epoch": 0, "step": 0}
         self._given_at = -1  # the global step of the evaluation that the scheduler was given last
 
     @classmethod
@@ -97,13 +98,11 @@ class Schedule:
 
     def after_step(self, metrics: Mapping[str, Any]) -> None:
         """Counts an optimizer step that was not skipped."""
-        if self._interval == "step":
-            self._step(metrics)
+        self._count("step", metrics)
 
     def after_epoch(self, metrics: Mapping[str, Any]) -> None:
         """Counts an epoch."""
-        if self._interval == "epoch":
-            self._step(metrics)
+        self._count("epoch", metrics)
 
     def after_evaluation(self, metrics: Mapping[str, Any], global_step: int) -> None:
         """Gives ReduceLROnPlateau its metric, once for each evaluation.
@@ -116,14 +115,14 @@ class Schedule:
         self._given_at = global_step
         self._reduce(self._metric, metrics)
 
-    def _step(self, metrics: Mapping[str, Any]) -> None:
-        if self.scheduler is None or self._by_evaluations:
+    def _count(self, interval: LRInterval, metrics: Mapping[str, Any]) -> None:
+        self._counted[interval] += 1
+        if self.scheduler is None or self._by_evaluations or interval != self._interval:
             return
         if self._metric is not None:
             self._reduce(self._metric, metrics)
         else:
             self.scheduler.step()
-            self._steps += 1
 
     def _reduce(self, metric: str, metrics: Mapping[str, Any]) -> None:
         if metric not in metrics:
@@ -140,7 +139,7 @@ class Schedule:
             "lr_scheduler": self._scheduler_state(),
             "lr_scheduler_begun": self._scheduler_begun,
             "lr_interval": self._interval,
-            "lr_steps": self._steps,
+            "lr_counted": dict(self._counted),
             "lr_given_at": self._given_at,
             "hyperparameters": self._begun,
         }
@@ -159,8 +158,7 @@ class Schedule:
         Raises:
             ValueError: The schedule counted epochs, and is to count steps now, or the other way round.
         """
-        steps = saved.get("lr_steps", saved["lr_scheduler"].get("last_epoch", 0))
-        self._given_at = saved.get("lr_given_at", -1)
+        self._counted, self._given_at = dict(saved["lr_counted"]), saved["lr_given_at"]
         begun = saved["hyperparameters"]
         # Else torch warns, falsely: a scheduler does not see the steps of the process before.
         self._optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -170,23 +168,23 @@ class Schedule:
             if saved["lr_scheduler"]:
                 hyperparameters.put_rates(self._optimizer, self._begun)
             return
-        interval = saved.get("lr_interval", self._interval)
+        interval = saved["lr_interval"]
         if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
             raise ValueError(
                 f"the checkpoint's learning rates were scheduled each {interval}, and cannot be continued each "
                 f"{self._interval}: give lr_interval={interval!r}, or start anew with resume=False"
             )
-        was_begun = saved.get("lr_scheduler_begun", self._scheduler_begun)
+        was_begun = saved["lr_scheduler_begun"]
         another = is_another((self._begun, self._scheduler_begun), (begun, was_begun))
         followed = counts(self.scheduler) and (another or another_optimizer)
         if not followed:
             self.scheduler.load_state_dict(saved["lr_scheduler"])
             followed = has_other_functions(self.scheduler)
         if followed:
+            steps = self._counted[self._interval]
             follow_from_its_beginning(self.scheduler, self._scheduler_begun, self._begun, steps)
         elif another:
             put_options(self.scheduler, self._scheduler_begun, was_begun)
-        self._steps = steps
 
     def _scheduler_state(self) -> dict[str, Any]:
         return {} if self.scheduler is None else copy.deepcopy(self.scheduler.state_dict())
