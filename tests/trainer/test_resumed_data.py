@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, TensorDataset
 
-from tests.models import CLASSES, FEATURES, checkpoints, dataset, make_trainer, stopped_at, weights
+from tests.models import CLASSES, FEATURES, checkpoints, dataset, loader, make_trainer, stopped_at, weights
 from xaytune.trainer.callbacks import Event
 from xaytune.trainer.loop import Trainer
 
 
 @pytest.mark.parametrize("where", ["step_start", "error"])
 @pytest.mark.parametrize("at", [0, 3, 6])
+@pytest.mark.parametrize("stateful", [False, True])
 def test_the_batches_of_a_step_that_was_not_done_are_trained_after_the_resume(
-    where: Event, at: int, tmp_path: Path
+    where: Event, at: int, stateful: bool, tmp_path: Path
 ) -> None:
     def build(folder: Path | None, *, fails: bool) -> Trainer:
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -30,7 +31,8 @@ def test_the_batches_of_a_step_that_was_not_done_are_trained_after_the_resume(
                 raise RuntimeError("once")
             return F.cross_entropy(outputs, targets)
 
-        trainer = make_trainer(loss_fn=loss, checkpoint_dir=folder)
+        batches = DataLoader(dataset(), 8, sampler=Stateful(saves=True)) if stateful else loader()
+        trainer = make_trainer(loss_fn=loss, train_loader=batches, checkpoint_dir=folder)
         return trainer
 
     undisturbed = build(None, fails=False)

@@ -306,17 +306,20 @@ class ResumableLoader:
     def state_dict(self) -> dict[str, Any]:
         """Returns the place, in tensors and plain values."""
         self._tell_what_is_not_saved()
+        begun = self._epoch_start
         place = {
-            "epoch_start": self._epoch_start if self._trained else None,
+            "epoch_start": begun if self._trained else None,
             "taken": self._trained,
-            "stateful": self._states(),
+            # What began no step is trained from the epoch's beginning.
+            "stateful": self._states() if self._trained or begun is None else begun["stateful"],
             "batch_size": self._batch_size,
         }
         return place | ({"loader": self._state_of_loader()} if self._keeps_its_place else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Returns to a place: the next :meth:`epoch` begins there."""
-        self._epoch_start, self._trained = state["epoch_start"], state["taken"]
+        self._trained = state["taken"]
+        self._epoch_start = state["epoch_start"] if self._trained else None
         size, saved_size = self._batch_size, state.get("batch_size")
         if self._trained and size is not None and saved_size not in (None, size):
             self._trained = state["taken"] * saved_size // size
