@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, TensorDataset
 
+from xaytune.trainer.data import generators_of
 from xaytune.trainer.own_loop import OwnLoop
 
 DATA = TensorDataset(torch.arange(12))
@@ -143,6 +146,25 @@ class Noisy(TensorDataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return (self.tensors[0][index] + self.rng.normal(),)
+
+
+class Archived(Dataset[Any]):
+    """Data that are read from an archive when they are asked for, and a generator."""
+
+    def __init__(self, path: Path) -> None:
+        np.savez(path, images=np.zeros(1_000_000))
+        self.archive = np.load(path)
+        self.options = UserDict(generator=np.random.default_rng(0))
+
+
+def test_looking_for_generators_reads_no_archive_of_the_datasets(tmp_path: Path) -> None:
+    data = Archived(tmp_path / "data.npz")
+    tracemalloc.start()
+    try:
+        assert generators_of(DataLoader(data, sampler=[])) == [data.options["generator"]]
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -63,7 +63,7 @@ def _named_in(code: types.CodeType, names: Mapping[str, Any]) -> list[Any]:
 
 
 def _within(value: Any, by_name: bool) -> list[Any]:
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, types.MappingProxyType)):  # others may read their values from a disk
         return list(itertools.islice(value.values(), _MOST_OF_ONE))
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return list(itertools.islice(value, _MOST_OF_ONE))
