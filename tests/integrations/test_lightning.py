@@ -90,6 +90,15 @@ def test_the_callback_is_one_of_lightnings_own_kind() -> None:
     assert isinstance(XaytuneCallback(OwnLoop()), pl.callbacks.Checkpoint)
 
 
+def test_a_limit_that_counts_each_of_two_optimizers_is_not_taken_for_one_of_steps(tmp_path: Path) -> None:
+    for module, steps, limit in ((recipes.Adversaries(), 3, -1), (recipes.Classifier(), 6, 6)):
+        run = JudgedRun(tmp_path / f"{steps}")
+        limits: list[int] = []
+        run.callbacks.on("step_end")(lambda state, limits=limits: limits.append(state.max_steps))
+        recipes.fit(run, module, max_steps=6)
+        assert limits == [limit] * steps
+
+
 @pytest.mark.parametrize("evaluation", range(1, 8))
 def test_gradients_of_a_step_that_is_not_done_come_back(evaluation: int, tmp_path: Path) -> None:
     def trained(run: OwnLoop) -> Tensor:

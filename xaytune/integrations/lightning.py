@@ -42,7 +42,8 @@ Where = Literal["between_epochs", "within_epoch", "last_batch", "epoch_end"]
 class XaytuneCallback(Checkpoint):
     """Fires the trial's events, stops the Trainer where the trial is to stop, and writes its checkpoints.
 
-    A step is a batch after which an optimizer has stepped: with ``accumulate_grad_batches`` not every one is.
+    A step is a batch after which an optimizer has stepped: with ``accumulate_grad_batches`` not every one is, and
+    several optimizers that step in one batch are one step. Lightning's own ``max_steps`` counts each of them.
     Metrics are the loss of each step, what validation logs, and all that was logged every ``log_every_n_steps``
     and where the trial is judged. Checkpoints are Lightning's own, with the random states: pass
     ``trial.latest_checkpoint`` as ``ckpt_path``, and a resumed run ends with the bits of an undisturbed one. One
@@ -270,7 +271,9 @@ class XaytuneCallback(Checkpoint):
     def _begin(self, trainer: pl.Trainer) -> None:
         state, resumed = self._state, self._resumed
         self._phase, self._optimizer_steps = "running", trainer.global_step
-        state.num_epochs, state.max_steps = max(trainer.max_epochs or 0, 0), trainer.max_steps
+        state.num_epochs = max(trainer.max_epochs or 0, 0)
+        # Lightning counts a step of each of several optimizers: how many steps of the run these are is not known.
+        state.max_steps = trainer.max_steps if len(trainer.optimizers) <= 1 else -1
         if resumed is not None:
             self._where, self._epoch_random = resumed["where"], resumed["epoch_random"]
             state.epoch, state.step, state.global_step = (resumed[n] for n in ("epoch", "step", "global_step"))
