@@ -22,6 +22,7 @@ from xaytune.trainer.handlers import (
     SaveBest,
     SaveCheckpoint,
     Throughput,
+    forget,
 )
 from xaytune.trainer.loop import Trainer
 
@@ -102,6 +103,21 @@ def test_a_loop_of_ones_own_that_early_stopping_has_ended_is_not_trained_on_when
         return run.history
 
     assert [steps() for _ in range(3)] == [[1, 2, 3], [], []]
+
+
+def test_two_that_stop_early_by_one_metric_count_by_themselves_or_the_second_is_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    run.callbacks.on("eval_end")(EarlyStopping("score", mode="max", patience=8))
+    with pytest.raises(ValueError, match=r"another handler of this run, which is called 'score' too: .* name="):
+        run.callbacks.on("epoch_end")(EarlyStopping("score", mode="max", patience=3, min_delta=0.5))
+    coarse = EarlyStopping("score", mode="max", patience=12, min_delta=0.5, name="coarse")
+    run.callbacks.on("eval_end")(coarse)
+    for _ in run.epochs(20):
+        run.report(score=0.0)
+    run.finish()
+    assert run.state.global_step == 9
+    forget(run.state.metrics, "score")
+    assert run.state.metrics == {}
 
 
 @pytest.mark.parametrize("options", [{"mode": "best", "patience": 1}, {"mode": "min", "patience": 0}])

@@ -138,11 +138,13 @@ class CallbackManager:
         self._calls: dict[Event, tuple[Handler, ...]] = dict.fromkeys(EVENTS, ())
         self._looking: set[Event] = set()
         self._prompt: set[Event] = set()
+        self._ending: list[Any] = []  # names of handlers that may end a run
 
     def on(self, event: Event, *, every: int = 1, last: bool = False) -> Callable[[F], F]:
         """Registers the decorated function for an event.
 
         A handler with a method ``has_ended(state)`` is asked where a run goes on: it may have ended it before.
+        If it has a ``name``, by which it keeps what it remembers, no other may have the same.
 
         Args:
             event: One of :data:`EVENTS`.
@@ -154,7 +156,8 @@ class CallbackManager:
             A decorator that returns the function unchanged.
 
         Raises:
-            ValueError: The event does not exist, or `every` is not a positive integer.
+            ValueError: The event does not exist, `every` is not a positive integer, or the handler would share
+                what it remembers with another one.
             TypeError: The handler cannot be called with the state alone.
         """
         _check_event(event)
@@ -163,6 +166,9 @@ class CallbackManager:
 
         def register(handler: F) -> F:
             _check_handler(event, handler)
+            ends = hasattr(handler, "has_ended")
+            if ends and (name := getattr(handler, "name", None)) is not None:
+                self._check_name(name, handler)
             chosen = self._last if last else self._ordinary
             chosen[event].append(handler if every == 1 else _every(event, every, handler))
             self._calls[event] = (*self._ordinary[event], *self._last[event])
@@ -170,7 +176,7 @@ class CallbackManager:
                 self._looking.add(event)
             if not getattr(handler, "may_be_late", False):
                 self._prompt.add(event)
-            if hasattr(handler, "has_ended"):
+            if ends:
                 self.on("train_start", last=True)(_stopping_again(handler))
             return handler
 
@@ -182,6 +188,14 @@ class CallbackManager:
         One that is called every now and then is what calls it, with itself as ``__wrapped__``.
         """
         return self._calls[event]
+
+    def _check_name(self, name: Any, handler: Handler) -> None:
+        if name in self._ending:
+            raise ValueError(
+                f"{handler!r} would share what it remembers with another handler of this run, which is called "
+                f"{name!r} too: give one of them a name of its own, name=..."
+            )
+        self._ending.append(name)
 
     def metrics_suffice(self, event: Event) -> bool:
         """Tells whether all handlers of an event look at the state alone; see :func:`metrics_only`."""

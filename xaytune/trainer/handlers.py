@@ -40,41 +40,46 @@ _BEST, _CHECKS, _SAVED_BEST = "checked_best_", "checks_since_best_", "saved_best
 
 def forget(metrics: dict[str, Any], metric: str) -> None:
     """Removes a metric, and what handlers have noted of the best values of any: they are of another run."""
-    noted = [
-        name
-        for name in metrics
-        for prefix in (_BEST, _CHECKS, _SAVED_BEST)
-        if name.removeprefix(prefix) in metrics and name.startswith(prefix)
-    ]
-    for name in [metric, *noted]:
+    watched = {*metrics, *(name.removeprefix(_CHECKS) for name in metrics if name.startswith(_CHECKS))}
+    for name in [metric, *(prefix + name for name in watched for prefix in (_BEST, _CHECKS, _SAVED_BEST))]:
         metrics.pop(name, None)
 
 
 class EarlyStopping:
     """Stops a run whose metric no longer improves. For ``eval_end`` or ``epoch_end``.
 
-    The best value and the number of checks since are metrics themselves: ``checked_best_<metric>`` and
-    ``checks_since_best_<metric>``.
+    The best value and the number of checks since are metrics themselves: ``checked_best_<name>`` and
+    ``checks_since_best_<name>``.
 
     Args:
         metric: Name of the metric; a check without it counts for nothing.
         mode: Whether a ``"min"`` or a ``"max"`` is better.
         patience: Checks without an improvement after which the run is stopped.
         min_delta: Smallest change that counts as an improvement.
+        name: A name of its own where several watch one metric; by default the metric's.
     """
 
-    def __init__(self, metric: str, *, mode: Literal["min", "max"], patience: int, min_delta: float = 0.0) -> None:
+    def __init__(
+        self,
+        metric: str,
+        *,
+        mode: Literal["min", "max"],
+        patience: int,
+        min_delta: float = 0.0,
+        name: str | None = None,
+    ) -> None:
         _check_mode(mode)
         if patience < 1:
             raise ValueError(f"patience must be at least 1 (got {patience})")
         self._metric, self._mode, self._patience, self._min_delta = metric, mode, patience, min_delta
+        self.name = metric if name is None else name
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self._metric!r}, mode={self._mode!r}, patience={self._patience})"
 
     def has_ended(self, state: TrainState) -> bool:
         """Tells whether a run that is resumed had not improved for too long already."""
-        checks = state.metrics.get(f"{_CHECKS}{self._metric}", 0)
+        checks = state.metrics.get(f"{_CHECKS}{self.name}", 0)
         return bool(checks >= self._patience)
 
     def __call__(self, state: TrainState) -> None:
@@ -82,7 +87,7 @@ class EarlyStopping:
         if self._metric not in state.metrics:
             return
         value = float(state.metrics[self._metric])
-        best_name, checks_name = f"{_BEST}{self._metric}", f"{_CHECKS}{self._metric}"
+        best_name, checks_name = f"{_BEST}{self.name}", f"{_CHECKS}{self.name}"
         best = state.metrics.get(best_name, math.nan)
         first = best_name not in state.metrics or (math.isnan(best) and not math.isnan(value))
         if first or _improvement(self._mode, value, best) > self._min_delta:
