@@ -18,10 +18,10 @@ class Place:
         evaluated_at: The global step of the newest evaluation; -1 before the first.
         saved: The position of the newest checkpoint.
         in_step: Whether a step was started and is not done: its batches are not trained.
-        randomness: The random states when the step was begun, where a handler might save within it.
+        before_step: The random states when the step was begun, where a handler might save within it.
         begun: Whether `fit` was called before.
-        random: The random states of a run that goes on, until it is where it was: events that it has had before
-            are fired again, and their handlers may draw.
+        to_restore: The random states of a run that goes on, until it is where it was: events that it has had
+            before are fired again, and their handlers may draw.
         ahead: How many steps the model is ahead of what handlers are told of.
     """
 
@@ -30,7 +30,7 @@ class Place:
     evaluated_at: int = -1
     saved: tuple[int, int, bool] | None = None
     in_step: bool = False
-    randomness: dict[str, Any] | None = None
+    before_step: dict[str, Any] | None = None
     begun: bool = False
-    random: dict[str, Any] | None = None
+    to_restore: dict[str, Any] | None = None
     ahead: int = 0

@@ -184,11 +184,11 @@ class Run:
             "a handler that is marked with may_be_late cannot save a checkpoint: the model is some steps ahead",
         )
         require(
-            not place.in_step or place.randomness is not None,
+            not place.in_step or place.before_step is not None,
             "a checkpoint cannot be saved in the middle of a step: save it in a handler of step_end or step_start",
         )
         state = dataclasses.asdict(dataclasses.replace(self.state, metrics={}))
-        return self._parts.state_dict(place.randomness if place.in_step else None) | {
+        return self._parts.state_dict(place.before_step if place.in_step else None) | {
             "state": state | {"metrics": plain_metrics(self.state.metrics)},
             "epoch_begun": place.epoch_begun,
             "epoch_finished": place.epoch_finished,
@@ -211,7 +211,7 @@ class Run:
         state.metrics.pop("error", None)
         place.epoch_finished, place.evaluated_at = saved["epoch_finished"], saved["evaluated_at"]
         place.epoch_begun = saved.get("epoch_begun", self.state.step > 0)
-        place.saved, place.random = self._position(), saved["random"]
+        place.saved, place.to_restore = self._position(), saved["random"]
         if place.epoch_finished and not self._over():
             self._next_epoch()
 
@@ -221,7 +221,7 @@ class Run:
         self._stepper.begin()
         if place.begun:  # fit was called before: it goes on
             self.state.should_stop = False
-            place.random = self._parts.randomness()
+            place.to_restore = self._parts.randomness()
             self.state.metrics.pop("error", None)
         elif self._folder is not None and (saved := self._folder.newest()) is not None:
             self.load_state_dict(saved)
@@ -241,7 +241,7 @@ class Run:
             self._fire_again("epoch_start")
         else:
             self._fire("epoch_start")
-        place.epoch_begun, place.random = True, None
+        place.epoch_begun, place.to_restore = True, None
         self._stepper.begin_epoch()
         if state.step > 0:
             yield from self._evaluate_after_step()  # a run that was broken off between a step and its evaluation
@@ -276,7 +276,7 @@ class Run:
         if self._host is not None and (may_save or parts.data.draws):
             self._host.enter()
         if may_save:
-            place.randomness = parts.randomness()
+            place.before_step = parts.randomness()
         step = self._stepper.over(batches, parts.data)
         if step is None:
             return False
@@ -311,7 +311,7 @@ class Run:
         parts.data.count_trained()
         state.step += 1
         state.global_step += 1
-        place.in_step, place.randomness = False, None
+        place.in_step, place.before_step = False, None
         self._fire("step_end")
 
     def _steps_unseen(self) -> int:
@@ -376,8 +376,8 @@ class Run:
     def _fire_again(self, event: Event) -> None:
         """Fires an event that a run which goes on has had before: what is drawn for it now was drawn then."""
         self._fire(event)
-        if self._place.random is not None and not self.callbacks.metrics_suffice(event):
-            random_state.restore(self._place.random, self._parts.data.generators)
+        if self._place.to_restore is not None and not self.callbacks.metrics_suffice(event):
+            random_state.restore(self._place.to_restore, self._parts.data.generators)
 
 
 def workings(run: Run) -> Workings:
