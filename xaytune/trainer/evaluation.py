@@ -39,8 +39,6 @@ class EvalMetric(Protocol):
 class Evaluator:
     """Measures a model over a loader.
 
-    Attributes are what it was made with.
-
     Args:
         model: Put in eval mode, and back into the modes that its modules had.
         forward: The model, as it is called.

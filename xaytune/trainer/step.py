@@ -84,8 +84,6 @@ class WindowMeans:
 class Stepper:
     """Takes optimizer steps.
 
-    Attributes are what it was made with.
-
     Args:
         model: Whose gradients are zeroed.
         forward: The model, as it is called.
