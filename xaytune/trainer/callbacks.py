@@ -182,13 +182,6 @@ class CallbackManager:
 
         return register
 
-    def handlers(self, event: Event) -> tuple[Handler, ...]:
-        """Returns the handlers of an event, in the order in which they are called.
-
-        One that is called every now and then is what calls it, with itself as ``__wrapped__``.
-        """
-        return self._calls[event]
-
     def _check_name(self, name: Any, handler: Handler) -> None:
         if name in self._ending:
             raise ValueError(
@@ -277,8 +270,8 @@ def _every(event: Event, every: int, handler: Handler) -> Handler:
     progress = _PROGRESS.get(event)
     if progress is None:
         fired = itertools.count(1)
-        return _calling(handler, lambda state: handler(state) if next(fired) % every == 0 else None)
-    return _calling(handler, lambda state: handler(state) if progress(state) % every == 0 else None)
+        return lambda state: handler(state) if next(fired) % every == 0 else None
+    return lambda state: handler(state) if progress(state) % every == 0 else None
 
 
 def _stopping_again(handler: Any) -> Handler:
@@ -291,8 +284,3 @@ def _stopping_again(handler: Any) -> Handler:
             state.stop_training()
 
     return stop
-
-
-def _calling(handler: Handler, call: Any) -> Handler:
-    call.__wrapped__ = handler
-    return call  # type: ignore[no-any-return]
