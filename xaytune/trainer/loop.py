@@ -61,8 +61,8 @@ class Trainer(Run):
         eval_metrics: Metrics by name, each with ``update(outputs, targets)``, ``compute()`` and ``reset()``, as
             those of torchmetrics: ``{"f1": metric}`` is reported as ``eval_f1``. They need a `loss_fn`; refused
             with a `training_step` or an `eval_fn`.
-        eval_every: ``"epoch"``, or a number of optimizer steps. A run that reaches its `num_epochs` or `max_steps` is
-            evaluated there in any case; one that is told to stop is not.
+        eval_every: ``"epoch"``, or a number of optimizer steps. A run that reaches its `num_epochs` or `max_steps`
+            is evaluated there in any case; one that is told to stop is not.
         batch_size: Takes a batch (on the device) and returns how much it counts in means, such as the number of
             its examples or tokens. By default the first dimension of its tensors; where they differ, or cannot be
             told from a list of examples, and the number is needed (for evaluations, or with `accumulate`), the
