@@ -243,6 +243,14 @@ def test_a_trainer_is_ended_by_the_trials_stop_too(tmp_path: Path) -> None:
         assert (run.stopped, run.stop_reason) == (True, "not worth it" if before else "good")
 
 
+def test_a_second_trainer_of_a_trial_is_told_that_a_trial_is_one_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        make_trainer(num_epochs=1, trial=run_of(tmp_path)).fit()
+    assert "nothing is trained; a trial is one run: train the rest with callbacks of its own" in caplog.text
+
+
 def test_what_is_stopped_by_the_program_finishes_its_epoch_and_says_why(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     for epoch in run.epochs(9):

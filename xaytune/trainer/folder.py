@@ -78,6 +78,13 @@ class CheckpointFolder:
         if self._wanted[path] <= 0:
             self._delete(path)
 
+    @property
+    def how_to_begin_anew(self) -> str:
+        """What to do for another run than the one whose checkpoints are here, in words."""
+        if self._of_trial:
+            return "a trial is one run: train the rest with callbacks of its own"
+        return "for another run, give resume=False or another checkpoint_dir"
+
     def newest(self) -> dict[str, Any] | None:
         """Returns the state of the newest checkpoint that is not damaged; None if there is none to resume from.
 
@@ -141,6 +148,6 @@ class CheckpointFolder:
         if (processes := distributed.get_world_size()) > 1:
             raise CheckpointError(
                 f"{path} cannot be resumed from: the run is trained by {processes} processes, and only this one "
-                "has the trial, so that the others would train on with other weights; let such a run begin anew: "
-                "without trial.keep(), or with Trainer(resume=False)"
+                "has the trial, so that the others would train on with other weights; let such a run begin "
+                "anew, without trial.keep()"
             )

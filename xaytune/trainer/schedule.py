@@ -172,7 +172,8 @@ class Schedule:
         if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
             raise ValueError(
                 f"the checkpoint's learning rates were scheduled each {interval}, and cannot be continued each "
-                f"{self._interval}: give lr_interval={interval!r}, or start anew with resume=False"
+                f"{self._interval}: give lr_interval={interval!r}, or start anew: with resume=False, and a "
+                "trial as a new one"
             )
         was_begun = saved["lr_scheduler_begun"]
         another = is_another((self._begun, self._scheduler_begun), (begun, was_begun))
