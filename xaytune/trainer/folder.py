@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +24,21 @@ class CheckpointFolder:
     """Writes and finds the checkpoints of one run.
 
     Args:
-        path: Where they are.
+        path: Where they are; those of a run with a name are in a folder of its own there.
         run: The run's name, if it has one.
-        data: What tells the training data from other data, where the run has no name.
-        delete: Deletes a checkpoint that is needed no longer.
+        trial: The trial whose they are, so that no other process of the run has them.
+        train_loader: Its training data, by which it is told from other runs where it has no name.
         resume: Whether the run goes on from what is there.
-        of_trial: Whether they are a trial's, so that no other process of the run has them.
     """
 
     def __init__(
-        self,
-        path: Path,
-        run: str | None,
-        data: str | None,
-        delete: Callable[[Path], None],
-        *,
-        resume: bool,
-        of_trial: bool,
+        self, path: Path, run: str | None, trial: RunContext | None, train_loader: Any, *, resume: bool
     ) -> None:
-        self._path, self._run, self._data = path, run, data
-        self._delete, self._resume, self._of_trial = delete, resume, of_trial
+        self._path, self._run, self._resume = path if run is None else path / run, run, resume
+        self._of_trial = trial is not None
+        self._data = fingerprint(train_loader) if trial is None else None
+        self._delete = checkpoint_files.delete if trial is None else trial.discard
         self._wanted: Counter[Path] = Counter()  # how often each was saved and not discarded
-
-    @classmethod
-    def of(
-        cls, path: Path, run: str | None, trial: RunContext | None, train_loader: Any, *, resume: bool
-    ) -> CheckpointFolder:
-        """Returns the folder of a Trainer's checkpoints: its trial's, or one of its own for a run with a name."""
-        if trial is not None:
-            return cls(path, None, None, trial.discard, resume=resume, of_trial=True)
-        folder = path if run is None else path / run
-        return cls(folder, run, fingerprint(train_loader), checkpoint_files.delete, resume=resume, of_trial=False)
 
     def save(self, state: dict[str, Any], global_step: int) -> Path:
         """Writes a checkpoint, and returns its path. The first is read back, if that is not sure to succeed.

@@ -150,7 +150,7 @@ class Trainer(Run):
         forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
         objective = Objective(loss_fn, training_step, batch_size)
         numeric = Precision(precision, self.device, optimizer)
-        schedule = Schedule.of(
+        schedule = Schedule(
             optimizer, lr_scheduler, lr_interval, lr_metric, sweep=_metric_of(trial), evaluates=evaluates
         )
         stepper = Stepper(
@@ -172,7 +172,7 @@ class Trainer(Run):
             )
         folder: CheckpointFolder | None = None
         if checkpoint_dir is not None:
-            folder = CheckpointFolder.of(Path(checkpoint_dir), run, trial, train_loader, resume=resume)
+            folder = CheckpointFolder(Path(checkpoint_dir), run, trial, train_loader, resume=resume)
         if num_epochs is None:
             num_epochs = 1 if max_steps == -1 else 0  # 0 is no limit
         super().__init__(

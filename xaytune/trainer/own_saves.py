@@ -123,7 +123,7 @@ class Saves:
     def _folder(self) -> CheckpointFolder | None:
         if self._trial.checkpoint_dir is None:
             return None
-        return CheckpointFolder.of(self._trial.checkpoint_dir, None, self._trial, None, resume=True)
+        return CheckpointFolder(self._trial.checkpoint_dir, None, self._trial, None, resume=True)
 
 
 class _Folders:

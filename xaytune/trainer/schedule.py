@@ -32,12 +32,17 @@ class Schedule:
         scheduler: As it was given.
 
     Args:
-        optimizer: The scheduler's.
-        scheduler: Any of torch's, or with the same interface; None keeps the rates as they are.
+        optimizer: The Trainer's.
+        scheduler: Any of torch's over it, or with the same interface; None keeps the rates as they are.
         interval: Step each epoch, or each optimizer step.
-        metric: What ReduceLROnPlateau is given; None for all others.
-        evaluates: Whether that metric is measured by evaluations: it is given once after each, whatever the
-            interval.
+        metric: What the user named for ReduceLROnPlateau to watch.
+        sweep: The metric and mode of the sweep.
+        evaluates: Whether the run evaluates: then ReduceLROnPlateau is given its metric once after each
+            evaluation, whatever the interval.
+
+    Raises:
+        ValueError: The metric is better in another direction than the scheduler takes it to be, or there is no
+            ReduceLROnPlateau to watch it.
     """
 
     def __init__(
@@ -47,8 +52,15 @@ class Schedule:
         interval: LRInterval,
         metric: str | None,
         *,
+        sweep: tuple[str, str] | None,
         evaluates: bool,
     ) -> None:
+        if isinstance(scheduler, ReduceLROnPlateau):
+            metric = _watched_metric(scheduler, metric, sweep, evaluates=evaluates)
+        elif metric is not None:
+            raise ValueError(
+                f"lr_metric={metric!r} is for ReduceLROnPlateau alone (got {type(scheduler).__name__})"
+            )
         self._optimizer, self.scheduler, self._interval = optimizer, scheduler, interval
         self._metric = metric
         self._begun = hyperparameters.of(optimizer)
@@ -57,39 +69,6 @@ class Schedule:
         # Whatever the scheduler does: a run may be resumed with another one.
         self._counted: dict[LRInterval, int] = {"epoch": 0, "step": 0}
         self._given_at = -1  # the global step of the evaluation that the scheduler was given last
-
-    @classmethod
-    def of(
-        cls,
-        optimizer: torch.optim.Optimizer,
-        scheduler: LRScheduler | None,
-        interval: LRInterval,
-        metric: str | None,
-        *,
-        sweep: tuple[str, str] | None,
-        evaluates: bool,
-    ) -> Schedule:
-        """Returns the schedule of a Trainer.
-
-        Args:
-            optimizer: The Trainer's.
-            scheduler: Over the same optimizer.
-            interval: When it steps.
-            metric: What the user named for ReduceLROnPlateau to watch.
-            sweep: The metric and mode of the sweep.
-            evaluates: Whether the run evaluates.
-
-        Raises:
-            ValueError: The metric is better in another direction than the scheduler takes it to be, or there is
-                no ReduceLROnPlateau to watch it.
-        """
-        if isinstance(scheduler, ReduceLROnPlateau):
-            metric = _watched_metric(scheduler, metric, sweep, evaluates=evaluates)
-        elif metric is not None:
-            raise ValueError(
-                f"lr_metric={metric!r} is for ReduceLROnPlateau alone (got {type(scheduler).__name__})"
-            )
-        return cls(optimizer, scheduler, interval, metric, evaluates=evaluates)
 
     @property
     def by_step(self) -> bool:
