@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from xaytune.trainer.made_with import unwrapped
 
-__all__ = ["Kept", "restore", "state_of"]
+__all__ = ["Kept", "restore"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Kept:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of each by name."""
-        return {name: state_of(thing) for name, thing in self._things.items()}
+        return {name: _state_of(thing) for name, thing in self._things.items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> set[str]:
         """Restores each from what :meth:`state_dict` returned; an optimizer of another kind begins anew.
@@ -71,7 +71,7 @@ class Kept:
                 yield from thing.parameters()
 
 
-def state_of(thing: Any) -> dict[str, Any]:
+def _state_of(thing: Any) -> dict[str, Any]:
     """Returns the state of a thing that can be kept, in a form that a checkpoint can hold."""
     if _has(thing, "state_dict", "load_state_dict"):
         return {"state": thing.state_dict(), "optimizer_kind": _optimizer_kind(thing)}
@@ -82,7 +82,7 @@ def state_of(thing: Any) -> dict[str, Any]:
 
 
 def restore(thing: Any, saved: Mapping[str, Any]) -> None:
-    """Puts a thing back into a state that :func:`state_of` returned."""
+    """Puts a thing of the user's back into the state that a checkpoint has of it."""
     if "state" in saved:
         _check_groups(thing, saved["state"])
         thing.load_state_dict(saved["state"])

@@ -56,6 +56,7 @@ class EpochLoop:
         total: Epochs that it has.
         first: Epochs that the run had before it.
         done: Epochs that were finished.
+        resumed: Whether the run was resumed within it, or at its end.
         closed: Whether it was left by ``break``, ``return`` or an exception.
         left: Whether that was so although the run was not stopped.
         in_body: Whether a body is running, or was left and is not ended yet.
@@ -71,6 +72,7 @@ class EpochLoop:
     total: int
     first: int
     done: int = 0
+    resumed: bool = False
     closed: bool = False
     left: bool = False
     in_body: bool = False
@@ -131,17 +133,18 @@ class Place:
         """Whether the user's code is within the body of an epoch."""
         return self.loop is not None and self.loop.in_body and not self.loop.closed
 
-    def enter(self, total: int) -> tuple[EpochLoop, Mapping[str, Any] | None]:
-        """Begins a loop of epochs, and returns it with the checkpoint whose place is in it, if there is one."""
+    def enter(self, total: int) -> EpochLoop:
+        """Begins a loop of epochs, and returns to the place of a checkpoint where that is in it."""
         loop = EpochLoop(0 if self.loop is None else self.loop.index + 1, total, self._epochs)
         self.loop = loop
         saved = self.resumed
         if saved is None:
-            return loop, None
+            return loop
         place = saved["place"]
         if loop.index < place["loop"]:
             loop.left = True  # it was over before the run was resumed
-            return loop, None
+            return loop
+        loop.resumed = True
         loop.first, loop.done, loop.left = place["first"], place["done"], place["left"]
         self.resumed, self._epochs = None, loop.first + loop.done
         self._saved_loaders, self._returned_to = dict(saved["loaders"]), loop
@@ -153,7 +156,7 @@ class Place:
                 "is trained again from its first batch",
                 loop.first + loop.done,
             )
-        return loop, saved
+        return loop
 
     def begin_body(self) -> dict[str, Any] | None:
         """Begins the body of an epoch, and returns the random states to begin it with, if it was begun before."""

@@ -215,33 +215,42 @@ class OwnRun:
 
     def _enter(self, total: int, steps: int | None) -> EpochLoop:
         place, state = self.place, self.state
-        if not self.begun:
+        if self.begun:
+            self._finish_loop()
+        else:
             self._memory = self.memory
             place.resumed = self.saves.newest
             del self.saves.newest  # a copy of all that is kept
-        else:
-            self._finish_loop()
         self.optimizers.watch(self.saves.begin())
-        found = place.resumed
-        loop, saved = place.enter(total)
-        if saved is not None:
-            self.saves.restore(saved)
-        if found is not None and not self.begun:
-            self._restore_state(found)
-            if saved is not None and loop.over:
-                state.epoch, state.step = found["state"]["epoch"], found["state"]["step"]
-        done = state.step if saved is not None else 0
+        checkpoint = place.resumed
+        loop = place.enter(total)
+        if checkpoint is not None:
+            self._resume_from(checkpoint, loop)
+        done = state.step if loop.resumed else 0
         state.num_epochs = loop.first + total
         state.max_steps = -1 if steps is None else state.global_step - done + steps
+        self._begin_or_go_on(loop)
+        if checkpoint is not None and loop.resumed:
+            self._saved_at = place.position()
+            random_state.restore(checkpoint["random"])
+        return loop
+
+    def _resume_from(self, checkpoint: Mapping[str, Any], loop: EpochLoop) -> None:
+        """Takes the state of the saved run, and what it kept where its place is in this loop."""
+        if loop.resumed:
+            self.saves.restore(checkpoint)
+        if not self.begun:
+            self._restore_state(checkpoint)
+            if loop.resumed and loop.over:
+                saved = checkpoint["state"]
+                self.state.epoch, self.state.step = saved["epoch"], saved["step"]
+
+    def _begin_or_go_on(self, loop: EpochLoop) -> None:
         if not self.begun:
             self.begun = True
             self._fire("train_start")
-        elif saved is None and not loop.over and not state.should_stop:
-            self._trains_on(state)
-        if saved is not None:
-            self._saved_at = place.position()
-            random_state.restore(saved["random"])
-        return loop
+        elif not (loop.resumed or loop.over or self.state.should_stop):
+            self._trains_on(self.state)
 
     def _restore_state(self, saved: Mapping[str, Any]) -> None:
         state, found, place = self.state, saved["state"], saved["place"]
