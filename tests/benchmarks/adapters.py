@@ -29,7 +29,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from xaytune.integrations import lightning as with_lightning
 from xaytune.integrations import transformers as with_transformers
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 STEP_S = 1e-3
 # Steps after which the two runs of a loop of one's own take turns.

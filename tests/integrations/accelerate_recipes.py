@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.models import loader
 from tests.trainer.own_loops import measure, network
 from xaytune.testing.training import weights_of
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 
 def train(trial: OwnLoop, mixed_precision: str = "no") -> Tensor:

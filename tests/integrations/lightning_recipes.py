@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tests.models import CLASSES, FEATURES, dataset, loader
 from xaytune.integrations.lightning import XaytuneCallback
 from xaytune.testing.training import weights_of
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="lightning")

@@ -18,7 +18,7 @@ from tests.integrations import lightning_recipes as recipes
 from tests.models import dataset, loader
 from xaytune.integrations.lightning import XaytuneCallback
 from xaytune.testing.training import JudgedRun, TrainingContract, weights_of
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from xaytune.integrations.lightning import XaytuneCallback
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 pytestmark = pytest.mark.slow
 

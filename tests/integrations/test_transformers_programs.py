@@ -24,7 +24,7 @@ from xaytune.integrations.transformers import XaytuneCallback
 from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.checkpoint_files import step_of
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 from tests.integrations.transformers_recipes import DEFAULTS, LENGTH, VOCABULARY, Texts, network
 from xaytune.integrations.transformers import XaytuneCallback
 from xaytune.testing.training import weights_of
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -8,7 +8,7 @@ from tests.trainer.fused_models import Case, changes_the_rate, changes_weights, 
 from xaytune.testing.training import weights_of
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.handlers import SaveCheckpoint
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 CASE = Case(model="dropout", optimizer="adam", epochs=4)
 # Steps that the optimizer of the member has counted, at the end of the last run.

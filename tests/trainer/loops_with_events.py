@@ -13,7 +13,7 @@ from xaytune.trainer import checkpoint, random_state
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
 from xaytune.trainer.loop import Trainer
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 
 def with_trainer(trial: OwnLoop, **options: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tests.models import CLASSES, FEATURES, dataset, loader
 from xaytune.testing.training import JudgedRun, weights_of
 from xaytune.trainer.current import set_current_trial
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 DATA = dataset()
 INPUTS, TARGETS = DATA.tensors

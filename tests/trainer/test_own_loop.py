@@ -21,7 +21,7 @@ from xaytune.testing.training import JudgedRun
 from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import EVENTS, TrainState
 from xaytune.trainer.loop import Trainer
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 
 def rows(run: OwnLoop) -> list[tuple[int, int, int, dict[str, Any]]]:

@@ -16,7 +16,7 @@ from tests.models import loader
 from tests.trainer import own_loops
 from xaytune.testing.training import weights_of
 from xaytune.trainer.current import set_current_trial
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 
 @pytest.fixture

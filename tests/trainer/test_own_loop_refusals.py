@@ -16,7 +16,7 @@ from xaytune.errors import CheckpointError
 from xaytune.testing.training import JudgedRun
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 
 
 def test_what_a_trainer_would_not_save_is_refused(tmp_path: Path) -> None:

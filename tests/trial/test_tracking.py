@@ -15,7 +15,7 @@ from xaytune.records.history import Row
 from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 from xaytune.trial.messages import Assignment, DecisionDue, Message, StopRequest
 from xaytune.trial.metrics import capture
 from xaytune.trial.runner import RecipeRun

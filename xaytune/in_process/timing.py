@@ -11,7 +11,7 @@ from xaytune.in_process.trying import try_configuration
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 from xaytune.trial.messages import Failure
 
 __all__ = ["Timing", "time_training"]

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xaytune.trainer.callbacks import EVENTS, Event, Pause, TrainState
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 from xaytune.trainer.random_state import seed_everything
 
 __all__ = ["JudgedRun", "TrainingContract", "weights_of"]

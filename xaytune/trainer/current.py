@@ -7,7 +7,7 @@ import logging
 import sys
 
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 from xaytune.trainer.plain import shown
 
 __all__ = ["current_trial", "set_current_trial"]

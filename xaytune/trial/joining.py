@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xaytune.trainer import current
 from xaytune.trainer.callbacks import Pause
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 from xaytune.trial.command_process import ADDRESS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trainer.own_loop import OwnLoop
+from xaytune.trainer.own import OwnLoop
 from xaytune.trial.messages import Assignment, Task
 from xaytune.trial.reporter import Reporter
 
@@ -18,7 +18,7 @@ class Trial(OwnLoop):
     """A trial of a sweep: what a recipe gets beside its configuration.
 
     A loop of one's own uses what it inherits: ``trial.keep``, ``trial.epochs``, ``trial.steps``, ``trial.log``,
-    ``trial.report`` and the others of :class:`~xaytune.trainer.own_loop.OwnLoop`.
+    ``trial.report`` and the others of :class:`~xaytune.trainer.own.OwnLoop`.
 
     Attributes:
         number: The trial's number in its sweep, from 0.

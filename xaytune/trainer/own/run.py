@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 from xaytune.trainer import random_state
 from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_end
 from xaytune.trainer.data import check_not_begun, with_workers_of_each_epoch
-from xaytune.trainer.own_optimizers import OptimizerWatch
-from xaytune.trainer.own_place import EpochLoop, Place, StepLoop
-from xaytune.trainer.own_saves import Saves
+from xaytune.trainer.own.optimizers import OptimizerWatch
+from xaytune.trainer.own.place import EpochLoop, Place, StepLoop
+from xaytune.trainer.own.saves import Saves
 from xaytune.trainer.plain import check_dicts, measured, plain_metrics
 
 __all__ = ["OwnRun"]
