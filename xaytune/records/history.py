@@ -6,6 +6,7 @@ costs the same however long the history is.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,13 @@ import numpy as np
 
 from xaytune.records.trial_record import Best
 from xaytune.sweep.objective import Objective
+from xaytune.sweep.time_axis import TimeAxis
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["FOLDER", "Row", "append", "best", "column", "cut", "pack", "path_for", "read"]
+__all__ = ["FOLDER", "Row", "append", "best", "column", "cut", "measured", "pack", "path_for", "read"]
 
 FOLDER = "history"
 _PLACE = ("epoch", "step", "global_step")
@@ -124,6 +126,35 @@ def read(path: Path) -> pd.DataFrame:
             break
     frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas()
     return frame
+
+
+def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis, finished: int) -> tuple[list[int], list[float]]:
+    """Returns the finite values of the metric at the end of each epoch, or wherever it changed, and when that was.
+
+    Rows hold what was measured last. Where a trial was evaluated after each third epoch, say, its values are those
+    of these epochs, and of its last one.
+
+    Args:
+        rows: The history of a trial.
+        metric: Its name.
+        axis: What time is counted in.
+        finished: How many epochs were finished: of one that was not there is nothing to compare.
+    """
+    name = column(metric)
+    if name not in rows:
+        return [], []
+    if not axis.by_step:
+        ends = rows.drop_duplicates("epoch", keep="last")
+        ends = ends.assign(epoch=ends["epoch"] + 1)
+        ends = ends[np.isfinite(ends[name]) & (ends["epoch"] <= max(1, finished))]
+        new = ends["epoch"][ends[name] != ends[name].shift()]
+        every = math.gcd(*new.astype(int)) if len(new) > 1 else 1
+        ends = ends[(ends["epoch"] % every == 0) | (ends["epoch"] == ends["epoch"].max())]
+        return [int(epoch) for epoch in ends["epoch"]], [float(value) for value in ends[name]]
+    known = rows[np.isfinite(rows[name])]
+    values = known[name]
+    changed = known[(values != values.shift()) | (known.index == known.index[-1:].max())]
+    return [int(step) for step in changed["global_step"]], [float(value) for value in changed[name]]
 
 
 def _renamed(table: pa.Table) -> pa.Table:

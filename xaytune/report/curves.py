@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
-import pandas as pd
 
 from xaytune.records import history
 from xaytune.records.journal import Event
@@ -21,7 +17,6 @@ __all__ = [
     "Progress",
     "Rung",
     "learning_curves",
-    "measured",
     "progress",
     "rungs",
     "time_axis",
@@ -55,7 +50,7 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
     metric, axis = results.sweep.spec["metric"], time_axis(results.sweep)
     curves = []
     for trial in results.trials:
-        times, values = measured(results.history(trial.number), metric, axis, trial.epoch)
+        times, values = history.measured(results.history(trial.number), metric, axis, trial.epoch)
         if not times:  # a simulated sweep has no histories
             judged = {result.time(axis): result.value for result in trial.results if result.value is not None}
             if trial.metrics.get(metric) is not None:
@@ -75,35 +70,6 @@ def _shape(values: Sequence[float], most: int) -> list[int]:
     stretches = [range(begin, min(begin + width, len(values))) for begin in range(0, len(values), width)]
     kept = {choose(stretch, key=values.__getitem__) for stretch in stretches for choose in (min, max)}
     return sorted(kept | {0, len(values) - 1})
-
-
-def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis, finished: int) -> tuple[list[int], list[float]]:
-    """Returns the finite values of the metric at the end of each epoch, or wherever it changed, and when that was.
-
-    Rows hold what was measured last. Where a trial was evaluated after each third epoch, say, its values are those
-    of these epochs, and of its last one.
-
-    Args:
-        rows: The history of a trial.
-        metric: Its name.
-        axis: What time is counted in.
-        finished: Epochs the trial has finished; a row of a later one is of an epoch that is not over.
-    """
-    name = history.column(metric)
-    if name not in rows:
-        return [], []
-    if not axis.by_step:
-        ends = rows.drop_duplicates("epoch", keep="last")
-        ends = ends.assign(epoch=ends["epoch"] + 1)
-        ends = ends[np.isfinite(ends[name]) & (ends["epoch"] <= max(1, finished))]
-        new = ends["epoch"][ends[name] != ends[name].shift()]
-        every = math.gcd(*new.astype(int)) if len(new) > 1 else 1
-        ends = ends[(ends["epoch"] % every == 0) | (ends["epoch"] == ends["epoch"].max())]
-        return [int(epoch) for epoch in ends["epoch"]], [float(value) for value in ends[name]]
-    known = rows[np.isfinite(rows[name])]
-    values = known[name]
-    changed = known[(values != values.shift()) | (known.index == known.index[-1:].max())]
-    return [int(step) for step in changed["global_step"]], [float(value) for value in changed[name]]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from xaytune.errors import DashboardError, JournalError
+from xaytune.records.history import measured
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.records.sweep_folder import SweepFolder
-from xaytune.report.curves import measured
 from xaytune.report.study import direction_of, frozen, space_of
 
 __all__ = ["StudyMirror", "StudyStorage", "serve"]
