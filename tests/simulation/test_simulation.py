@@ -146,6 +146,14 @@ def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tm
         (lambda config: 3, r"must return \(times, values\), a number for each epoch or step"),
         (lambda config: ([1.0], []), r"must return as many times as values, and some \(got 1 times, 0 values\)"),
     ],
+        (
+            lambda config: ([0.5, 0.5], [1, 2]),
+            r"times must rise from 0, in seconds \(got \[0.5, 0.5\]\)",
+        ),
+        (lambda config: ([2.0, 1.0], [1, 2]), "times must rise"),
+        (lambda config: ([-1.0, 1.0], [1, 2]), "times must rise"),
+        (lambda config: ([1.0, math.inf], [1, 2]), "times must rise"),
+        (lambda config: ([1.0, math.nan], [1, 2]), "times must rise"),
 )
 def test_what_is_wrong_with_a_function_of_curves_is_said_in_words(function: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):

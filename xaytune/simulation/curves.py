@@ -94,6 +94,8 @@ class Surrogate:
         return Curve(by_time, by_seconds, length=len(by_time))
 
 
+        if not all(one < other < math.inf for one, other in itertools.pairwise([0.0, *by_seconds.values()])):
+            raise SpecError([Problem(("curves",), f"times must rise from 0, in seconds (got {seconds})")])
 class RecordedCurves:
     """The curves of an earlier sweep: of its decision points, evaluations and ends.
 
