@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.report.journals import Written
 from xaytune.errors import JournalError, SpecError
 from xaytune.records import history
 from xaytune.records.journal import FILE_NAME
@@ -145,7 +146,6 @@ def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tm
         (lambda config: config["y"], r"the function raised KeyError: 'y' \(for {'x': 0.5}\)"),
         (lambda config: 3, r"must return \(times, values\), a number for each epoch or step"),
         (lambda config: ([1.0], []), r"must return as many times as values, and some \(got 1 times, 0 values\)"),
-    ],
         (
             lambda config: ([0.5, 0.5], [1, 2]),
             r"times must rise from 0, in seconds \(got \[0.5, 0.5\]\)",
@@ -154,6 +154,7 @@ def test_the_results_of_a_sweep_that_was_run_are_those_that_its_journal_tells(tm
         (lambda config: ([-1.0, 1.0], [1, 2]), "times must rise"),
         (lambda config: ([1.0, math.inf], [1, 2]), "times must rise"),
         (lambda config: ([1.0, math.nan], [1, 2]), "times must rise"),
+    ],
 )
 def test_what_is_wrong_with_a_function_of_curves_is_said_in_words(function: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
@@ -223,33 +224,64 @@ def test_more_workers_take_less_time(tmp_path: Path) -> None:
     assert seconds[1] < seconds[0] / 2
 
 
-def _again(earlier: Simulated, scheduler: dict[str, Any], folder: Path) -> Simulated:
+def _again(earlier: Results, scheduler: dict[str, Any], folder: Path) -> Simulated:
     sweep = spec(scheduler)
-    curves = RecordedCurves(earlier.results, sweep.space, TimeAxis(), nearest=False, timed=True)
+    axis = TimeAxis(scheduler.get("time_attr", "epoch"))
+    curves = RecordedCurves(earlier, sweep.space, axis, nearest=False, timed=True)
     return simulate(sweep, curves, SweepFolder(folder), curves.workers)
 
 
 def test_the_curves_of_a_sweep_give_its_own_decisions_again(tmp_path: Path) -> None:
     earlier = simulate(spec(ASHA), POWER_LAW, SweepFolder(tmp_path / "earlier"), workers=4)
-    again = _again(earlier, ASHA, tmp_path / "again")
+    again = _again(earlier.results, ASHA, tmp_path / "again")
     assert story(again.results) == story(earlier.results)
     assert again.censored == 0
 
 
+def recorded(folder: Path, curve: Surrogate, workers: int, *, every: int = 1, **options: Any) -> Results:
+    """A sweep under fifo, with histories: between evaluations a metric stays what it was."""
+    results = simulate(spec({"algorithm": "fifo"}, **options), curve, SweepFolder(folder), workers).results
+    for trial in results.trials:
+        values = curve.of(trial.number, trial.config).values
+        newest = {time: values.get(time - time % every) for time in values}
+        rows = [
+            history.Row(time - 1, 0, time, {} if value is None else {"m": value}) for time, value in newest.items()
+        ]
+        history.append(history.path_for(results.path, trial.number), history.pack(rows))
+    return Results(folder)
+
+
 def test_the_curves_of_a_sweep_under_fifo_tell_what_asha_would_have_decided(tmp_path: Path) -> None:
-    class Recorded(RecordedCurves):
-        """Of a simulated sweep, which has no histories: what its surrogate gave."""
-
-        def _curve(self, number: int) -> Any:
-            return POWER_LAW.of(number, self._results.sweep.trials[number].config)
-
-    earlier = simulate(spec({"algorithm": "fifo"}), POWER_LAW, SweepFolder(tmp_path / "earlier"), workers=4)
+    earlier = recorded(tmp_path / "earlier", POWER_LAW, 4)
     sweep = spec(ASHA)
-    curves = Recorded(earlier.results, sweep.space, TimeAxis(), nearest=False, timed=True)
+    curves = RecordedCurves(earlier, sweep.space, TimeAxis(), nearest=False, timed=False)
     told = simulate(sweep, curves, SweepFolder(tmp_path / "told"), workers=4)
     really = simulate(sweep, POWER_LAW, SweepFolder(tmp_path / "really"), workers=4)
     assert story(told.results) == story(really.results)
     assert told.censored == 0
+
+
+def test_values_of_a_sweep_under_fifo_come_in_the_order_in_which_they_came_there(tmp_path: Path) -> None:
+    earlier = recorded(tmp_path / "earlier", POWER_LAW, 4)
+    told = _again(earlier, ASHA, tmp_path / "told")
+    judged = [event for event in told.results.events() if event["event"] == "result"]
+    trials = [earlier.trials[event["trial"]] for event in judged]
+    came = [
+        (trial.started or 0.0) + event["epoch"] * (1 + trial.config["x"])
+        for trial, event in zip(trials, judged, strict=True)
+    ]
+    assert len(came) > len(earlier.trials)
+    assert came == sorted(came)
+
+
+@pytest.mark.parametrize("time_attr", ["epoch", "global_step"])
+def test_a_trial_is_judged_where_it_was_evaluated_and_not_where_it_still_had_the_same_value(
+    tmp_path: Path, time_attr: Any
+) -> None:
+    earlier = recorded(tmp_path / "earlier", POWER_LAW, 1, every=2)
+    told = _again(earlier, {**ASHA, "grace_period": 3, "time_attr": time_attr}, tmp_path / "told")
+    judged = {event["global_step"] for event in told.results.events() if event["event"] == "result"}
+    assert judged == {4, 10}
 
 
 @pytest.mark.parametrize(
@@ -266,12 +298,9 @@ def test_ten_histories_under_fifo_tell_what_asha_would_have_decided_as_worked_ou
     tenths = [5, 3, 8, 1, 9, 2, 7, 6, 4, 10]
     trials: dict[str, Any] = {"space": {"x": {"grid": tenths}}, "num_samples": 1}
     flat = Surrogate(lambda config: (range(1, 10), [config["x"] / 10] * 9))
-    earlier = simulate(spec({"algorithm": "fifo"}, **trials), flat, SweepFolder(tmp_path / "earlier"), workers=1)
-    for trial in earlier.results.trials:
-        rows = [history.Row(epoch, 0, epoch + 1, {"m": trial.config["x"] / 10}) for epoch in range(9)]
-        history.append(history.path_for(earlier.results.path, trial.number), history.pack(rows))
+    earlier = recorded(tmp_path / "earlier", flat, 1, **trials)
     asked = spec({**ASHA, "max_t": 9, "grace_period": grace_period}, **trials)
-    curves = RecordedCurves(Results(tmp_path / "earlier"), asked.space, TimeAxis(), nearest=False, timed=False)
+    curves = RecordedCurves(earlier, asked.space, TimeAxis(), nearest=False, timed=False)
     told = simulate(asked, curves, SweepFolder(tmp_path / "told"), workers=1)
     assert [trial.epoch for trial in told.results.trials] == ends
     assert told.censored == 0
@@ -300,5 +329,35 @@ def test_the_nearest_configuration_is_found_whatever_the_earlier_sweep_searched(
 
 def test_what_a_stricter_sweep_never_saw_is_counted_as_censored(tmp_path: Path) -> None:
     earlier = simulate(spec(ASHA), POWER_LAW, SweepFolder(tmp_path / "earlier"), workers=4)
-    again = _again(earlier, {**ASHA, "grace_period": 9}, tmp_path / "again")
+    again = _again(earlier.results, {**ASHA, "grace_period": 9}, tmp_path / "again")
     assert again.censored > 0
+
+
+def test_a_configuration_plays_the_curve_of_the_same_type_and_not_of_what_only_equals_it(tmp_path: Path) -> None:
+    space = {"x": {"grid": [0, False, 2]}}
+    worth = Surrogate(lambda config: ([1.0], [float(config["x"] is False)]))
+    earlier = simulate(spec({"algorithm": "fifo"}, space=space, num_samples=1), worth, SweepFolder(tmp_path), 1)
+    curves = RecordedCurves(earlier.results, parse_space(space), TimeAxis(), nearest=False, timed=False)
+    assert [curves.of(7, {"x": x}).values for x in (0, False, 2)] == [{1: 0.0}, {1: 1.0}, {1: 0.0}]
+
+
+def test_a_trial_that_never_had_a_value_ends_at_once_and_is_nearest_to_none(tmp_path: Path) -> None:
+    space: dict[str, Any] = {"x": {"grid": [1, 2, 3]}}
+    written = Written(tmp_path / "earlier", space=space, scheduler={"algorithm": "fifo"}, num_samples=1)
+    for trial in range(3):
+        written("trial", trial, config={"x": trial + 1}, seed=1)
+        written("start", trial, attempt=0, node="n", pid=1)
+    written.at("end", 0, epoch=1, step=20, status="completed", reason=None)
+    written("failure", 1, traceback="t", error="e", kind="error")
+    written.at("end", 1, epoch=0, step=0, value=None, status="failed", reason="e")
+    sweep = SweepSpec.parse({**spec({"algorithm": "fifo"}, space=space, num_samples=1).plain(), "metric": "score"})
+    curves = RecordedCurves(written.results(), sweep.space, TimeAxis(), nearest=True, timed=True)
+    told = simulate(sweep, curves, SweepFolder(tmp_path / "told"), workers=1)
+    assert [(trial.status, trial.value) for trial in told.results.trials] == [
+        ("completed", 0.5),
+        ("stopped", None),
+        ("stopped", None),
+    ]
+    assert told.censored == 2
+    curves.of(9, {"x": 2.4})
+    assert curves.matched == {9: 0}

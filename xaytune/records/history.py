@@ -138,7 +138,7 @@ def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis, finished: int) -> 
         rows: The history of a trial.
         metric: Its name.
         axis: What time is counted in.
-        finished: How many epochs were finished: of one that was not there is nothing to compare.
+        finished: Epochs the trial has finished; a row of a later one is of an epoch that is not over.
     """
     name = column(metric)
     if name not in rows:

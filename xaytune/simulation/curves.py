@@ -6,16 +6,19 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from xaytune.errors import Problem, SpecError
-from xaytune.records.history import column
+from xaytune.records.history import measured
 from xaytune.records.results import Results
 from xaytune.search.configurations import distance
 from xaytune.sweep.references import resolve
 from xaytune.sweep.space import Space, dotted
 from xaytune.sweep.time_axis import TimeAxis
+from xaytune.sweep.values import key
 
 __all__ = ["Curve", "Curves", "RecordedCurves", "Surrogate", "surrogate"]
 
@@ -25,20 +28,20 @@ class Curve:
     """What a configuration is worth as it trains.
 
     Attributes:
-        values: The metric by time (epochs or steps finished), ascending; None where it is not finite.
+        values: The metric by time (epochs or steps finished), ascending; None: not finite. May be empty.
         seconds: Seconds of training until each of these times.
         ends: Whether the training is over after the last of them. Else it was cut off there: what would have come
             is not known.
-        moments: Seconds after the earlier sweep began at which it had each of these values: they come in
-            the same order again. Without them they come when the seconds of training are over.
-        ended: When it ended there; None where that is not known.
+        began: Seconds after the earlier sweep began at which it was started there: its values come as long after
+            that again. None: as long after it is started here.
+        ended: Seconds after the earlier sweep began at which it ended there, where its values come so.
         length: Epochs or steps of the whole training; None where that is not known.
     """
 
     values: Mapping[int, float | None]
     seconds: Mapping[int, float]
     ends: bool = True
-    moments: Mapping[int, float] = field(default_factory=dict)
+    began: float | None = None
     ended: float | None = None
     length: int | None = None
 
@@ -91,11 +94,11 @@ class Surrogate:
         if not by_time or len(by_time) != len(by_seconds):
             got = f"{len(by_seconds)} times, {len(by_time)} values"
             raise SpecError([Problem(("curves",), f"must return as many times as values, and some (got {got})")])
+        if not all(one < other < math.inf for one, other in itertools.pairwise([0.0, *by_seconds.values()])):
+            raise SpecError([Problem(("curves",), f"times must rise from 0, in seconds (got {seconds})")])
         return Curve(by_time, by_seconds, length=len(by_time))
 
 
-        if not all(one < other < math.inf for one, other in itertools.pairwise([0.0, *by_seconds.values()])):
-            raise SpecError([Problem(("curves",), f"times must rise from 0, in seconds (got {seconds})")])
 class RecordedCurves:
     """The curves of an earlier sweep: of its decision points, evaluations and ends.
 
@@ -117,6 +120,9 @@ class RecordedCurves:
         self._results, self._space, self._axis = results, space, axis
         self._nearest, self._timed = nearest, timed
         self._configs = {trial.number: trial.config for trial in results.trials}
+        self._numbers: dict[str, list[int]] = {}  # of the trials with each configuration
+        for number, config in self._configs.items():
+            self._numbers.setdefault(key(config), []).append(number)
         self.matched: dict[int, int] = {}
 
     def of(self, trial: int, config: Mapping[str, Any]) -> Curve:
@@ -125,11 +131,8 @@ class RecordedCurves:
         Raises:
             SpecError: It was never trained, and no other is to stand for it.
         """
-        if self._configs.get(trial) == config:
-            return self._curve(trial)
-        for number, known in self._configs.items():
-            if known == config:
-                return self._curve(number)
+        if numbers := self._numbers.get(key(config)):
+            return self._curve(trial if trial in numbers else numbers[0])
         if not self._nearest:
             raise SpecError(
                 [
@@ -141,7 +144,10 @@ class RecordedCurves:
                     )
                 ]
             )
-        number = min(self._configs, key=lambda known: distance(self._space, self._configs[known], config))
+        known = [trial.number for trial in self._results.trials if trial.results or trial.best is not None]
+        if not known:
+            raise SpecError([Problem(("curves",), f"no trial of {self._results.sweep.name} has a value")])
+        number = min(known, key=lambda number: distance(self._space, self._configs[number], config))
         self.matched[trial] = number
         return self._curve(number)
 
@@ -165,29 +171,24 @@ class RecordedCurves:
         return max(itertools.accumulate(change for _, change in changes), default=1)
 
     def _curve(self, number: int) -> Curve:
-        record = self._results.sweep.trials[number]
-        history, metric = self._results.history(number), self._results.sweep.spec["metric"]
-        values: dict[int, float | None] = {}
-        if len(history) and column(metric) in history:
-            times = history["global_step"] if self._axis.by_step else history["epoch"] + 1
-            newest = history.assign(time=times).groupby("time")[column(metric)].last().dropna()
-            values = {int(str(time)): float(value) for time, value in newest.items()}
+        sweep, record = self._results.sweep, self._results.sweep.trials[number]
+        metric = sweep.spec["metric"]
+        times, found = measured(self._results.history(number), metric, self._axis, record.epoch)
+        values: dict[int, float | None] = dict(zip(times, found, strict=True))
         values |= {result.time(self._axis): result.value for result in record.results}
         ended_at = self._axis.of(epoch=record.epoch, global_step=record.global_step)
         if metric in record.metrics:
             values.setdefault(ended_at, record.metrics[metric])
-        if not values:
-            raise SpecError([Problem(("curves",), f"trial {number} of the earlier sweep has no value to play")])
-        began, started, ended = self._results.sweep.started or 0.0, record.started or 0.0, record.ended
-        per_unit = (ended - started) / max(values) if ended is not None and ended > started else 1.0
-        judged = {decision.time(self._axis): decision.t - began for decision in record.decisions}
-        if ended is not None:
-            judged.setdefault(ended_at, ended - began)
+        began, started, ended = sweep.started or 0.0, record.started or 0.0, record.ended
+        # Of decisions and the end it is known when they came; steps between them take equally long.
+        known = {0: started} | {decision.time(self._axis): decision.t for decision in record.decisions}
+        known.setdefault(ended_at, sweep.latest if ended is None else ended)
+        at, moments = zip(*sorted(known.items()), strict=True)
         return Curve(
             dict(sorted(values.items())),
-            {time: time * per_unit for time in values},
+            {time: float(np.interp(time, at, moments)) - started for time in values},
             ends=record.status == "completed",
-            moments=judged if self._timed else {},
+            began=started - began if self._timed else None,
             ended=ended - began if ended is not None and self._timed else None,
             length=self._length,
         )

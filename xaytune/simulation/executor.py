@@ -33,12 +33,14 @@ class _Play:
     Attributes:
         curve: The curve.
         time: How far it is; while it trains, where it is judged or ends next.
+        judged: Where it was judged last.
         stop: Why it is to stop, if it is.
     """
 
     assignment: Assignment
     curve: Curve
     time: int = 0
+    judged: int = 0
     best: Best | None = None
     stop: StopRequest | None = None
 
@@ -106,7 +108,7 @@ class SimulatedExecutor:
             curve = self._curves.of(assignment.trial, assignment.config)
             play = self._plays[assignment.trial] = _Play(assignment, curve, stop=assignment.stop)
             saved = assignment.last_judged if self._points.pausing else 0
-            play.time = self._reached.pop(assignment.trial, saved)
+            play.time = play.judged = self._reached.pop(assignment.trial, saved)
             self._perform(self._driver.started(assignment.trial))
             self._perform(
                 self._driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node="simulated"))
@@ -116,7 +118,10 @@ class SimulatedExecutor:
                 self._perform(
                     self._driver.receive(Length(trial=trial, attempt=assignment.attempt, length=curve.length))
                 )
-            self._schedule(play)
+            if curve.values:
+                self._schedule(play)
+            else:
+                self._cut_off(play)
 
     def _schedule(self, play: _Play) -> None:
         """Lets a trial train until it has something to say; one that is to stop ends where it is."""
@@ -125,25 +130,22 @@ class SimulatedExecutor:
             moment = curve.ended if curve.ended is not None and play.time == play.times[-1] else now
         else:
             until = self._next_time(play)
-            moment = now + curve.seconds[until] - curve.seconds.get(play.time, 0.0)
-            if curve.moments:
-                moment = curve.moments.get(until, curve.ended or now)
-            play.time = until
+            began = now - curve.seconds.get(play.time, 0.0) if curve.began is None else curve.began
+            moment, play.time = began + curve.seconds[until], until
         heapq.heappush(self._events, (max(moment, now), next(self._order), play.assignment.trial))
 
     def _next_time(self, play: _Play) -> int:
         """When a trial is judged next, reports, diverges, or is at the end of what is known of it."""
         times, next_one = play.times, bisect.bisect(play.times, play.time)
-        # What an earlier sweep recorded comes when it came there: that is known of its decisions alone.
-        if self._points.at_every_evaluation or (self._budgeted and not play.curve.moments):
+        if self._points.at_every_evaluation or self._budgeted:
             return times[min(next_one, len(times) - 1)]
-        due, values = self._points.after(play.time), play.curve.values
+        due, values = self._points.after(play.judged), play.curve.values
         return next((time for time in times[next_one:] if time >= due or values[time] is None), times[-1])
 
     def _advance(self, play: _Play) -> None:
         """A trial is where it was to train to: it is judged, or ends there."""
         points, value = self._points, play.curve.values.get(play.time)
-        due = points.at_every_evaluation or points.after(play.time - 1) == play.time
+        due = points.at_every_evaluation or play.time >= points.after(play.judged)
         if play.stop is not None:
             self._end(play, play.stop.status, play.stop.reason)
         elif play.time == play.times[-1] and play.curve.ends and value is not None:
@@ -158,6 +160,7 @@ class SimulatedExecutor:
 
     def _judge(self, play: _Play, *, due: bool) -> None:
         self.decisions += 1
+        play.judged = play.time
         self._perform(self._driver.receive(DecisionDue(**self._progress(play), due=due)))
         if play.assignment.trial not in self._plays:
             return  # it was paused
@@ -178,7 +181,7 @@ class SimulatedExecutor:
         self._perform(self._driver.receive(message))
 
     def _progress(self, play: _Play) -> dict[str, Any]:
-        value = play.curve.values[play.time]
+        value = play.curve.values.get(play.time)
         metrics = {self._objective.metric: math.nan if value is None else value}
         epoch = 0 if self._points.axis.by_step else play.time
         if value is not None and self._objective.is_better(value, play.best.value if play.best else None):
@@ -190,7 +193,7 @@ class SimulatedExecutor:
             "global_step": play.time,
             "metrics": metrics,
             "best": play.best,
-            "seconds": play.curve.seconds[play.time],
+            "seconds": play.curve.seconds.get(play.time, 0.0),
         }
 
     def _perform(self, commands: Iterable[Command]) -> None:
