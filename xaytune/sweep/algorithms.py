@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -23,6 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from xaytune.sweep.time_axis import TimeAttr
+from xaytune.sweep.values import is_name, name_of
+
 __all__ = [
     "ALGORITHMS",
     "CLASSES",
@@ -35,6 +37,7 @@ __all__ = [
     "GridSpec",
     "HyperbandSpec",
     "MedianSpec",
+    "OpenOptions",
     "Options",
     "Pb2Spec",
     "PbtSpec",
@@ -117,29 +120,29 @@ class CmaesSpec(_Search):
     n_startup_trials: int = Field(default=1, ge=0)
 
 
-class ExtensionSpec(Options):
-    """A sampler, scheduler or search method by reference, with options that its own model checks.
-
-    Attributes:
-        algorithm: ``"package.module:Class"``, or the class.
-    """
+class OpenOptions(Options):
+    """Options of what is named by reference: others are taken, which its own model checks."""
 
     model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
-
-    algorithm: str | type
 
     @property
     def options(self) -> dict[str, Any]:
         """The options that its own model checks."""
         return dict(self.model_extra or {})
 
+
+class ExtensionSpec(OpenOptions):
+    """A sampler, scheduler or search method by reference.
+
+    Attributes:
+        algorithm: ``"package.module:Class"``, or the class.
+    """
+
+    algorithm: str | type
+
     @field_serializer("algorithm")
     def _reference(self, algorithm: str | type) -> str:
-        return _reference_to(algorithm)
-
-
-def _reference_to(algorithm: str | type) -> str:
-    return algorithm if isinstance(algorithm, str) else f"{algorithm.__module__}:{algorithm.__qualname__}"
+        return name_of(algorithm)
 
 
 class SearchExtensionSpec(ExtensionSpec):
@@ -174,15 +177,14 @@ def _options_of(value: Any) -> Any:
     elif isinstance(options, Options) and not isinstance(value, Options):
         value = {"algorithm": type(value), **options.model_dump(exclude={"algorithm"}, exclude_unset=True)}
     if isinstance(value, Mapping) and isinstance(algorithm := value.get("algorithm"), (str, type)):
-        return {**value, "algorithm": _NAMES.get(_reference_to(algorithm), algorithm)}
+        return {**value, "algorithm": _NAMES.get(name_of(algorithm), algorithm)}
     return value
 
 
 def _kind(value: Any) -> Literal["built-in", "extension"]:
     """Tells whether a mapping of options is of what has a name, or of a class of one's own."""
     algorithm = value.get("algorithm") if isinstance(value, Mapping) else getattr(value, "algorithm", None)
-    own = isinstance(algorithm, type) or (isinstance(algorithm, str) and re.fullmatch(r"[\w.]+:[\w.]+", algorithm))
-    return "extension" if own else "built-in"
+    return "extension" if isinstance(algorithm, type) or is_name(algorithm) else "built-in"
 
 
 def _search_options_of(value: Any) -> Any:
@@ -207,16 +209,32 @@ class FifoSpec(Options):
     algorithm: Literal["fifo"] = "fifo"
 
 
-class _EarlyStopping(Options):
-    """What schedulers have that stop trials early.
+class _Timed(Options):
+    """What schedulers have that judge trials at some times.
 
     Attributes:
         time_attr: What time is counted in.
+    """
+
+    time_attr: TimeAttr = "epoch"
+
+
+class _EarlyStopping(_Timed):
+    """What schedulers have that stop trials early.
+
+    Attributes:
         grace_period: The first time at which a trial is judged.
     """
 
-    time_attr: Literal["epoch", "global_step"] = "epoch"
     grace_period: int = Field(default=1, ge=1)
+
+
+def _judged_by_max_t(options: Any) -> Any:
+    """Checks that a trial is judged before it has trained in full."""
+    first, last = options.grace_period, options.max_t
+    if first is not None and last is not None and first > last:
+        raise ValueError(f"grace_period must be at most max_t (got grace_period {first}, max_t {last})")
+    return options
 
 
 class AshaSpec(_EarlyStopping):
@@ -239,13 +257,7 @@ class AshaSpec(_EarlyStopping):
         rungs = {math.ceil(power) for power in itertools.takewhile(lambda power: power <= self.max_t, powers)}
         return tuple(sorted(rungs | {self.max_t}))
 
-    @model_validator(mode="after")
-    def _first_rung_is_reached(self) -> AshaSpec:
-        if self.grace_period > self.max_t:
-            raise ValueError(
-                f"grace_period must be at most max_t (got grace_period {self.grace_period}, max_t {self.max_t})"
-            )
-        return self
+    _checked = model_validator(mode="after")(_judged_by_max_t)
 
 
 class MedianSpec(_EarlyStopping):
@@ -259,26 +271,23 @@ class MedianSpec(_EarlyStopping):
     min_samples_required: int = Field(default=3, ge=1)
 
 
-class HyperbandSpec(Options):
+class HyperbandSpec(_Timed):
     """HyperBand (Li et al., 2018): trials of a bracket wait for each other, and the best continue together.
 
     Attributes:
-        time_attr: What time is counted in.
         max_t: Time at which a trial has trained in full.
         reduction_factor: One trial in this many continues, for this many times as long.
     """
 
     algorithm: Literal["hyperband"] = "hyperband"
-    time_attr: Literal["epoch", "global_step"] = "epoch"
     max_t: int = Field(default=81, ge=1)
     reduction_factor: int = Field(default=3, ge=2)
 
 
-class PopulationSpec(Options):
+class PopulationSpec(_Timed):
     """What schedulers of a population have.
 
     Attributes:
-        time_attr: What time is counted in.
         perturbation_interval: Epochs or steps between two perturbations of a trial.
         quantile_fraction: The share of the population that counts as the best, and as the worst.
         synch: Whether all trials wait for each other at each interval. If not, a trial is paused only where
@@ -287,7 +296,6 @@ class PopulationSpec(Options):
         burn_in_period: Epochs or steps before the first perturbation.
     """
 
-    time_attr: Literal["epoch", "global_step"] = "epoch"
     perturbation_interval: int = Field(default=5, ge=1)
     quantile_fraction: float = Field(default=0.25, gt=0, le=0.5)
     synch: bool = False
@@ -312,28 +320,20 @@ class Pb2Spec(PopulationSpec):
     algorithm: Literal["pb2"] = "pb2"
 
 
-class CurvesSpec(Options):
+class CurvesSpec(_Timed):
     """A Gaussian process over configurations and time: it says what to try next, and which trial to stop.
 
     Attributes:
-        time_attr: What time is counted in.
         grace_period: The first time at which a trial is judged; by default a twentieth of `max_t`, rounded up.
         max_t: Time at which a trial has trained in full; by default what the first trial says when it starts:
             its `num_epochs`, or `max_steps`.
     """
 
     algorithm: Literal["curves"] = "curves"
-    time_attr: Literal["epoch", "global_step"] = "epoch"
     grace_period: int | None = Field(default=None, ge=1)
     max_t: int | None = Field(default=None, ge=1)
 
-    @model_validator(mode="after")
-    def _first_level_is_reached(self) -> CurvesSpec:
-        if self.grace_period is not None and self.max_t is not None and self.grace_period > self.max_t:
-            raise ValueError(
-                f"grace_period must be at most max_t (got grace_period {self.grace_period}, max_t {self.max_t})"
-            )
-        return self
+    _checked = model_validator(mode="after")(_judged_by_max_t)
 
 
 _BuiltInScheduler = Annotated[

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -19,9 +18,9 @@ from pydantic import (
 )
 
 from xaytune.errors import nearest
-from xaytune.sweep.algorithms import Options
+from xaytune.sweep.algorithms import OpenOptions, Options
 from xaytune.sweep.command import Command
-from xaytune.sweep.values import read
+from xaytune.sweep.values import is_name, name_of, read
 
 __all__ = [
     "TRACKERS",
@@ -86,11 +85,8 @@ class CheckpointSpec(Options):
     num_to_keep: int | None = Field(default=None, ge=1)
 
 
-_REFERENCE = re.compile(r"[\w.]+:[\w.]+")
-
-
 def _check_reference(value: Any) -> Any:
-    if callable(value) or (isinstance(value, str) and _REFERENCE.fullmatch(value)):
+    if callable(value) or is_name(value):
         return value
     hint = ""
     if isinstance(value, str) and (match := re.fullmatch(r"(?:\./)?([\w/]+)\.py(?::(\w+))?", value)):
@@ -117,21 +113,14 @@ Reference = Annotated[str | Callable[..., Any], WrapValidator(lambda value, _: _
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
-class TrackerSpec(Options):
+class TrackerSpec(OpenOptions):
     """An experiment tracker in which each trial is a run: a name, a class by reference, or an object of one.
 
     Attributes:
         tracker: One of :data:`TRACKERS`, ``"package.module:Class"``, or the class.
     """
 
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
-
     tracker: Any
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that its own model checks."""
-        return dict(self.model_extra or {})
 
     @property
     def name(self) -> str:
@@ -150,7 +139,7 @@ class TrackerSpec(Options):
     @model_validator(mode="after")
     def _names_a_tracker(self) -> TrackerSpec:
         named = self.tracker
-        if callable(named) or named in TRACKERS or (isinstance(named, str) and _REFERENCE.fullmatch(named)):
+        if callable(named) or named in TRACKERS or is_name(named):
             return self
         hint = f"; {nearest(named, TRACKERS)}" if isinstance(named, str) else ""
         raise ValueError(f"must be {', '.join(TRACKERS)}, or 'module:Class' (got {named!r}){hint}")
@@ -162,9 +151,7 @@ class TrackerSpec(Options):
 
 def reference_name(reference: Reference | Command) -> str:
     """Returns ``module:function`` for a function or a reference to one, and a command as it is written."""
-    if isinstance(reference, (str, Command)):
-        return str(reference)
-    return f"{reference.__module__}:{getattr(reference, '__qualname__', type(reference).__name__)}"
+    return str(reference) if isinstance(reference, Command) else name_of(reference)
 
 
 def spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:

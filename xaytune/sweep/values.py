@@ -36,7 +36,7 @@ from typing import Any
 
 from xaytune.errors import Problem, ProblemPath
 
-__all__ = ["NotFound", "key", "problems", "read", "reference_to", "same", "text", "write"]
+__all__ = ["NotFound", "is_name", "key", "name_of", "problems", "read", "reference_to", "same", "text", "write"]
 
 # Python itself refuses to read longer numbers from text.
 _MOST_BITS = 14_000
@@ -144,6 +144,18 @@ def problems(value: Any, path: ProblemPath = ()) -> Iterator[Problem]:
     if refused and not inner:
         inner = [Problem(path, refused)]
     yield from inner
+
+
+def is_name(value: Any) -> bool:
+    """Tells whether a value is a text of the form ``module:name``."""
+    return isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value) is not None
+
+
+def name_of(value: Any) -> str:
+    """Returns the ``module:name`` of a class or function, or of the class of an object; a text is its own."""
+    if isinstance(value, str):
+        return value
+    return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__name__)}"
 
 
 def reference_to(value: Any) -> str | None:
