@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,9 @@ class Scheduler:
         ({"num_samples": -1}, "give one, {time: 2h} or {epochs: 500}"),
         ({"points_to_evaluate": {"lr": 0.1}}, "must be a list of configurations, such as [{lr: 0.1}]"),
         ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 3}]}, "points_to_evaluate.1.lr: must be from 0.0001 to 0.3"),
+        ({"resources_per_trial": {"gpu": math.inf}}, "resources_per_trial.gpu: must be a finite number (got inf)"),
+        ({"scheduler": {"algorithm": "a:B", "f": lambda: 1}}, "cannot be imported again: give a name"),
+        ({"trackers": ["wandb", {"tracker": "a:B", "f": [1j]}]}, "trackers.1.f.0: 1j (a complex) cannot be kept"),
         ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 0.2}]}, "are 2, of 1 trials: raise num_samples"),
         ({"scheduler": "pbt"}, "num_samples: a population has at least 2 trials"),
         ({"scheduler": "curves", "space": {"a": {"b": {"grid": [1, 2]}}}}, "a.b: curves draws the values itself"),

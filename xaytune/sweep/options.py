@@ -101,7 +101,7 @@ def _check_resource(name: str) -> str:
     return name
 
 
-_Bundle = dict[Annotated[str, AfterValidator(_check_resource)], Annotated[float, Field(ge=0)]]
+_Bundle = dict[Annotated[str, AfterValidator(_check_resource)], Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 Resources = Annotated[
     Annotated[_Bundle, Tag("bundle")] | Annotated[list[_Bundle], Field(min_length=1), Tag("bundles")],
     Discriminator(lambda value: "bundles" if isinstance(value, list) else "bundle"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import ErrorDetails
 
 from xaytune.errors import Problem, ProblemPath, nearest
-from xaytune.sweep.algorithms import ALGORITHMS, CurvesSpec, Pb2Spec, PbtSpec
+from xaytune.sweep.algorithms import ALGORITHMS, CurvesSpec, OpenOptions, Pb2Spec, PbtSpec
 from xaytune.sweep.domains import Float
+from xaytune.sweep.values import problems
 
 if TYPE_CHECKING:
     from xaytune.sweep.spec import SweepSpec
@@ -136,6 +137,11 @@ def contradictions(spec: SweepSpec) -> Iterator[Problem]:
                 path, "curves draws the values itself, and tries none of them in turn: write choice for grid"
             )
     yield from _number_problems(spec)
+    named: dict[ProblemPath, Any] = {("search",): spec.search, ("scheduler",): spec.scheduler}
+    named |= {("trackers", index): tracker for index, tracker in enumerate(spec.trackers)}
+    for path, one in named.items():
+        if isinstance(one, OpenOptions):
+            yield from problems(one.options, path)
 
 
 def _number_problems(spec: SweepSpec) -> Iterator[Problem]:
