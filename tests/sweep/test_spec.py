@@ -151,6 +151,25 @@ def test_an_assignment_that_is_none_is_refused(assignment: str, message: str) ->
         parse_assignments((assignment,))
 
 
+@pytest.mark.parametrize(
+    ("written", "name", "value"),
+    [
+        ("scheduler: asha", "scheduler.max_t", 9),
+        ("search: tpe", "search.seed", 3),
+        ("search:", "search.seed", 3),
+        ("budget: 2h", "budget.epochs", 5),
+        ("failures: 2", "failures.retries", 1),
+    ],
+)
+def test_set_reaches_an_option_of_what_the_file_writes_in_short(
+    tmp_path: Path, written: str, name: str, value: int
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"{{recipe: 'a:b', metric: m, mode: max, space: {{x: {{uniform: [0, 1]}}}}, {written}}}")
+    option, _, inner = name.partition(".")
+    assert getattr(getattr(load_spec(file, {name: value}), option), inner) == value
+
+
 def test_setting_what_cannot_hold_a_value_is_refused() -> None:
     with pytest.raises(SpecError, match=r"--set metric\.name\.x"):
         load_spec("sweeps/digits.yaml", {"metric.name.x": 1})
@@ -295,6 +314,9 @@ class Scheduler:
         ({"resources_per_trial": "cpu"}, "resources_per_trial: must be {cpu: 1, gpu: 1} (got 'cpu')"),
         ({"resources_per_trial": {"cpus": 1}}, "did you mean 'cpu'? (got 'cpus')"),
         ({"resources_per_trial": [{"cpu": 1}, {"GPU": 1}]}, "did you mean 'gpu'? (got 'GPU')"),
+        ({"resources_per_trial": {"gpu": math.inf}}, "resources_per_trial.gpu: must be a finite number (got inf)"),
+        ({"scheduler": {"algorithm": "a:B", "f": lambda: 1}}, "cannot be imported again: give a name"),
+        ({"trackers": ["wandb", {"tracker": "a:B", "f": [1j]}]}, "trackers.1.f.0: 1j (a complex) cannot be kept"),
         ({"budget": 7200}, "budget: must be {time: 2h, epochs: 500}, or a time such as 2h (got 7200)"),
         ({"budget": "soon"}, "budget.time: must be seconds, or a duration like '90s', '15m', '1h30m'"),
         ({"checkpoint_config": 3}, "must be {num_to_keep: 10} (got 3)"),
@@ -317,9 +339,6 @@ class Scheduler:
         ({"num_samples": -1}, "give one, {time: 2h} or {epochs: 500}"),
         ({"points_to_evaluate": {"lr": 0.1}}, "must be a list of configurations, such as [{lr: 0.1}]"),
         ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 3}]}, "points_to_evaluate.1.lr: must be from 0.0001 to 0.3"),
-        ({"resources_per_trial": {"gpu": math.inf}}, "resources_per_trial.gpu: must be a finite number (got inf)"),
-        ({"scheduler": {"algorithm": "a:B", "f": lambda: 1}}, "cannot be imported again: give a name"),
-        ({"trackers": ["wandb", {"tracker": "a:B", "f": [1j]}]}, "trackers.1.f.0: 1j (a complex) cannot be kept"),
         ({"points_to_evaluate": [{"lr": 0.1}, {"lr": 0.2}]}, "are 2, of 1 trials: raise num_samples"),
         ({"scheduler": "pbt"}, "num_samples: a population has at least 2 trials"),
         ({"scheduler": "curves", "space": {"a": {"b": {"grid": [1, 2]}}}}, "a.b: curves draws the values itself"),

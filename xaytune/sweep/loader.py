@@ -14,6 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from xaytune.errors import Problem, ProblemPath, SpecError
+from xaytune.sweep.options import spelt_out
 from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["assign", "load_spec", "locating", "parse_assignments"]
@@ -31,8 +32,10 @@ def load_spec(file: Path | str, overrides: Mapping[str, Any] | None = None) -> S
     """
     with locating(file):
         raw = _plain(_read(Path(file)))
-        for name, value in (overrides or {}).items():
-            assign(raw, name, value)
+        if isinstance(raw, dict):
+            for name, value in (overrides or {}).items():
+                raw = spelt_out(raw)
+                assign(raw, name, value)
         return SweepSpec.parse(raw)
 
 

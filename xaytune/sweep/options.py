@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from xaytune.errors import nearest
+from xaytune.errors import Problem, SpecError, nearest
 from xaytune.sweep.algorithms import OpenOptions, Options
 from xaytune.sweep.command import Command
 from xaytune.sweep.values import is_name, name_of, read
@@ -161,11 +161,14 @@ def spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
     ``{retries: 3}``, a callback or tracker alone is a list of it; null is what is left out.
 
     Raises:
-        ValueError: A value is written in a form that cannot be read.
+        SpecError: A value is written in a form that cannot be read.
     """
     options = {str(name): value for name, value in raw.items() if value is not None}
     for name in options.keys() - {"space", "points_to_evaluate"}:  # those are read where they are parsed
-        options[name] = read(options[name])
+        try:
+            options[name] = read(options[name])
+        except ValueError as error:
+            raise SpecError([Problem((name,), str(error))]) from None
     for name in ("search", "scheduler"):
         if isinstance(options.get(name), str):
             options[name] = {"algorithm": options[name]}

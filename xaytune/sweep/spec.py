@@ -126,10 +126,7 @@ class SweepSpec(Options):
         if not isinstance(raw, Mapping):
             raise SpecError([Problem((), f"a spec must map options to values (got {raw!r})")])
         problems: list[Problem] = []
-        try:
-            options = spelt_out(raw)
-        except ValueError as error:
-            raise SpecError([Problem((), str(error))]) from None
+        options = spelt_out(raw)
         if ("recipe" in options) == ("command" in options):
             how = "have both: give one" if "recipe" in options else "is required, or a command"
             problems.append(Problem(("recipe",), how))
