@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +134,15 @@ def test_a_reference_that_cannot_be_imported_is_read_and_refused_only_where_it_w
     [problem] = values.problems({"opt": (1, missing)})
     assert problem.path == ("opt", 1)
     assert "no_such_module:Opt.SGD cannot be imported here: ModuleNotFoundError" in problem.message
+
+
+def test_a_module_that_ends_the_process_when_it_is_imported_is_one_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ends_the_process.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = values.read({"$ref": "ends_the_process:Model"})
+    assert found == values.NotFound("ends_the_process:Model", "SystemExit: 0")
 
 
 @pytest.mark.parametrize("data", [{"$tuple": 3}, {"$float": "huge"}, {"$numpy": ["zeros", 1]}, {"$map": [1]}])

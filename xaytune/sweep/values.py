@@ -253,7 +253,7 @@ def _read_reference(reference: Any) -> Any:
         found = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         return NotFound(reference, f"{type(error).__name__}: {error}")
     return found
 
