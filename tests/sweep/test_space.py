@@ -140,17 +140,36 @@ def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> Non
         ),
         (
             {"a": {"low": 0.1, "high": 1, "log": True}, "b": {"uniform": [0, 1]}},
-            "a: holds constants: write {loguniform: [0.1, 1]} for a domain, or {choice: [x]} for each constant "
-            "(got {'low': 0.1, 'high': 1, 'log': True})",
+            "a: holds constants: write {loguniform: [0.1, 1]} if you mean that, or {choice: [x]} for each "
+            "constant (got {'low': 0.1, 'high': 1, 'log': True})",
         ),
         (
-            {"a": {"min": 0, "max": 1}, "b": {"uniform": [0, 1]}},
-            "a: holds constants: write {uniform: [0, 1]} for a domain, or {choice: [x]} for each constant "
-            "(got {'min': 0, 'max': 1})",
+            {"a": {"min": 0.0, "max": 1}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {uniform: [0.0, 1]} if you mean that, or {choice: [x]} for each constant "
+            "(got {'min': 0.0, 'max': 1})",
+        ),
+        (
+            {"a": {"min": 1, "max": 4}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {randint: [1, 5]} if you mean that, or {choice: [x]} for each constant "
+            "(got {'min': 1, 'max': 4})",
+        ),
+        (
+            {"a": {"distribution": "q_log_uniform_values", "min": 1, "max": 4}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {lograndint: [1, 5]} if you mean that, or {choice: [x]} for each constant "
+            "(got {'distribution': 'q_log_uniform_values', 'min': 1, 'max': 4})",
+        ),
+        (
+            {"a": {"distribution": "uniform", "min": 1, "max": 4}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {uniform: [1, 4]} if you mean that, or {choice: [x]} for each constant "
+            "(got {'distribution': 'uniform', 'min': 1, 'max': 4})",
+        ),
+        (
+            {"a": {"value": 3}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write 3 if you mean that, or {choice: [x]} for each constant (got {'value': 3})",
         ),
         (
             {"a": {"values": [1, 2]}, "b": {"uniform": [0, 1]}},
-            "a: holds constants: write {choice: [1, 2]} for a domain, or {choice: [x]} for each constant "
+            "a: holds constants: write {choice: [1, 2]} if you mean that, or {choice: [x]} for each constant "
             "(got {'values': [1, 2]})",
         ),
         (

@@ -88,7 +88,7 @@ class _Parser:
             self._parameter(value, domain, path, name)
         elif isinstance(value, Mapping) and value and (_names(value) or _holds_domain(value)):
             if (meant := _meant(value)) is not None:
-                message = f"holds constants: write {meant} for a domain, or {{choice: [x]}} for each constant"
+                message = f"holds constants: write {meant} if you mean that, or {{choice: [x]}} for each constant"
                 self._problem(path, f"{message} (got {value!r})")
             self.walk(value, path, name)
         elif isinstance(value, (list, tuple)) and _holds_domain(value):
@@ -170,14 +170,20 @@ def _holds_domain(value: Any) -> bool:
 
 
 def _meant(value: Mapping[str, Any]) -> str | None:
-    """Writes the domain that a mapping of constants is to Optuna or W&B; None where it is none."""
+    """Returns what a mapping of constants is to Optuna or W&B, as it is written here, if it is anything."""
     for low, high in (("low", "high"), ("min", "max")):
         bounds = value.get(low), value.get(high)
         if all(isinstance(bound, (int, float)) for bound in bounds) and value.keys() <= {low, high, *_ELSEWHERE}:
-            by_log = value.get("log") or "log" in str(value.get("distribution", ""))
-            return f"{{{'loguniform' if by_log else 'uniform'}: [{bounds[0]}, {bounds[1]}]}}"
+            distribution, step = str(value.get("distribution", "")), value.get("q", value.get("step")) or 1
+            log = "log" if value.get("log") or "log" in distribution else ""
+            # To W&B bounds that are integers mean integers, where it is told no distribution.
+            if all(isinstance(number, int) for number in (*bounds, step)) and distribution[:1] in ("", "i", "q"):
+                return f"{{{log}randint: [{bounds[0]}, {bounds[1] + 1}]}}"
+            return f"{{{log}uniform: [{bounds[0]}, {bounds[1]}]}}"
     if value.keys() <= {"values", "distribution"} and isinstance(value.get("values"), (list, tuple)):
         return f"{{choice: {list(value['values'])}}}"
+    if value.keys() in ({"value"}, {"value", "distribution"}) and not isinstance(value["value"], Mapping):
+        return repr(value["value"])
     return None
 
 
