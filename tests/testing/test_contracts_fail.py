@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,6 +60,20 @@ class Astray(PbtScheduler):
 
     def explore(self, trial: int, donor: int, config: Any, rng: Any) -> dict[str, Any]:
         return {**super().explore(trial, donor, config, rng), "momentum": 0.6}
+
+
+class Opaque(AshaScheduler):
+    """Tells details that no journal can hold."""
+
+    def on_result(self, trial: int, result: Result) -> Sequence[Action]:
+        return [replace(action, details={"at": object()}) for action in super().on_result(trial, result)]  # type: ignore[type-var, misc]
+
+
+class Stuck(AshaScheduler):
+    """Cannot decide by what is cheaper."""
+
+    def fall_back(self) -> None:
+        raise AssertionError("there is nothing cheaper")
 
 
 def failures(make: Callable[[], Scheduler], name: str, **arguments: Sequence[Any]) -> int:
@@ -121,3 +136,17 @@ def test_a_scheduler_whose_decisions_follow_from_more_than_its_events_fails() ->
 def test_a_scheduler_that_gives_configurations_outside_the_space_fails() -> None:
     make = lambda: Astray(perturbation_interval=2)  # noqa: E731
     assert failures(make, "test_every_configuration_is_one_of_the_space", seed=range(2))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [
+        (Opaque, "test_the_same_events_give_the_same_decisions"),
+        (Stuck, "test_after_a_fall_back_every_trial_still_comes_to_an_end"),
+    ],
+)
+def test_a_scheduler_whose_details_cannot_be_kept_or_that_cannot_fall_back_fails(
+    scheduler: type[Scheduler], name: str
+) -> None:
+    arguments = {"seed": range(2)} if name == "test_the_same_events_give_the_same_decisions" else {}
+    assert failures(lambda: scheduler(max_t=9, reduction_factor=3), name, **arguments)

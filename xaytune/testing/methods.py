@@ -77,6 +77,16 @@ class SearchMethodContract(ABC):
         played = play(method, sometimes_not_finite, end=24, faults=0.02, evaluated=evaluated)
         assert sorted(played.ends) == list(range(self.trials))
 
+    def test_after_a_fall_back_every_trial_still_comes_to_an_end(self) -> None:
+        method = self.make(self.setting())
+
+        def falling_back(trial: int, config: Mapping[str, Any], time: int) -> float:
+            if trial == self.trials // 2:
+                method.fall_back("a decision takes too long")
+            return rising(trial, config, time)
+
+        assert sorted(play(method, falling_back).ends) == list(range(self.trials))
+
     def test_a_trial_whose_value_is_not_finite_is_stopped(self) -> None:
         method = self.make(self.setting())
         played = play(method, lambda trial, config, time: None if trial % 3 == 1 else rising(trial, config, time))

@@ -23,6 +23,7 @@ from xaytune.search.method import (
     Stop,
 )
 from xaytune.sweep.objective import Mode, Objective
+from xaytune.sweep.values import problems
 
 __all__ = ["Call", "Event", "Played", "play"]
 
@@ -183,6 +184,8 @@ class _Players:
             self._kept[number] = paused[number] if number in paused else self._running[number]
             return
         assert action.reason, f"{action} has no reason"
+        refused = [str(problem) for problem in problems(dict(action.details))]
+        assert not refused, f"the details of {action} cannot be kept in a journal: {refused}"
         here = number == reporting
         assert here or number in paused, f"{action} is on a trial that neither reports nor is paused"
         if isinstance(action, Stop):
