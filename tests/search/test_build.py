@@ -12,6 +12,7 @@ from tests.search.extensions import KeepTheFirst, KindAsha, Middle, NoExtension,
 from tests.search.runs import spec_of
 from xaytune.errors import SpecError
 from xaytune.search.build import method_for
+from xaytune.search.curves.method import CurvesMethod
 from xaytune.search.method import Continue, Done, End, NewTrial, Result, SearchMethod, Stop, Wait
 from xaytune.search.samplers.model_based import TpeSampler
 from xaytune.search.schedulers.fifo import FifoScheduler
@@ -85,6 +86,7 @@ def test_a_class_that_is_built_in_is_what_its_name_is(scheduler: Any) -> None:
     named = spec_of({"algorithm": "pbt", "synch": True}, {"algorithm": "tpe", "seed": 1})
     assert spec_of(scheduler, TpeSampler(seed=1)).plain() == named.plain()
     assert spec_of(FifoScheduler()).scheduler == spec_of().scheduler
+    assert spec_of(CurvesMethod(max_t=27)).plain() == spec_of({"algorithm": "curves", "max_t": 27}).plain()
     with pytest.raises(SpecError, match="the space has no parameter 'y'"):
         spec_of(PbtScheduler(hyperparam_mutations=["y"]))
 

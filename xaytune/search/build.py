@@ -10,7 +10,7 @@ from xaytune.search.method import SearchMethod
 from xaytune.search.sampled import SampledMethod
 from xaytune.search.samplers.sampler import Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
-from xaytune.sweep.algorithms import CLASSES, CurvesSpec, ExtensionSpec, FifoSpec, Options, RandomSpec
+from xaytune.sweep.algorithms import CLASSES, ExtensionSpec, FifoSpec, Options, RandomSpec
 from xaytune.sweep.references import look_up
 from xaytune.sweep.spec import SweepSpec
 
@@ -24,14 +24,11 @@ def method_for(spec: SweepSpec) -> SearchMethod:
         SpecError: A reference names nothing of use, its options are wrong, or it cannot work in this sweep.
     """
     setting = _setting(spec)
-    if isinstance(spec.scheduler, CurvesSpec):
-        return _curves(spec, spec.scheduler, setting)
     search, scheduler = _made(spec.search, "search"), _made(spec.scheduler, "scheduler")
     if isinstance(scheduler, SearchMethod):
         if spec.search != RandomSpec(seed=spec.search.seed):
-            raise SpecError(
-                [Problem(("search",), "the scheduler draws the configurations itself: give a seed only")]
-            )
+            message = "the scheduler draws the configurations itself: give a seed only, search: {seed: 1}"
+            raise SpecError([Problem(("search",), message)])
         return _begun(scheduler, setting)
     if isinstance(search, SearchMethod):
         if spec.scheduler != FifoSpec():
@@ -50,23 +47,6 @@ def _setting(spec: SweepSpec) -> Setting:
         num_trials=spec.num_trials,
         early_stopping=not isinstance(spec.scheduler, FifoSpec),
         points_to_evaluate=tuple(spec.points_to_evaluate),
-    )
-
-
-def _curves(spec: SweepSpec, options: CurvesSpec, setting: Setting) -> SearchMethod:
-    """Returns the method that says both what is tried and what is stopped; it is imported where it is used."""
-    from xaytune.search.curves.method import CurvesMethod
-
-    if spec.search != RandomSpec(seed=spec.search.seed):
-        message = "curves draws the configurations itself: give a seed only, search: {seed: 1}"
-        raise SpecError([Problem(("search",), message)])
-    return CurvesMethod(
-        setting.space,
-        setting.objective,
-        options,
-        seed=setting.seed,
-        num_samples=setting.num_trials,
-        points_to_evaluate=setting.points_to_evaluate,
     )
 
 

@@ -165,6 +165,7 @@ CLASSES = {
     "hyperband": "xaytune.search.schedulers.hyperband:HyperbandScheduler",
     "pbt": "xaytune.search.schedulers.pbt:PbtScheduler",
     "pb2": "xaytune.ray_tune.pb2:Pb2Scheduler",
+    "curves": "xaytune.search.curves.method:CurvesMethod",
 }
 _NAMES = {reference: name for name, reference in CLASSES.items()}
 

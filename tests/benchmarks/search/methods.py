@@ -24,7 +24,6 @@ from xaytune.search.schedulers.fifo import FifoScheduler
 from xaytune.search.schedulers.hyperband import HyperbandScheduler
 from xaytune.search.schedulers.median import MedianScheduler
 from xaytune.search.schedulers.scheduler import Scheduler
-from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.domains import Categorical
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
@@ -134,8 +133,9 @@ def _quiet(sampler: Callable[..., Any], **options: Any) -> Any:
 
 
 def _curves(task: Task, seed: int, grace_period: int) -> SearchMethod:
-    options = CurvesSpec(algorithm="curves", grace_period=grace_period, max_t=task.max_t)
-    return CurvesMethod(task.space, Objective("value", task.mode), options, seed=seed)
+    method = CurvesMethod(grace_period=grace_period, max_t=task.max_t)
+    method.begin(Setting(Objective("value", task.mode), task.space, seed=seed))
+    return method
 
 
 def _sampled(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from xaytune.search.curves.method import CurvesMethod
-from xaytune.sweep.algorithms import CurvesSpec
+from xaytune.search.extension import Setting
 from xaytune.sweep.objective import Mode, Objective
 from xaytune.sweep.space_parser import parse_space
 
@@ -17,7 +17,8 @@ def make() -> Any:
     def build(
         raw: dict[str, Any], mode: Mode = "max", max_t: int | None = 27, grace: int | None = 1, **options: Any
     ) -> CurvesMethod:
-        spec = CurvesSpec(algorithm="curves", grace_period=grace, max_t=max_t)
-        return CurvesMethod(parse_space(raw), Objective("accuracy", mode), spec, **options)
+        method = CurvesMethod(grace_period=grace, max_t=max_t)
+        method.begin(Setting(Objective("accuracy", mode), parse_space(raw), **options))
+        return method
 
     return build

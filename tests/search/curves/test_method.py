@@ -109,7 +109,7 @@ def test_what_is_given_is_tried_first_exactly_as_it_is(make: Any) -> None:
 @pytest.mark.parametrize("count", [8, 14, 16])
 def test_no_trial_is_stopped_for_a_configuration_that_can_never_start(make: Any, count: int) -> None:
     given = [{"lr": 10 ** (-4 + (5 * index % 16) / 4), "width": 0.3} for index in range(count)]
-    events = sweep(make(SPACE, num_samples=16, points_to_evaluate=given), 500, workers=4)
+    events = sweep(make(SPACE, num_trials=16, points_to_evaluate=given), 500, workers=4)
     tried = [event[2] for event in events if event[0] == "next"]
     assert tried[:count] == given
     assert len(tried) == 16
@@ -195,14 +195,14 @@ def test_no_configuration_is_tried_twice_and_a_space_that_is_used_up_ends_the_sw
 
 @pytest.mark.parametrize("num_samples", [1, 3, 12])
 def test_a_sweep_of_any_number_of_samples_trains_one_in_full(make: Any, num_samples: int) -> None:
-    method = make(SPACE, num_samples=num_samples)
+    method = make(SPACE, num_trials=num_samples)
     events = sweep(method, 500, workers=2)
     assert sum(event[0] == "next" for event in events) == num_samples
     assert any(action.reason == "trained in full, to epoch 27" for action in reasons(events))
 
 
 def test_so_many_samples_and_no_more(make: Any) -> None:
-    method = make(SPACE, num_samples=3)
+    method = make(SPACE, num_trials=3)
     assert [type(method.next()) for _ in range(4)] == [NewTrial, NewTrial, NewTrial, Done]
 
 

@@ -56,15 +56,14 @@ class Candidates:
         if self._left is not None:
             self._left[key_of(point)] = point
 
-    def first(self, number: int, rng: np.random.Generator) -> Coordinates | None:
-        """Returns a point of the design of the start; another one where that was taken; None where all were."""
-        point: Coordinates = self._design[number]
-        return point if key_of(point) not in self._taken else self.random(rng)
+    def first(self, number: int, rng: np.random.Generator) -> Coordinates:
+        """Returns a point of the design of the start, or a random one where that was taken.
 
-    def random(self, rng: np.random.Generator) -> Coordinates | None:
-        """Returns a random point; None where all were taken."""
-        points = self.draw(rng, [])
-        return points[0] if len(points) else None
+        Returns:
+            ``[1, dimensions]``; none where all were taken.
+        """
+        point: Coordinates = self._design[number : number + 1]
+        return point if key_of(point[0]) not in self._taken else self.draw(rng, [])[:1]
 
     def draw(self, rng: np.random.Generator, near: Sequence[Coordinates]) -> Coordinates:
         """Draws points all over the space, and near some; in a space of few all that are left.

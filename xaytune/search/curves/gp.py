@@ -103,11 +103,7 @@ class GaussianProcess:
 
 
 def fit(x: Matrix, trials: Numbers, y: Matrix) -> Hyperparameters:
-    """Fits a process to values: the maximum of the posterior, always searched from the same point.
-
-    Raises:
-        numpy.linalg.LinAlgError: The covariance is not positive definite at the start.
-    """
+    """Fits a process to values: the maximum of the posterior, always searched from the same point."""
     if len(y) > _FIT_VALUES:
         some = np.linspace(0, len(y) - 1, _FIT_VALUES).round().astype(int)
         x, trials, y = x[some], trials[some], y[some]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,12 +17,11 @@ from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.candidates import STARTUP_TRIALS, Candidates
 from xaytune.search.curves.model import MIN_VALUES, CurveModel, Verdict
 from xaytune.search.curves.progress import Progress, Trial
+from xaytune.search.extension import Extension
 from xaytune.search.method import Action, Continue, Decision, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.sweep import values
-from xaytune.sweep.algorithms import CurvesSpec
+from xaytune.sweep.algorithms import CurvesSpec, Options
 from xaytune.sweep.numbers import written
-from xaytune.sweep.objective import Objective
-from xaytune.sweep.space import Space
 from xaytune.sweep.time_axis import DecisionPoints, LevelPoints, TimeAxis, levels_of
 
 __all__ = ["CurvesMethod"]
@@ -31,36 +30,22 @@ __all__ = ["CurvesMethod"]
 _NEAR_BEST = 6
 
 
-class CurvesMethod(SearchMethod):
-    """Stops and starts trials by a Gaussian process over configurations and time.
+class CurvesMethod(Extension, SearchMethod):
+    """Stops and starts trials by a Gaussian process over configurations and time."""
 
-    Args:
-        space: What is searched.
-        objective: What is better.
-        options: The options of the spec.
-        seed: Draws follow from it and from the events.
-        num_samples: Trials at most; None for any number.
-        points_to_evaluate: Configurations that are tried first, as they are given.
-    """
+    options_model: ClassVar[type[Options]] = CurvesSpec
+    options: CurvesSpec
 
-    def __init__(
-        self,
-        space: Space,
-        objective: Objective,
-        options: CurvesSpec,
-        *,
-        seed: int = 0,
-        num_samples: int | None = None,
-        points_to_evaluate: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        self._objective = objective
-        self._options = options
-        self._seed = seed
-        self._num_samples = math.inf if num_samples is None else num_samples
-        self._candidates = Candidates(space, seed)
-        self._progress = Progress(limited=num_samples is not None)
+    def setup(self) -> None:
+        """Begins without trials."""
+        setting, options = self.setting, self.options
+        self._objective = setting.objective
+        self._num_trials = math.inf if setting.num_trials is None else setting.num_trials
+        self._candidates = Candidates(setting.space, setting.seed)
+        self._progress = Progress(limited=setting.num_trials is not None)
         self._model = CurveModel(self._progress)
-        self._planned = [dict(config) for config in points_to_evaluate]  # what is tried next, in this order
+        # What is tried next, in this order.
+        self._planned = [dict(config) for config in setting.points_to_evaluate]
         for config in self._planned:
             self._candidates.take(config)
         self._planned_for: int | None = None  # the trial that was stopped for the last of them
@@ -81,7 +66,7 @@ class CurvesMethod(SearchMethod):
 
     def next(self) -> Next:
         """Says what is tried next: what is given, what was found when a trial was stopped, or something new."""
-        if len(self._progress.trials) >= self._num_samples:
+        if len(self._progress.trials) >= self._num_trials:
             return Done()
         config = self._planned[0] if self._planned else self._new_config()
         if config is None:
@@ -132,7 +117,7 @@ class CurvesMethod(SearchMethod):
     def _closing(self) -> bool:
         """Whether no trial is started instead of another: none are left to start, or all are few."""
         asked = len(self._progress.trials) + len(self._planned)
-        return asked >= self._num_samples or self._num_samples <= STARTUP_TRIALS
+        return asked >= self._num_trials or self._num_trials <= STARTUP_TRIALS
 
     def _judge(self, trial: Trial, result: Result) -> Continue | Stop:
         number, at = trial.number, self.points.axis.at(result.time)
@@ -149,13 +134,15 @@ class CurvesMethod(SearchMethod):
 
     def _compete(self, trial: Trial) -> Continue | Stop:
         """Compares a trial with what could be started instead."""
-        verdict, point = self._compare(trial)
-        if point is None or self._fallen_back:
+        if self._closing or self._fallen_back or not len(points := self._untried(trial)):
             return self._halve(trial)
-        # Before the model has a say, few configurations are known: others are seen first.
+        try:
+            verdict = self._verdict(trial, points)
+        except np.linalg.LinAlgError:
+            return self._halve(trial)
         if verdict is not None and verdict.goes_on:
             return Continue(trial=trial.number, **self._words(trial, verdict))
-        config = self._candidates.encoding.config(point)
+        config = self._best_of(points, verdict)
         self._plan(config, trial.number)
         return Stop(trial=trial.number, **self._words(trial, verdict, config))
 
@@ -181,27 +168,42 @@ class CurvesMethod(SearchMethod):
         self._progress.reach(trial, time, score)
 
     def _new_config(self) -> dict[str, Any] | None:
-        _, point = self._compare(None)
-        return None if point is None else self._candidates.encoding.config(point)
-
-    def _compare(self, trial: Trial | None) -> tuple[Verdict | None, Coordinates | None]:
-        """Finds what could be started instead of a trial: by the model, where it has something to say."""
-        rng = np.random.default_rng([self._seed, self._decisions, trial is not None])
-        planned = [self._candidates.encoding.point(config) for config in self._planned]
-        asked = len(self._progress.trials) + len(planned)
-        if trial is not None and self._closing:
-            return None, None
-        if asked < STARTUP_TRIALS:
-            return None, self._candidates.first(asked, rng)
-        near = [other.point for other in self._progress.best(_NEAR_BEST)]
-        points = self._candidates.draw(rng, near)
-        if self._fallen_back or self._model.observations.count < MIN_VALUES or not len(points):
-            return None, points[0] if len(points) else None
+        """Finds a configuration to try; None where all have been tried."""
+        points = self._untried(None)
+        if not len(points):
+            return None
         try:
-            verdict = self._model.compare(trial, self._features(points), list(self._features(planned)))
+            verdict = self._verdict(None, points)
         except np.linalg.LinAlgError:
-            return None, points[0] if trial is None else None
-        return verdict, None if verdict.instead is None else points[verdict.instead]
+            verdict = None
+        return self._best_of(points, verdict)
+
+    @property
+    def _starting(self) -> bool:
+        """Whether the next trial is one of the first, which are spread over the space."""
+        return len(self._progress.trials) + len(self._planned) < STARTUP_TRIALS
+
+    def _untried(self, trial: Trial | None) -> Coordinates:
+        """Draws what could be started instead of a trial, or beside all."""
+        rng = np.random.default_rng([self.setting.seed, self._decisions, trial is not None])
+        if self._starting:
+            return self._candidates.first(len(self._progress.trials) + len(self._planned), rng)
+        return self._candidates.draw(rng, [other.point for other in self._progress.best(_NEAR_BEST)])
+
+    def _verdict(self, trial: Trial | None, points: Coordinates) -> Verdict | None:
+        """Asks the model about a trial and what could be tried; None where it has no say, as few values are known.
+
+        Raises:
+            numpy.linalg.LinAlgError: The values cannot be modelled.
+        """
+        if self._starting or self._fallen_back or self._model.observations.count < MIN_VALUES:
+            return None
+        planned = [self._candidates.encoding.point(config) for config in self._planned]
+        return self._model.compare(trial, self._features(points), list(self._features(planned)))
+
+    def _best_of(self, points: Coordinates, verdict: Verdict | None) -> dict[str, Any]:
+        """The configuration of the point that promises most; before the model has a say, of the first."""
+        return self._candidates.encoding.config(points[0 if verdict is None else verdict.best_candidate])
 
     def _features(self, points: Sequence[Coordinates] | Coordinates) -> Coordinates:
         dimensions = self._candidates.encoding.dimensions

@@ -28,14 +28,14 @@ class Verdict:
     """What the model thinks of a trial, and of what could be started instead.
 
     Attributes:
-        instead: Which candidate promises most; None where there is none.
+        best_candidate: Index of the candidate that promises most.
         candidate_promise: Logarithm of the improvement that is expected of it.
-        own_promise: The same of the trial; None where there is no trial.
+        own_promise: Logarithm of the improvement that is expected of the trial; -inf where there is none.
         best: The best score that is known, without its noise.
         predicted: Of the trial, by time: the score, and its deviation.
     """
 
-    instead: int | None
+    best_candidate: int
     candidate_promise: float
     own_promise: float
     best: float
@@ -72,7 +72,7 @@ class CurveModel:
 
         Args:
             trial: The trial that has just reached a level; None to compare the candidates alone.
-            candidates: What the model sees of each, ``[n, d]``.
+            candidates: What the model sees of each, ``[n, d]``; one at least.
             planned: The same of configurations that will be tried.
 
         Raises:
@@ -85,10 +85,8 @@ class CurveModel:
             x = self._inputs(new, [time] * len(new))
             return log_expected_improvement(*process.posterior(x, _numbers([of] * len(new))), best)
 
-        instead, promise = None, -math.inf
-        if len(candidates):
-            instead = int(promises(candidates, self._progress.known_level(), ALL_TRIALS).argmax())
-            promise = float(promises(candidates[[instead]], level_after(0, 2), NEW_TRIAL)[0])
+        best_candidate = int(promises(candidates, self._progress.known_level(), ALL_TRIALS).argmax())
+        promise = float(promises(candidates[[best_candidate]], level_after(0, 2), NEW_TRIAL)[0])
         own, predicted = -math.inf, {}
         if trial is not None:
             times = [level_after(trial.time, 2), level_after(trial.time), self._progress.max_t]
@@ -97,7 +95,7 @@ class CurveModel:
             own = float(log_expected_improvement(mean[:1], deviation[:1], best)[0])
             predicted = {time: self._in_scores(m, d) for time, m, d in zip(times, mean, deviation, strict=True)}
         return Verdict(
-            instead=instead,
+            best_candidate=best_candidate,
             candidate_promise=promise,
             own_promise=own,
             best=float(self.observations.scores_at([best])[0]),
