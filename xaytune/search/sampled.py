@@ -11,7 +11,6 @@ from xaytune.search.extension import Setting
 from xaytune.search.grid import combinations
 from xaytune.search.method import (
     Action,
-    Continue,
     Decision,
     Done,
     End,
@@ -164,8 +163,6 @@ class SampledMethod(SearchMethod):
                 f"diverged: {self._scheduler.objective.metric} is not finite at {self.points.axis.at(result.time)}"
             )
             return [Stop(trial=trial, reason=reason), *self._scheduler.on_diverged(trial, result)]
-        if not result.due:
-            return [Continue(trial=trial, reason=f"{self.points.axis.at(result.time)}: it is not judged there")]
         if trial in self._values:
             self._values[trial][result.time] = result.value
         return self._scheduler.on_result(trial, result)
