@@ -15,7 +15,6 @@ from xaytune.sweep.values import key, same
 
 __all__ = [
     "configuration_key",
-    "configuration_of",
     "distance",
     "draw_configuration",
     "draw_value",
@@ -65,11 +64,6 @@ def draw_configuration(space: Space, rng: Random, fixed: Mapping[str, Any] | Non
     """
     known = fixed or {}
     return space.configure(lambda p: known[p.name] if p.name in known else draw_value(p.domain, rng))
-
-
-def configuration_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the configuration whose parameters have these values, by dotted name."""
-    return space.configure(lambda parameter: values[parameter.name])
 
 
 def distance(space: Space, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:

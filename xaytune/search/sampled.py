@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from xaytune.search.configurations import configuration_key, configuration_of, distance, draw_configuration, seeded
+from xaytune.search.configurations import configuration_key, distance, draw_configuration, seeded
 from xaytune.search.extension import Setting
-from xaytune.search.grid import combinations
 from xaytune.search.method import (
     Action,
     Decision,
@@ -24,6 +24,8 @@ from xaytune.search.method import (
 )
 from xaytune.search.samplers.sampler import Outcome, Sampler
 from xaytune.search.schedulers.scheduler import Scheduler
+from xaytune.sweep.parameter import Parameter
+from xaytune.sweep.space import Space, nest
 
 __all__ = ["SampledMethod"]
 
@@ -52,7 +54,7 @@ class SampledMethod(SearchMethod):
         space = setting.space
         gridded = tuple(p for p in space.parameters if sampler.every_combination or p.domain.gridded)
         self._given = setting.points_to_evaluate
-        self._grid = combinations(space, gridded, self._given)
+        self._grid = _combinations(space, gridded, self._given)
         self._taken_as_given = len(gridded) == len(space.parameters)
         counted = all(p.domain.values() is not None for p in space.parameters)
         self._space, self._seed, self._planned = space, setting.seed, setting.num_trials
@@ -145,7 +147,7 @@ class SampledMethod(SearchMethod):
         if self._untried is None:
             return config
         points = self._space.grid(self._space.parameters)
-        all_there_are = (configuration_of(self._space, point) for point in points)
+        all_there_are = (self._space.configure(lambda p, point=point: point[p.name]) for point in points)
         return next((other for other in all_there_are if self._key(other) not in self._tried), config)
 
     def _key(self, config: Mapping[str, Any]) -> int:
@@ -183,3 +185,26 @@ class SampledMethod(SearchMethod):
         """Lets the sampler draw, and the scheduler decide, by what is cheaper."""
         self._sampler.fall_back()
         self._scheduler.fall_back()
+
+
+def _combinations(
+    space: Space, gridded: tuple[Parameter, ...], tried: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yields every combination of the gridded parameters, by name, again and again.
+
+    Each configuration that is tried before them stands for a combination, which is left out once.
+    """
+    names = {parameter.name for parameter in gridded}
+    left_out = Counter(
+        configuration_key(
+            space, nest({name: value for name, value in space.values(config).items() if name in names})
+        )
+        for config in tried
+    )
+    while True:
+        for point in space.grid(gridded):
+            key = configuration_key(space, nest(point)) if left_out else 0
+            if left_out[key] > 0:
+                left_out -= Counter([key])
+            else:
+                yield point
