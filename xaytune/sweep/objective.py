@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,11 +26,6 @@ class Objective:
     def sign(self) -> int:
         """What a value is multiplied with so that larger is better: 1 or -1."""
         return 1 if self.mode == "max" else -1
-
-    @property
-    def worst(self) -> float:
-        """A value that every other one is better than: an infinity."""
-        return -self.sign * math.inf
 
     def score(self, value: float) -> float:
         """Returns a value as a score: larger is better."""
