@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray import cloudpickle
 
+from xaytune.driver.trial_ends import never_reported
 from xaytune.errors import ProblemPath, SpecError
 from xaytune.sweep import references
 from xaytune.sweep.options import Reference
+from xaytune.sweep.shipping import check_shippable
 
 
 def train(config: Any, trial: Any) -> None: ...
@@ -133,14 +134,14 @@ def test_what_a_recipe_captures_is_told_by_name_where_it_is_too_large_or_cannot_
     reference: Reference, message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
-        references.check_shippable({("recipe",): reference}, cloudpickle.dumps, 20 * 2**20)
+        check_shippable({("recipe",): reference}, 20 * 2**20)
 
 
 def test_recipes_that_carry_little_or_are_found_by_name_are_sent() -> None:
     recipes = [train, closure(3), functools.partial(train, 1), f"{__name__}:train", Recipe()]
-    references.check_shippable({("callbacks", i): one for i, one in enumerate(recipes)}, cloudpickle.dumps)
+    check_shippable({("callbacks", i): one for i, one in enumerate(recipes)})
 
 
 def test_a_metric_that_was_never_reported_is_told_with_the_nearest() -> None:
-    problem = references.never_reported(train, "acc", {"accu": 1.0})
+    problem = never_reported(train, "acc", {"accu": 1.0})
     assert str(problem) == f"metric: {__name__}:train never reported 'acc'; did you mean 'accu'?"

@@ -204,8 +204,8 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     loaded = load_spec(spec)
     values = {name.removeprefix("space."): value for name, value in parse_assignments(assignments).items()}
 
+    from xaytune.driver.trial_ends import never_reported
     from xaytune.in_process.trying import try_configuration
-    from xaytune.sweep.references import never_reported
     from xaytune.trial.metrics import readable
 
     with locating(spec):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from xaytune.driver.attempts import Attempt
 from xaytune.driver.failures import LOSSES
+from xaytune.errors import Problem, nearest
 from xaytune.records.state import TrialRecord
-from xaytune.sweep.references import never_reported
+from xaytune.sweep.command import Command
+from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Ended, Failure, FailureKind, Progress, StopRequest
 
-__all__ = ["last_words", "settled"]
+__all__ = ["last_words", "never_reported", "settled"]
 
 
 def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
@@ -28,6 +31,23 @@ def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
             message, status="failed", reason=problem, failure=Failure("no_metric", problem), due=False
         )
     return dataclasses.replace(message, due=message.due and message.status == "completed")
+
+
+def never_reported(recipe: Reference | Command, metric: str, metrics: Mapping[str, float]) -> Problem:
+    """Returns the problem that a trial was finished without the metric of its sweep.
+
+    Args:
+        recipe: What trains.
+        metric: The sweep's metric.
+        metrics: What the trial did report.
+    """
+    reported = f"; {nearest(metric, metrics)}" if metrics else ": it reported no metric at all"
+    if not metrics and isinstance(recipe, Command):
+        reported += (
+            f"; a Python program calls xaytune.current_trial().report({metric}=value), any other writes lines of "
+            "JSON to the file descriptor that XAYTUNE_FD names"
+        )
+    return Problem(("metric",), f"{reference_name(recipe)} never reported {metric!r}{reported}")
 
 
 def last_words(

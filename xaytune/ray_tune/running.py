@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import cloudpickle
-
 from xaytune.driver.recorder import Listener
 from xaytune.errors import JournalError, Problem, SessionError, SpecError, StorageError
 from xaytune.ray_tune import compat
@@ -21,7 +19,8 @@ from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.warm_start import warm_started
 from xaytune.search.build import method_for
-from xaytune.sweep.references import check_shippable, own_functions, use_import_paths
+from xaytune.sweep.references import own_functions, use_import_paths
+from xaytune.sweep.shipping import check_shippable
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Task
 from xaytune.trial.template_client import Template
@@ -63,7 +62,7 @@ def run_sweep(
     """
     spec = warm_started(spec, storage)
     method = method_for(spec)
-    check_shippable(spec.functions, cloudpickle.dumps)
+    check_shippable(spec.functions)
     sweep_folder = new_sweep_folder(storage, name, default_name)
     try:
         return _drive(SweepRun(spec, method, sweep_folder, session, listener))
@@ -107,7 +106,7 @@ def resume_sweep(
             listener(sweep, known.all()[-1])
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
-    check_shippable(spec.functions, cloudpickle.dumps)
+    check_shippable(spec.functions)
     is_written = sweep_folder.is_written
     sweep.notice_loss(is_written)
     if is_written or sweep.runs_here:
