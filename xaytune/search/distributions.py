@@ -13,7 +13,7 @@ __all__ = ["Choices", "distribution_of"]
 
 
 class Choices:
-    """The values of a parameter as Optuna can store and tell apart: choices that it could not become texts."""
+    """The values of a parameter as Optuna can tell them apart: choices that Optuna cannot store become texts."""
 
     def __init__(self, domain: Domain) -> None:
         choices = domain.choices if isinstance(domain, Categorical) else ()

@@ -36,6 +36,6 @@ class Objective:
         return than is None or (value > than if self.mode == "max" else value < than)
 
     def describe_worse(self, *, worse: bool) -> str:
-        """Says on which side of a cut-off a value is: ``is below``, ``is not above`` and so on."""
+        """Returns in words on which side of a cut-off a value is: ``is below``, ``is not above`` and so on."""
         side = "below" if self.mode == "max" else "above"
         return f"is {side}" if worse else f"is not {side}"

@@ -171,7 +171,7 @@ class SweepSpec(Options):
 
     @property
     def without_scheduler(self) -> str | None:
-        """What it costs that the spec names no scheduler; None where it does."""
+        """A message that says what it costs that the spec names no scheduler; None where it does."""
         if "scheduler" in self.model_fields_set or self.num_trials == 1:
             return None
         count = "all trials" if self.num_trials is None else f"all {self.num_trials} trials"

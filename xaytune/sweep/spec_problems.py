@@ -76,7 +76,7 @@ _MOST_POINTS = 10**9
 
 
 def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
-    """Returns a problem that pydantic found in words of ours: what was got, and how to fix it.
+    """Returns a problem that pydantic found, in words: what was got, and how to fix it.
 
     Args:
         details: The problem.

@@ -55,11 +55,11 @@ class TimeAxis:
         return time
 
     def at(self, time: int) -> str:
-        """Writes an age: ``epoch 3``."""
+        """Returns an age as text: ``epoch 3``."""
         return f"{self.unit} {time}"
 
     def count(self, number: int) -> str:
-        """Writes a number of units: ``1 epoch``, ``3 steps``."""
+        """Returns a number of units as text: ``1 epoch``, ``3 steps``."""
         return f"{number} {self.unit}" if number == 1 else f"{number} {self.unit}s"
 
 

@@ -179,7 +179,7 @@ class PbtScheduler(Scheduler):
         return Continue(trial=trial, reason=reason)
 
     def _place(self, trial: int, time: int) -> str:
-        """Says where a trial is, and when it is compared, if that was before."""
+        """Returns a text that says where a trial is, and when it is compared, if that was before."""
         now = self._members[trial].time
         return self.axis.at(now) + (f", compared at {self.axis.at(time)}" if time < now else "")
 

@@ -94,10 +94,10 @@ class Scheduler(Extension, ABC):
 
 
 def better_than_diverged(value: float, count: int) -> str:
-    """Says why a trial continues where most of those that it would be compared with have diverged."""
+    """Returns why a trial continues where most of those that it would be compared with have diverged."""
     return f"{written(value)} is better than most of {trials(count)}, which diverged"
 
 
 def trials(count: int) -> str:
-    """Writes a number of trials."""
+    """Returns a number of trials as text."""
     return "1 trial" if count == 1 else f"{count} trials"
