@@ -186,7 +186,7 @@ class UnavailableError(Exception):
     """What a storage raises that refuses now and then: no OSError."""
 
 
-class Busy(MemoryFileSystem):
+class Busy(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A storage that refuses once to delete each file, or list each folder; and always to tell of `closed`."""
 
     protocol = "busy"

@@ -35,7 +35,8 @@ def is_remote(storage: str) -> bool:
 def child_uri(uri: str, name: str) -> str:
     """Returns the URI of a folder in a folder."""
     place, mark, options = uri.partition("?")
-    return f"{place.rstrip('/')}/{name}{mark}{options}"
+    root = place if place.endswith("://") else f"{place.rstrip('/')}/"
+    return f"{root}{name}{mark}{options}"
 
 
 def without_options(uri: str) -> str:
