@@ -56,7 +56,8 @@ def _command_lines() -> Iterator[list[str]]:
 
 
 def _workers(config: Mapping[str, Any]) -> AddableNodes:
-    limit, nodes = config.get("max_workers", 0), []
+    limit = config.get("max_workers", 0)
+    nodes: list[Mapping[str, float]] = []
     for name, node_type in config.get("available_node_types", {}).items():
         if name != config.get("head_node_type"):
             nodes += [node_type.get("resources", {})] * min(limit, node_type.get("max_workers", limit))
