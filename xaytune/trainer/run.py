@@ -7,7 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from xaytune.trainer.place import Place
 from xaytune.trainer.plain import number, plain_metrics
 from xaytune.trainer.step import Step, Stepped, Stepper
 
-__all__ = ["Run", "Workings", "workings"]
+__all__ = ["Run"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,27 +36,22 @@ _STOPPED_LATE = (
 )
 
 
-class Workings(NamedTuple):
-    """What a run is made of."""
-
-    stepper: Stepper
-    evaluator: Evaluator | None
-    parts: Parts
-
-
 class Run:
     """A run: it trains, evaluates and saves, and fires the events of `xaytune.trainer.callbacks`.
 
     Attributes:
         callbacks: The handlers of its events.
         state: What they are given.
+        parts: What has a state to save.
+        stepper: Takes its steps.
+        evaluator: Evaluates it; None evaluates nothing.
 
     Args:
         callbacks: Its handlers.
         state: Its state, at the beginning.
-        parts: What has a state to save.
-        stepper: Takes its steps.
-        evaluator: Evaluates it; None evaluates nothing.
+        parts: As above.
+        stepper: As above.
+        evaluator: As above.
         times: When it evaluates.
         folder: Of its checkpoints; None keeps none.
     """
@@ -72,8 +67,7 @@ class Run:
         folder: CheckpointFolder | None,
     ) -> None:
         self.callbacks, self.state = callbacks, state
-        self._workings = Workings(stepper, evaluator, parts)
-        self._parts, self._stepper, self._evaluator = parts, stepper, evaluator
+        self.parts, self.stepper, self.evaluator = parts, stepper, evaluator
         self._times, self._folder = times, folder
         self._place = Place()
         self._host: Host | None = None
@@ -131,7 +125,7 @@ class Run:
             while not self._over():
                 yield from self._train_epoch()
             self._save_last()
-            self._parts.data.leave()
+            self.parts.data.leave()
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Other BaseExceptions unwind a run that goes on elsewhere: a pause is not an end.
             if self._host is not None:
@@ -143,9 +137,9 @@ class Run:
     def perform(self, request: Step | Evaluation) -> list[Stepped] | dict[str, Any]:
         """Does what the loop asks for, of steps one."""
         if isinstance(request, Step):
-            return [self._stepper(request)]
-        assert self._evaluator is not None
-        return self._evaluator()
+            return [self.stepper(request)]
+        assert self.evaluator is not None
+        return self.evaluator()
 
     def save_checkpoint(self) -> Path:
         """Writes the whole state of the run to `checkpoint_dir`, fires ``checkpoint_saved``, returns the path.
@@ -188,7 +182,7 @@ class Run:
             "a checkpoint cannot be saved in the middle of a step: save it in a handler of step_end or step_start",
         )
         state = dataclasses.asdict(dataclasses.replace(self.state, metrics={}))
-        return self._parts.state_dict(place.before_step if place.in_step else None) | {
+        return self.parts.state_dict(place.before_step if place.in_step else None) | {
             "state": state | {"metrics": plain_metrics(self.state.metrics)},
             "epoch_begun": place.epoch_begun,
             "epoch_finished": place.epoch_finished,
@@ -204,7 +198,7 @@ class Run:
         Raises:
             ValueError: It lacks the state of something in `keep`.
         """
-        self._parts.load_state_dict(saved)
+        self.parts.load_state_dict(saved)
         state, place = self.state, self._place
         for name in ("step", "epoch", "global_step", "metrics"):
             setattr(state, name, saved["state"][name])
@@ -218,10 +212,10 @@ class Run:
     def _begin(self) -> None:
         place = self._place
         place.in_step = False
-        self._stepper.begin()
+        self.stepper.begin()
         if place.begun:  # fit was called before: it goes on
             self.state.should_stop = False
-            place.to_restore = self._parts.randomness()
+            place.to_restore = self.parts.randomness()
             self.state.metrics.pop("error", None)
         elif self._folder is not None and (saved := self._folder.newest()) is not None:
             self.load_state_dict(saved)
@@ -233,7 +227,7 @@ class Run:
             )
 
     def _train_epoch(self) -> Loop:
-        state, place, data = self.state, self._place, self._parts.data
+        state, place, data = self.state, self._place, self.parts.data
         if place.epoch_finished:
             self._next_epoch()
         if place.epoch_begun:
@@ -241,7 +235,7 @@ class Run:
         else:
             self._fire("epoch_start")
         place.epoch_begun, place.to_restore = True, None
-        self._stepper.begin_epoch()
+        self.stepper.begin_epoch()
         if state.step > 0:
             yield from self._evaluate_after_step()  # a run that was broken off between a step and its evaluation
         exhausted = False
@@ -256,7 +250,7 @@ class Run:
             yield from self._evaluate_after_epoch(exhausted)
         if exhausted:
             self._let_schedule_look()
-            self._parts.schedule.after_epoch(state.metrics)
+            self.parts.schedule.after_epoch(state.metrics)
             data.finish_epoch()
             place.epoch_finished = True
         if self._over():
@@ -269,14 +263,14 @@ class Run:
 
     def _train_step(self, batches: Iterator[Any]) -> Generator[Step | Evaluation, Any, bool]:
         """Takes one optimizer step, and evaluates where that is due; False where there is no batch left."""
-        state, place, parts = self.state, self._place, self._parts
+        state, place, parts = self.state, self._place, self.parts
         suffice = self.callbacks.metrics_suffice
         may_save = not (suffice("step_start") and suffice("error"))
         if self._host is not None and (may_save or parts.data.draws):
             self._host.enter()
         if may_save:
             place.before_step = parts.randomness()
-        step = self._stepper.over(batches, parts.data)
+        step = self.stepper.over(batches, parts.data)
         if step is None:
             return False
         if self._host is not None:
@@ -300,7 +294,7 @@ class Run:
         return True
 
     def _end_step(self, stepped: Stepped) -> None:
-        state, place, parts = self.state, self._place, self._parts
+        state, place, parts = self.state, self._place, self.parts
         state.metrics["learning_rate"] = _rate(parts.optimizer)
         state.metrics.update(stepped.metrics)
         if not stepped.skipped:
@@ -316,10 +310,10 @@ class Run:
     def _steps_unseen(self) -> int:
         """How many steps may be taken after the next one before anybody is to look at the run, or changes it."""
         late = self.callbacks.all_may_be_late("step_start") and self.callbacks.all_may_be_late("step_end")
-        if not late or self._stepper.window > 1 or self._parts.schedule.by_step:
+        if not late or self.stepper.window > 1 or self.parts.schedule.by_step:
             return 0
         following = self.state.global_step + 1
-        most = self._parts.data.alike_left()
+        most = self.parts.data.alike_left()
         if self.state.max_steps >= 0:
             most = min(most, self.state.max_steps - following)
         return next((more for more in range(most) if self._times.after_step(following + more)), most)
@@ -336,7 +330,7 @@ class Run:
             yield from self._evaluate()
         if self._times.asked_after_step(step):
             self._let_schedule_look()
-            self._parts.schedule.after_evaluation(self.state.metrics, step)
+            self.parts.schedule.after_evaluation(self.state.metrics, step)
 
     def _evaluate_after_epoch(self, exhausted: bool) -> Loop:
         epochs, limit = self.state.epoch + 1, self.state.num_epochs
@@ -345,10 +339,10 @@ class Run:
             yield from self._evaluate()
         if exhausted and self._times.asked_after_epoch():
             self._let_schedule_look()
-            self._parts.schedule.after_evaluation(self.state.metrics, self.state.global_step)
+            self.parts.schedule.after_evaluation(self.state.metrics, self.state.global_step)
 
     def _evaluate(self) -> Loop:
-        if self._evaluator is None or self._place.evaluated_at == self.state.global_step:
+        if self.evaluator is None or self._place.evaluated_at == self.state.global_step:
             return
         self._fire("eval_start")
         self.state.metrics.update((yield Evaluation()))
@@ -357,7 +351,7 @@ class Run:
 
     def _let_schedule_look(self) -> None:
         """Brings the run up to date for a schedule that may look at it, or draw random numbers."""
-        if self._host is not None and not only_computes(self._parts.schedule.scheduler):
+        if self._host is not None and not only_computes(self.parts.schedule.scheduler):
             self._host.fetch()
 
     def _save_last(self) -> None:
@@ -376,12 +370,7 @@ class Run:
         """Fires an event that a run which goes on has had before: what is drawn for it now was drawn then."""
         self._fire(event)
         if self._place.to_restore is not None and not self.callbacks.metrics_suffice(event):
-            random_state.restore(self._place.to_restore, self._parts.data.generators)
-
-
-def workings(run: Run) -> Workings:
-    """Returns what a run is made of, for what trains it in its place."""
-    return run._workings
+            random_state.restore(self._place.to_restore, self.parts.data.generators)
 
 
 def _rate(optimizer: torch.optim.Optimizer) -> Any:

@@ -14,7 +14,6 @@ from xaytune.trainer.fused.asked import Asked
 from xaytune.trainer.fused.group import Group
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.states import RandomStates
-from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import distance, rounding, tolerance
 
@@ -136,7 +135,7 @@ def _distance(member: Member, step: Step, loss: Tensor, rehearsal: Rehearsal) ->
     if rehearsal.trains_others:
         return math.inf
     assert member.group is not None
-    precision = workings(member.run).stepper.precision
+    precision = member.run.stepper.precision
     given = [member.gradients_now(), loss, *member.group.rows.buffers(member.row)]
     if any(one.shape != other.shape for one, other in zip(given, rehearsal.values, strict=True)):
         return math.inf
@@ -176,7 +175,7 @@ def _values(member: Member, step: Step) -> list[Tensor] | None:
     """Returns gradients of a step as a row, its loss, and buffers after it; None where it raises."""
     assert member.group is not None
     assert member.own is not None
-    stepper = workings(member.run).stepper
+    stepper = member.run.stepper
     buffers = [(module, dict(module._buffers)) for module in stepper.model.modules() if module._buffers]
     kept = [(buffer, buffer.clone()) for buffer in stepper.model.buffers()]
     try:
@@ -198,5 +197,5 @@ def _trains_others(member: Member) -> bool:
     """Whether parameters have gradients now that have no place in a row."""
     assert member.own is not None
     trained = {id(parameter) for parameter in member.own.trained}
-    parameters = workings(member.run).stepper.model.parameters()
+    parameters = member.run.stepper.model.parameters()
     return any(p.grad is not None and bool(p.grad.any()) for p in parameters if id(p) not in trained)

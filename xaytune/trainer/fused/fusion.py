@@ -23,7 +23,7 @@ from xaytune.trainer.fused.shape import batches_key, difference, objective_key, 
 from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.fused.timing import Timing, now
 from xaytune.trainer.hosting import Evaluation
-from xaytune.trainer.run import Run, workings
+from xaytune.trainer.run import Run
 from xaytune.trainer.step import Step
 from xaytune.trainer.tolerance import distance, rounding, tolerance
 
@@ -251,7 +251,7 @@ class Fusion:
             Exception: The step cannot be taken at once.
         """
         others, last = asked.part(slice(-1)), asked.members[-1]
-        device = workings(last.run).stepper.device
+        device = last.run.stepper.device
         begun = now(device)
         given, _ = group.take_steps(others, 1)
         together = now(device) - begun
@@ -349,7 +349,7 @@ class Fusion:
     def _window(self, member: Member) -> list[Any]:
         """Loads the batches of a step."""
         step: Step = member.request
-        if workings(member.run).parts.data.draws:
+        if member.run.parts.data.draws:
             member.enter()
         return list(step.batches)
 
@@ -377,7 +377,7 @@ def _how_many(group: Group, asked: Asked) -> int:
 
 def _same_metrics(member: Member, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two evaluations of a member give the same, to rounding."""
-    precision = workings(member.run).stepper.precision
+    precision = member.run.stepper.precision
     losses = [torch.tensor(metrics["eval_loss"], dtype=torch.float64) for metrics in (one, other)]
     near = float((losses[0] - losses[1]).abs()) <= rounding(member.dtype, precision)
     return one.keys() == other.keys() and (near or distance(*losses) <= tolerance(member.dtype, precision))

@@ -22,7 +22,6 @@ from xaytune.trainer.fused.metrics import by_member, means_of, metrics_of
 from xaytune.trainer.fused.program import Passed, Program, stack
 from xaytune.trainer.fused.rows import Layout, Rows, Taken
 from xaytune.trainer.graphs import Computed, Graphs, is_recorded
-from xaytune.trainer.run import workings
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
 from xaytune.trainer.weights import Shares, above_zero, weighted
@@ -101,7 +100,7 @@ class Group:
 
     def __init__(self, first: Member, key: Hashable, tell: Callable[[str], None]) -> None:
         self.key = key
-        stepper = workings(first.run).stepper
+        stepper = first.run.stepper
         self.layout = Layout(first.run)
         self.rows = Rows(first.run, self.layout)
         self.members: list[Member] = []
@@ -253,7 +252,7 @@ class Group:
         Raises:
             Exception: They cannot be evaluated at once.
         """
-        evaluator = workings(members[0].run).evaluator
+        evaluator = members[0].run.evaluator
         assert evaluator is not None
         self._speak_for(members[0])
         taken = self.rows.take([member.row for member in members])
@@ -280,7 +279,7 @@ class Group:
         masks = [self._draw(asked, taken, at) for at in range(len(windows))]
         largest: Tensor | None = None
         if self._clips:
-            norms = [workings(member.run).stepper.clip_grad_norm for member in asked.members]
+            norms = [member.run.stepper.clip_grad_norm for member in asked.members]
             largest = taken.values.new_tensor(norms)
         return _Inputs(windows, masks, [hyper.exact for hyper in hypers], largest)
 
@@ -322,7 +321,7 @@ class Group:
 
     def _hypers(self, members: Sequence[Member], taken: Taken) -> list[update.Hyper]:
         """Returns the hyperparameters of members as they are now, for each group of parameters that has some."""
-        optimizers = [workings(member.run).stepper.optimizer for member in members]
+        optimizers = [member.run.stepper.optimizer for member in members]
         for at in self._trained:
             groups = [optimizer.param_groups[at] for optimizer in optimizers]
             hyper = self._hyper.get(at)

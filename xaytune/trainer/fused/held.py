@@ -11,7 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from xaytune.trainer.random_state import held_by
 from xaytune.trainer.reach import reachable
-from xaytune.trainer.run import Run, workings
+from xaytune.trainer.run import Run
 
 __all__ = ["Held", "SharedError", "loader_reads_model"]
 
@@ -53,7 +53,7 @@ class Held:
         held = dict(map(_memory_of, tensors)) | {id(other): other for other in others}
         owners = [self._tensors.get(tensor, owner) for tensor in tensors]
         owners += [self._reads.get(tensor, owner) for tensor in tensors]
-        frozen: list[Tensor] = [p for p in workings(run)[0].model.parameters() if not p.requires_grad]
+        frozen: list[Tensor] = [p for p in run.stepper.model.parameters() if not p.requires_grad]
         owners += [self._tensors.get(tensor, owner) for tensor in frozen]
         owners += [self._others.get(id(other), (other, owner))[1] for other in others]
         if held.keys() & self._now.keys() or any(one is not owner for one in owners):
@@ -84,14 +84,14 @@ class Held:
 
 def loader_reads_model(run: Run) -> bool:
     """Whether the loader of a run may look at its model while it trains."""
-    stepper, _, parts = workings(run)
+    stepper, parts = run.stepper, run.parts
     model = {id(part) for part in (*stepper.model.modules(), *stepper.model.parameters(), stepper.optimizer)}
     return any(id(value) in model for value in reachable([parts.data.loader], by_name=True))
 
 
 def _of(run: Run) -> tuple[list[Tensor], list[Any]]:
     """Returns the tensors of a run, and what draws or keeps its place while batches are loaded."""
-    stepper, _, parts = workings(run)
+    stepper, parts = run.stepper, run.parts
     tensors: list[Tensor] = [*stepper.model.buffers(), *(p for p in stepper.model.parameters() if p.requires_grad)]
     tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
     objective, loader = stepper.objective, parts.data.loader

@@ -12,7 +12,7 @@ from xaytune.trainer.fused.dropout import probabilities
 from xaytune.trainer.fused.rows import Own
 from xaytune.trainer.fused.shape import Watch, objective_key
 from xaytune.trainer.fused.states import Randomness, States
-from xaytune.trainer.run import Run, workings
+from xaytune.trainer.run import Run
 
 if TYPE_CHECKING:
     from xaytune.trainer.fused.group import Group
@@ -59,7 +59,7 @@ class Member:
         self.hurried = False
         self.states = states
         self.objective = _objective_key_of(run)
-        self.generator = states.generator(workings(run).stepper.device)
+        self.generator = states.generator(run.stepper.device)
         self.drops: list[float] = []
         self.checked = False
         self.gradients: tuple[Tensor, int] | None = None
@@ -67,7 +67,7 @@ class Member:
         self._randomness = randomness
         self.own: Own | None = None
         self._watch: Watch | None = None
-        stepper = workings(run).stepper
+        stepper = run.stepper
         self.compiled = stepper.forward is not stepper.model
         self._forward = stepper.forward
         self.use_compiled(False)
@@ -85,7 +85,7 @@ class Member:
 
     def use_compiled(self, compiled: bool) -> None:
         """Lets its own steps and evaluations run through ``torch.compile``, if they are to, or not."""
-        stepper, evaluator, _ = workings(self.run)
+        stepper, evaluator = self.run.stepper, self.run.evaluator
         stepper.forward = self._forward if compiled else stepper.model
         if evaluator is not None:
             evaluator.forward = stepper.forward
@@ -143,7 +143,7 @@ class Member:
         """Takes a row."""
         self.own, self._watch = Own(self.run, group.layout), Watch(self.run)
         self.group, self.row, self.checked = group, row, False
-        optimizer: Any = workings(self.run).stepper.optimizer
+        optimizer: Any = self.run.stepper.optimizer
         optimizer._opt_called = True  # else torch's schedulers warn, falsely
 
     def settle(self) -> bool:
@@ -156,7 +156,7 @@ class Member:
         if self._watch.changed() or not self.own.is_whole or _objective_key_of(self.run) != self.objective:
             return False
         self.group.rows.put(self.row, self.own)
-        self.drops = probabilities(workings(self.run).stepper.model)
+        self.drops = probabilities(self.run.stepper.model)
         self._away = True
         return True
 

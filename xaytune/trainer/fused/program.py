@@ -22,7 +22,7 @@ from xaytune.trainer.fused.rows import Layout, Taken
 from xaytune.trainer.indexed import IndexedBatch, read_stacked
 from xaytune.trainer.objective import Objective
 from xaytune.trainer.random_state import drawn_on_the_host
-from xaytune.trainer.run import Run, workings
+from xaytune.trainer.run import Run
 
 __all__ = ["Passed", "Program", "stack"]
 
@@ -95,7 +95,7 @@ class Program:
     """
 
     def __init__(self, run: Run, layout: Layout) -> None:
-        stepper = workings(run).stepper
+        stepper = run.stepper
         try:
             model = copy.deepcopy(stepper.model)
         except Exception as error:
@@ -108,7 +108,7 @@ class Program:
         self._pads = False  # whether it has embeddings with padding
         self._training = _Pass(model, stepper.objective, None, weigh=stepper.window > 1)
         self._evaluation: _Pass | None = None
-        if (evaluator := workings(run).evaluator) is not None:
+        if (evaluator := run.evaluator) is not None:
             evaluated = copy.deepcopy(model)
             evaluated.eval()
             self._evaluation = _Pass(evaluated, stepper.objective, evaluator, weigh=True)
@@ -117,7 +117,7 @@ class Program:
         """Computes with the loss of a member from now on: what an earlier one captured may be changed by now."""
         for each in (self._training, self._evaluation):
             if each is not None:
-                each.objective = workings(run).stepper.objective
+                each.objective = run.stepper.objective
 
     def learn_masks(self, taken: Taken, batch: Any) -> list[Mask]:
         """Returns the masks that a forward pass over a batch of one member needs.

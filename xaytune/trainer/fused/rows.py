@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from xaytune.trainer.fused.update import STATES
-from xaytune.trainer.run import Run, workings
+from xaytune.trainer.run import Run
 
 __all__ = ["Layout", "Own", "Rows", "Taken"]
 
@@ -40,7 +40,7 @@ class Layout:
     """
 
     def __init__(self, run: Run) -> None:
-        stepper = workings(run).stepper
+        stepper = run.stepper
         names = {id(p): name for name, p in stepper.model.named_parameters()}
         self.kind = type(stepper.optimizer)
         self.names: list[str] = []
@@ -119,7 +119,7 @@ class Rows:
     """
 
     def __init__(self, run: Run, layout: Layout) -> None:
-        model = workings(run).stepper.model
+        model = run.stepper.model
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
         like = tensors[layout.names[0]]
         self._layout = layout
@@ -231,7 +231,7 @@ class Own:
     """
 
     def __init__(self, run: Run, layout: Layout) -> None:
-        stepper = workings(run).stepper
+        stepper = run.stepper
         parameters, buffers = dict(stepper.model.named_parameters()), dict(stepper.model.named_buffers())
         self._optimizer = stepper.optimizer
         self.trained: list[nn.Parameter] = [parameters[name] for name in layout.names]

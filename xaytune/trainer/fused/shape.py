@@ -14,7 +14,7 @@ from xaytune.trainer.fused.held import loader_reads_model
 from xaytune.trainer.fused.keys import HOOKS, INTERNAL, NotFusedError, is_found, key_of, key_of_type
 from xaytune.trainer.fused.update import COLUMNS, shared_options
 from xaytune.trainer.indexed import is_over_tensors
-from xaytune.trainer.run import Run, workings
+from xaytune.trainer.run import Run
 from xaytune.trainer.step import Stepper
 
 __all__ = ["Watch", "batches_key", "difference", "objective_key", "shape_of"]
@@ -30,7 +30,7 @@ def shape_of(run: Run) -> Hashable:
     Raises:
         NotFusedError: It cannot be fused with any run.
     """
-    stepper, evaluator, parts = workings(run)
+    stepper, evaluator, parts = run.stepper, run.evaluator, run.parts
     if stepper.precision.name == "fp16":
         raise NotFusedError("its precision is fp16, which scales the loss of each run by itself: use bf16")
     if hasattr(stepper.model, "_orig_mod"):
@@ -61,7 +61,7 @@ def difference(one: Any, other: Any) -> str:
 
 def batches_key(run: Run) -> Hashable:
     """Returns a key of the batches that a run is evaluated on; None where they may not be those of another one."""
-    evaluator = workings(run).evaluator
+    evaluator = run.evaluator
     assert evaluator is not None
     loader: Any = evaluator.loader
     if evaluator.eval_fn is not None or evaluator.eval_metrics or not is_over_tensors(loader):
@@ -187,7 +187,7 @@ def objective_key(run: Run) -> Hashable:
     Raises:
         NotFusedError: It cannot be compared.
     """
-    objective = workings(run).stepper.objective
+    objective = run.stepper.objective
     given = {"loss_fn": objective.loss_fn, "training_step": objective.training_step, "batch_size": objective.size}
     return tuple(
         None if value is None else key_of(value, f"its {name}", lambda part: None) for name, value in given.items()
@@ -202,7 +202,7 @@ class Watch:
     """
 
     def __init__(self, run: Run) -> None:
-        stepper = workings(run).stepper
+        stepper = run.stepper
         self._model = stepper.model
         self._modules = dict(self._model.named_modules())
         self._names = {id(module): name for name, module in self._modules.items()}
