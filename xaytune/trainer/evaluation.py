@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from xaytune.trainer import random_state
 from xaytune.trainer.batches import describe, to_device
+from xaytune.trainer.criterion import BatchLoss, Criterion, is_integer
 from xaytune.trainer.data import batches_of, generators_of
-from xaytune.trainer.objective import BatchLoss, Objective, is_integer
 from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.weights import weighted
@@ -43,7 +43,7 @@ class Evaluator:
         model: Put in eval mode, and back into the modes that its modules had.
         forward: The model, as it is called.
         loader: Batches to evaluate on.
-        objective: The loss.
+        criterion: The loss.
         precision: Of forward passes.
         device: Where the model is.
         eval_fn: Measures in place of all that is measured here.
@@ -55,13 +55,13 @@ class Evaluator:
         model: nn.Module,
         forward: nn.Module,
         loader: Iterable[Any],
-        objective: Objective,
+        criterion: Criterion,
         precision: Precision,
         device: torch.device,
         eval_fn: EvalFn | None,
         eval_metrics: Mapping[str, EvalMetric],
     ) -> None:
-        self._model, self.forward, self.loader, self._objective = model, forward, loader, objective
+        self._model, self.forward, self.loader, self._criterion = model, forward, loader, criterion
         self.eval_fn, self.eval_metrics = eval_fn, eval_metrics
         self._device, self._precision = device, precision
         self._generators = generators_of(loader)
@@ -97,8 +97,8 @@ class Evaluator:
             metric.reset()
         for batches, batch in enumerate(batches_of(self.loader), start=1):  # noqa: B007
             batch = to_device(batch, self._device)
-            result = self._objective.loss(self.forward, batch)
-            counts = self._objective.weight(batch, result)
+            result = self._criterion.loss(self.forward, batch)
+            counts = self._criterion.weight(batch, result)
             total = total + weighted(result.loss.double(), counts)
             weight = weight + counts
             right, of = self.hits(result)
@@ -117,14 +117,14 @@ class Evaluator:
 
     def hits(self, result: BatchLoss) -> tuple[Tensor | float, Tensor | float]:
         """How many targets had the highest score, and of how many; none where these are no scores of classes."""
-        outputs, targets, objective = result.outputs, result.targets, self._objective
+        outputs, targets, criterion = result.outputs, result.targets, self._criterion
         if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and is_integer(targets)):
             return 0.0, 0.0
         if outputs.dim() < 2 or outputs.shape[1] < 2 or outputs.shape[:1] + outputs.shape[2:] != targets.shape:
             return 0.0, 0.0
-        if outputs.shape[:-1] == targets.shape and outputs.dim() > 2 and not objective.over_classes:
+        if outputs.shape[:-1] == targets.shape and outputs.dim() > 2 and not criterion.over_classes:
             return 0.0, 0.0  # (N, C, L) or (N, L, C), where C is L
-        counted = targets != objective.ignore_index
+        counted = targets != criterion.ignore_index
         return ((outputs.argmax(1) == targets) & counted).sum(), counted.sum()
 
     @contextlib.contextmanager

@@ -13,11 +13,11 @@ from xaytune.trainer import arguments
 from xaytune.trainer.batches import BatchSize
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.context import EvalEvery, EvaluationTimes, RunContext
+from xaytune.trainer.criterion import Criterion, LossFn, TrainingStep
 from xaytune.trainer.data import ResumableLoader, with_workers_of_each_epoch
 from xaytune.trainer.evaluation import EvalFn, EvalMetric, Evaluator
 from xaytune.trainer.folder import CheckpointFolder
 from xaytune.trainer.kept import Kept
-from xaytune.trainer.objective import LossFn, Objective, TrainingStep
 from xaytune.trainer.parts import Parts
 from xaytune.trainer.precision import Precision, PrecisionName
 from xaytune.trainer.run import Run
@@ -54,7 +54,7 @@ class Trainer(Run):
             into `keep` too.
         training_step: Takes the model and a batch (on the device), and returns the loss (0-d), or a dict of
             metrics with the loss under ``loss``, which alone is measured in evaluations too. For batches that
-            ``loss_fn`` cannot serve, see :meth:`xaytune.trainer.objective.Objective.loss`.
+            ``loss_fn`` cannot serve, see :meth:`xaytune.trainer.criterion.Criterion.loss`.
         eval_loader: Batches to evaluate on, anew each time it is iterated; refused if it yields none.
         eval_fn: Takes the model (in eval mode, without gradients) and `eval_loader`, and returns metrics by
             name, in place of all that is measured otherwise.
@@ -148,7 +148,7 @@ class Trainer(Run):
         _move_state(optimizer)
         self.optimizer = optimizer
         forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
-        objective = Objective(loss_fn, training_step, batch_size)
+        criterion = Criterion(loss_fn, training_step, batch_size)
         numeric = Precision(precision, self.device, optimizer)
         schedule = Schedule(
             optimizer, lr_scheduler, lr_interval, lr_metric, sweep=_metric_of(trial), evaluates=evaluates
@@ -157,7 +157,7 @@ class Trainer(Run):
             self.model,
             forward,
             optimizer,
-            objective,
+            criterion,
             numeric,
             self.device,
             window=accumulate,
@@ -168,7 +168,7 @@ class Trainer(Run):
         evaluator: Evaluator | None = None
         if eval_loader is not None:
             evaluator = Evaluator(
-                self.model, forward, eval_loader, objective, numeric, self.device, eval_fn, eval_metrics or {}
+                self.model, forward, eval_loader, criterion, numeric, self.device, eval_fn, eval_metrics or {}
             )
         folder: CheckpointFolder | None = None
         if checkpoint_dir is not None:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from xaytune.trainer import gradients
 from xaytune.trainer.batches import to_device
+from xaytune.trainer.criterion import BatchLoss, Criterion
 from xaytune.trainer.data import ResumableLoader
 from xaytune.trainer.graphed_steps import GraphedSteps
 from xaytune.trainer.graphs import is_recorded
-from xaytune.trainer.objective import BatchLoss, Objective
 from xaytune.trainer.plain import number
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.weights import Shares, above_zero, weighted
@@ -88,7 +88,7 @@ class Stepper:
         model: Whose gradients are zeroed.
         forward: The model, as it is called.
         optimizer: Steps once for each window.
-        objective: The loss of a batch.
+        criterion: The loss of a batch.
         precision: Of forward and backward passes, and steps.
         device: Where batches are moved.
         window: Batches of a step.
@@ -103,7 +103,7 @@ class Stepper:
         model: nn.Module,
         forward: nn.Module,
         optimizer: torch.optim.Optimizer,
-        objective: Objective,
+        criterion: Criterion,
         precision: Precision,
         device: torch.device,
         *,
@@ -112,7 +112,7 @@ class Stepper:
         sizes_are_needed: bool,
         cuda_graph: bool,
     ) -> None:
-        self.model, self.forward, self.optimizer, self.objective = model, forward, optimizer, objective
+        self.model, self.forward, self.optimizer, self.criterion = model, forward, optimizer, criterion
         self.precision, self.device, self.window = precision, device, window
         self.clip_grad_norm = clip_grad_norm
         self._check_sizes = sizes_are_needed
@@ -182,7 +182,7 @@ class Stepper:
     def _one_batch(self, batch: Any) -> dict[str, Any]:
         batch, result = self._forward_pass(batch)
         if self._check_sizes:
-            self.objective.weight(batch, result)
+            self.criterion.weight(batch, result)
             self._check_sizes = False
         self.precision.backward(result.loss)
         return _metrics(result)
@@ -195,7 +195,7 @@ class Stepper:
         means, shares = WindowMeans(), Shares()
         for batch in step.batches:
             batch, result = self._forward_pass(batch)
-            share = shares.of(self.objective.weight(batch, result))
+            share = shares.of(self.criterion.weight(batch, result))
             self.precision.backward(weighted(result.loss, share) / step.expected)
             means.add(_metrics(result), share)
         whole = means.weight
@@ -208,7 +208,7 @@ class Stepper:
     def _forward_pass(self, batch: Any) -> tuple[Any, BatchLoss]:
         batch = to_device(batch, self.device)
         with self.precision.autocast():
-            return batch, self.objective.loss(self.forward, batch)
+            return batch, self.criterion.loss(self.forward, batch)
 
 
 def _mean(total: Any, weight: Any) -> Any:

@@ -19,7 +19,7 @@ from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.reasons import reason
-from xaytune.trainer.fused.shape import batches_key, difference, objective_key, shape_of
+from xaytune.trainer.fused.shape import batches_key, criterion_key, difference, shape_of
 from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.fused.timing import Timing, now
 from xaytune.trainer.hosting import Evaluation
@@ -309,7 +309,7 @@ class Fusion:
             return None
         try:
             key = shape_of(member.run)
-            if objective_key(member.run) != member.objective:
+            if criterion_key(member.run) != member.criterion:
                 raise NotFusedError("its loss changes what it captures, such as a count of its calls")
             if key in self._refused:
                 raise NotFusedError(self._refused[key])

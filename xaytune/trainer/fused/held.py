@@ -94,8 +94,8 @@ def _of(run: Run) -> tuple[list[Tensor], list[Any]]:
     stepper, parts = run.stepper, run.parts
     tensors: list[Tensor] = [*stepper.model.buffers(), *(p for p in stepper.model.parameters() if p.requires_grad)]
     tensors += [p for group in stepper.optimizer.param_groups for p in group["params"] if p.requires_grad]
-    objective, loader = stepper.objective, parts.data.loader
-    draws = held_by(*stepper.model.modules(), objective.loss_fn, objective.training_step)
+    criterion, loader = stepper.criterion, parts.data.loader
+    draws = held_by(*stepper.model.modules(), criterion.loss_fn, criterion.training_step)
     keeps = [loader] if getattr(loader, "persistent_workers", False) else []
     tensors = [tensor for tensor in tensors if is_lazy(tensor) or tensor.numel()]
     return tensors, [*parts.data.generators, *draws, *keeps]

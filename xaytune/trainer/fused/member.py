@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xaytune.trainer.fused.dropout import probabilities
 from xaytune.trainer.fused.rows import Own
-from xaytune.trainer.fused.shape import Watch, objective_key
+from xaytune.trainer.fused.shape import Watch, criterion_key
 from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.run import Run
 
@@ -43,7 +43,7 @@ class Member:
         own: What its own model and optimizer keep; None without a row.
         checked: Whether a step that was taken with others was compared with the same taken alone.
         gradients: Of its last step, as a row.
-        objective: A key of its loss, before it has trained; None where that cannot be compared.
+        criterion: A key of its loss, before it has trained; None where that cannot be compared.
         compiled: Whether its model runs through ``torch.compile``: that pays where it trains alone.
     """
 
@@ -58,7 +58,7 @@ class Member:
         self.refused: str | None = None
         self.hurried = False
         self.states = states
-        self.objective = _objective_key_of(run)
+        self.criterion = _criterion_key_of(run)
         self.generator = states.generator(run.stepper.device)
         self.drops: list[float] = []
         self.checked = False
@@ -153,7 +153,7 @@ class Member:
         assert self.group is not None
         assert self.own is not None
         assert self._watch is not None
-        if self._watch.changed() or not self.own.is_whole or _objective_key_of(self.run) != self.objective:
+        if self._watch.changed() or not self.own.is_whole or _criterion_key_of(self.run) != self.criterion:
             return False
         self.group.rows.put(self.row, self.own)
         self.drops = probabilities(self.run.stepper.model)
@@ -161,8 +161,8 @@ class Member:
         return True
 
 
-def _objective_key_of(run: Run) -> Hashable:
+def _criterion_key_of(run: Run) -> Hashable:
     try:
-        return objective_key(run)
+        return criterion_key(run)
     except Exception:  # also of what refers to itself, or a tensor that cannot be read
         return None

@@ -15,12 +15,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from xaytune.trainer.criterion import Criterion
 from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.fused.dropout import Mask, Masks
 from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of
 from xaytune.trainer.fused.rows import Layout, Taken
 from xaytune.trainer.indexed import IndexedBatch, read_stacked
-from xaytune.trainer.objective import Objective
 from xaytune.trainer.random_state import drawn_on_the_host
 from xaytune.trainer.run import Run
 
@@ -61,23 +61,23 @@ class _Pass(nn.Module):
 
     Args:
         model: The model.
-        objective: The loss.
+        criterion: The loss.
         evaluator: Counts hits, in evaluation.
         weigh: Whether the weight of a batch is needed.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, evaluator: Evaluator | None, *, weigh: bool
+        self, model: nn.Module, criterion: Criterion, evaluator: Evaluator | None, *, weigh: bool
     ) -> None:
         super().__init__()
         self.model = model
-        self.objective, self.evaluator, self.weigh = objective, evaluator, weigh
+        self.criterion, self.evaluator, self.weigh = criterion, evaluator, weigh
 
     def forward(self, batch: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        result = self.objective.loss(self.model, batch)
+        result = self.criterion.loss(self.model, batch)
         given: dict[str, Any] = {"loss": result.loss, **{f"metric {n}": v for n, v in result.metrics.items()}}
         if self.weigh:
-            given["weight"] = self.objective.weight(batch, result)
+            given["weight"] = self.criterion.weight(batch, result)
         if self.evaluator is not None:
             given["hits"], given["judged"] = self.evaluator.hits(result)
         return given, dict(self.model.named_buffers())
@@ -106,18 +106,18 @@ class Program:
         self._layout, self._precision = layout, stepper.precision
         self.masks = Masks(model)
         self._pads = False  # whether it has embeddings with padding
-        self._training = _Pass(model, stepper.objective, None, weigh=stepper.window > 1)
+        self._training = _Pass(model, stepper.criterion, None, weigh=stepper.window > 1)
         self._evaluation: _Pass | None = None
         if (evaluator := run.evaluator) is not None:
             evaluated = copy.deepcopy(model)
             evaluated.eval()
-            self._evaluation = _Pass(evaluated, stepper.objective, evaluator, weigh=True)
+            self._evaluation = _Pass(evaluated, stepper.criterion, evaluator, weigh=True)
 
     def speak_for(self, run: Run) -> None:
         """Computes with the loss of a member from now on: what an earlier one captured may be changed by now."""
         for each in (self._training, self._evaluation):
             if each is not None:
-                each.objective = run.stepper.objective
+                each.criterion = run.stepper.criterion
 
     def learn_masks(self, taken: Taken, batch: Any) -> list[Mask]:
         """Returns the masks that a forward pass over a batch of one member needs.

@@ -17,7 +17,7 @@ from xaytune.trainer.indexed import is_over_tensors
 from xaytune.trainer.run import Run
 from xaytune.trainer.step import Stepper
 
-__all__ = ["Watch", "batches_key", "difference", "objective_key", "shape_of"]
+__all__ = ["Watch", "batches_key", "criterion_key", "difference", "shape_of"]
 
 # What a shape consists of, in its order.
 _PARTS: Final = ("device", "precision", "accumulation", "clipping", "model", "optimizer", "loss", "evaluation")
@@ -47,7 +47,7 @@ def shape_of(run: Run) -> Hashable:
             stepper.clip_grad_norm is None,
             _model(stepper.model),
             _optimizer(stepper),
-            objective_key(run),
+            criterion_key(run),
             None if evaluator is None else (evaluator.eval_fn is None, len(evaluator.eval_metrics)),
         )
     except RecursionError:
@@ -181,14 +181,14 @@ def _optimizer(stepper: Stepper) -> Hashable:
     return kind, tuple(groups)
 
 
-def objective_key(run: Run) -> Hashable:
+def criterion_key(run: Run) -> Hashable:
     """Returns a key of the loss of a run: the same for one that computes the same.
 
     Raises:
         NotFusedError: It cannot be compared.
     """
-    objective = run.stepper.objective
-    given = {"loss_fn": objective.loss_fn, "training_step": objective.training_step, "batch_size": objective.size}
+    criterion = run.stepper.criterion
+    given = {"loss_fn": criterion.loss_fn, "training_step": criterion.training_step, "batch_size": criterion.size}
     return tuple(
         None if value is None else key_of(value, f"its {name}", lambda part: None) for name, value in given.items()
     )

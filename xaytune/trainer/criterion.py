@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xaytune.trainer.batches import BatchSize, batch_size, describe
 
-__all__ = ["BatchLoss", "LossFn", "Objective", "TrainingStep", "is_integer"]
+__all__ = ["BatchLoss", "Criterion", "LossFn", "TrainingStep", "is_integer"]
 
 LossFn = Callable[[Any, Any], Tensor]
 TrainingStep = Callable[[nn.Module, Any], "Tensor | Mapping[str, Any]"]
@@ -31,7 +31,7 @@ class BatchLoss(NamedTuple):
     metrics: Mapping[str, Any] = {}
 
 
-class Objective:
+class Criterion:
     """The loss of a batch, by a `loss_fn`, a `training_step`, or the model itself.
 
     Attributes:
