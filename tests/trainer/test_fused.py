@@ -25,7 +25,6 @@ from xaytune.trainer.fused.states import States
 from xaytune.trainer.fused.timing import Timing
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
-from xaytune.trainer.run import workings
 
 MEMBERS = 5
 
@@ -336,7 +335,7 @@ def test_bf16_is_fused_within_its_rounding(caplog: pytest.LogCaptureFixture) -> 
 
 def test_runs_that_are_to_be_compiled_are_fused_and_said_to_be_without(caplog: pytest.LogCaptureFixture) -> None:
     fused = [trainer_of(Case(), member, compile=True) for member in range(4)]
-    compiled = [workings(trainer).stepper.forward for trainer in fused]
+    compiled = [trainer.stepper.forward for trainer in fused]
     seed_everything(7)
     fit_fused(fused)
     assert caplog.messages == ["runs with compile=True are trained fused, without torch.compile"]
@@ -345,7 +344,7 @@ def test_runs_that_are_to_be_compiled_are_fused_and_said_to_be_without(caplog: p
         seed_everything(7)
         alone.fit()
         assert difference(trainer, alone) < 1e-10
-        assert workings(trainer).stepper.forward is compiled[member], "alone, it would be compiled"
+        assert trainer.stepper.forward is compiled[member], "alone, it would be compiled"
 
 
 def test_what_is_not_faster_at_once_is_trained_one_after_the_other() -> None:
