@@ -182,6 +182,30 @@ def test_a_batch_that_one_member_cannot_take_is_that_members_failure() -> None:
         assert difference(trainers[member], alone) < 1e-10
 
 
+def test_a_checkpoint_saved_where_a_step_fails_is_that_before_the_step_and_the_failure_is_the_steps(
+    tmp_path: Path,
+) -> None:
+    saved: list[str] = []
+
+    def made(member: int) -> Trainer:
+        data = torch.randn(100, FEATURES, dtype=torch.float64), torch.zeros(100, dtype=torch.long)
+        data[1][13 * 5] = CLASSES if member == 2 else 0  # of the 14th step, which is one of several in a row
+        loader = DataLoader(TensorDataset(*data), 5)
+        trainer = trainer_of(Case(epochs=8), member, tmp_path / str(member), train_loader=loader)
+
+        @trainer.callbacks.on("error")
+        def save(state: TrainState) -> None:
+            saved.append(f"{member}/{trainer.save_checkpoint().name}")
+
+        return trainer
+
+    with pytest.raises(ExceptionGroup) as caught:
+        fit_fused([made(member) for member in range(MEMBERS)])
+    assert [type(error) for error in caught.value.exceptions] == [IndexError]
+    assert len(saved) == 1
+    assert "13" in saved[0]
+
+
 def test_steps_that_are_taken_in_a_row_are_told_one_by_one() -> None:
     """To handlers that may be called later: they are given what each step gave."""
 

@@ -274,7 +274,8 @@ class Run:
         if step is None:
             return False
         if self._host is not None:
-            step = step._replace(more=self._steps_unseen(), following=batches)
+            more = 0 if may_save else self._steps_unseen()  # what a handler saves is the state before its own step
+            step = step._replace(more=more, following=batches)
         place.in_step = True
         self._fire("step_start")
         taken = yield step
