@@ -367,3 +367,10 @@ def eats_memory(config: dict[str, Any], trial: Trial) -> TrainState:
     kept = []
     while True:
         kept.append(bytearray(50_000_000))
+
+
+def loops_until_stopped(config: dict[str, Any], trial: Trial) -> None:
+    """A loop of its own, which never waits for a decision."""
+    for _ in trial.steps(10**9):
+        time.sleep(0.001)
+        trial.log(score=1.0)

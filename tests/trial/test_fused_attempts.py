@@ -14,7 +14,7 @@ import pytest
 from tests.trial.conftest import Node, is_gone
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.fused_attempts import FusedTrials
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Started
+from xaytune.trial.messages import Assignment, DecisionDue, Ended, Heartbeat, Message, Started, StopRequest
 from xaytune.trial.output import file_of
 
 pytestmark = pytest.mark.slow
@@ -61,4 +61,23 @@ def test_a_trial_trains_while_recipes_begin_and_each_is_told_as_begun_when_it_do
         heard += trials.next_messages(0.2)
     assert [message.pid for message in heard if isinstance(message, Started)] == [trials.pid] * 2
     assert (tmp_path / file_of(1)).read_text() == "{0}\n"
+    trials.close()
+
+
+def test_a_loop_of_its_own_tells_how_far_it_is_and_follows_a_request_to_stop(node: Node, tmp_path: Path) -> None:
+    recipe = "tests.trial.recipes:loops_until_stopped"
+    trials = FusedTrials(
+        node.template, dataclasses.replace(node.task, recipe=recipe, sweep_dir=str(tmp_path)), dict(os.environ)
+    )
+    for trial in range(2):
+        trials.assign(Assignment(trial=trial, seed=7, config={}))
+    heard: list[Message] = []
+    deadline = time.monotonic() + 30
+    while sum(isinstance(message, Ended) for message in heard) < 2 and time.monotonic() < deadline:
+        new = trials.next_messages(0.2)
+        for trial in {message.trial for message in new if isinstance(message, Heartbeat)}:
+            trials.request_stop(trial, StopRequest("enough"))
+        heard += new
+    ends = [message for message in heard if isinstance(message, Ended)]
+    assert [(end.trial, end.status, end.reason) for end in ends] == [(trial, "stopped", "enough") for trial in (0, 1)]
     trials.close()

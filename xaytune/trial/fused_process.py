@@ -18,6 +18,7 @@ import operator
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class FusedProcess:
         self._trials: dict[int, _Trial] = {}
         self._asking: list[Member] = []  # for a step or an evaluation
         self._whose: dict[Member, _Trial] = {}
+        self._inbox: deque[tuple[Any, ...]] = deque()  # what came while a recipe ran
         self._outbox: list[tuple[Message, list[tuple[Any, ...]]]] = []
         self._notes: list[str] = []
         self._urgent = self._over = False
@@ -151,6 +153,15 @@ class FusedProcess:
         trial.waits = False
         self._fusion.randomness.enter(trial.states)
 
+    def hear(self) -> None:
+        """Takes requests to stop, and sends what is due, while a recipe runs; the rest waits until it yields."""
+        while (message := self._channel.get(0.0)) is not None:
+            if not self._take_stop(message):
+                self._inbox.append(message)
+        self._channel.flush(0)
+        if self._outbox and time.monotonic() > self._sent_at + _TOLD_S:
+            self._put()
+
     def _current(self) -> _Trial:
         now = greenlet.getcurrent()
         return next(trial for trial in self._trials.values() if trial.greenlet is now)
@@ -167,16 +178,14 @@ class FusedProcess:
             return
         self._next_look = now + _LOOK_S
         self._channel.flush(0)
-        message = self._channel.get(0.0 if self._asking else None)
+        message = self._next(0.0 if self._asking else None)
         begun = time.monotonic()
         while message is not None:
             kind, *content = message
             if kind == "assign":
                 self._begin(*content)
             elif kind == "stop":
-                trial, request = content
-                if trial in self._trials:
-                    self._trials[trial].take(request)
+                self._take_stop(message)
             elif kind == "go":
                 for trial in content[0]:
                     if trial in self._trials and self._trials[trial].waits:
@@ -185,7 +194,19 @@ class FusedProcess:
                 self._over = True
             if self._asking and time.monotonic() - begun > _BEGIN_S:
                 return
-            message = self._channel.get(0.0)
+            message = self._next(0.0)
+
+    def _next(self, timeout: float | None) -> Any:
+        """Returns what the actor said next; None if nothing came in time."""
+        return self._inbox.popleft() if self._inbox else self._channel.get(timeout)
+
+    def _take_stop(self, message: tuple[Any, ...]) -> bool:
+        """Gives a trial a request to stop; tells whether the message was one, of a trial that has begun."""
+        if message[0] != "stop" or message[1] not in self._trials:
+            return False
+        _, trial, request = message
+        self._trials[trial].take(request)
+        return True
 
     def _begin(self, assignment: Assignment) -> None:
         """Runs the recipe of a trial until it asks for something."""
@@ -217,11 +238,14 @@ class FusedProcess:
         """Sends what there is to say, if somebody waits for it or nothing else is left to do."""
         idle = not self._asking or time.monotonic() >= self._next_look
         if self._urgent or (self._outbox and idle):
-            wanted = self._width.wanted if self._width is not None else None
-            self._channel.put((wanted, self._outbox))
-            self._outbox, self._urgent, self._sent_at = [], False, time.monotonic()
+            self._put()
             if not self._asking:
                 self._channel.flush()
+
+    def _put(self) -> None:
+        wanted = self._width.wanted if self._width is not None else None
+        self._channel.put((wanted, self._outbox))
+        self._outbox, self._urgent, self._sent_at = [], False, time.monotonic()
 
     def _perform(self, asking: list[Member]) -> list[Answer]:
         """Does what members ask for, in two halves where it is tried whether that is slower."""
@@ -319,7 +343,8 @@ class _Trial:
         return self.stop_request()
 
     def stop_request(self) -> StopRequest | None:
-        """Returns a request to stop that has come."""
+        """Returns a request to stop that has come; it is asked for after steps, also of a loop of the recipe's own."""
+        self._process.hear()
         request, self._request = self._request, None
         return request
 
