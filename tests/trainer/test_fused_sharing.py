@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -168,3 +170,16 @@ def test_what_a_run_has_trained_is_not_given_to_one_that_freezes_it() -> None:
     once["backbone"].requires_grad_(False)
     with pytest.raises(SharedError):
         held.take(second, owners[1])
+
+
+def test_a_loader_of_a_run_that_has_ended_is_kept_by_nothing() -> None:
+    held, once = Held(), Once()
+    trainer = shares_workers(0, once)
+    held.take(trainer, object())
+    held.leave(trainer)
+    with pytest.raises(SharedError):
+        held.take(shares_workers(1, once), object())
+    kept = weakref.ref(once.pop("loader"))
+    del trainer
+    gc.collect()
+    assert kept() is None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import weakref
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +38,8 @@ class Held:
         # Parameters that are not trained may be shared; those of each run, and whose they are, None for several.
         self._frozen: dict[Run, list[Tensor]] = {}
         self._reads: MutableMapping[Tensor, object] = WeakTensorKeyDictionary()
-        self._others: dict[int, tuple[Any, object]] = {}  # kept: numpy's have no weak references
+        # What draws, and loaders: how it is found while there is one, and whose it was.
+        self._others: dict[int, tuple[Callable[[], Any], object]] = {}
 
     def take(self, run: Run, owner: object) -> None:
         """Gives a run what it holds.
@@ -55,13 +57,14 @@ class Held:
         owners += [self._reads.get(tensor, owner) for tensor in tensors]
         frozen: list[Tensor] = [p for p in run.stepper.model.parameters() if not p.requires_grad]
         owners += [self._tensors.get(tensor, owner) for tensor in frozen]
-        owners += [self._others.get(id(other), (other, owner))[1] for other in others]
+        known = [(other, self._others[id(other)]) for other in others if id(other) in self._others]
+        owners += [whose for other, (find, whose) in known if find() is other]
         if held.keys() & self._now.keys() or any(one is not owner for one in owners):
             raise SharedError(_SHARED)
         self._now |= {place: (run, kept) for place, kept in held.items()}
         for tensor in tensors:
             self._tensors[tensor] = owner
-        self._others |= {id(other): (other, owner) for other in others}
+        self._others |= {id(other): (_finder(other), owner) for other in others}
         if frozen:
             self._frozen[run] = frozen
         for tensor in frozen:
@@ -99,6 +102,14 @@ def _of(run: Run) -> tuple[list[Tensor], list[Any]]:
     keeps = [loader] if getattr(loader, "persistent_workers", False) else []
     tensors = [tensor for tensor in tensors if is_lazy(tensor) or tensor.numel()]
     return tensors, [*parts.data.generators, *draws, *keeps]
+
+
+def _finder(other: Any) -> Callable[[], Any]:
+    """Returns what gives an object; it keeps one that has no weak references, such as a generator of numpy."""
+    try:
+        return weakref.ref(other)
+    except TypeError:
+        return lambda: other
 
 
 def _memory_of(tensor: Tensor) -> tuple[int, Any]:
