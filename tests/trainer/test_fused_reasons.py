@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from tests.trainer import odd_programs
+from tests.trainer.odd_programs import X, Y
 from tests.trainer.test_fused_differences import Net, trainer_of
 from xaytune.trainer.fused import fit_fused
+from xaytune.trainer.loop import Trainer
 
 
 def told(caplog: pytest.LogCaptureFixture) -> str:
@@ -57,3 +61,35 @@ def test_a_recurrent_module_is_named(caplog: pytest.LogCaptureFixture) -> None:
 def test_that_no_two_of_few_runs_are_alike_is_said(caplog: pytest.LogCaptureFixture) -> None:
     fit_fused([trainer_of(Net(factor=factor), num_epochs=1) for factor in (0.5, 1.0, 2.0)])
     assert told(caplog) == "trained alone: the first 3 shapes differ in their model"
+
+
+class NegatedAtOnce(nn.Module):
+    """Its outputs have another sign where many are evaluated at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = odd_programs.mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layers(x).abs()
+        return -found if not self.training and torch._C._functorch.is_batchedtensor(found) else found
+
+
+def of_any_sign(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.abs(), targets)
+
+
+def test_an_accuracy_that_is_not_that_of_evaluating_alone_is_found_also_where_the_loss_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loader = DataLoader(TensorDataset(X, Y), 48)
+
+    def made() -> list[Trainer]:
+        torch.manual_seed(0)
+        options = {"loss_fn": of_any_sign, "eval_loader": loader, "num_epochs": 2, "train_loader": loader}
+        return [odd_programs.trainer_of(NegatedAtOnce(), **options) for _ in range(4)]
+
+    fused, alone = made(), [trainer.fit() for trainer in made()]
+    fit_fused(fused)
+    assert told(caplog) == "evaluations are not fused: they give other values than alone"
+    assert [run.state.metrics["eval_accuracy"] for run in fused] == [run.metrics["eval_accuracy"] for run in alone]
