@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
+from xaytune.trial.kernel import memory_left
 from xaytune.trial.width import Width
 
 Gains = Mapping[int, float]
@@ -40,3 +42,21 @@ def test_a_process_wants_no_more_trials_than_there_is_memory_for() -> None:
     assert tried(gains, fits=lambda width: width < 32)[0] == 32
     assert tried(gains)[0] == 1024
     assert tried(gains, most=6) == (6, "6 at once: there is no memory for more")
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 5\ninactive_file 200"}, [500]),
+        ({"memory.limit_in_bytes": "1000", "memory.usage_in_bytes": "700", "memory.stat": ""}, [300]),
+        ({"memory.max": "max", "memory.current": "700", "memory.stat": ""}, []),
+        ({}, []),
+    ],
+    ids=["version 2", "version 1", "no limit", "none"],
+)
+def test_the_memory_that_a_container_may_take_yet_is_known(
+    files: Mapping[str, str], left: list[int], tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert memory_left([tmp_path]) == left

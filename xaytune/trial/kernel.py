@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "kill_group",
     "killed_when_alone",
     "leave_parent",
+    "memory_left",
     "namespace",
     "oom_kills",
 ]
@@ -146,21 +147,45 @@ def _name(task: Path) -> str:
 
 def oom_kills() -> int:
     """Returns how many processes of this control group the kernel has killed for want of memory so far."""
-    groups: list[str] = []
-    with contextlib.suppress(OSError):
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-    files = []
-    for _, controllers, path in (group.split(":", 2) for group in groups):
-        if not controllers:
-            files.append(f"/sys/fs/cgroup{path}/memory.events")
-        elif controllers == "memory":
-            files.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
-    for file in (*files, "/proc/vmstat"):
+    files = [group / name for group in _memory_groups() for name in ("memory.events", "memory.oom_control")]
+    for file in (*files, Path("/proc/vmstat")):
         with contextlib.suppress(OSError):
-            found = re.search(r"^oom_kill (\d+)", Path(file).read_text(), re.MULTILINE)
+            found = re.search(r"^oom_kill (\d+)", file.read_text(), re.MULTILINE)
             if found is not None:
                 return int(found[1])
     return 0
+
+
+def memory_left(groups: Sequence[Path] | None = None) -> list[int]:
+    """Returns how many bytes control groups may take yet, of those that have a limit.
+
+    Pages of files that were not read lately do not count as taken.
+
+    Args:
+        groups: Their folders; those of this process, if none are given.
+    """
+    left = []
+    for group in _memory_groups() if groups is None else groups:
+        for most, taken in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max", which is no limit
+                files = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+                most_bytes, taken_bytes = (int((group / name).read_text()) for name in (most, taken))
+                left.append(max(0, most_bytes - taken_bytes + (int(files[1]) if files is not None else 0)))
+    return left
+
+
+def _memory_groups() -> list[Path]:
+    """Returns the folders of the control groups that this process's memory is counted in."""
+    groups: list[str] = []
+    with contextlib.suppress(OSError):
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    found = []
+    for _, controllers, path in (group.split(":", 2) for group in groups):
+        if not controllers:
+            found.append(Path(f"/sys/fs/cgroup{path}"))
+        elif controllers == "memory":
+            found.append(Path(f"/sys/fs/cgroup/memory{path}"))
+    return found
 
 
 def is_ours(end: socket.socket) -> bool:

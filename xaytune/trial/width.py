@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from xaytune.trial.kernel import memory_left
 from xaytune.trial.messages import Task
 
 __all__ = ["FIRST_WIDTH", "Memory", "Width", "clock_for"]
@@ -153,4 +154,4 @@ def _resident() -> int:
 def _available() -> int:
     """Bytes of memory that there are for more."""
     line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024
+    return min(int(line.split()[1]) * 1024, *memory_left())
