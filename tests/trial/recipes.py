@@ -374,3 +374,26 @@ def loops_until_stopped(config: dict[str, Any], trial: Trial) -> None:
     for _ in trial.steps(10**9):
         time.sleep(0.001)
         trial.log(score=1.0)
+
+
+class OfTheDefaultDtype(torch.nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * torch.ones(4))
+
+
+def changes_the_default_dtype(config: dict[str, Any], trial: Trial) -> TrainState:
+    """The first trial computes in other numbers than all others."""
+    if trial.number == 0:
+        torch.set_default_dtype(torch.float64)
+    model, data = OfTheDefaultDtype(4, 1), DATA.to(torch.get_default_dtype())
+    loader = DataLoader(TensorDataset(data, data.sum(1, keepdim=True)), 8, shuffle=True)
+    trainer = Trainer(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        loss_fn=mse_loss,
+        train_loader=loader,
+        num_epochs=9,
+        trial=trial,
+    )
+    trial.callbacks.on("epoch_end")(lambda state: state.metrics.update(score=1.0))
+    return trainer.fit()

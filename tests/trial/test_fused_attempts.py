@@ -64,6 +64,28 @@ def test_a_trial_trains_while_recipes_begin_and_each_is_told_as_begun_when_it_do
     trials.close()
 
 
+def test_a_setting_of_torch_that_one_recipe_changes_is_its_own_and_told_before_trials_end(
+    node: Node, tmp_path: Path
+) -> None:
+    points = DecisionPoints(milestones=(2, 4))
+    options = {"recipe": "tests.trial.recipes:changes_the_default_dtype", "sweep_dir": str(tmp_path)}
+    task = dataclasses.replace(node.task, points=points, **options)
+    trials = FusedTrials(node.template, task, dict(os.environ))
+    for trial in range(6):
+        trials.assign(Assignment(trial=trial, seed=7, config={}))
+    heard: list[Message] = []
+    deadline = time.monotonic() + 60
+    while sum(isinstance(message, Ended) for message in heard) < 6 and time.monotonic() < deadline:
+        heard += trials.next_messages(0.2)
+    ends = {message.trial: message for message in heard if isinstance(message, Ended)}
+    assert [ends[trial].status for trial in range(6)] == ["completed"] * 6
+    assert [ends[trial].fused > 0 for trial in range(6)] == [False] + [True] * 5
+    told = [note for message in heard if not isinstance(message, Ended) for note in message.notes]
+    assert "fused: trained alone: its recipe changes a setting of torch for the whole process" in told
+    assert not [note for message in heard for note in message.notes if "loss or gradients" in note]
+    trials.close()
+
+
 def test_a_loop_of_its_own_tells_how_far_it_is_and_follows_a_request_to_stop(node: Node, tmp_path: Path) -> None:
     recipe = "tests.trial.recipes:loops_until_stopped"
     trials = FusedTrials(
@@ -79,5 +101,7 @@ def test_a_loop_of_its_own_tells_how_far_it_is_and_follows_a_request_to_stop(nod
             trials.request_stop(trial, StopRequest("enough"))
         heard += new
     ends = [message for message in heard if isinstance(message, Ended)]
-    assert [(end.trial, end.status, end.reason) for end in ends] == [(trial, "stopped", "enough") for trial in (0, 1)]
+    assert [(end.trial, end.status, end.reason) for end in ends] == [
+        (trial, "stopped", "enough") for trial in (0, 1)
+    ]
     trials.close()

@@ -41,6 +41,7 @@ from xaytune.trial.messages import (
     DecisionDue,
     Ended,
     Message,
+    Progress,
     Refused,
     Started,
     StopRequest,
@@ -75,13 +76,16 @@ class FusedProcess:
         channel: To the actor.
         task: What all trials of the sweep share.
         imports: What is imported already.
+
+    Attributes:
+        settings: Of torch, while no recipe runs.
     """
 
     def __init__(self, channel: Channel, task: Task, imports: Imports) -> None:
         self._channel, self._task, self._imports = channel, task, imports
         self._fusion = Fusion(tell=self._note, timed=True)
         torch.set_num_threads(max(1, int(task.cpus)))  # as for each recipe
-        self._settings = torch_settings.read()
+        self.settings = torch_settings.read()
         self._trials: dict[int, _Trial] = {}
         self._asking: list[Member] = []  # for a step or an evaluation
         self._whose: dict[Member, _Trial] = {}
@@ -119,7 +123,7 @@ class FusedProcess:
 
     def _fit(self, trial: _Trial, run: Run) -> None:
         member = self._fusion.begin(run, trial.states)
-        if torch_settings.read() != self._settings:
+        if torch_settings.read() != self.settings:
             member.refused = "its recipe changes a setting of torch for the whole process"
             self._note(f"trained alone: {member.refused}")
         self._whose[member] = trial
@@ -140,7 +144,8 @@ class FusedProcess:
 
     def tell(self, message: Message, rows: Sequence[Row], *, urgent: bool) -> None:
         """Sends a message with the next ones; at once, where somebody waits for the answer."""
-        if isinstance(message, Ended):
+        pauses = isinstance(message, Ended) and message.status == "paused"  # which the actor may be done with
+        if self._notes and isinstance(message, Progress) and not pauses:
             message = dataclasses.replace(message, notes=(*message.notes, *self._notes))
             self._notes = []
         self._outbox.append((message, [tuple(row) for row in rows]))
@@ -218,7 +223,7 @@ class FusedProcess:
         if time.monotonic() > self._sent_at + _TOLD_S:  # else with what the next one says
             self._send()
         output = Path(self._task.sweep_dir) / file_of(assignment.trial)
-        trial = self._trials[assignment.trial] = _Trial(self, assignment, output, self._settings)
+        trial = self._trials[assignment.trial] = _Trial(self, assignment, output)
         self._fusion.randomness.enter(trial.states)
         trial.start(functools.partial(self._train, trial))
 
@@ -230,7 +235,6 @@ class FusedProcess:
         self._fusion.randomness.enter(trial.states)
         flush_output(trial.output)
         self._fusion.randomness.vacate()
-        torch_settings.write(self._settings)
         trial.close()
         del self._trials[trial.assignment.trial]
 
@@ -277,11 +281,8 @@ class _Trial:
         process: The process.
         assignment: What is the trial's own.
         output: The file that it prints to.
-        settings: Of torch, at first.
 
     Attributes:
-        assignment: What is the trial's own.
-        output: The file that it prints to.
         states: Its random states.
         waits: Whether it waits for a decision.
         shown: The trial as its recipe sees it.
@@ -292,15 +293,13 @@ class _Trial:
 
     busy = False
 
-    def __init__(
-        self, process: FusedProcess, assignment: Assignment, output: Path, settings: tuple[Any, ...]
-    ) -> None:
+    def __init__(self, process: FusedProcess, assignment: Assignment, output: Path) -> None:
         self.assignment, self.output = assignment, output
         self.states = States(entered=self._entered, left=self._left)
         self.waits, self.fused = False, 0
         self.shown: Any = None
         self.greenlet: greenlet.greenlet | None = None
-        self._process, self._settings = process, settings
+        self._process, self._settings = process, process.settings
         self.member: Member | None = None
         self._request: StopRequest | None = None
         self._file: int | None = None
@@ -343,7 +342,7 @@ class _Trial:
         return self.stop_request()
 
     def stop_request(self) -> StopRequest | None:
-        """Returns a request to stop that has come; it is asked for after steps, also of a loop of the recipe's own."""
+        """Returns a request to stop that has come; steps ask for it, also those of a loop of the recipe's own."""
         self._process.hear()
         request, self._request = self._request, None
         return request
@@ -363,8 +362,11 @@ class _Trial:
         os.dup2(self._file, 1)
         os.dup2(self._file, 2)
         set_current_trial(self.shown)
-        torch_settings.write(self._settings)
+        if self._settings != self._process.settings:
+            torch_settings.write(self._settings)
 
     def _left(self) -> None:
-        """The code of another one is to run."""
+        """The code of another one is to run, or none: what is computed for all has the process's settings."""
         self._settings = torch_settings.read()
+        if self._settings != self._process.settings:
+            torch_settings.write(self._process.settings)
