@@ -22,7 +22,7 @@ def tried(gains: Gains, *, fits: Callable[[int], bool] = lambda width: True, mos
             assert width.did(wanted, 1, 1e-9, wanted // 2, most) is None, "it has not so many trials yet"
         slow = 10 if round % 5 == 0 else 1  # a trial is begun
         in_a_row = 1 + 9 * (round % 2)
-        each = 0.01 / in_a_row * (gains[wanted] if width.halved else 1)
+        each = 0.01 / in_a_row * (gains[wanted] if width.halves(wanted) else 1)
         found = width.did(wanted * in_a_row, in_a_row, slow * wanted * in_a_row * each, wanted, most)
         if found is not None:
             return width.wanted, found
@@ -42,6 +42,16 @@ def test_a_process_wants_no_more_trials_than_there_is_memory_for() -> None:
     assert tried(gains, fits=lambda width: width < 32)[0] == 32
     assert tried(gains)[0] == 1024
     assert tried(gains, most=6) == (6, "6 at once: there is no memory for more")
+
+
+@pytest.mark.parametrize("rounds", range(40, 48))
+def test_a_process_that_is_given_fewer_trials_than_it_wants_trains_all_of_them_at_once(rounds: int) -> None:
+    width = Width(lambda: True)
+    while width.wanted == 8:
+        assert width.did(8, 1, 1.001 / rounds * (1.9 if width.halves(8) else 1), 8, 10**6) is None
+    assert not width.halves(8)
+    assert width.did(8, 1, 0.01, 8, 10**6) is None
+    assert not width.halves(8)
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ class FusedProcess:
 
     def _perform(self, asking: list[Member]) -> list[Answer]:
         """Does what members ask for, in two halves where it is tried whether that is slower."""
-        if self._width is None or not self._width.halved:
+        if self._width is None or not self._width.halves(len(self._trials)):
             return self._fusion.perform(asking)
         half = len(asking) // 2
         return [answer for part in (asking[:half], asking[half:]) for answer in self._fusion.perform(part)]

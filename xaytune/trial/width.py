@@ -41,15 +41,18 @@ class Width:
 
     Attributes:
         wanted: How many trials the process is to be given.
-        halved: Whether the next round is to be taken in two halves.
     """
 
     def __init__(self, fits: Callable[[], bool]) -> None:
-        self.wanted, self.halved = FIRST_WIDTH, False
+        self.wanted, self._halved = FIRST_WIDTH, False
         self._fits = fits
         self._settled = False
         self._turns = random.Random(0)
         self._rounds = _Rounds()
+
+    def halves(self, trials: int) -> bool:
+        """Whether the next round is to be taken in two halves, of so many trials that the process has."""
+        return self._halved and self._are_enough(trials)
 
     def did(self, steps: int, in_a_row: int, seconds: float, trials: int, most: int) -> str | None:
         """Takes in what was done in a round.
@@ -69,10 +72,10 @@ class Width:
         if most < self.wanted:
             self._settle(most)
             return f"{most} at once: there is no memory for more"
-        if trials < _NEARLY * self.wanted or not steps:
+        if not self._are_enough(trials) or not steps:
             return None
-        self._rounds.add(self.halved, in_a_row, steps, seconds)
-        self.halved = self._turns.random() < 0.5
+        self._rounds.add(self._halved, in_a_row, steps, seconds)
+        self._halved = self._turns.random() < 0.5
         gain = self._rounds.gain()
         if gain is None:
             return None
@@ -90,7 +93,10 @@ class Width:
         return f"{self.wanted} at once: {gain:.2f} times as fast as in two halves"
 
     def _settle(self, width: int) -> None:
-        self.wanted, self.halved, self._settled = width, False, True
+        self.wanted, self._halved, self._settled = width, False, True
+
+    def _are_enough(self, trials: int) -> bool:
+        return trials >= _NEARLY * self.wanted
 
 
 class _Rounds:
