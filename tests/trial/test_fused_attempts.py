@@ -67,9 +67,8 @@ def test_a_trial_trains_while_recipes_begin_and_each_is_told_as_begun_when_it_do
 def test_a_setting_of_torch_that_one_recipe_changes_is_its_own_and_told_before_trials_end(
     node: Node, tmp_path: Path
 ) -> None:
-    points = DecisionPoints(milestones=(2, 4))
-    options = {"recipe": "tests.trial.recipes:changes_the_default_dtype", "sweep_dir": str(tmp_path)}
-    task = dataclasses.replace(node.task, points=points, **options)
+    recipe, points = "tests.trial.recipes:changes_the_default_dtype", DecisionPoints(milestones=(2, 4))
+    task = dataclasses.replace(node.task, points=points, recipe=recipe, sweep_dir=str(tmp_path))
     trials = FusedTrials(node.template, task, dict(os.environ))
     for trial in range(6):
         trials.assign(Assignment(trial=trial, seed=7, config={}))
