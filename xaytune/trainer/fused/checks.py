@@ -1,28 +1,35 @@
-"""Comparing steps that are taken at once with the same taken alone."""
+"""Comparing steps that are taken at once with the same taken alone.
+
+Compared are the first step of each member in its group; of two members the 1st, 10th, 100th ... step over batches
+of their shapes, for what makes runs differ beside their keys shows in some batches only; and every now and then
+the first step of an epoch, for that is where handlers change what they change.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from xaytune.trainer.fused.asked import Asked
 from xaytune.trainer.fused.group import Group
+from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.states import RandomStates
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import distance, rounding, tolerance
 
-__all__ = ["Checks", "Rehearsal", "is_due", "whose_turn"]
+__all__ = ["Rehearsal", "compare", "is_due", "rehearse", "same_metrics", "whose_turn"]
 
 # What differs from training alone by no more than so many roundings is that.
 _ROUNDINGS = 20
 # The first step of so many epochs is compared, then of one where so many steps of members were taken since.
 _EPOCHS, _STEPS_BETWEEN_EPOCHS = 8, 500
+# So many examples of an evaluation may have two highest scores, of which either may win by rounding.
+_TIES = 2
 
 
 class Rehearsal(NamedTuple):
@@ -52,66 +59,62 @@ def whose_turn(taken: int, members: int) -> int:
     return len(str(taken + 1)) % members
 
 
-class Checks:
-    """Says which steps are compared, and compares them.
+def rehearse(group: Group, asked: Asked) -> dict[int, Rehearsal]:
+    """Takes alone what is to be compared, and changes nothing; returns it by the place of the member."""
+    places = {at for at, member in enumerate(asked.members) if not member.checked}
+    taken, count = group.learned.taken[asked.shapes], len(asked.members)
+    if is_due(taken):
+        turn = whose_turn(taken, count)
+        places |= {turn, (turn + count // 2) % count}
+    elif (at := _of_an_epoch(group.learned, asked)) is not None:
+        places.add(at)
+    rehearsed = {}
+    for at in sorted(places):
+        rehearsal = _rehearse(asked.members[at], _step_of(asked, at))
+        if rehearsal is not None:
+            rehearsed[at] = rehearsal
+    return rehearsed
 
-    These are the first step of each member in its group; of two members the 1st, 10th, 100th ... step over batches
-    of their shapes, for what makes runs differ beside their keys shows in some batches only; and every now and
-    then the first step of an epoch, for that is where handlers change what they change.
-    """
 
-    def __init__(self) -> None:
-        self._taken: Counter[Hashable] = Counter()  # steps at once, by group and shapes of batches
-        self._epochs: Counter[Hashable] = Counter()  # first steps of an epoch that were compared, by group
-        self._since: Counter[Hashable] = Counter()  # steps of all members since the last of these, by group
+def _of_an_epoch(learned: Learned, asked: Asked) -> int | None:
+    """Returns the place of a member whose first step of an epoch is to be compared; None where none is."""
+    if learned.epochs >= _EPOCHS and learned.since < _STEPS_BETWEEN_EPOCHS:
+        return None
+    # The group computes with what the first member has: the others show what is not the same for all.
+    begin = [at for at, m in enumerate(asked.members) if m.run.state.step == 0 < m.run.state.epoch]
+    others = begin[1:] or begin
+    if not others:
+        return None
+    learned.epochs += 1
+    learned.since = 0
+    return others[learned.epochs % len(others)]
 
-    @property
-    def begun(self) -> bool:
-        """Whether any step was taken at once."""
-        return bool(self._taken)
 
-    def rehearse(self, group: Group, asked: Asked) -> dict[int, Rehearsal]:
-        """Takes alone what is to be compared, and changes nothing; returns it by the place of the member."""
-        places = {at for at, member in enumerate(asked.members) if not member.checked}
-        taken, count = self._taken[group.key, asked.shapes], len(asked.members)
-        if is_due(taken):
-            turn = whose_turn(taken, count)
-            places |= {turn, (turn + count // 2) % count}
-        elif (at := self._of_an_epoch(group, asked)) is not None:
-            places.add(at)
-        rehearsed = {}
-        for at in sorted(places):
-            rehearsal = _rehearse(asked.members[at], _step_of(asked, at))
-            if rehearsal is not None:
-                rehearsed[at] = rehearsal
-        return rehearsed
+def compare(
+    group: Group, asked: Asked, given: Sequence[Sequence[Stepped]], rehearsed: Mapping[int, Rehearsal]
+) -> dict[int, float]:
+    """Returns how far the steps are from the same alone that are not the same, by the place of the member."""
+    group.learned.taken[asked.shapes] += 1
+    group.learned.since += sum(map(len, given))
+    far: dict[int, float] = {}
+    for at, rehearsal in rehearsed.items():
+        found = _distance(asked.members[at], _step_of(asked, at), given[at][0].metrics["loss"], rehearsal)
+        if found > 0.0:
+            far[at] = found
+    return far
 
-    def _of_an_epoch(self, group: Group, asked: Asked) -> int | None:
-        """Returns the place of a member whose first step of an epoch is to be compared; None where none is."""
-        key = group.key
-        if self._epochs[key] >= _EPOCHS and self._since[key] < _STEPS_BETWEEN_EPOCHS:
-            return None
-        # The group computes with what the first member has: the others show what is not the same for all.
-        begin = [at for at, m in enumerate(asked.members) if m.run.state.step == 0 < m.run.state.epoch]
-        others = begin[1:] or begin
-        if not others:
-            return None
-        self._epochs[key] += 1
-        self._since[key] = 0
-        return others[self._epochs[key] % len(others)]
 
-    def compare(
-        self, group: Group, asked: Asked, given: Sequence[Sequence[Stepped]], rehearsed: Mapping[int, Rehearsal]
-    ) -> dict[int, float]:
-        """Returns how far the steps are from the same alone that are not the same, by the place of the member."""
-        self._taken[group.key, asked.shapes] += 1
-        self._since[group.key] += sum(map(len, given))
-        far: dict[int, float] = {}
-        for at, rehearsal in rehearsed.items():
-            found = _distance(asked.members[at], _step_of(asked, at), given[at][0].metrics["loss"], rehearsal)
-            if found > 0.0:
-                far[at] = found
-        return far
+def same_metrics(member: Member, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two evaluations of a member give the same, to rounding, and but for an example or two that tie."""
+    stepper, evaluator = member.run.stepper, member.run.evaluator
+    loader: Any = evaluator.loader if evaluator is not None else None
+    precision = stepper.precision
+    hits = [metrics.get("eval_accuracy", 0.0) for metrics in (one, other)]
+    if abs(hits[0] - hits[1]) > max(_TIES / len(loader.sampler), rounding(member.dtype, precision)):
+        return False
+    losses = [torch.tensor(metrics["eval_loss"], dtype=torch.float64) for metrics in (one, other)]
+    near = float((losses[0] - losses[1]).abs()) <= rounding(member.dtype, precision)
+    return one.keys() == other.keys() and (near or distance(*losses) <= tolerance(member.dtype, precision))
 
 
 def _step_of(asked: Asked, at: int) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -13,10 +13,11 @@ import torch
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.asked import Asked, Broken
-from xaytune.trainer.fused.checks import Checks, Rehearsal, is_due, whose_turn
+from xaytune.trainer.fused.checks import Rehearsal, compare, is_due, rehearse, same_metrics, whose_turn
 from xaytune.trainer.fused.group import FEWEST, Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
+from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.reasons import reason
 from xaytune.trainer.fused.shape import batches_key, criterion_key, difference, shape_of
@@ -25,7 +26,6 @@ from xaytune.trainer.fused.timing import Timing, now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run
 from xaytune.trainer.step import Step
-from xaytune.trainer.tolerance import distance, rounding, tolerance
 
 __all__ = ["Answer", "Fusion"]
 
@@ -38,8 +38,6 @@ _UNLIKE = 6
 _DIFFERS = "its loss or gradients are not those of training alone"
 # A shape whose steps could so often not be taken at once is fused no more.
 _FAILURES = 3
-# So many examples of an evaluation may have two highest scores, of which either may win by rounding.
-_TIES = 2
 
 
 class Answer(NamedTuple):
@@ -67,12 +65,7 @@ class Fusion:
         self._tell, self._timed = tell, timed
         # A group is its members': without any it is gone. What was learned of its shape stays.
         self._groups: MutableMapping[Hashable, Group] = WeakValueDictionary()
-        self._timings: dict[Hashable, Timing] = {}  # of all shapes so far
-        self._most: dict[Hashable, int] = {}  # of shapes whose memory ran out: how many are trained at once
-        self._refused: dict[Hashable, str] = {}
-        self._failures: dict[Hashable, int] = defaultdict(int)
-        self._evaluated: Counter[Hashable] = Counter()  # at once, by group and batches
-        self._checks = Checks()
+        self._learned: dict[Hashable, Learned] = {}  # of all shapes so far
         self._told: set[str] = set()
         self._told_apart = False
         self._held = Held()
@@ -80,7 +73,7 @@ class Fusion:
     @property
     def most(self) -> int:
         """How many runs can be trained at once, as far as there was memory."""
-        return min(self._most.values(), default=sys.maxsize)
+        return min((learned.most for learned in self._learned.values()), default=sys.maxsize)
 
     def begin(self, run: Run, states: States) -> Member:
         """Takes in a run.
@@ -137,8 +130,8 @@ class Fusion:
         """Returns what is the same for members whose requests can be done at once; None for one alone."""
         if isinstance(member.request, Evaluation):
             batches = batches_key(member.run)
-            group = member.group
-            if group is None or batches is None or {group.key, (group.key, batches)} & self._refused.keys():
+            group = _fusing(member)
+            if group is None or batches is None or batches in group.learned.evaluated_alone:
                 return None
             return group, ("evaluation", batches)
         if not member.trained:  # its first step shows what it trains
@@ -153,7 +146,7 @@ class Fusion:
 
     def _together(self, group: Group, key: Any, found: list[Member]) -> list[Answer]:
         """Does what members of a group ask for, which is alike."""
-        if len(found) < (FEWEST if key[0] == "evaluation" else self._timings[group.key].fewest):
+        if len(found) < (FEWEST if key[0] == "evaluation" else group.learned.timing.fewest):
             return [self._alone(member) for member in found]
         settled = sorted((member for member in found if self._settled(member)), key=lambda member: member.row)
         answers = [self._alone(member) for member in found if member.group is not group]
@@ -168,9 +161,9 @@ class Fusion:
         return answers + (self._at_once(group, asked) if settled else [])
 
     def _at_once(self, group: Group, asked: Asked) -> list[Answer]:
-        if group.key in self._refused:
+        if group.learned.refused is not None:
             return [self._alone(member) for member in asked.members]
-        if len(asked.members) > self._most.get(group.key, sys.maxsize):
+        if len(asked.members) > group.learned.most:
             half = len(asked.members) // 2
             return [
                 answer
@@ -180,11 +173,11 @@ class Fusion:
         try:
             self.randomness.vacate()
             group.learn(asked)
-            rehearsed = self._checks.rehearse(group, asked)
+            rehearsed = rehearse(group, asked)
             self.compared += len(rehearsed)
             self.randomness.vacate()
             timed = self._timed and not rehearsed and len(asked.members) > FEWEST
-            if timed and self._timings[group.key].wants(asked.shapes):
+            if timed and group.learned.timing.wants(asked.shapes):
                 return self._time(group, asked)
             before = group.copy(asked.members) if rehearsed else None
             given, broken = group.take_steps(asked, 1 if rehearsed else _how_many(group, asked))
@@ -192,7 +185,7 @@ class Fusion:
             if len(asked.members) == 1:
                 return [self._alone(member) for member in asked.members]
             count = len(asked.members)
-            self._most[group.key] = count // 2
+            group.learned.most = count // 2
             self._say(f"out of memory with {count} runs at once: {count // 2} are trained at once now")
             return self._at_once(group, asked)
         except Exception as error:
@@ -223,7 +216,7 @@ class Fusion:
     ) -> list[Member]:
         """Compares steps with the same alone; returns members whose steps were undone: they train alone now."""
         members = asked.members
-        far = self._checks.compare(group, asked, given, rehearsed)
+        far = compare(group, asked, given, rehearsed)
         known = any(members[at].checked for at in far)
         for at in rehearsed:
             members[at].checked = True
@@ -260,7 +253,7 @@ class Fusion:
         last.fetch()
         begun = now(device)
         alone = self._alone(last)
-        why = self._timings[group.key].took(now(device) - begun, together, len(others.members))
+        why = group.learned.timing.took(now(device) - begun, together, len(others.members))
         if why is not None:
             self._refuse(group, f"that is faster ({why})")
         return [*(Answer(member, steps) for member, steps in zip(others.members, given, strict=True)), alone]
@@ -271,17 +264,17 @@ class Fusion:
         try:
             measured = group.evaluate(members)
         except Exception as error:
-            self._refused[group.key, batches] = str(error)
+            group.learned.evaluated_alone.add(batches)
             self._say(f"evaluations are not fused: {reason(error)}")
             return [self._alone(member) for member in members]
         answers = [Answer(member, metrics) for member, metrics in zip(members, measured, strict=True)]
-        taken = self._evaluated[group.key, batches]
-        self._evaluated[group.key, batches] += 1
+        taken = group.learned.evaluated[batches]
+        group.learned.evaluated[batches] += 1
         if is_due(taken):
             at = whose_turn(taken, len(members))
             alone = self._alone(members[at])
-            if alone.error is None and not _same_metrics(members[at], alone.value, measured[at]):
-                self._refused[group.key, batches] = "it differs"
+            if alone.error is None and not same_metrics(members[at], alone.value, measured[at]):
+                group.learned.evaluated_alone.add(batches)
                 self._say("evaluations are not fused: they give other values than alone")
                 return [alone, *(self._alone(member) for member in members if member is not members[at])]
             answers[at] = alone
@@ -291,10 +284,7 @@ class Fusion:
         """Does what a member asks for as it would be done without others."""
         member.fetch()
         if member.compiled:
-            refused = member.refused is not None or (
-                member.group is not None and member.group.key in self._refused
-            )
-            member.use_compiled(refused)
+            member.use_compiled(member.refused is not None or (member.group is not None and not _fusing(member)))
         request = member.request
         if member.window is not None:
             request = request._replace(batches=iter(member.window))
@@ -306,21 +296,14 @@ class Fusion:
     def _place(self, member: Member) -> Group | None:
         """Returns the group of a member; None where it trains alone."""
         if member.group is not None:
-            return None if member.group.key in self._refused else member.group
+            return _fusing(member)
         if member.refused is not None:
             return None
         try:
             key = shape_of(member.run)
             if criterion_key(member.run) != member.criterion:
                 raise NotFusedError("its loss changes what it captures, such as a count of its calls")
-            if key in self._refused:
-                raise NotFusedError(self._refused[key])
-            group = self._groups.get(key)
-            if group is None:
-                group = self._groups[key] = Group(member, key, self._say)
-            if key not in self._timings:
-                self._timings[key] = Timing(FEWEST)
-                self._tell_apart(_UNLIKE)
+            group = self._group_of(member, key)
             group.add(member)
         except Exception as error:  # also of what cannot be compared, or has no room
             member.refused = str(error) if isinstance(error, NotFusedError) else reason(error)
@@ -330,14 +313,32 @@ class Fusion:
             self._say("runs with compile=True are trained fused, without torch.compile")
         return group
 
+    def _group_of(self, member: Member, key: Hashable) -> Group:
+        """Returns the group of a shape, which is made with a member of it where there is none.
+
+        Raises:
+            NotFusedError: Runs of that shape train alone.
+        """
+        learned = self._learned.get(key, Learned(Timing(FEWEST)))
+        if learned.refused is not None:
+            raise NotFusedError(learned.refused)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(member, learned, self._say)
+        if key not in self._learned:
+            self._learned[key] = learned
+            self._tell_apart(_UNLIKE)
+        return group
+
     def _tell_apart(self, least: int) -> None:
         """Says once where so many shapes differ, or more, if none of their runs is trained with others."""
-        if self._told_apart or len(self._timings) < least or self._checks.begun:
+        begun = any(learned.taken for learned in self._learned.values())
+        if self._told_apart or len(self._learned) < least or begun:
             return
         self._told_apart = True
-        first, *others = self._timings
+        first, *others = self._learned
         parts = sorted({difference(first, other) for other in others})
-        self._say(f"trained alone: the first {len(self._timings)} shapes differ in their {' and '.join(parts)}")
+        self._say(f"trained alone: the first {len(self._learned)} shapes differ in their {' and '.join(parts)}")
 
     def _settled(self, member: Member) -> bool:
         """Brings a member's row up to date; takes it out of its group if it has become another shape."""
@@ -356,12 +357,12 @@ class Fusion:
         return list(step.batches)
 
     def _failed(self, group: Group, error: Exception) -> None:
-        self._failures[group.key] += 1
-        if self._failures[group.key] >= _FAILURES or isinstance(error, NotFusedError):
+        group.learned.failures += 1
+        if group.learned.failures >= _FAILURES or isinstance(error, NotFusedError):
             self._refuse(group, reason(error))
 
     def _refuse(self, group: Group, why: str) -> None:
-        self._refused[group.key] = why
+        group.learned.refused = why
         self._say(f"trained alone: {why}")
 
     def _say(self, line: str) -> None:
@@ -370,21 +371,13 @@ class Fusion:
             self._tell(line)
 
 
+def _fusing(member: Member) -> Group | None:
+    """Returns the group of a member, if it has one whose steps are taken at once."""
+    return member.group if member.group is not None and member.group.learned.refused is None else None
+
+
 def _how_many(group: Group, asked: Asked) -> int:
     """How many steps members may take in a row."""
     if any(member.hurried for member in asked.members):
         return 1
     return min(group.pace, 1 + min(step.more for step in asked.steps))
-
-
-def _same_metrics(member: Member, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two evaluations of a member give the same, to rounding, and but for an example or two that tie."""
-    evaluator = member.run.evaluator
-    loader: Any = evaluator.loader if evaluator is not None else None
-    precision = member.run.stepper.precision
-    hits = [metrics.get("eval_accuracy", 0.0) for metrics in (one, other)]
-    if abs(hits[0] - hits[1]) > max(_TIES / len(loader.sampler), rounding(member.dtype, precision)):
-        return False
-    losses = [torch.tensor(metrics["eval_loss"], dtype=torch.float64) for metrics in (one, other)]
-    near = float((losses[0] - losses[1]).abs()) <= rounding(member.dtype, precision)
-    return one.keys() == other.keys() and (near or distance(*losses) <= tolerance(member.dtype, precision))

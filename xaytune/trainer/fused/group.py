@@ -17,6 +17,7 @@ from xaytune.trainer.fused import update
 from xaytune.trainer.fused.asked import Asked, Broken
 from xaytune.trainer.fused.dropout import Mask
 from xaytune.trainer.fused.keys import NotFusedError
+from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.metrics import by_member, means_of, metrics_of
 from xaytune.trainer.fused.program import Passed, Program, stack
@@ -85,11 +86,11 @@ class Group:
 
     Args:
         first: One of them.
-        key: Of their shape.
+        learned: Of their shape.
         tell: Called with a line where its steps cannot be recorded as CUDA graphs.
 
     Attributes:
-        key: Of their shape.
+        learned: Of their shape.
         layout: Of their rows.
         rows: Their rows: the members' are the first ones.
         members: By row.
@@ -98,8 +99,8 @@ class Group:
         NotFusedError: Its model cannot be copied.
     """
 
-    def __init__(self, first: Member, key: Hashable, tell: Callable[[str], None]) -> None:
-        self.key = key
+    def __init__(self, first: Member, learned: Learned, tell: Callable[[str], None]) -> None:
+        self.learned = learned
         stepper = first.run.stepper
         self.layout = Layout(first.run)
         self.rows = Rows(first.run, self.layout)
