@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSample
 
 from tests.trainer.odd_programs import Once, X, Y, assert_ends_as_alone, mlp, trainer_of
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.fused.checks import whose_turn
+from xaytune.trainer.fused.checks import member_to_compare
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
 
@@ -70,6 +70,6 @@ def test_a_sampler_in_a_batch_sampler_draws_for_each_run_what_it_draws_alone() -
 
 @pytest.mark.parametrize("members", [1, 2, 3, 9])
 def test_every_member_is_compared_in_its_turn(members: int) -> None:
-    turns = [whose_turn(10**check - 1, members) for check in range(members)]
+    turns = [member_to_compare(10**check - 1, members) for check in range(members)]
     assert sorted(turns) == list(range(members))
     assert turns[-1] == 0, "all is computed with what the first one has: it shows no difference"

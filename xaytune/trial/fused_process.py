@@ -326,7 +326,7 @@ class _Trial:
         """Takes a request to stop; the first one counts, but for one that only pauses."""
         self._request = standing(self._request, request)
         if self.member is not None:
-            self.member.hurried = True
+            self.member.one_step_at_a_time = True
 
     def tell(self, message: Message, rows: Sequence[Row]) -> None:
         """Sends a message, with the rows that are its history, and does not wait."""

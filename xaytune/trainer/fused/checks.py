@@ -22,7 +22,7 @@ from xaytune.trainer.fused.states import RandomStates
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import distance, rounding, tolerance
 
-__all__ = ["Rehearsal", "compare", "is_due", "rehearse", "same_metrics", "whose_turn"]
+__all__ = ["Rehearsal", "compare", "is_due", "member_to_compare", "rehearse", "same_metrics"]
 
 # What differs from training alone by no more than so many roundings is that.
 _ROUNDINGS = 20
@@ -51,7 +51,7 @@ def is_due(taken: int) -> bool:
     return str(taken + 1).strip("0") == "1"
 
 
-def whose_turn(taken: int, members: int) -> int:
+def member_to_compare(taken: int, members: int) -> int:
     """Returns the place of the member of so many that is compared the next time, where that is due.
 
     Each time it is another one, and the first one is the last: a group computes with what that one has.
@@ -64,7 +64,7 @@ def rehearse(group: Group, asked: Asked) -> dict[int, Rehearsal]:
     places = {at for at, member in enumerate(asked.members) if not member.checked}
     taken, count = group.learned.taken[asked.shapes], len(asked.members)
     if is_due(taken):
-        turn = whose_turn(taken, count)
+        turn = member_to_compare(taken, count)
         places |= {turn, (turn + count // 2) % count}
     elif (at := _of_an_epoch(group.learned, asked)) is not None:
         places.add(at)

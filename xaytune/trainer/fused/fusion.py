@@ -13,7 +13,7 @@ import torch
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.asked import Asked, Broken
-from xaytune.trainer.fused.checks import Rehearsal, compare, is_due, rehearse, same_metrics, whose_turn
+from xaytune.trainer.fused.checks import Rehearsal, compare, is_due, member_to_compare, rehearse, same_metrics
 from xaytune.trainer.fused.group import FEWEST, Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
@@ -67,7 +67,7 @@ class Fusion:
         self._groups: MutableMapping[Hashable, Group] = WeakValueDictionary()
         self._learned: dict[Hashable, Learned] = {}  # of all shapes so far
         self._told: set[str] = set()
-        self._told_apart = False
+        self._said_why_nothing_is_fused = False
         self._held = Held()
 
     @property
@@ -91,7 +91,7 @@ class Fusion:
     def end(self, member: Member) -> None:
         """Learns that the loop of a member has ended."""
         self._held.leave(member.run)
-        self._tell_apart(2)
+        self._say_why_nothing_is_fused(2)
 
     def perform(self, members: Sequence[Member]) -> list[Answer]:
         """Does what some members ask for; the others are to ask again.
@@ -271,7 +271,7 @@ class Fusion:
         taken = group.learned.evaluated[batches]
         group.learned.evaluated[batches] += 1
         if is_due(taken):
-            at = whose_turn(taken, len(members))
+            at = member_to_compare(taken, len(members))
             alone = self._alone(members[at])
             if alone.error is None and not same_metrics(members[at], alone.value, measured[at]):
                 group.learned.evaluated_alone.add(batches)
@@ -327,15 +327,15 @@ class Fusion:
             group = self._groups[key] = Group(member, learned, self._say)
         if key not in self._learned:
             self._learned[key] = learned
-            self._tell_apart(_UNLIKE)
+            self._say_why_nothing_is_fused(_UNLIKE)
         return group
 
-    def _tell_apart(self, least: int) -> None:
+    def _say_why_nothing_is_fused(self, least: int) -> None:
         """Says once where so many shapes differ, or more, if none of their runs is trained with others."""
         begun = any(learned.taken for learned in self._learned.values())
-        if self._told_apart or len(self._learned) < least or begun:
+        if self._said_why_nothing_is_fused or len(self._learned) < least or begun:
             return
-        self._told_apart = True
+        self._said_why_nothing_is_fused = True
         first, *others = self._learned
         parts = sorted({difference(first, other) for other in others})
         self._say(f"trained alone: the first {len(self._learned)} shapes differ in their {' and '.join(parts)}")
@@ -378,6 +378,6 @@ def _fusing(member: Member) -> Group | None:
 
 def _how_many(group: Group, asked: Asked) -> int:
     """How many steps members may take in a row."""
-    if any(member.hurried for member in asked.members):
+    if any(member.one_step_at_a_time for member in asked.members):
         return 1
     return min(group.pace, 1 + min(step.more for step in asked.steps))

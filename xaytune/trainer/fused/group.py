@@ -21,7 +21,7 @@ from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.metrics import by_member, means_of, metrics_of
 from xaytune.trainer.fused.program import Passed, Program, stack
-from xaytune.trainer.fused.rows import Layout, Rows, Taken
+from xaytune.trainer.fused.rows import Layout, Rows, WorkingRows
 from xaytune.trainer.graphs import Computed, Graphs, is_recorded
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
@@ -47,7 +47,7 @@ class Copied(NamedTuple):
         random_states: Of what draws for them.
     """
 
-    rows: Taken
+    rows: WorkingRows
     random_states: list[Tensor]
 
 
@@ -115,7 +115,7 @@ class Group:
         self._tolerance = tolerance(self.rows.dtype, stepper.precision)
         self._device, self._tell = stepper.device, tell
         self._graphs = Graphs(stepper.device, tell, _AFTER) if is_recorded(stepper.device) else None
-        self._spoken = False
+        self._objective_is_known = False
 
     def add(self, member: Member) -> None:
         """Gives a member a row."""
@@ -150,7 +150,7 @@ class Group:
         """Learns that a member has changed what it had in common with the others: graphs may compute with that."""
         if self._graphs is not None:
             self._graphs = Graphs(self._device, self._tell, _AFTER)
-            self._spoken = False
+            self._objective_is_known = False
 
     def learn(self, asked: Asked) -> None:
         """Learns what passes over batches of these shapes need, unless that is known.
@@ -161,7 +161,7 @@ class Group:
         """
         for shape, batch in zip(asked.shapes, asked.windows[0], strict=True):
             if shape not in self._masks:
-                self._speak_for(asked.members[0])
+                self._use_objective_of(asked.members[0])
                 taken = self.rows.take([asked.members[0].row])
                 batch = to_device(batch, taken.values.device)
                 self._masks[shape] = self._program.learn_masks(taken, batch)
@@ -180,7 +180,7 @@ class Group:
             Exception: The first step cannot be taken at once. Then nothing has changed.
         """
         begun = time.monotonic()
-        self._speak_for(asked.members[0])
+        self._use_objective_of(asked.members[0])
         rows = [member.row for member in asked.members]
         taken = self.rows.take(rows)
         hypers = self._hypers(asked.members, taken)
@@ -208,7 +208,9 @@ class Group:
         """How many steps are taken in a row, at most: somebody may have something to say meanwhile."""
         return max(1, int(_IN_A_ROW_S / self._seconds))
 
-    def _step(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> tuple[Tensor, dict[str, Any]]:
+    def _step(
+        self, asked: Asked, taken: WorkingRows, hypers: Sequence[update.Hyper]
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Takes a step on rows; returns gradients (members, width), and metrics.
 
         Raises:
@@ -224,7 +226,7 @@ class Group:
             raise
 
     def _step_on(
-        self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]
+        self, asked: Asked, taken: WorkingRows, hypers: Sequence[update.Hyper]
     ) -> tuple[Tensor, dict[str, Any]]:
         flat, structure = tree_flatten(self._inputs(asked, taken, hypers))
 
@@ -255,7 +257,7 @@ class Group:
         """
         evaluator = members[0].run.evaluator
         assert evaluator is not None
-        self._speak_for(members[0])
+        self._use_objective_of(members[0])
         taken = self.rows.take([member.row for member in members])
         total = weight = hits = judged = torch.zeros(len(members), dtype=torch.float64, device=taken.values.device)
         batches = 0
@@ -269,12 +271,13 @@ class Group:
         sums = zip(total.tolist(), weight.tolist(), hits.tolist(), judged.tolist(), strict=True)
         return [evaluated(*each) for each in sums]
 
-    def _speak_for(self, member: Member) -> None:
-        if self._graphs is None or not self._spoken:  # a graph keeps the memory of what it was recorded with
-            self._program.speak_for(member.run)
-            self._spoken = True
+    def _use_objective_of(self, member: Member) -> None:
+        # A graph keeps the memory of what it was recorded with.
+        if self._graphs is None or not self._objective_is_known:
+            self._program.use_objective_of(member.run)
+            self._objective_is_known = True
 
-    def _inputs(self, asked: Asked, taken: Taken, hypers: Sequence[update.Hyper]) -> _Inputs:
+    def _inputs(self, asked: Asked, taken: WorkingRows, hypers: Sequence[update.Hyper]) -> _Inputs:
         device = taken.values.device
         windows = [to_device(stack(batches), device) for batches in zip(*asked.windows, strict=True)]
         masks = [self._draw(asked, taken, at) for at in range(len(windows))]
@@ -284,7 +287,7 @@ class Group:
             largest = taken.values.new_tensor(norms)
         return _Inputs(windows, masks, [hyper.exact for hyper in hypers], largest)
 
-    def _compute(self, inputs: _Inputs, taken: Taken, step: Step) -> _Gradients:
+    def _compute(self, inputs: _Inputs, taken: WorkingRows, step: Step) -> _Gradients:
         parameters = [p.detach().requires_grad_() for p in self.layout.split(taken.values)]
         others: Mapping[str, Tensor] = taken.others
         passes: list[Passed] = []
@@ -311,7 +314,7 @@ class Group:
             update.clip(flat, norms, inputs.largest)
         return _Gradients(flat, {"grad_norm": norms} | metrics, others)
 
-    def _draw(self, asked: Asked, taken: Taken, at: int) -> list[Tensor]:
+    def _draw(self, asked: Asked, taken: WorkingRows, at: int) -> list[Tensor]:
         """Draws the masks of the pass over one batch of the window."""
         needed = self._masks[asked.shapes[at]]
         if not needed:
@@ -320,7 +323,7 @@ class Group:
         generators = [member.generator for member in asked.members]
         return self._program.masks.draw(needed, drops, generators)
 
-    def _hypers(self, members: Sequence[Member], taken: Taken) -> list[update.Hyper]:
+    def _hypers(self, members: Sequence[Member], taken: WorkingRows) -> list[update.Hyper]:
         """Returns the hyperparameters of members as they are now, for each group of parameters that has some."""
         optimizers = [member.run.stepper.optimizer for member in members]
         for at in self._trained:
@@ -330,7 +333,7 @@ class Group:
                 self._hyper[at] = update.Hyper(self.layout.kind, groups, taken.values)
         return [self._hyper[at] for at in self._trained]
 
-    def _update(self, taken: Taken, gradients: Tensor, hypers: Sequence[update.Hyper]) -> None:
+    def _update(self, taken: WorkingRows, gradients: Tensor, hypers: Sequence[update.Hyper]) -> None:
         counts = taken.counts + 1
         steps = []
         for at, hyper in zip(self._trained, hypers, strict=True):

@@ -23,6 +23,9 @@ __all__ = ["Member"]
 class Member:
     """One run among those that are trained side by side.
 
+    Either the row or the run's own model is the newer one. `settle` copies the run into its row, `fetch` copies
+    the row back; whoever looks at the run fetches first.
+
     Args:
         run: The run.
         randomness: The global random states.
@@ -36,7 +39,7 @@ class Member:
         row: The number of its row.
         trained: Whether it has trained a step here.
         refused: Why it is not fused with any run; None if it may be.
-        hurried: Whether its loop is to be asked after each step, for it is to stop.
+        one_step_at_a_time: Whether its loop is to be asked after each step, for it is to stop.
         states: Its random states.
         generator: Draws what torch's global generator would draw for it.
         drops: Probabilities of its dropout layers.
@@ -56,7 +59,7 @@ class Member:
         self.row = -1
         self.trained = False
         self.refused: str | None = None
-        self.hurried = False
+        self.one_step_at_a_time = False
         self.states = states
         self.criterion = _criterion_key_of(run)
         self.generator = states.generator(run.stepper.device)

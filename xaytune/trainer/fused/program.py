@@ -19,7 +19,7 @@ from xaytune.trainer.criterion import Criterion
 from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.fused.dropout import Mask, Masks
 from xaytune.trainer.fused.keys import INTERNAL, NotFusedError, key_of
-from xaytune.trainer.fused.rows import Layout, Taken
+from xaytune.trainer.fused.rows import Layout, WorkingRows
 from xaytune.trainer.indexed import IndexedBatch, read_stacked
 from xaytune.trainer.random_state import drawn_on_the_host
 from xaytune.trainer.run import Run
@@ -113,13 +113,13 @@ class Program:
             evaluated.eval()
             self._evaluation = _Pass(evaluated, stepper.criterion, evaluator, weigh=True)
 
-    def speak_for(self, run: Run) -> None:
+    def use_objective_of(self, run: Run) -> None:
         """Computes with the loss of a member from now on: what an earlier one captured may be changed by now."""
         for each in (self._training, self._evaluation):
             if each is not None:
                 each.criterion = run.stepper.criterion
 
-    def learn_masks(self, taken: Taken, batch: Any) -> list[Mask]:
+    def learn_masks(self, taken: WorkingRows, batch: Any) -> list[Mask]:
         """Returns the masks that a forward pass over a batch of one member needs.
 
         Args:
@@ -169,7 +169,7 @@ class Program:
         """
         return self._run(self._training, parameters, others, batch, masks, shared=False)
 
-    def evaluate(self, taken: Taken, batch: Any) -> Passed:
+    def evaluate(self, taken: WorkingRows, batch: Any) -> Passed:
         """Runs a forward pass in evaluation.
 
         Args:

@@ -16,7 +16,7 @@ from torch.optim import SGD
 from xaytune.trainer.fused.update import STATES
 from xaytune.trainer.run import Run
 
-__all__ = ["Layout", "Own", "Rows", "Taken"]
+__all__ = ["Layout", "Own", "Rows", "WorkingRows"]
 
 # Columns of a parameter begin at multiples of so many numbers: kernels read aligned rows faster.
 _ALIGNED = 16
@@ -85,7 +85,7 @@ class Layout:
 
 
 @dataclass
-class Taken:
+class WorkingRows:
     """Rows that a step is taken on: the rows themselves where they are the first ones, else copies.
 
     Attributes:
@@ -102,12 +102,12 @@ class Taken:
     others: dict[str, Tensor]
     copied: bool
 
-    def part(self, places: Sequence[int]) -> Taken:
+    def part(self, places: Sequence[int]) -> WorkingRows:
         """Returns copies of some of the rows."""
         index = torch.tensor(list(places), device=self.values.device)
         states = {name: tensor[index] for name, tensor in self.states.items()}
         others = {name: tensor[index] for name, tensor in self.others.items()}
-        return Taken(self.values[index], states, self.counts[index], others, copied=True)
+        return WorkingRows(self.values[index], states, self.counts[index], others, copied=True)
 
 
 class Rows:
@@ -184,11 +184,11 @@ class Rows:
         for tensor in (self._values, self._counts, *self._states.values(), *self._others.values()):
             tensor[target].copy_(tensor[source])
 
-    def take(self, rows: Sequence[int]) -> Taken:
+    def take(self, rows: Sequence[int]) -> WorkingRows:
         """Returns rows to be worked on."""
         if list(rows) == list(range(len(rows))):
             n = len(rows)
-            return Taken(
+            return WorkingRows(
                 self._values[:n],
                 {name: tensor[:n] for name, tensor in self._states.items()},
                 self._counts[:n],
@@ -197,11 +197,11 @@ class Rows:
             )
         return self.copy(rows)
 
-    def copy(self, rows: Sequence[int]) -> Taken:
+    def copy(self, rows: Sequence[int]) -> WorkingRows:
         """Returns copies of rows."""
-        return Taken(self._values, self._states, self._counts, self._others, copied=False).part(rows)
+        return WorkingRows(self._values, self._states, self._counts, self._others, copied=False).part(rows)
 
-    def put_back(self, rows: Sequence[int], taken: Taken) -> None:
+    def put_back(self, rows: Sequence[int], taken: WorkingRows) -> None:
         """Puts rows back that were worked on."""
         if not taken.copied:
             return

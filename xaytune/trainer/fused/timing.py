@@ -19,6 +19,8 @@ _ENOUGH = 8
 class Timing:
     """Times of steps of the same shapes.
 
+    If few at once are not faster, it is measured again with twice as many.
+
     Attributes:
         fewest: With fewer members than this, steps are taken one after the other.
         settled: Whether nothing more is to be measured.

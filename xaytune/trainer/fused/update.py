@@ -109,7 +109,9 @@ def prepare(
     hyper: Hyper,
     counts: Tensor,
 ) -> Callable[[], None]:
-    """Prepares a step; returns what takes it, in place, and needs no memory: what may be lacking lacks before it.
+    """Prepares a step, and returns what takes it, in place.
+
+    All memory is allocated here. The function that is returned allocates none, so a step is never left half done.
 
     Args:
         kind: The optimizer's class.
