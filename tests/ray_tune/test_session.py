@@ -72,8 +72,9 @@ def test_an_address_file_that_was_cut_short_leads_to_no_ray(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_ray_whose_processes_end_as_they_start_is_started_again(tmp_path: Path) -> None:
-    setpriv = tmp_path / "setpriv"  # starts what a raylet needs: not the first time
-    setpriv.write_text(f'#!/bin/sh\nmkdir {tmp_path}/tried 2>&- && exit 1\nexec {shutil.which("setpriv")} "$@"\n')
+    setpriv = tmp_path / "setpriv"  # starts what a raylet needs; the first time that ends, and the raylet
+    ends = f"mkdir {tmp_path}/tried 2>&- && kill -KILL $PPID && exit 1"
+    setpriv.write_text(f'#!/bin/sh\n{ends}\nexec {shutil.which("setpriv")} "$@"\n')
     setpriv.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     code = "from xaytune.ray_tune.session import RaySession\nwith RaySession('local') as session: session.wait()"
