@@ -8,12 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.interpreters import Forked
 from xaytune.records.results import Results
+from xaytune.trial import launching
 
 # A busy machine is no failure.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +44,14 @@ def pytest_collection_finish() -> None:
     """Keeps what is there by now out of collections of garbage: libraries ask for whole ones, of half a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_once() -> Iterator[None]:
+    """Template processes begin with what they all import."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "subprocess", SimpleNamespace(Popen=Forked))
+        yield
 
 
 @pytest.fixture(scope="session")
