@@ -249,6 +249,7 @@ def test_a_storage_that_cannot_be_reached_gets_a_message_of_a_line(command: list
     assert done.exit_code == 2
     assert storage in done.stderr
     assert done.stderr.count("\n") == 1
+    assert ("names no bucket" in done.stderr) == (storage == "s3://")
 
 
 def test_a_journal_that_is_damaged_is_told_beside_the_list_as_json(tmp_path: Path) -> None:

@@ -267,4 +267,7 @@ def _open(uri: str) -> tuple[FileSystem, str]:
     except OSError as error:
         why = str(error).partition("\n")[0]  # of hdfs, each place where it has looked for Java has a line
         raise RemoteError(f"{concealed(uri)}: {why}") from None
+    else:
+        if not root:  # the server would be asked for all buckets, again and again
+            raise RemoteError(f"{concealed(uri)}: it names no bucket")
     return files, root.rstrip("/")
