@@ -204,24 +204,22 @@ PROGRAMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("stopped_at", [9, 13])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(
-    tmp_path: Path, program: str, stopped_at: int
-) -> None:
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path: Path, program: str) -> None:
     options = PROGRAMS[program]
     straight = trainer_of(JudgedRun(tmp_path / "straight"), **options)
     straight.train()
-    killed = JudgedRun(tmp_path / "run")
-    if stopped_at < straight.state.global_step:
-        with pytest.raises(Stops):
-            trainer_of(killed, StopsAt(stopped_at), **options).train()
-    resumed_run = JudgedRun(tmp_path / "run")
-    resumed = trainer_of(resumed_run, **options)
-    latest: Any = resumed_run.latest_checkpoint
-    resumed.train(resume_from_checkpoint=latest)
-    assert resumed.state.global_step == straight.state.global_step
-    assert weights_of(_model(resumed)).equal(weights_of(_model(straight)))
+    for stopped_at in (9, 13):
+        folder = tmp_path / str(stopped_at)
+        if stopped_at < straight.state.global_step:
+            with pytest.raises(Stops):
+                trainer_of(JudgedRun(folder), StopsAt(stopped_at), **options).train()
+        resumed_run = JudgedRun(folder)
+        resumed = trainer_of(resumed_run, **options)
+        latest: Any = resumed_run.latest_checkpoint
+        resumed.train(resume_from_checkpoint=latest)
+        assert resumed.state.global_step == straight.state.global_step
+        assert weights_of(_model(resumed)).equal(weights_of(_model(straight)))
 
 
 def hyperparameters_of(folder: Path, steps: int, **options: Any) -> list[list[float]]:
@@ -308,9 +306,8 @@ def test_a_user_of_transformers_who_looks_at_the_log_is_told_nothing_new(
 @pytest.mark.parametrize(
     "evaluated", [{"eval_strategy": "epoch"}, {"eval_strategy": "steps", "eval_steps": 4}], ids=["epochs", "steps"]
 )
-@pytest.mark.parametrize("by", ["global_step", "epoch"])
 def test_evaluations_that_only_the_trial_needs_change_nothing(
-    by: Any, evaluated: dict[str, Any], schedule: str, tmp_path: Path
+    evaluated: dict[str, Any], schedule: str, tmp_path: Path
 ) -> None:
     def trained(run: OwnLoop) -> list[float]:
         options = {"factor": 0.5, "patience": 0}
@@ -325,7 +322,8 @@ def test_evaluations_that_only_the_trial_needs_change_nothing(
         assert len(set(rates)) > 1
         return rates + weights_of(_model(trainer)).tolist()
 
-    times = (1, 2, 3) if by == "epoch" else (2, 3, 4, 6, 9, 12, 17)
-    run = JudgedRun(tmp_path, by=by, times=times)
-    assert trained(run) == trained(OwnLoop())
-    assert run.judged == list(times)
+    alone = trained(OwnLoop())
+    for by, times in (("epoch", (1, 2, 3)), ("global_step", (2, 3, 4, 6, 9, 12, 17))):
+        run = JudgedRun(tmp_path / by, by=by, times=times)
+        assert trained(run) == alone
+        assert run.judged == list(times)
