@@ -88,7 +88,10 @@ def test_a_working_copy_of_a_sweep_that_its_storage_holds_no_more_is_named(stora
         new_sweep_folder(storage, "s", "")
 
 
-def test_a_bucket_that_is_not_there_is_told_before_a_sweep_begins(bucket: str, tmp_path: Path) -> None:
+def test_a_bucket_that_is_not_there_is_told_before_a_sweep_begins(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xaytune.records.remote._PAUSES_S", (0.0,))  # between its tries: seconds
     missing = bucket.replace("bucket?", "nowhere?").replace("&allow_bucket_creation=true", "")
     with pytest.raises(SpecError, match=r"cannot be used: .*nowhere"):
         new_sweep_folder(missing, "s", "")
