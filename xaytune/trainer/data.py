@@ -164,7 +164,7 @@ def fingerprint(loader: Any) -> str | None:
             rows = torch.linspace(0, len(tensor) - 1, min(len(tensor), 64), device=tensor.device).long()
             rows.clamp_(max=len(tensor) - 1)  # of many rows, the last is rounded up
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor[rows].detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(tensor[rows].detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16] if known else None
 
 
