@@ -66,7 +66,8 @@ class Opaque(AshaScheduler):
     """Tells details that no journal can hold."""
 
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
-        return [replace(action, details={"at": object()}) for action in super().on_result(trial, result)]  # type: ignore[type-var, misc]
+        actions: Sequence[Any] = super().on_result(trial, result)
+        return [replace(action, details={"at": object()}) for action in actions]
 
 
 class Stuck(AshaScheduler):

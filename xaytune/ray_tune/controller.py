@@ -178,7 +178,8 @@ class _SlotController(_Controller):
 
     def new_slot(self) -> SweepTrial:
         """Returns a new slot, which is to get an actor."""
-        slot = self._new_trial(f"slot-{len(self.get_trials()):05d}", {})
+        number = len(self.get_trials())  # type: ignore[no-untyped-call]
+        slot = self._new_trial(f"slot-{number:05d}", {})
         self.add_trial(slot)
         return slot
 

@@ -146,9 +146,11 @@ class SampledMethod(SearchMethod):
             return min(untried, key=lambda other: distance(self._space, config, other))
         if self._untried is None:
             return config
-        points = self._space.grid(self._space.parameters)
-        all_there_are = (self._space.configure(lambda p, point=point: point[p.name]) for point in points)
-        return next((other for other in all_there_are if self._key(other) not in self._tried), config)
+        for point in self._space.grid(self._space.parameters):
+            other = self._space.configure(lambda parameter: point[parameter.name])  # noqa: B023 (called at once)
+            if self._key(other) not in self._tried:
+                return other
+        return config
 
     def _key(self, config: Mapping[str, Any]) -> int:
         return configuration_key(self._space, config)

@@ -172,14 +172,20 @@ def _holds_domain(value: Any) -> bool:
 def _meant(value: Mapping[str, Any]) -> str | None:
     """Returns what a mapping of constants is to Optuna or W&B, as it is written here, if it is anything."""
     for low, high in (("low", "high"), ("min", "max")):
-        bounds = value.get(low), value.get(high)
-        if all(isinstance(bound, (int, float)) for bound in bounds) and value.keys() <= {low, high, *_ELSEWHERE}:
+        least, most = value.get(low), value.get(high)
+        if not isinstance(least, (int, float)) or not isinstance(most, (int, float)):
+            continue
+        if value.keys() <= {low, high, *_ELSEWHERE}:
             distribution, step = str(value.get("distribution", "")), value.get("q", value.get("step")) or 1
             log = "log" if value.get("log") or "log" in distribution else ""
             # To W&B bounds that are integers mean integers, where it is told no distribution.
-            if all(isinstance(number, int) for number in (*bounds, step)) and distribution[:1] in ("", "i", "q"):
-                return f"{{{log}randint: [{bounds[0]}, {bounds[1] + 1}]}}"
-            return f"{{{log}uniform: [{bounds[0]}, {bounds[1]}]}}"
+            if all(isinstance(number, int) for number in (least, most, step)) and distribution[:1] in (
+                "",
+                "i",
+                "q",
+            ):
+                return f"{{{log}randint: [{least}, {most + 1}]}}"
+            return f"{{{log}uniform: [{least}, {most}]}}"
     if value.keys() <= {"values", "distribution"} and isinstance(value.get("values"), (list, tuple)):
         return f"{{choice: {list(value['values'])}}}"
     if value.keys() in ({"value"}, {"value", "distribution"}) and not isinstance(value["value"], Mapping):
