@@ -88,7 +88,7 @@ def test_the_first_eight_are_spread_each_eighth_of_each_parameter_has_one(seed: 
     raw = {name: {"uniform": [0, 1]} for name in "abcdefghijkl"}
     candidates = Candidates(parse_space(raw), seed)
     rng = np.random.default_rng(0)
-    points = np.array([candidates.first(number, rng) for number in range(8)])
+    points = np.concatenate([candidates.first(number, rng) for number in range(8)])
     assert (np.sort(np.floor(points * 8), axis=0) == np.arange(8)[:, None]).all()
     quarters = {(int(4 * a), int(2 * b)) for a, b in points[:, :2]}
     assert len(quarters) == 8
