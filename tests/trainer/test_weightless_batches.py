@@ -31,7 +31,7 @@ def judged(batch: Any) -> int:
     return int((batch[1] != -100).sum())
 
 
-OBJECTIVES: dict[str, dict[str, Any]] = {
+CRITERIA: dict[str, dict[str, Any]] = {
     "targets": {"loss_fn": F.cross_entropy},
     "weights of classes": {"loss_fn": nn.CrossEntropyLoss(weight=torch.tensor([0.5, 1.0, 0.2]))},
     "smooth": {"loss_fn": nn.CrossEntropyLoss(label_smoothing=0.1)},
@@ -62,24 +62,24 @@ def trained(parts: list[Part], size: int = 4, *, fused: bool = False, **options:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("place", range(3))
 def test_a_batch_that_weighs_nothing_changes_nothing_in_its_window(
-    place: int, objective: str, fused: bool
+    place: int, criterion: str, fused: bool
 ) -> None:
     parts = [(INPUTS[:4], TARGETS[:4]), (INPUTS[4:], TARGETS[4:])]
-    right = trained(parts, 8, **OBJECTIVES[objective])
+    right = trained(parts, 8, **CRITERIA[criterion])
     parts.insert(place, NOTHING)
-    trainer = trained(parts, fused=fused, accumulate=3, **OBJECTIVES[objective])
+    trainer = trained(parts, fused=fused, accumulate=3, **CRITERIA[criterion])
     assert torch.allclose(weights(trainer), weights(right), atol=1e-6)
     for name in ("loss", "eval_loss"):
         assert float(trainer.state.metrics[name]) == pytest.approx(float(right.state.metrics[name]), rel=1e-4)
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_window_that_weighs_nothing_has_no_gradients_and_no_loss(objective: str, fused: bool) -> None:
-    trainer = trained([NOTHING, NOTHING], fused=fused, accumulate=2, **OBJECTIVES[objective])
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_window_that_weighs_nothing_has_no_gradients_and_no_loss(criterion: str, fused: bool) -> None:
+    trainer = trained([NOTHING, NOTHING], fused=fused, accumulate=2, **CRITERIA[criterion])
     torch.manual_seed(0)
     start = nn.Linear(FEATURES, CLASSES)
     assert torch.equal(weights(trainer), torch.cat([p.detach().flatten() for p in start.parameters()]))

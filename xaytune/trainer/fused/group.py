@@ -115,7 +115,7 @@ class Group:
         self._tolerance = tolerance(self.rows.dtype, stepper.precision)
         self._device, self._tell = stepper.device, tell
         self._graphs = Graphs(stepper.device, tell, _AFTER) if is_recorded(stepper.device) else None
-        self._objective_is_known = False
+        self._criterion_is_known = False
 
     def add(self, member: Member) -> None:
         """Gives a member a row."""
@@ -150,7 +150,7 @@ class Group:
         """Learns that a member has changed what it had in common with the others: graphs may compute with that."""
         if self._graphs is not None:
             self._graphs = Graphs(self._device, self._tell, _AFTER)
-            self._objective_is_known = False
+            self._criterion_is_known = False
 
     def learn(self, asked: Asked) -> None:
         """Learns what passes over batches of these shapes need, unless that is known.
@@ -161,7 +161,7 @@ class Group:
         """
         for shape, batch in zip(asked.shapes, asked.windows[0], strict=True):
             if shape not in self._masks:
-                self._use_objective_of(asked.members[0])
+                self._use_criterion_of(asked.members[0])
                 taken = self.rows.take([asked.members[0].row])
                 batch = to_device(batch, taken.values.device)
                 self._masks[shape] = self._program.learn_masks(taken, batch)
@@ -180,7 +180,7 @@ class Group:
             Exception: The first step cannot be taken at once. Then nothing has changed.
         """
         begun = time.monotonic()
-        self._use_objective_of(asked.members[0])
+        self._use_criterion_of(asked.members[0])
         rows = [member.row for member in asked.members]
         taken = self.rows.take(rows)
         hypers = self._hypers(asked.members, taken)
@@ -257,7 +257,7 @@ class Group:
         """
         evaluator = members[0].run.evaluator
         assert evaluator is not None
-        self._use_objective_of(members[0])
+        self._use_criterion_of(members[0])
         taken = self.rows.take([member.row for member in members])
         total = weight = hits = judged = torch.zeros(len(members), dtype=torch.float64, device=taken.values.device)
         batches = 0
@@ -271,11 +271,11 @@ class Group:
         sums = zip(total.tolist(), weight.tolist(), hits.tolist(), judged.tolist(), strict=True)
         return [evaluated(*each) for each in sums]
 
-    def _use_objective_of(self, member: Member) -> None:
+    def _use_criterion_of(self, member: Member) -> None:
         # A graph keeps the memory of what it was recorded with.
-        if self._graphs is None or not self._objective_is_known:
-            self._program.use_objective_of(member.run)
-            self._objective_is_known = True
+        if self._graphs is None or not self._criterion_is_known:
+            self._program.use_criterion_of(member.run)
+            self._criterion_is_known = True
 
     def _inputs(self, asked: Asked, taken: WorkingRows, hypers: Sequence[update.Hyper]) -> _Inputs:
         device = taken.values.device

@@ -113,7 +113,7 @@ class Program:
             evaluated.eval()
             self._evaluation = _Pass(evaluated, stepper.criterion, evaluator, weigh=True)
 
-    def use_objective_of(self, run: Run) -> None:
+    def use_criterion_of(self, run: Run) -> None:
         """Computes with the loss of a member from now on: what an earlier one captured may be changed by now."""
         for each in (self._training, self._evaluation):
             if each is not None:
