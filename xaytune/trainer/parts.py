@@ -92,7 +92,7 @@ def _telling_what_to_do() -> Iterator[None]:
         raise ValueError(
             f"the run cannot be resumed from its checkpoint: {error}\nResume it with the model and the groups of "
             "parameters that it was saved with (what a handler adds later has to be there when the Trainer is "
-            "made), or start anew: with resume=False or another checkpoint_dir, and a trial as a new one"
+            "made), or begin another run: with resume=False or another checkpoint_dir; in a sweep, as a new trial"
         ) from error
 
 

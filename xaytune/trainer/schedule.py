@@ -151,8 +151,8 @@ class Schedule:
         if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
             raise ValueError(
                 f"the checkpoint's learning rates were scheduled each {interval}, and cannot be continued each "
-                f"{self._interval}: give lr_interval={interval!r}, or start anew: with resume=False, and a "
-                "trial as a new one"
+                f"{self._interval}: give lr_interval={interval!r}, or begin another run: with resume=False; in a "
+                "sweep, as a new trial"
             )
         was_begun = saved["lr_scheduler_begun"]
         another = is_another((self._begun, self._scheduler_begun), (begun, was_begun))
