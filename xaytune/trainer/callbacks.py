@@ -98,8 +98,9 @@ F = TypeVar("F", bound=Handler)
 def metrics_only(handler: F) -> F:
     """Marks a handler that looks at the state alone, not at the model, its optimizer or random numbers.
 
-    Runs that are trained fused (:mod:`xaytune.trainer.fused`) spare what bringing these up to date takes. A class
-    of handlers has ``metrics_only = True``.
+    Runs that are trained fused (:mod:`xaytune.trainer.fused`) spare what bringing these up to date takes; with a
+    handler of ``error`` that is not marked they take one step at a time. A class of handlers has
+    ``metrics_only = True``.
     """
     marked: Any = getattr(handler, "__func__", handler)  # a method is marked by its function
     marked.metrics_only = True
