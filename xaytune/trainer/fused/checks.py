@@ -105,10 +105,13 @@ def compare(
 
 
 def same_metrics(member: Member, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two evaluations of a member give the same, to rounding, and but for an example or two that tie."""
-    stepper, evaluator = member.run.stepper, member.run.evaluator
-    loader: Any = evaluator.loader if evaluator is not None else None
-    precision = stepper.precision
+    """Tells whether two evaluations of a member agree.
+
+    The loss agrees to rounding, the accuracy but for two examples whose highest scores tie.
+    """
+    evaluator, precision = member.run.evaluator, member.run.stepper.precision
+    assert evaluator is not None
+    loader: Any = evaluator.loader
     hits = [metrics.get("eval_accuracy", 0.0) for metrics in (one, other)]
     if abs(hits[0] - hits[1]) > max(_TIES / len(loader.sampler), rounding(member.dtype, precision)):
         return False
