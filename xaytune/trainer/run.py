@@ -39,21 +39,17 @@ _STOPPED_LATE = (
 class Run:
     """A run: it trains, evaluates and saves, and fires the events of `xaytune.trainer.callbacks`.
 
-    Attributes:
-        callbacks: The handlers of its events.
-        state: What they are given.
-        parts: What has a state to save.
-        stepper: Takes its steps.
-        evaluator: Evaluates it; None evaluates nothing.
-
     Args:
         callbacks: Its handlers.
         state: Its state, at the beginning.
-        parts: As above.
-        stepper: As above.
-        evaluator: As above.
+        parts: What has a state to save.
+        stepper: Takes its steps.
+        evaluator: Evaluates it; None evaluates nothing.
         times: When it evaluates.
         folder: Of its checkpoints; None keeps none.
+
+    Attributes:
+        callbacks, state, parts, stepper, evaluator: As they were given.
     """
 
     def __init__(
