@@ -80,8 +80,8 @@ class OwnRun:
                 yield loop.done
                 self._end_body(loop, finished=True)
         except GeneratorExit:
-            # Python closes the generator where the user's loop is left, by break, return or an exception. Which of
-            # them it was is known only when finish() or the next loop is called.
+            # Python closes the generator where the user's loop is left, by break, return or an exception:
+            # finish() is told of an exception; the next loop, and keep(), take it for a break.
             loop.closed, loop.left = True, not state.should_stop
             raise
 
