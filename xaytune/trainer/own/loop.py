@@ -100,7 +100,8 @@ class OwnLoop:
         """Saves and restores things with the run, besides its position, random states, metrics and memory.
 
         They are restored where the loop begins. Only a run that keeps something writes checkpoints: where a
-        scheduler asks for one, where it ends, and every now and then.
+        scheduler asks for one, where it ends, and every now and then. A loop that was left by ``break`` is ended
+        first: the events of its last body are fired, and it is saved with what was kept until now.
 
         Args:
             things: By name: whatever has ``state_dict`` and ``load_state_dict``, or ``save`` and ``load`` of a
@@ -109,6 +110,7 @@ class OwnLoop:
         Raises:
             RuntimeError: It is called within the body of a loop.
             TypeError: One of the things has none of these.
+            OSError: The file system refused that checkpoint.
         """
         self._run.finish_left_loop()  # what it saves is what it has trained, not what takes its place
         if self._run.place.in_body:

@@ -290,7 +290,7 @@ class OwnRun:
             self._save(asked=self.state.should_stop)
 
     def finish_left_loop(self) -> None:
-        """Ends a loop, if one was left by ``break`` or ``return``."""
+        """Ends the newest loop now, if it was left; does nothing within a body."""
         if self.place.in_body and not self.place.within_body:
             self._finish_loop()
 
