@@ -162,6 +162,26 @@ def test_an_exception_that_the_program_catches_is_a_break(tmp_path: Path) -> Non
     assert run.history == [1, 2, 3]
 
 
+@pytest.mark.parametrize("kept_after", [False, True])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "and started again"])
+def test_a_run_whose_last_loop_was_left_by_break_had_the_epochs_that_it_trained(
+    again: bool, kept_after: bool, tmp_path: Path
+) -> None:
+    for _ in range(1 + again):
+        run = JudgedRun(tmp_path)
+        run.keep()
+        for _ in run.epochs(3):
+            run.report(score=1.0)
+        for epoch in run.epochs(9):
+            run.report(score=1.0)
+            if epoch == 1:
+                break
+        if kept_after:
+            run.keep(model=nn.Linear(1, 1))
+        run.finish()
+        assert run.state.num_epochs == 5
+
+
 def test_a_report_without_a_loop_is_one_epoch_of_one_step(tmp_path: Path) -> None:
     run = JudgedRun(tmp_path)
     found = rows(run)

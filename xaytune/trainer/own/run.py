@@ -201,7 +201,9 @@ class OwnRun:
     def _end_where_it_was_left(self) -> None:
         """Takes a loop that was left by ``break`` or ``return`` as trained to its end: no pause continues it."""
         loop = self.place.loop
-        if loop is not None and loop.in_body and not self.state.should_stop:
+        if loop is None or self.state.should_stop or self.place.resumed is not None:
+            return
+        if loop.in_body or loop.left:
             self.state.num_epochs = loop.first + loop.done + bool(self._reported)
 
     def settle(self) -> None:
