@@ -263,12 +263,12 @@ def test_a_trainer_is_ended_by_the_trials_stop_too(tmp_path: Path) -> None:
         assert (run.stopped, run.stop_reason) == (True, "not worth it" if before else "good")
 
 
-def test_a_second_trainer_of_a_trial_is_told_that_a_trial_is_one_run(
+def test_a_finished_trial_of_a_trainer_that_is_started_again_trains_nothing_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
         make_trainer(num_epochs=1, trial=run_of(tmp_path)).fit()
-    assert "nothing is trained; a trial is one run: train the rest with callbacks of its own" in caplog.text
+    assert caplog.messages == ["the run was finished before, at step 6: nothing is trained"]
 
 
 def test_what_is_stopped_by_the_program_finishes_its_epoch_and_says_why(tmp_path: Path) -> None:

@@ -63,10 +63,8 @@ class CheckpointFolder:
 
     @property
     def how_to_begin_anew(self) -> str:
-        """What to do for another run than the one whose checkpoints are here, in words."""
-        if self._of_trial:
-            return "a trial is one run: train the rest with callbacks of its own"
-        return "for another run, give resume=False or another checkpoint_dir"
+        """What to do for another run than the one whose checkpoints are here, in words; none for a trial's."""
+        return "" if self._of_trial else "; for another run, give resume=False or another checkpoint_dir"
 
     def newest(self) -> dict[str, Any] | None:
         """Returns the state of the newest checkpoint that is not damaged; None if there is none to resume from.

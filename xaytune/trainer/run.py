@@ -217,9 +217,9 @@ class Run:
             self.load_state_dict(saved)
         place.begun = True
         if self.state.global_step and self._over() and not self.state.should_stop:
-            anew = self._folder.how_to_begin_anew if self._folder is not None else "make another Trainer"
+            anew = self._folder.how_to_begin_anew if self._folder is not None else "; make another Trainer"
             logger.warning(
-                "the run was finished before, at step %d: nothing is trained; %s", self.state.global_step, anew
+                "the run was finished before, at step %d: nothing is trained%s", self.state.global_step, anew
             )
 
     def _train_epoch(self) -> Loop:
