@@ -130,5 +130,5 @@ class CheckpointFolder:
             raise CheckpointError(
                 f"{path} cannot be resumed from: the run is trained by {processes} processes, and only this one "
                 "has the trial, so that the others would train on with other weights; let such a run begin "
-                "anew, without trial.keep()"
+                "anew, as a new trial"
             )
