@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.trainer.fused_models import CLASSES, FEATURES, Case, data_for, loss_fn, table, trainer_of
 from tests.trainer.fused_oddities import ODDITIES
+from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState, may_be_late, metrics_only
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.fused.fusion import Fusion
@@ -185,25 +186,33 @@ def test_a_batch_that_one_member_cannot_take_is_that_members_failure() -> None:
 def test_a_checkpoint_saved_where_a_step_fails_is_that_before_the_step_and_the_failure_is_the_steps(
     tmp_path: Path,
 ) -> None:
-    saved: list[str] = []
+    saved: list[Path] = []
+    alone = tmp_path / "alone"
 
-    def made(member: int) -> Trainer:
+    def made(member: int, folder: Path) -> Trainer:
+        torch.manual_seed(member)
         data = torch.randn(100, FEATURES, dtype=torch.float64), torch.zeros(100, dtype=torch.long)
         data[1][13 * 5] = CLASSES if member == 2 else 0  # of the 14th step, which is one of several in a row
         loader = DataLoader(TensorDataset(*data), 5)
-        trainer = trainer_of(Case(epochs=8), member, tmp_path / str(member), train_loader=loader)
+        trainer = trainer_of(Case(epochs=8), member, folder, train_loader=loader)
 
         @trainer.callbacks.on("error")
         def save(state: TrainState) -> None:
-            saved.append(f"{member}/{trainer.save_checkpoint().name}")
+            saved.append(trainer.save_checkpoint())
 
         return trainer
 
     with pytest.raises(ExceptionGroup) as caught:
-        fit_fused([made(member) for member in range(MEMBERS)])
+        fit_fused([made(member, tmp_path / str(member)) for member in range(MEMBERS)])
     assert [type(error) for error in caught.value.exceptions] == [IndexError]
-    assert len(saved) == 1
-    assert "13" in saved[0]
+    with pytest.raises(IndexError):
+        made(2, alone).fit()
+    name = "step-00000013.pt"
+    assert saved == [tmp_path / "2" / name, alone / name]
+    fused, right = map(checkpoint.load, saved)
+    assert fused["data"]["taken"] == right["data"]["taken"] == 13
+    for one, other in zip(fused["model"].values(), right["model"].values(), strict=True):
+        assert torch.allclose(one, other, rtol=0.0, atol=1e-10)
 
 
 def test_steps_that_are_taken_in_a_row_are_told_one_by_one() -> None:
