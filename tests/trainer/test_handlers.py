@@ -108,9 +108,10 @@ def test_a_loop_of_ones_own_that_early_stopping_has_ended_is_not_trained_on_when
 def test_two_that_stop_early_by_one_metric_count_by_themselves_or_the_second_is_refused(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     run.callbacks.on("eval_end")(EarlyStopping("score", mode="max", patience=8))
-    with pytest.raises(ValueError, match=r"another handler of this run, which is called 'score' too: .* name="):
+    with pytest.raises(ValueError, match=r"another handler of this run: give one of them a name .* name="):
         run.callbacks.on("epoch_end")(EarlyStopping("score", mode="max", patience=3, min_delta=0.5))
     coarse = EarlyStopping("score", mode="max", patience=12, min_delta=0.5, name="coarse")
+    assert repr(coarse) == "EarlyStopping('score', mode='max', patience=12, name='coarse')"
     run.callbacks.on("eval_end")(coarse)
     for _ in run.epochs(20):
         run.report(score=0.0)
@@ -177,6 +178,31 @@ def test_the_checkpoint_of_the_best_evaluation_is_kept_beside_the_last(tmp_path:
     trainer.callbacks.on("eval_end")(SaveBest(trainer, "score", mode="max"))
     trainer.fit()
     assert checkpoints(tmp_path) == ["step-00000030.pt", "step-00000036.pt"]
+
+
+def test_two_that_save_the_best_of_one_metric_save_their_own_or_the_second_is_refused(tmp_path: Path) -> None:
+    scores = iter([0.2, 0.5, 0.3])
+    trainer = make_trainer(
+        num_epochs=3, eval_loader=loader(), eval_fn=lambda *_: {"score": next(scores)}, checkpoint_dir=tmp_path
+    )
+    trainer.callbacks.on("eval_end")(SaveBest(trainer, "score", mode="max"))
+    with pytest.raises(ValueError, match=r"SaveBest\('score', mode='min'\) would share .* name="):
+        trainer.callbacks.on("eval_end")(SaveBest(trainer, "score", mode="min"))
+    trainer.callbacks.on("eval_end")(SaveBest(trainer, "score", mode="min", name="worst"))
+    metrics = trainer.fit().metrics
+    assert (metrics["saved_best_score"], metrics["saved_best_worst"]) == (0.5, 0.2)
+    assert checkpoints(tmp_path) == [f"step-{n:08d}.pt" for n in (6, 12, 18)]
+    forget(metrics, "score")
+    assert not [name for name in metrics if "score" in name or "worst" in name]
+
+
+def test_one_handler_may_be_called_at_two_events_each_of_which_is_a_check(tmp_path: Path) -> None:
+    trainer = make_trainer(num_epochs=9, eval_loader=loader(), checkpoint_dir=tmp_path)
+    trainer.callbacks.on("train_start")(lambda state: state.metrics.update(same=0.0))
+    for handler in (SaveBest(trainer, "same", mode="max"), EarlyStopping("same", mode="max", patience=4)):
+        trainer.callbacks.on("eval_end")(handler)
+        trainer.callbacks.on("epoch_end")(handler)
+    assert trainer.fit().epoch == 2
 
 
 def test_a_checkpoint_every_n_steps(tmp_path: Path) -> None:

@@ -139,13 +139,13 @@ class CallbackManager:
         self._calls: dict[Event, tuple[Handler, ...]] = dict.fromkeys(EVENTS, ())
         self._looking: set[Event] = set()
         self._prompt: set[Event] = set()
-        self._ending: list[Any] = []  # names of handlers that may end a run
+        self._remembering: dict[str, Handler] = {}  # by the metric that each keeps what it remembers in
 
     def on(self, event: Event, *, every: int = 1, last: bool = False) -> Callable[[F], F]:
         """Registers the decorated function for an event.
 
         A handler with a method ``has_ended(state)`` is asked where a run goes on: it may have ended it before.
-        If it has a ``name``, by which it keeps what it remembers, no other may have the same.
+        If it has ``remembers_in``, the metric in which it keeps what it remembers, no other may have the same.
 
         Args:
             event: One of :data:`EVENTS`.
@@ -167,9 +167,7 @@ class CallbackManager:
 
         def register(handler: F) -> F:
             _check_handler(event, handler)
-            ends = hasattr(handler, "has_ended")
-            if ends and (name := getattr(handler, "name", None)) is not None:
-                self._check_name(name, handler)
+            self._check_remembers_alone(handler)
             chosen = self._last if last else self._ordinary
             chosen[event].append(handler if every == 1 else _every(event, every, handler))
             self._calls[event] = (*self._ordinary[event], *self._last[event])
@@ -177,19 +175,22 @@ class CallbackManager:
                 self._looking.add(event)
             if not getattr(handler, "may_be_late", False):
                 self._prompt.add(event)
-            if ends:
+            if hasattr(handler, "has_ended"):
                 self.on("train_start", last=True)(_stopping_again(handler))
             return handler
 
         return register
 
-    def _check_name(self, name: Any, handler: Handler) -> None:
-        if name in self._ending:
+    def _check_remembers_alone(self, handler: Handler) -> None:
+        metric: str | None = getattr(handler, "remembers_in", None)
+        if metric is None:
+            return
+        known = self._remembering.setdefault(metric, handler)
+        if known is not handler:
             raise ValueError(
-                f"{handler!r} would share what it remembers with another handler of this run, which is called "
-                f"{name!r} too: give one of them a name of its own, name=..."
+                f"{handler!r} would share what it remembers, {metric!r}, with {known!r}, another handler of this "
+                "run: give one of them a name of its own, name=..."
             )
-        self._ending.append(name)
 
     def metrics_suffice(self, event: Event) -> bool:
         """Tells whether all handlers of an event look at the state alone; see :func:`metrics_only`."""

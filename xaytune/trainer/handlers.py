@@ -40,9 +40,9 @@ _BEST, _CHECKS, _SAVED_BEST = "checked_best_", "checks_since_best_", "saved_best
 
 def forget(metrics: dict[str, Any], metric: str) -> None:
     """Removes a metric, and what handlers have noted of the best values of any: they are of another run."""
-    watched = {*metrics, *(name.removeprefix(_CHECKS) for name in metrics if name.startswith(_CHECKS))}
-    for name in [metric, *(prefix + name for name in watched for prefix in (_BEST, _CHECKS, _SAVED_BEST))]:
-        metrics.pop(name, None)
+    for name in list(metrics):
+        if name == metric or name.startswith((_BEST, _CHECKS, _SAVED_BEST)):
+            del metrics[name]
 
 
 class EarlyStopping:
@@ -54,7 +54,7 @@ class EarlyStopping:
     Args:
         metric: Name of the metric; a check without it counts for nothing.
         mode: Whether a ``"min"`` or a ``"max"`` is better.
-        patience: Checks without an improvement after which the run is stopped.
+        patience: Checks without an improvement after which the run is stopped; each call is one.
         min_delta: Smallest change that counts as an improvement.
         name: A name of its own where several watch one metric; by default the metric's.
     """
@@ -72,14 +72,16 @@ class EarlyStopping:
         if patience < 1:
             raise ValueError(f"patience must be at least 1 (got {patience})")
         self._metric, self._mode, self._patience, self._min_delta = metric, mode, patience, min_delta
-        self.name = metric if name is None else name
+        name = metric if name is None else name
+        self._best_name, self.remembers_in = f"{_BEST}{name}", f"{_CHECKS}{name}"
+        self._named = "" if name == metric else f", name={name!r}"
 
     def __repr__(self) -> str:
-        return f"EarlyStopping({self._metric!r}, mode={self._mode!r}, patience={self._patience})"
+        return f"EarlyStopping({self._metric!r}, mode={self._mode!r}, patience={self._patience}{self._named})"
 
     def has_ended(self, state: TrainState) -> bool:
         """Tells whether a run that is resumed had not improved for too long already."""
-        checks = state.metrics.get(f"{_CHECKS}{self.name}", 0)
+        checks = state.metrics.get(self.remembers_in, 0)
         return bool(checks >= self._patience)
 
     def __call__(self, state: TrainState) -> None:
@@ -87,7 +89,7 @@ class EarlyStopping:
         if self._metric not in state.metrics:
             return
         value = float(state.metrics[self._metric])
-        best_name, checks_name = f"{_BEST}{self.name}", f"{_CHECKS}{self.name}"
+        best_name, checks_name = self._best_name, self.remembers_in
         best = state.metrics.get(best_name, math.nan)
         first = best_name not in state.metrics or (math.isnan(best) and not math.isnan(value))
         if first or _improvement(self._mode, value, best) > self._min_delta:
@@ -175,27 +177,36 @@ class SaveCheckpoint:
 class SaveBest:
     """Writes a checkpoint where a metric is the best so far, in place of the one before. For ``eval_end``.
 
-    The best value is a metric itself: ``saved_best_<metric>``. A run that is resumed leaves the file of its best
+    The best value is a metric itself: ``saved_best_<name>``. A run that is resumed leaves the file of its best
     evaluation before that where it is.
 
     Args:
         trainer: The Trainer.
         metric: Name of the metric; what is not finite is never best.
         mode: Whether a ``"min"`` or a ``"max"`` is better.
+        name: A name of its own where several watch one metric; by default the metric's.
     """
 
-    def __init__(self, trainer: Trainer, metric: str, *, mode: Literal["min", "max"]) -> None:
+    def __init__(
+        self, trainer: Trainer, metric: str, *, mode: Literal["min", "max"], name: str | None = None
+    ) -> None:
         _check_mode(mode)
         self._trainer, self._metric, self._mode = trainer, metric, mode
+        name = metric if name is None else name
+        self.remembers_in = f"{_SAVED_BEST}{name}"
+        self._named = "" if name == metric else f", name={name!r}"
         self._written: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"SaveBest({self._metric!r}, mode={self._mode!r}{self._named})"
 
     def __call__(self, state: TrainState) -> None:
         """Writes a checkpoint if the metric is better than before."""
         value = float(state.metrics.get(self._metric, math.nan))
-        best = state.metrics.get(f"{_SAVED_BEST}{self._metric}")
+        best = state.metrics.get(self.remembers_in)
         if not math.isfinite(value) or (best is not None and _improvement(self._mode, value, best) <= 0):
             return
-        state.metrics[f"{_SAVED_BEST}{self._metric}"] = value
+        state.metrics[self.remembers_in] = value
         before, self._written = self._written, self._trainer.save_checkpoint()
         if before is not None and before != self._written:
             self._trainer.discard_checkpoint(before)
