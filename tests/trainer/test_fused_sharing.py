@@ -172,14 +172,22 @@ def test_what_a_run_has_trained_is_not_given_to_one_that_freezes_it() -> None:
         held.take(second, owners[1])
 
 
-def test_a_loader_of_a_run_that_has_ended_is_kept_by_nothing() -> None:
-    held, once = Held(), Once()
+class Owner:
+    """Stands for whoever may train the same again."""
+
+
+def test_a_loader_of_a_run_that_has_ended_is_kept_by_nothing_nor_whose_it_was_once_another_has_ended() -> None:
+    held, once, owner = Held(), Once(), Owner()
     trainer = shares_workers(0, once)
-    held.take(trainer, object())
+    held.take(trainer, owner)
     held.leave(trainer)
     with pytest.raises(SharedError):
         held.take(shares_workers(1, once), object())
-    kept = weakref.ref(once.pop("loader"))
-    del trainer
+    kept, whose = weakref.ref(once.pop("loader")), weakref.ref(owner)
+    del trainer, owner
     gc.collect()
     assert kept() is None
+    another = trainer_of(mlp())
+    held.take(another, object())
+    held.leave(another)
+    assert whose() is None

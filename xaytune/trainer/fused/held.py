@@ -38,7 +38,8 @@ class Held:
         # Parameters that are not trained may be shared; those of each run, and whose they are, None for several.
         self._frozen: dict[Run, list[Tensor]] = {}
         self._reads: MutableMapping[Tensor, object] = WeakTensorKeyDictionary()
-        # What draws, and loaders: how it is found while there is one, and whose it was.
+        # What draws, and loaders: how it is found while there is one, and whose it was; numpy's generators stay,
+        # for they have no weak references.
         self._others: dict[int, tuple[Callable[[], Any], object]] = {}
 
     def take(self, run: Run, owner: object) -> None:
@@ -83,6 +84,7 @@ class Held:
         """Learns that a run has ended."""
         self._frozen.pop(run, None)
         self._now = {place: held for place, held in self._now.items() if held[0] is not run}
+        self._others = {place: other for place, other in self._others.items() if other[0]() is not None}
 
 
 def loader_reads_model(run: Run) -> bool:
