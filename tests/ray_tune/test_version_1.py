@@ -32,4 +32,4 @@ def test_a_sweep_of_the_version_before_is_read_resumed_and_reported(
         assert (now.status, now.value, now.stop_reason) == (trial.status, trial.value, trial.stop_reason)
     for trial in results.trials:
         assert results.history(trial.number)["global_step"].tolist() == list(range(1, trial.global_step + 1))
-    assert page(results, []).startswith("<!doctype html>")
+    assert page(results, [], []).startswith("<!doctype html>")

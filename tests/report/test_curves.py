@@ -80,6 +80,6 @@ def test_predictions_in_epochs_are_not_drawn_with_curves_in_steps(tmp_path: Path
     results = written.results()
     rows = [Row(0, step, step, {"score": step / 40}) for step in range(1, 21)]
     history.append(history.path_for(results.path, 0), history.pack(rows))
-    drawn = {plot.name for plot in plots(results)}
+    drawn = {plot.name for plot in plots(results, list(results.events()))}
     assert "learning-curves" in drawn
     assert not {"predictions", "predicted-curves"} & drawn

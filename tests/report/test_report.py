@@ -26,7 +26,8 @@ Event = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def html(swept: Results) -> str:
-    return page(swept, list(plots(swept)))
+    events = list(swept.events())
+    return page(swept, list(plots(swept, events)), events)
 
 
 @pytest.fixture(scope="module")

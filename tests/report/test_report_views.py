@@ -20,7 +20,7 @@ from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.report.figures import plots
 from xaytune.report.page import page
-from xaytune.report.plot import COLORS
+from xaytune.report.plot import COLORS, Plot
 from xaytune.report.timeline import timeline
 
 Open = Callable[..., Page]
@@ -33,6 +33,14 @@ SPACE = {
 }
 
 
+def plots_of(results: Results) -> list[Plot]:
+    return list(plots(results, list(results.events())))
+
+
+def report(results: Results) -> str:
+    return page(results, plots_of(results), list(results.events()))
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """500 trials."""
@@ -42,7 +50,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Results:
 @pytest.fixture(scope="module")
 def file(many: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page(many, list(plots(many))))
+    path.write_text(report(many))
     return path
 
 
@@ -161,16 +169,16 @@ def test_in_a_folder_plotly_lies_beside_the_page(many: Results, tmp_path: Path, 
 )
 def test_every_space_has_a_report(tmp_path: Path, choices: list[Any]) -> None:
     results = simulated(tmp_path / "sweep", space={"odd": {"choice": choices}}, num_samples=20)
-    drawn = {plot.name: plot.figure for plot in plots(results)}
+    drawn = {plot.name: plot.figure for plot in plots_of(results)}
     axis = drawn["parallel-coordinates"].data[0].dimensions[1]
     tried = {repr(trial.config["odd"]) for trial in results.trials}
     assert len(set(axis["values"])) == len(tried)  # what differs lies at different ticks
-    assert "<script>alert" not in page(results, list(plots(results)))
+    assert "<script>alert" not in report(results)
 
 
 def test_names_of_users_are_told_from_ours(tmp_path: Path) -> None:
     results = simulated(tmp_path / "sweep", space={name: {"choice": [1, 2]} for name in ("status", "seconds")})
-    html = page(results, list(plots(results)))
+    html = report(results)
     headings = re.findall(r"<th[^>]*><button>(.*?)</button></th>", html)
     assert headings == ["trial", "status", "score", "epochs", "steps", "seconds", "x", "status", "seconds", "why"]
     groups = re.search(r'<tr class="groups"><td colspan="6"></td><td colspan="3">configuration</td>', html)
@@ -212,7 +220,7 @@ def test_the_slowest_part_is_named_and_start_up_is_not_on_the_timeline(tmp_path:
         "places without a trial": 15.0,
         "deciding, while the trial waited": 0.0,
     }
-    html = page(results, [])
+    html = page(results, [], list(results.events()))
     assert "The slowest part was training: 45 s, 50% of 1 min 30 s." in html
     assert "For the last 30 s only trial 1 had a process." in html
 
@@ -253,7 +261,7 @@ def test_a_sweep_with_a_trial_without_any_finite_value_has_a_report(tmp_path: Pa
             "end", trial, epoch=1, step=4, value=value, status="stopped", reason="r", due=True, checkpoints={}
         )
     results = written.results()
-    assert "trial 1" in page(results, list(plots(results)))
+    assert "trial 1" in report(results)
 
 
 def test_a_sweep_that_runs_has_a_report(tmp_path: Path) -> None:
@@ -262,7 +270,7 @@ def test_a_sweep_that_runs_has_a_report(tmp_path: Path) -> None:
     written("start", 0, attempt=0, node="n", pid=1)
     written.at("result", 0, epoch=1, step=1, due=True, checkpoints={})
     results = written.results()
-    html = page(results, list(plots(results)))
+    html = report(results)
     assert "<title>written: score" in html
     assert 'data-trial="0"' in html
 
@@ -274,11 +282,11 @@ def test_a_trial_of_a_sweep_that_was_lost_is_cut_off_wherever_it_is_shown(tmp_pa
     written.at("result", 0, epoch=1, step=1, due=True, checkpoints={})
     results = written.results()
     results.sweep.driver_gone()
-    drawn = list(plots(results))
+    drawn = plots_of(results)
     traces = {trace.name for plot in drawn for trace in plot.figure.data}
     assert traces >= {"cut off", "cut off (1)"}
     assert not any("running" in str(name) for name in traces)
-    html = page(results, drawn)
+    html = page(results, drawn, list(results.events()))
     assert 'id="count-cut-off">1<' in html
     assert html.count('<span class="status cut-off">cut off</span>') == 2  # the count, and the leaderboard
     assert '<span class="status running">' not in html
@@ -293,7 +301,7 @@ def test_predictions_are_drawn_against_what_came(tmp_path: Path) -> None:
         place = {"epoch": epoch, "global_step": epoch, "value": value}
         details = {"predicted": predicted}
         written("verdict", 0, decision="continue", reason="r", cutoff=None, compared=0, details=details, **place)
-    drawn = {plot.name: plot for plot in plots(written.results())}["predictions"]
+    drawn = {plot.name: plot for plot in plots_of(written.results())}["predictions"]
     points = drawn.figure.data[0]
     assert list(zip(points.x, points.y, points.error_x.array, strict=True)) == [(0.55, 0.5, 0.1), (0.7, 0.8, 0.04)]
     assert "1 of 2 came within them" in drawn.caption
@@ -314,7 +322,7 @@ def test_curves_are_drawn_with_what_was_predicted_of_them_when_they_were_judged(
             first.setdefault(event["trial"], event)
             if event["decision"] == "stop":
                 stopped[event["trial"]] = event
-    data = {plot.name: plot for plot in plots(predicting)}["predicted-curves"].figure.data
+    data = {plot.name: plot for plot in plots_of(predicting)}["predicted-curves"].figure.data
     drawn = {trace.meta["trial"]: pair for pair in zip(data[::2], data[1::2], strict=True) for trace in pair}
     assert drawn.keys() == first.keys()
     for number, (came, predicted) in drawn.items():
@@ -332,11 +340,11 @@ def test_curves_are_drawn_with_what_was_predicted_of_them_when_they_were_judged(
 
 
 def test_a_sweep_whose_search_predicts_nothing_has_no_such_plot(many: Results) -> None:
-    assert "predicted-curves" not in {plot.name for plot in plots(many)}
+    assert "predicted-curves" not in {plot.name for plot in plots_of(many)}
 
 
 def test_the_filter_selects_whose_predictions_are_drawn(predicting: Results, tmp_path: Path, opened: Open) -> None:
-    (tmp_path / "report.html").write_text(page(predicting, list(plots(predicting))))
+    (tmp_path / "report.html").write_text(report(predicting))
     tab = opened(tmp_path / "report.html")
     tab.locator("[data-plot=predicted-curves]").scroll_into_view_if_needed()
     points = tab.locator("[data-plot=predicted-curves] .scatterlayer .trace")
@@ -372,7 +380,7 @@ def test_colours_can_be_told_apart_from_white_and_from_black() -> None:
 @pytest.mark.slow
 def test_a_notebook_has_the_same_figures(many: Results) -> None:
     figures = many.plot()
-    assert list(figures) == [plot.name for plot in plots(many)]
+    assert list(figures) == [plot.name for plot in plots_of(many)]
     assert all(isinstance(figure, go.Figure) for figure in figures.values())
     assert many.plot("learning-curves").layout.title.text == "Learning curves"
     with pytest.raises(KeyError, match="did you mean 'learning-curves'"):

@@ -169,7 +169,7 @@ def report(sweep: str, storage: str, output: Path | None, png: bool) -> None:
     output = output or Path(f"{results.sweep.name}-report.html")
     events = list(results.events())
     drawn = list(plots(results, events))
-    written = _write(output, lambda whole: page(results, drawn, whole=whole, events=events))
+    written = _write(output, lambda whole: page(results, drawn, events, whole=whole))
     if png:
         folder = written.with_suffix("") if written == output else output / "plots"
         with _writing(folder):

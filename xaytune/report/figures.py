@@ -41,7 +41,7 @@ class Figures(dict[str, go.Figure]):
 
 def figures(results: Results) -> Figures:
     """Returns the report's figures by name, with their titles."""
-    return Figures({plot.name: titled(plot) for plot in plots(results)})
+    return Figures({plot.name: titled(plot) for plot in plots(results, list(results.events()))})
 
 
 def titled(plot: Plot) -> go.Figure:
@@ -51,14 +51,13 @@ def titled(plot: Plot) -> go.Figure:
     )
 
 
-def plots(results: Results, events: Sequence[Event] | None = None) -> Iterator[Plot]:
+def plots(results: Results, events: Sequence[Event]) -> Iterator[Plot]:
     """Yields the plots that there is something to show in.
 
     Args:
         results: The sweep.
-        events: Of its journal, where that was read before.
+        events: Of its journal.
     """
-    events = list(results.events()) if events is None else events
     sweep, terms = results.sweep, Terms(results.sweep)
     grown = progress(sweep, events, terms.axis)
     if grown.best:

@@ -40,18 +40,15 @@ class _Cell:
     sort: str
 
 
-def page(
-    results: Results, plots: Sequence[Plot], *, whole: bool = True, events: Sequence[Event] | None = None
-) -> str:
+def page(results: Results, plots: Sequence[Plot], events: Sequence[Event], *, whole: bool = True) -> str:
     """Returns the report as HTML, which works without a network.
 
     Args:
         results: The sweep.
         plots: Its plots.
+        events: Of its journal.
         whole: Whether plotly's bundle is in it, instead of beside it.
-        events: Of its journal, where that was read before.
     """
-    events = list(results.events()) if events is None else events
     sweep, terms = results.sweep, Terms(results.sweep)
     names = list(dict.fromkeys(name for trial in results.trials for name in terms.differing(trial.best_config)))
     worked, best = timeline(events), sweep.best
