@@ -275,10 +275,12 @@ def test_values_of_a_sweep_under_fifo_come_in_the_order_in_which_they_came_there
 
 
 @pytest.mark.parametrize("time_attr", ["epoch", "global_step"])
+@pytest.mark.parametrize("least", [1, 7], ids=["it rises", "it is the same at first"])
 def test_a_trial_is_judged_where_it_was_evaluated_and_not_where_it_still_had_the_same_value(
-    tmp_path: Path, time_attr: Any
+    tmp_path: Path, time_attr: Any, least: int
 ) -> None:
-    earlier = recorded(tmp_path / "earlier", POWER_LAW, 1, every=2)
+    curve = Surrogate(lambda config: (range(1, 28), [config["x"] * max(time, least) for time in range(1, 28)]))
+    earlier = recorded(tmp_path / "earlier", curve, 1, every=2)
     told = _again(earlier, {**ASHA, "grace_period": 3, "time_attr": time_attr}, tmp_path / "told")
     judged = {event["global_step"] for event in told.results.events() if event["event"] == "result"}
     assert judged == {4, 10}

@@ -129,10 +129,10 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis, finished: int) -> tuple[list[int], list[float]]:
-    """Returns the finite values of the metric at the end of each epoch, or wherever it changed, and when that was.
+    """Returns the finite values of the metric as it was measured, and when that was.
 
-    Rows hold what was measured last. Where a trial was evaluated after each third epoch, say, its values are those
-    of these epochs, and of its last one.
+    Rows hold what was measured last. Where a trial was evaluated after each third epoch or step, say, its values
+    are those of these, and of its last one.
 
     Args:
         rows: The history of a trial.
@@ -143,18 +143,18 @@ def measured(rows: pd.DataFrame, metric: str, axis: TimeAxis, finished: int) -> 
     name = column(metric)
     if name not in rows:
         return [], []
-    if not axis.by_step:
-        ends = rows.drop_duplicates("epoch", keep="last")
-        ends = ends.assign(epoch=ends["epoch"] + 1)
-        ends = ends[np.isfinite(ends[name]) & (ends["epoch"] <= max(1, finished))]
-        new = ends["epoch"][ends[name] != ends[name].shift()]
-        every = math.gcd(*new.astype(int)) if len(new) > 1 else 1
-        ends = ends[(ends["epoch"] % every == 0) | (ends["epoch"] == ends["epoch"].max())]
-        return [int(epoch) for epoch in ends["epoch"]], [float(value) for value in ends[name]]
-    known = rows[np.isfinite(rows[name])]
-    values = known[name]
-    changed = known[(values != values.shift()) | (known.index == known.index[-1:].max())]
-    return [int(step) for step in changed["global_step"]], [float(value) for value in changed[name]]
+    if axis.by_step:
+        known = rows.assign(time=rows["global_step"])
+    else:
+        known = rows.drop_duplicates("epoch", keep="last")
+        known = known.assign(time=known["epoch"] + 1)
+        known = known[known["time"] <= max(1, finished)]
+    known = known[np.isfinite(known[name])]
+    # When the last value came, training was over: that need be no multiple of what is between the others.
+    regular = known[:-1]
+    every = math.gcd(*regular["time"][regular[name] != regular[name].shift()]) or 1
+    known = known[(known["time"] % every == 0) | (known["time"] == known["time"].max())]
+    return [int(time) for time in known["time"]], [float(value) for value in known[name]]
 
 
 def _renamed(table: pa.Table) -> pa.Table:
