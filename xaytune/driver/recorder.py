@@ -96,8 +96,6 @@ class Recorder:
         self._known.forget()
         spec: dict[str, Any] = {"spec": self._spec.plain(), "num_trials": self._spec.num_trials}
         where: dict[str, Any] = {"folder": os.getcwd(), "host": socket.gethostname(), "pid": os.getpid()}
-        if not self.saves:
-            where["simulated"] = True
         self._write("sweep", state="running", id=self.sweep_id, name=self.sweep_folder.name, **spec, **where)
         for trial in sorted(self.state.trials.values(), key=lambda trial: trial.ended or 0.0):
             self._retain(trial.number)

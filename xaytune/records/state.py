@@ -22,8 +22,10 @@ from xaytune.records.uptime import Uptime
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["TRIAL_STATUSES", "Best", "SweepState", "TrialRecord", "TrialStatus"]
+__all__ = ["SIMULATED", "TRIAL_STATUSES", "Best", "SweepState", "TrialRecord", "TrialStatus"]
 
+# The node of trials that are simulated, and not trained.
+SIMULATED = "simulated"
 
 # Events by which a trial tells how far it is.
 _TELLING = ("result", "progress", "pause", "end")
@@ -226,7 +228,6 @@ class SweepState:
             return
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
         self.folder, self.id = event.get("folder", ""), event.get("id", "")
-        self.simulated = event.get("simulated", False)
         self.driver = DriverProcess(event["host"], event["pid"], event["t"])
         self.started, self.ended = self.started or event["t"], None
 
@@ -243,6 +244,7 @@ class SweepState:
         trial = self.trials[event["trial"]]
         trial.start(event.get("attempt", 0), self.ran_s)
         trial.node, trial.pid = sys.intern(event["node"]), event["pid"]
+        self.simulated = trial.node == SIMULATED
         trial.started = trial.started or event["t"]
         trial.reason = trial.error = trial.failure = None
         if trial.stop_status == "paused":

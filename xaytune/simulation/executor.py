@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.driver import Driver
-from xaytune.records.state import Best
+from xaytune.records.state import SIMULATED, Best
 from xaytune.search.method import SearchMethod
 from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curve, Curves
@@ -111,7 +111,7 @@ class SimulatedExecutor:
             play.time = play.judged = self._reached.pop(assignment.trial, saved)
             self._perform(self._driver.started(assignment.trial))
             self._perform(
-                self._driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node="simulated"))
+                self._driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node=SIMULATED))
             )
             if isinstance(self._points, LevelPoints) and curve.length is not None:
                 trial = assignment.trial
