@@ -276,6 +276,8 @@ def test_the_dashboard_tells_of_a_trial_what_the_journal_tells_last_also_of_one_
     assert [trial.user_attrs["status"] for trial in told] == ["failed", "running", "completed", "running"]
     assert [trial.user_attrs.get("reason") for trial in told] == ["broken", None, None, None]
     assert told[2].value == 0.5
+    with pytest.raises(ValueError, match="No trials are completed yet"):
+        mirror.storage.get_best_trial(0)  # it runs again
     assert told[0].user_attrs["checkpoint"] == f"{tmp_path / 'sweep'}/9.pt"
 
 

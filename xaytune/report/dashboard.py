@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from xaytune.errors import DashboardError, JournalError
@@ -30,7 +30,10 @@ class StudyStorage(InMemoryStorage):
         """Puts a trial in the place of what was known of it before."""
         with self._lock:
             self._set_trial(trial_id, trial)
-            self._update_cache(trial_id, self._trial_id_to_study_id_and_number[trial_id][0])
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Returns the best of the trials that are completed now: the one that was may run again."""
+        return BaseStorage.get_best_trial(self, study_id)
 
 
 class StudyMirror:
