@@ -52,6 +52,11 @@ def test_a_parameter_exists_only_where_its_condition_holds() -> None:
         assert config.keys() == (names - {"nesterov"} if chosen == "rmsprop" else names)
 
 
+def test_a_nested_constant_may_have_any_name() -> None:
+    space = parse_space({"noise": {"value": 0.1}, "lr": {"uniform": [0, 1]}})
+    assert space.constants == {"noise.value": 0.1}
+
+
 def test_a_condition_may_name_a_nested_parameter_or_a_constant() -> None:
     space = parse_space(
         {
@@ -164,8 +169,29 @@ def test_fixed_parameters_become_constants_and_unknown_ones_are_refused() -> Non
             "(got {'distribution': 'uniform', 'min': 1, 'max': 4})",
         ),
         (
-            {"a": {"value": 3}, "b": {"uniform": [0, 1]}},
-            "a: holds constants: write 3 if you mean that, or {choice: [x]} for each constant (got {'value': 3})",
+            {"a": {"low": 0, "high": 11, "step": 5}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {choice: [0, 5, 10]} if you mean that, or {choice: [x]} for each constant "
+            "(got {'low': 0, 'high': 11, 'step': 5})",
+        ),
+        (
+            {"a": {"low": 0, "high": 500, "step": 5}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {choice: [0, 5, ..., 500]} if you mean that, or {choice: [x]} for each "
+            "constant (got {'low': 0, 'high': 500, 'step': 5})",
+        ),
+        (
+            {"a": {"low": 0.0, "high": 1, "step": 0.25}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {quniform: [0.0, 1, 0.25]} if you mean that, or {choice: [x]} for each "
+            "constant (got {'low': 0.0, 'high': 1, 'step': 0.25})",
+        ),
+        (
+            {"a": {"distribution": "inv_log_uniform_values", "min": 1, "max": 4}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write {loguniform: [1, 4]} if you mean that, or {choice: [x]} for each constant "
+            "(got {'distribution': 'inv_log_uniform_values', 'min': 1, 'max': 4})",
+        ),
+        (
+            {"a": {"value": 3, "distribution": "constant"}, "b": {"uniform": [0, 1]}},
+            "a: holds constants: write 3 if you mean that, or {choice: [x]} for each constant "
+            "(got {'value': 3, 'distribution': 'constant'})",
         ),
         (
             {"a": {"values": [1, 2]}, "b": {"uniform": [0, 1]}},

@@ -176,21 +176,27 @@ def _meant(value: Mapping[str, Any]) -> str | None:
         if not isinstance(least, (int, float)) or not isinstance(most, (int, float)):
             continue
         if value.keys() <= {low, high, *_ELSEWHERE}:
-            distribution, step = str(value.get("distribution", "")), value.get("q", value.get("step")) or 1
-            log = "log" if value.get("log") or "log" in distribution else ""
-            # To W&B bounds that are integers mean integers, where it is told no distribution.
-            if all(isinstance(number, int) for number in (least, most, step)) and distribution[:1] in (
-                "",
-                "i",
-                "q",
-            ):
-                return f"{{{log}randint: [{least}, {most + 1}]}}"
-            return f"{{{log}uniform: [{least}, {most}]}}"
+            return _meant_range(least, most, value)
     if value.keys() <= {"values", "distribution"} and isinstance(value.get("values"), (list, tuple)):
         return f"{{choice: {list(value['values'])}}}"
-    if value.keys() in ({"value"}, {"value", "distribution"}) and not isinstance(value["value"], Mapping):
+    if value.keys() == {"value", "distribution"} and not isinstance(value["value"], Mapping):
         return repr(value["value"])
     return None
+
+
+def _meant_range(least: Any, most: Any, options: Mapping[str, Any]) -> str:
+    distribution, step = str(options.get("distribution", "")), options.get("q", options.get("step"))
+    log = "log" if options.get("log") or "log" in distribution else ""
+    stepped = isinstance(step, (int, float)) and step > 0 and not log
+    # To W&B bounds that are integers mean integers, where it is told no distribution.
+    by_integers = distribution in ("", "int_uniform") or distribution.startswith("q_")
+    if by_integers and all(isinstance(number, int) for number in (least, most, step or 1)):
+        if stepped and step != 1:
+            numbers = list(map(str, range(least, most + 1, step)))
+            shown = numbers if len(numbers) <= 20 else [*numbers[:2], "...", numbers[-1]]
+            return f"{{choice: [{', '.join(shown)}]}}"
+        return f"{{{log}randint: [{least}, {most + 1}]}}"
+    return f"{{quniform: [{least}, {most}, {step}]}}" if stepped else f"{{{log}uniform: [{least}, {most}]}}"
 
 
 def _domain_key(value: Mapping[str, Any]) -> str | None:
