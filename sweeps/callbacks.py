@@ -12,4 +12,5 @@ def print_gradients(trial: Trial, config: dict[str, Any]) -> None:
 
     @trial.callbacks.on("step_end", every=50)
     def show(state: TrainState) -> None:
-        print(f"step {state.global_step}: the norm of the gradients is {float(state.metrics['grad_norm']):.3g}")
+        if (norm := state.metrics.get("grad_norm")) is not None:
+            print(f"step {state.global_step}: the norm of the gradients is {float(norm):.3g}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import xaytune
+from sweeps.callbacks import print_gradients
 from tests.models import loader
 from tests.trainer import own_loops
 from xaytune.testing.training import weights_of
@@ -24,6 +25,16 @@ def alone() -> OwnLoop:
     """The trial that a program finds outside of a sweep."""
     set_current_trial(None)
     return xaytune.current_trial()
+
+
+def test_the_callback_of_the_examples_serves_a_loop_that_measures_no_gradients_too(
+    alone: OwnLoop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial: Any = alone
+    print_gradients(trial, {})
+    for step in alone.steps(100):
+        alone.log(**({"grad_norm": 0.5} if step > 50 else {}))
+    assert capsys.readouterr().out == "step 100: the norm of the gradients is 0.5\n"
 
 
 def test_outside_of_a_sweep_a_program_runs_as_without_and_saves_nothing(
