@@ -77,6 +77,16 @@ class Stuck(AshaScheduler):
         raise AssertionError("there is nothing cheaper")
 
 
+class FallsBackOnce(AshaScheduler):
+    """Cannot be told twice, as no driver does."""
+
+    told = False
+
+    def fall_back(self) -> None:
+        assert not self.told
+        self.told = True
+
+
 def failures(make: Callable[[], Scheduler], name: str, **arguments: Sequence[Any]) -> int:
     """How often a test of the suite fails for a scheduler, over one of its parameters."""
 
@@ -151,3 +161,8 @@ def test_a_scheduler_whose_details_cannot_be_kept_or_that_cannot_fall_back_fails
 ) -> None:
     arguments = {"seed": range(2)} if name == "test_the_same_events_give_the_same_decisions" else {}
     assert failures(lambda: scheduler(max_t=9, reduction_factor=3), name, **arguments)
+
+
+def test_a_scheduler_is_asked_to_fall_back_once() -> None:
+    name = "test_after_a_fall_back_every_trial_still_comes_to_an_end"
+    assert not failures(lambda: FallsBackOnce(max_t=9, reduction_factor=3), name)

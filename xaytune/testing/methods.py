@@ -78,11 +78,11 @@ class SearchMethodContract(ABC):
         assert sorted(played.ends) == list(range(self.trials))
 
     def test_after_a_fall_back_every_trial_still_comes_to_an_end(self) -> None:
-        method = self.make(self.setting())
+        method, reasons = self.make(self.setting()), ["a decision takes too long"]
 
         def falling_back(trial: int, config: Mapping[str, Any], time: int) -> float:
-            if trial == self.trials // 2:
-                method.fall_back("a decision takes too long")
+            if trial == self.trials // 2 and reasons:
+                method.fall_back(reasons.pop())
             return rising(trial, config, time)
 
         assert sorted(play(method, falling_back).ends) == list(range(self.trials))

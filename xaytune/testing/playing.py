@@ -185,7 +185,7 @@ class _Players:
             return
         assert action.reason, f"{action} has no reason"
         refused = [str(problem) for problem in problems(dict(action.details))]
-        assert not refused, f"the details of {action} cannot be kept in a journal: {refused}"
+        assert not refused, f"the details of {action} would be kept as text only: {refused}"
         here = number == reporting
         assert here or number in paused, f"{action} is on a trial that neither reports nor is paused"
         if isinstance(action, Stop):
