@@ -325,7 +325,7 @@ class Scheduler:
         ({"stop": {"training_iteration": 3}}, "stop: unknown option 'stop'; here it is the recipe's own"),
         ({"n_trials": 3}, "n_trials: unknown option 'n_trials'; here it is num_samples"),
         ({"n_workers": 3}, "n_workers: unknown option 'n_workers'; here it is max_concurrent_trials"),
-        ({"tune_config": 3}, "tune_config: unknown option 'tune_config'; here it is what is in it: metric, mode"),
+        ({"tune_config": 3}, "tune_config: unknown option 'tune_config'; here it is not nested: give metric"),
         ({"num_to_keep": 3}, "num_to_keep: unknown option 'num_to_keep'; here it is checkpoint_config"),
         ({"method": "bayes"}, "method: unknown option 'method'; here it is search"),
         ({"parameters": {}}, "parameters: unknown option 'parameters'; here it is space"),

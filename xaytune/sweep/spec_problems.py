@@ -58,7 +58,7 @@ _ELSEWHERE = {
     "time_budget_s": "budget: {time: 2h}",
     "timeout": "budget: {time: 2h}",
     "trainable": "recipe",
-    "tune_config": "what is in it: metric, mode, num_samples, search and scheduler",
+    "tune_config": "not nested: give metric, mode, num_samples, search and scheduler by themselves",
     "verbose": "the listener of run(), such as a LiveView",
 }
 _ALGORITHMS_ELSEWHERE = {"bayes": "gp or tpe", "hyperopt": "tpe", "optuna": "tpe", "sobol": "qmc"}
