@@ -189,7 +189,8 @@ class SearchMethod(ABC):
 
     Attributes:
         points: When trials are judged.
-        adaptive: Whether it learns from how trials did: then it is not asked for too many at once.
+        adaptive: Whether it learns from how trials did. If so, fewer trials are begun at once where they are
+            fused.
     """
 
     points: DecisionPoints
