@@ -146,11 +146,11 @@ class SampledMethod(SearchMethod):
             return min(untried, key=lambda other: distance(self._space, config, other))
         if self._untried is None:
             return config
-        for point in self._space.grid(self._space.parameters):
-            other = self._space.configure(lambda parameter: point[parameter.name])  # noqa: B023 (called at once)
-            if self._key(other) not in self._tried:
-                return other
-        return config
+        grid = map(self._at, self._space.grid(self._space.parameters))
+        return next((other for other in grid if self._key(other) not in self._tried), config)
+
+    def _at(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        return self._space.configure(lambda parameter: point[parameter.name])
 
     def _key(self, config: Mapping[str, Any]) -> int:
         return configuration_key(self._space, config)
