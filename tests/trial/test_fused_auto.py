@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from xaytune.trial import kernel
 from xaytune.trial.kernel import memory_left
-from xaytune.trial.width import Width
+from xaytune.trial.width import Memory, Width
 
 Gains = Mapping[int, float]
 
@@ -70,3 +71,10 @@ def test_the_memory_that_a_container_may_take_yet_is_known(
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     assert memory_left([tmp_path]) == left
+
+
+def test_there_is_memory_for_more_trials_where_nothing_limits_it_but_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel, "_memory_groups", list)
+    assert Memory(gpus=0)()

@@ -160,4 +160,4 @@ def _resident() -> int:
 def _available() -> int:
     """Bytes of memory that there are for more."""
     line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return min(int(line.split()[1]) * 1024, *memory_left())
+    return min([int(line.split()[1]) * 1024, *memory_left()])
