@@ -104,3 +104,24 @@ def test_a_loop_of_its_own_tells_how_far_it_is_and_follows_a_request_to_stop(nod
         (trial, "stopped", "enough") for trial in (0, 1)
     ]
     trials.close()
+
+
+def test_a_request_to_stop_is_of_the_attempt_that_was_assigned_before_it(node: Node, tmp_path: Path) -> None:
+    recipe, points = "tests.trial.recipes:is_judged_beside_a_loop", DecisionPoints(milestones=(1,))
+    task = dataclasses.replace(node.task, points=points, recipe=recipe, sweep_dir=str(tmp_path))
+    trials = FusedTrials(node.template, task, dict(os.environ))
+    for trial in range(2):
+        trials.assign(Assignment(trial=trial, seed=7, config={}))
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "loops").exists() and time.monotonic() < deadline:  # the other one waits by then
+        time.sleep(0.01)
+    trials.release(0)
+    trials.assign(Assignment(trial=0, seed=7, config={}, attempt=1))
+    trials.request_stop(0, StopRequest("budget spent"))
+    trials.request_stop(1, StopRequest("enough"))
+    heard: list[Message] = []
+    while sum(isinstance(message, Ended) for message in heard) < 2 and time.monotonic() < deadline:
+        heard += trials.next_messages(0.2)
+    ends = {message.trial: message for message in heard if isinstance(message, Ended)}
+    assert (ends[0].attempt, ends[0].status, ends[0].reason) == (1, "stopped", "budget spent")
+    trials.close()

@@ -161,7 +161,7 @@ class FusedProcess:
     def hear(self) -> None:
         """Takes requests to stop, and sends what is due, while a recipe runs; the rest waits until it yields."""
         while (message := self._channel.get(0.0)) is not None:
-            if not self._take_stop(message):
+            if self._is_of_next_attempt(message) or not self._take_stop(message):
                 self._inbox.append(message)
         self._channel.flush(0)
         if self._outbox and time.monotonic() > self._sent_at + _TOLD_S:
@@ -204,6 +204,11 @@ class FusedProcess:
     def _next(self, timeout: float | None) -> Any:
         """Returns what the actor said next; None if nothing came in time."""
         return self._inbox.popleft() if self._inbox else self._channel.get(timeout)
+
+    def _is_of_next_attempt(self, message: tuple[Any, ...]) -> bool:
+        """Whether a message is a request to stop of an attempt that waits to begin, not of the one before it."""
+        waiting = (content[0].trial for kind, *content in self._inbox if kind == "assign")
+        return message[0] == "stop" and message[1] in waiting
 
     def _take_stop(self, message: tuple[Any, ...]) -> bool:
         """Gives a trial a request to stop; tells whether the message was one, of a trial that has begun."""
