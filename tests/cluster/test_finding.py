@@ -61,6 +61,14 @@ def test_a_job_whose_log_cannot_be_read_hides_no_other_sweep(connection: Connect
         find(connection, "b")
 
 
+def test_a_job_that_runs_is_not_passed_over_for_an_older_one_where_its_log_cannot_be_read(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(JOBS[1], "status", "RUNNING")
+    with pytest.raises(ClusterError, match="a cluster refused"):
+        find(connection, "a")
+
+
 def test_the_sweep_of_a_job_is_found_by_its_id_without_reading_any_log(connection: Connection) -> None:
     assert find(connection, "a-1").job == "a-1"
     assert not [path for path in Dashboard.asked if path.endswith("/logs")]

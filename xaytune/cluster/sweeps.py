@@ -177,8 +177,11 @@ def find(connection: Connection, name: str) -> ClusterSweep:
     names, unbegun = [], None
     for sweep, details in zip(sweeps, newest_first, strict=True):
         state = None
-        with contextlib.suppress(ClusterError):  # the log of an old job may be gone
+        try:
             state = sweep.state(details)
+        except ClusterError:  # the log of an old job may be gone
+            if not details.status.is_terminal():
+                raise
         names.append(state.name if state is not None else sweep.job)
         if name == names[-1]:
             return sweep
