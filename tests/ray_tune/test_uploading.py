@@ -53,6 +53,19 @@ def test_what_a_trial_left_where_it_was_paused_does_not_replace_what_it_wrote_el
     assert remote.get("folders/00003/log.txt") == b"b"
 
 
+def test_what_a_storage_refused_is_copied_when_it_takes_it_again(tmp_path: Path) -> None:
+    folder, stored = tmp_path / "node", tmp_path / "stored"
+    (folder / "folders" / "00003").mkdir(parents=True)
+    (folder / "folders" / "00003" / "log.txt").write_text("log")
+    stored.mkdir()
+    (stored / "folders").touch()  # no folder
+    with pytest.raises(OSError, match="folders"):
+        upload(Ended(trial=3, global_step=1, status="completed"), folder, RemoteFolder(f"file://{stored}"))
+    (stored / "folders").unlink()
+    upload_rest(3, folder, RemoteFolder(f"file://{stored}"))
+    assert (stored / "folders" / "00003" / "log.txt").read_text() == "log"
+
+
 def test_what_a_trial_printed_on_several_nodes_is_one_output(tmp_path: Path, remote: RemoteFolder) -> None:
     for node, text in [("a", b"one\n"), ("b", b"two\n")]:
         output = tmp_path / node / file_of(4)

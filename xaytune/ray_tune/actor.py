@@ -10,7 +10,7 @@ from typing import Any
 
 from xaytune.errors import Problem
 from xaytune.ray_tune.node_actor import NodeActor
-from xaytune.ray_tune.uploading import upload, upload_rest
+from xaytune.ray_tune.uploading import empty, upload, upload_rest
 from xaytune.records.remote import RemoteFolder
 from xaytune.trial.attempt import AttemptProcess
 from xaytune.trial.messages import (
@@ -66,6 +66,7 @@ class TrialActor(NodeActor):
         if self._remote is not None:  # of one that was paused or lost; that of others is there
             with contextlib.suppress(OSError):
                 upload_rest(self._assignment.trial, Path(self.task.sweep_dir), self._remote)
+            empty(Path(self.task.sweep_dir))
 
     def _assign(self, assignment: Assignment) -> None:
         self._assignment = assignment

@@ -11,7 +11,7 @@ from xaytune.trial.messages import Ended, Progress
 from xaytune.trial.output import file_of
 from xaytune.trial.trackers.tracking import FOLDERS
 
-__all__ = ["upload", "upload_rest"]
+__all__ = ["empty", "upload", "upload_rest"]
 
 _CHECKPOINTS = "checkpoints"
 # What is copied when the process of a trial has ended, beside its output.
@@ -42,18 +42,21 @@ def upload_rest(trial: int, folder: Path, remote: RemoteFolder) -> None:
     """Copies what else a trial left in the folder, once its process has ended, and empties it for the next.
 
     Raises:
-        OSError: The storage refuses.
+        OSError: The storage refuses: what is not copied yet stays.
     """
     for checkpoint in checkpoint_files.list_checkpoints(folder / _CHECKPOINTS / f"{trial:05d}"):
         checkpoint_files.delete(checkpoint)  # those that count are uploaded; the rest is the user's
     _append_output(trial, folder, remote)
-    try:
-        for path in [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]:
-            if path.is_file():
-                remote.upload(path, path.relative_to(folder).as_posix())
-    finally:  # later they would replace what the trial has written elsewhere meanwhile
-        for name in _LEFT:
-            shutil.rmtree(folder / name, ignore_errors=True)
+    for path in [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]:
+        if path.is_file():
+            remote.upload(path, path.relative_to(folder).as_posix())
+    empty(folder)
+
+
+def empty(folder: Path) -> None:
+    """Deletes what a trial left: later it would replace what the trial has written elsewhere meanwhile."""
+    for name in _LEFT:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _append_output(trial: int, folder: Path, remote: RemoteFolder) -> None:
