@@ -265,3 +265,11 @@ def test_a_loop_that_counts_several_steps_at_once_is_timed_by_them() -> None:
     timing = time_training(SweepSpec.parse(spec_of(steps)))
     assert timing.unit_s is not None
     assert timing.axis.by_step
+
+
+def test_a_run_that_ends_with_its_epoch_is_timed_by_it_though_steps_limit_it_too() -> None:
+    def one_epoch(config: Mapping[str, float], trial: Trial) -> TrainState:
+        return make_trainer(num_epochs=1, max_steps=200_000, trial=trial).fit()
+
+    timing = time_training(SweepSpec.parse(spec_of(one_epoch)))
+    assert (timing.axis.by_step, timing.units) == (False, 1)

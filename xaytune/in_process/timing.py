@@ -44,7 +44,7 @@ def time_training(spec: SweepSpec) -> Timing:
     """Trains one epoch of the first configuration of a sweep; or some steps, where those are what is counted.
 
     What is counted is said by the scheduler, or else by the run: one that has a number of steps, and no epochs, is
-    one by steps.
+    one by steps; so is a loop of ``trial.steps(N)`` alone. Where both are limits, it is timed by epochs.
 
     Raises:
         SpecError: The recipe cannot be called, or there is a command instead: nobody can stop a program within it.
@@ -76,9 +76,11 @@ class _Stopwatch:
         self._chosen = axis is not None
         self._created = time.perf_counter()
         self._begun, self._begun_at = 0.0, 0
+        self._own: TrainState | None = None  # that of the trial's own loop
 
     def attach(self, trial: OwnLoop, config: dict[str, Any]) -> None:
         """Registers its handlers, after all others."""
+        self._own = trial.state
         trial.callbacks.on("train_start", last=True)(self._start)
         trial.callbacks.on("step_end", last=True)(self._step)
         trial.callbacks.on("epoch_end", last=True)(self._epoch)
@@ -86,7 +88,9 @@ class _Stopwatch:
     def _start(self, state: TrainState) -> None:
         self._begun = time.perf_counter()
         self.before_s = self._begun - self._created
-        if not self._chosen and state.num_epochs <= 1 and state.max_steps > _WARM_UP + _STEPS:
+        # A loop of trial.steps(N) is one epoch, and ends after N steps; another run may end with the epoch.
+        by_steps = state.num_epochs == 0 or (state.num_epochs == 1 and state is self._own)
+        if not self._chosen and by_steps and state.max_steps > _WARM_UP + _STEPS:
             self.axis = TimeAxis("global_step")
         self.units = self.axis.of(epoch=state.num_epochs, global_step=max(0, state.max_steps)) or None
 
