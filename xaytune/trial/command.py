@@ -130,9 +130,7 @@ class CommandRun:
                 program.ask_to_stop()
 
 
-def _start_program(
-    task: Task, assignment: Assignment, on_start: Callable[[list[str]], None] = lambda words: None
-) -> Program:
+def _start_program(task: Task, assignment: Assignment, on_start: Callable[[list[str]], None]) -> Program:
     """Starts the program of a trial, with its folder, its configuration's file and its environment.
 
     Args:
