@@ -30,7 +30,8 @@ class Attempt:
             when its process should be there; None until a worker took it.
         latest: What it reported last.
         stop: Why it was asked to stop, if it was.
-        deadline: By when it must have ended then; or, once it is killed, by when that must be reported.
+        deadline: By when it must have ended after it was asked to stop; once it is killed, by when its end must
+            have been reported.
         killed: What it ends as, if its process was killed for not stopping, or for hanging.
     """
 
@@ -96,7 +97,7 @@ class Attempts:
         attempt.node_id, attempt.idle_since = node_id, self._clock.monotonic()
 
     def note_training(self, trial: int) -> None:
-        """Notes that the process of a trial trains, that one or another: none of its trials hangs."""
+        """Notes that a trial's process has trained something, of this trial or another in it: it does not hang."""
         attempt = self._running[trial]
         if attempt.idle_since is not None:
             attempt.idle_since = max(attempt.idle_since, self._clock.monotonic())

@@ -28,7 +28,8 @@ class Release:
 class Kill:
     """The process of the trial is ended at once: it does not stop, or it hangs.
 
-    Its end is still to be reported, by :meth:`~xaytune.driver.driver.Driver.lost`.
+    Its end is still to be reported: by its worker's last message, or, if the worker is ended too, by
+    :meth:`~xaytune.driver.driver.Driver.lost`.
 
     Attributes:
         trial: The trial's number.

@@ -185,7 +185,7 @@ class SlotBridge(Bridge):
                 continue  # only a trial that has not begun has none
             if isinstance(command, RequestStop):
                 actor_of(slot).stop_trial.remote(command.trial, command.request)
-            elif isinstance(command, Kill):
+            elif isinstance(command, Kill):  # the worker of a slot is always ended: its trials share the process
                 ray.kill(actor_of(slot))
             else:
                 actor_of(slot).release.remote(command.trial)

@@ -1,4 +1,7 @@
-"""What needs Tune, which takes a second to import: running.py imports it while Ray starts."""
+"""Runs the trials of a sweep on Ray Tune, and records how it ended.
+
+Apart from running.py because importing Tune takes a second: that is done while Ray starts.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def report_returned(returned: Any, metric: str, callbacks: CallbackManager) -> N
 
 
 def nothing_reported(recipe: str, returned: Any, metric: str) -> Failure:
-    """Returns a message that a recipe has reported nothing, and returned nothing that could be taken for it."""
+    """Returns the failure of a recipe that reported nothing, and returned nothing that could be taken for it."""
     if returned is None:
         what = "nothing"
     elif isinstance(returned, Mapping):
@@ -56,7 +56,7 @@ def notice_tune_report() -> None:
 
 
 def tune_report_failure(error: BaseException, metric: str) -> Failure | None:
-    """Returns a message that a recipe calls Ray Tune's ``report``, if that is what was raised."""
+    """Returns the failure of a recipe that calls Ray Tune's ``report``; None if that is not what was raised."""
     if not isinstance(error, UserWarning) or _RAY_WARNS not in str(error):
         return None
     return Failure(

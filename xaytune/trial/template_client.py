@@ -228,7 +228,7 @@ class Exit(NamedTuple):
 
 
 def words_for_exit(code: int) -> str:
-    """Writes an exit code, which is negative for a signal."""
+    """Returns an exit code in words; it is negative for a signal."""
     if code >= 0:
         return f"exit code {code}"
     try:
