@@ -14,7 +14,8 @@ import pytest
 from xaytune.errors import SpecError
 from xaytune.records.history import Row
 from xaytune.sweep.options import TrackerSpec
-from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.own import OwnLoop
 from xaytune.trial.trackers import tracking
 from xaytune.trial.trackers.calling import Caller, check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
@@ -59,14 +60,14 @@ def test_a_tracker_that_hangs_is_given_up_in_the_time_that_is_set_and_the_trial_
     notes: list[str] = []
     trial = TrackedTrial(sweep="s", id="s-0", number=0, attempt=0, config={}, folder=tmp_path)
     given = tracking.Tracking([TrackerSpec(tracker=name) for name in made], trial, 0.2, notes.append)
-    callbacks, state = CallbackManager(), TrainState()
+    loop, state = OwnLoop(), TrainState()
     rows: list[Row] = []
-    given.attach(callbacks, lambda: rows[-1], lambda: False)
+    given.attach(loop, lambda: rows[-1], lambda: False)
     for step in range(1, 4):
         state.global_step = step
         rows.append(Row(0, step, step, {"loss": 1.0}))
-        callbacks.fire("step_end", state)
-        callbacks.fire("epoch_end", state)
+        loop.callbacks.fire("step_end", state)
+        loop.callbacks.fire("epoch_end", state)
     given.close("completed", None, 1.0)
     assert notes == ["mlflow is given up by a trial, which trains on: TimeoutError, see its output"]
     assert [point.global_step for point in made["wandb"].taken] == [1, 2, 3]

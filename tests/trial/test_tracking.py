@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def _track(
     given = tracking.Tracking([TrackerSpec(tracker=name) for name in trackers], trial, 10)
     state = loop.state
     given.attach(
-        loop.callbacks,
+        loop,
         lambda: Row(state.epoch, state.step, state.global_step, {n: capture(v) for n, v in state.metrics.items()}),
         lambda: False,
     )
@@ -142,6 +142,61 @@ def test_each_evaluation_is_given_though_it_measures_the_same_and_so_are_the_ste
         *[(3, 1.0), (4, 1.0), (4, 9.0)],
         *[(5, 2.0), (6, 2.0), (6, 9.0)],
     ]
+    assert type(loop.state.metrics["score"]) is int, "a tracker changes nothing of what is measured"
+
+
+def _merges() -> Iterator[tuple[str, Mapping[str, float]]]:
+    latest: dict[str, float] = {}
+    for epoch in range(2):
+        yield from [("step_end", latest), ("step_end", latest)]
+        latest = {"score": 0.5 + epoch}
+        yield "eval_end", latest
+
+
+def _sets_the_same() -> Iterator[tuple[str, Mapping[str, float]]]:
+    for _ in range(2):
+        yield from [("step_end", {"score": 7}), ("step_end", {"score": 7}), ("eval_end", {"score": 7})]
+
+
+def _keeps_the_best() -> Iterator[tuple[str, Mapping[str, float]]]:
+    best = {"score": 0.5}
+    for _ in range(2):
+        yield from [("step_end", {}), ("step_end", {}), ("eval_end", best)]
+
+
+@pytest.mark.parametrize(
+    ("measure", "given"),
+    [
+        (_merges, [(2, 0.5), (4, 1.5)]),
+        (_sets_the_same, [(step, 7) for step in range(1, 5)]),
+        (_keeps_the_best, [(2, 0.5), (4, 0.5)]),
+    ],
+)
+def test_a_value_is_given_where_an_evaluation_or_a_step_has_set_it_whichever_object_it_is(
+    measure: Any, given: list[tuple[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, loop = InMemory(), OwnLoop()
+    tracked = _track({"mlflow": tracker}, loop, tmp_path, monkeypatch)
+    for event, metrics in measure():
+        loop.state.global_step += event == "step_end"
+        loop.state.metrics |= metrics
+        loop.callbacks.fire(event, loop.state)
+    tracked.close("completed", None, None)
+    assert tracker.values("score") == given
+
+
+def test_what_is_reported_now_and_then_is_given_there_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, loop = InMemory(), OwnLoop()
+    given = _track({"mlflow": tracker}, loop, tmp_path, monkeypatch)
+    best = 0.5
+    for epoch in loop.epochs(5):
+        loop.report(best=best, **({"test": epoch} if epoch % 2 == 0 else {}))
+    loop.finish()
+    given.close("completed", None, None)
+    assert tracker.values("best") == [(step, best) for step in range(1, 6)]
+    assert tracker.values("test") == [(1, 0), (3, 2), (5, 4)]
 
 
 class _Pausing:
@@ -166,16 +221,28 @@ def _reports(config: dict[str, Any], trial: Trial) -> None:
         trial.report(score=11.0)
 
 
+def _reports_the_same(config: dict[str, Any], trial: Trial) -> None:
+    for epoch in trial.epochs(3):
+        trial.log(loss=float(epoch))
+        trial.report(score=11)
+
+
 def _logs(config: dict[str, Any], trial: Trial) -> None:
     for step in trial.steps(3):
         trial.log(loss=float(step), **({"score": 11.0} if step == 1 else {}))
 
 
 @pytest.mark.parametrize(
-    ("recipe", "axis"), [(_reports, "epoch"), (_reports, "global_step"), (_logs, "global_step")]
+    ("recipe", "axis", "scores"),
+    [
+        (_reports, "epoch", [(2, 11.0)]),
+        (_reports, "global_step", [(2, 11.0)]),
+        (_reports_the_same, "global_step", [(1, 11.0), (2, 11.0)]),
+        (_logs, "global_step", [(2, 11.0)]),
+    ],
 )
 def test_the_value_for_which_a_trial_is_paused_is_given(
-    recipe: Any, axis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Any, axis: Any, scores: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = InMemory()
     monkeypatch.setattr(tracking, "made", lambda spec: tracker)
@@ -185,7 +252,7 @@ def test_the_value_for_which_a_trial_is_paused_is_given(
     set_current_trial(None)
     assert ended.status == "paused"
     assert tracker.ended == ["paused"]
-    assert (tracker.values("loss"), tracker.values("score")) == ([(1, 0.0), (2, 1.0)], [(2, 11.0)])
+    assert (tracker.values("loss"), tracker.values("score")) == ([(1, 0.0), (2, 1.0)], scores)
 
 
 def test_a_tracker_that_refuses_a_metric_is_told_how_the_trial_ended(

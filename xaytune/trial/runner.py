@@ -125,9 +125,7 @@ class RecipeRun:
         self.reporter.attach(self.callbacks)
         if self._tracking is not None:
             reporter = self.reporter
-            self._tracking.attach(
-                self.callbacks, reporter.unreported.newest_row, lambda: reporter.stopping.overrun
-            )
+            self._tracking.attach(self.trial, reporter.unreported.newest_row, lambda: reporter.stopping.overrun)
         for reference in self._task.callbacks:
             resolve(reference)(self.trial, self._assignment.config)
 
@@ -151,7 +149,7 @@ class RecipeRun:
                 raised = error
         if isinstance(raised, Pause):
             if self._tracking is not None and self.reporter.state is not None:
-                self._tracking.catch_up(self.reporter.state)
+                self._tracking.catch_up(self.trial, self.reporter.state)
             request = self.reporter.stopping.request
             return self._end("paused", request.reason if request is not None else None)
         if isinstance(raised, NeedsOwnProcessError):

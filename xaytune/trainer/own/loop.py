@@ -298,6 +298,11 @@ class OwnLoop:
         return self._run.state
 
     @property
+    def evaluating(self) -> frozenset[str]:
+        """The metrics that :meth:`report` was given, while ``eval_end`` is fired for them."""
+        return self._run.evaluating
+
+    @property
     def stopped(self) -> bool:
         """Whether the run was asked to stop; when it is over, whether it had been."""
         return self._training.should_stop

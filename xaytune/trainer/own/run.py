@@ -49,6 +49,7 @@ class OwnRun:
         self._callbacks, self._trains_on = callbacks, trains_on
         self._memory: dict[str, Any] | None = None
         self._reported: dict[str, Any] = {}  # and not evaluated yet
+        self.evaluating: frozenset[str] = frozenset()  # what was reported, while its eval_end is fired
         self._step_counted = False  # and its step_end not fired yet
         self.begun = self._ended = False
         self._saved_at: tuple[Any, ...] | None = None
@@ -343,7 +344,9 @@ class OwnRun:
     def _evaluate(self, metrics: Mapping[str, Any]) -> None:
         self._fire("eval_start")
         self.state.metrics.update(metrics)
+        self.evaluating = frozenset(metrics)
         self._fire("eval_end")
+        self.evaluating = frozenset()
         drawn = self.place.drawn()
         if drawn is not None:
             random_state.restore(drawn)

@@ -8,13 +8,14 @@ import importlib.util
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import Row
 from xaytune.sweep.spec import TrackerSpec
-from xaytune.trainer.callbacks import CallbackManager, Event, Handler, TrainState, metrics_only
+from xaytune.trainer.callbacks import Event, Handler, TrainState, metrics_only
+from xaytune.trainer.own import OwnLoop
 from xaytune.trial.metrics import capture, materialize
 from xaytune.trial.recipe import resolve
 from xaytune.trial.trackers.calling import Caller
@@ -107,8 +108,9 @@ def begin(trackers: Iterable[TrackerSpec], sweep: str) -> None:
 class Tracking:
     """Gives the trackers of a trial what it measures.
 
-    A metric of the training is given at every step; what an evaluation sets, where it was set. A tracker that
-    fails, or does not answer, is given up with a warning: the trial trains on.
+    A metric of the training is given at every step; what an evaluation sets, where it was set. Which of them set a
+    value is known by which object it is, or by what was reported; where neither tells, a value is given again
+    rather than lost. A tracker that fails, or does not answer, is given up with a warning: the trial trains on.
 
     Args:
         trackers: What names them.
@@ -131,8 +133,10 @@ class Tracking:
         # When it was trained, a row, and the names of it that are left out. The row is the reporter's own.
         self._rows: list[tuple[float, Row, frozenset[str]]] = []
         self._seen: dict[str, Any] = {}  # metrics as the last step, or evaluation, left them
-        # What an evaluation has measured, or came with the checkpoint, until it is measured anew.
+        # What an evaluation has measured, or came with the checkpoint, until a step sets it.
         self._held: dict[str, Any] = {}
+        self._of_steps: set[str] = set()  # names that a step has set
+        self._reported: set[str] = set()  # names that were reported, so that it is known when they are set
         self._step = 0
         self._given = time.monotonic()
         self._failed = False
@@ -146,13 +150,11 @@ class Tracking:
             self._trackers.append((spec.name, caller, tracker))
             self._call(self._trackers[-1], lambda tracker: tracker.open(trial))
 
-    def attach(
-        self, callbacks: CallbackManager, newest_row: Callable[[], Row], overruns: Callable[[], bool]
-    ) -> None:
+    def attach(self, trial: OwnLoop, newest_row: Callable[[], Row], overruns: Callable[[], bool]) -> None:
         """Registers the handlers, after all others.
 
         Args:
-            callbacks: The trial's.
+            trial: The trial.
             newest_row: Returns the row of the last step.
             overruns: Tells whether the loop trains on after it was told to stop: that does not count.
         """
@@ -163,17 +165,17 @@ class Tracking:
         handlers: dict[Event, Handler] = {
             "train_start": self._on_start,
             "step_end": functools.partial(self._on_step_end, newest_row),
-            "eval_end": self._on_evaluated,
+            "eval_end": functools.partial(self._on_eval_end, trial),
             "epoch_end": self._on_epoch_end,
             "error": self._on_error,
             "train_end": self._on_evaluated,
         }
         for event, handler in handlers.items():
-            callbacks.on(event, last=True)(metrics_only(unless_it_overruns(handler)))
+            trial.callbacks.on(event, last=True)(metrics_only(unless_it_overruns(handler)))
 
-    def catch_up(self, state: TrainState) -> None:
+    def catch_up(self, trial: OwnLoop, state: TrainState) -> None:
         """Takes what a run had measured when it was paused where it is judged: its event got no further."""
-        self._on_evaluated(state)
+        self._on_evaluated(state, trial.evaluating)
 
     def close(self, status: str, reason: str | None, best: float | None) -> None:
         """Gives the trackers what is left, and ends them."""
@@ -190,21 +192,37 @@ class Tracking:
         self._seen = self._held = dict(state.metrics)
 
     def _on_step_end(self, newest_row: Callable[[], Row], state: TrainState) -> None:
-        self._seen, self._step = dict(state.metrics), state.global_step
-        self._held = {n: v for n, v in self._held.items() if state.metrics.get(n) is v}
-        self._rows.append((time.time(), newest_row(), frozenset(self._held)))
+        metrics = state.metrics
+        self._of_steps |= self._new(metrics).keys()
+        self._seen, self._step = dict(metrics), state.global_step
+        self._held = {n: v for n, v in self._held.items() if metrics.get(n) is v}
+        # Of small integers there is one object each: those that a step has set it may have set again.
+        left_out = {n for n, v in self._held.items() if not (isinstance(v, int) and n in self._of_steps)}
+        self._rows.append((time.time(), newest_row(), frozenset(left_out)))
         if time.monotonic() >= self._given + _EVERY_S:
             self._give()
 
-    def _on_evaluated(self, state: TrainState) -> None:
+    def _new(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the metrics that were set since a step, or an evaluation, as far as the objects tell."""
+        return {n: v for n, v in metrics.items() if n not in self._seen or v is not self._seen[n]}
+
+    def _on_eval_end(self, trial: OwnLoop, state: TrainState) -> None:
+        self._reported |= trial.evaluating
+        self._on_evaluated(state, trial.evaluating or self._held.keys() - self._reported)
+
+    def _on_evaluated(self, state: TrainState, again: Collection[str] = ()) -> None:
+        """Gives what was measured.
+
+        Args:
+            state: The run.
+            again: What may have been measured once more, with the same object.
+        """
         if self._failed and state.global_step == self._step:  # nothing was measured since
             return
-        new = {n: v for n, v in state.metrics.items() if n not in self._seen or v is not self._seen[n]}
+        new = self._new(state.metrics)
+        new |= {n: v for n, v in state.metrics.items() if n in again and n in self._held}
         new.pop("error", None)
-        for name, value in new.items():
-            # A number of its own: one that is measured anew may be the same object, such as a small integer.
-            state.metrics[name] = value * 1.0 if isinstance(value, (int, float)) else value
-            self._held[name] = state.metrics[name]
+        self._held = self._held | new
         self._seen = dict(state.metrics)
         if new:
             captured = {name: capture(value) for name, value in new.items()}
