@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.interpreters import Forked
+from tests import interpreters
 from xaytune.records.results import Results
 from xaytune.trial import launching
 
@@ -48,9 +48,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _imported_once() -> Iterator[None]:
-    """Template processes begin with what they all import."""
+    """Template processes that this process starts are forks of one interpreter: see tests/interpreters.py."""
+    interpreters.server()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launching, "subprocess", SimpleNamespace(Popen=Forked))
+        patch.setattr(launching, "subprocess", SimpleNamespace(Popen=interpreters.ForkedInterpreter))
         yield
 
 

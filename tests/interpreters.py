@@ -1,6 +1,7 @@
-"""Interpreters that have imported what a template process does: four seconds, in most tests that train.
+"""Stands in for starting an interpreter for a template process, whose imports take four seconds.
 
-They are forks of one that is started once. Sweeps that are run by the command line have real ones.
+It is a fork of one interpreter that has imported them. Only processes that pytest starts itself are replaced; those
+of the command line and of Ray's actors are real.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["Forked"]
+__all__ = ["ForkedInterpreter", "server"]
 
 # Above all descriptors that a command is given.
 _HIGH = 500
 
 
-class Forked:
+class ForkedInterpreter:
     """What ``subprocess.Popen`` is for ``python -c PROGRAM ARGUMENT ...``, whose arguments it takes."""
 
     def __init__(
@@ -35,7 +36,7 @@ class Forked:
         with there, open(os.memfd_create("command"), "wb") as file:
             pickle.dump((command, os.getcwd(), dict(options["env"]), [0, 1, 2, *pass_fds]), file)
             file.flush()
-            socket.send_fds(_server()[0], [b"x"], [there.fileno(), file.fileno(), *own, *pass_fds])
+            socket.send_fds(server()[0], [b"x"], [there.fileno(), file.fileno(), *own, *pass_fds])
         self.pid = int(self._connection.recv(16))
         self.returncode: int | None = None
 
@@ -50,12 +51,17 @@ class Forked:
 
 
 @functools.cache
-def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Starts the process that is forked: it ends with this one."""
+def server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Starts the process that is forked, and does not wait for it: it ends with this one."""
     here, there = socket.socketpair()
     with there:
         command = [sys.executable, __file__, str(there.fileno())]
-        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        options: dict[str, Any] = {
+            "env": environment,
+            "stdin": subprocess.DEVNULL,
+            "start_new_session": True,
+        }
         return here, subprocess.Popen(command, pass_fds=[there.fileno()], **options)
 
 
@@ -67,6 +73,7 @@ def _serve(requests: socket.socket) -> None:
     import xaytune.trial.runner
     import xaytune.trial.template  # noqa: F401
 
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork would lack the other threads"
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
     while True:
@@ -114,4 +121,5 @@ def _become(command: int, given: Sequence[int]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file
     _serve(socket.socket(fileno=int(sys.argv[1])))

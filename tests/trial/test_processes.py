@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.trial.conftest import Node, finish, is_gone
 from tests.trial.recipes import loop
 from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import TrainState
+from xaytune.trial import launching
 from xaytune.trial.messages import Ended, Heartbeat, Refused
 from xaytune.trial.template_client import TemplateError
 from xaytune.trial.trial import Trial
@@ -152,6 +154,23 @@ def test_what_a_trial_spends_long_on_before_its_first_step_is_told(node: Node, t
     assert start is not None
     assert start.seconds > 1.3
     assert start.where.startswith("reads_its_data (recipes.py:")
+
+
+def ancestors_of(pid: int) -> list[int]:
+    return [pid, *ancestors_of(parent_of(pid))] if pid else []
+
+
+def test_a_template_has_an_interpreter_that_is_started_for_it_and_descends_from_nobody_here(
+    new_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "subprocess", subprocess)  # as it is outside of tests
+    node = new_node()
+    process = node.begin(tmp_path, "waits")
+    begun_with = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+    assert "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in begun_with
+    assert os.getpid() not in ancestors_of(process.pid)
+    process.close()
+    assert node.train(tmp_path).ended.status == "completed"
 
 
 RECIPE = """
