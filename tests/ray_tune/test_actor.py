@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from ray.exceptions import RayTaskError
 
+from tests.driver.harness import Played
 from tests.trial.conftest import is_gone
 from xaytune.ray_tune.actor import TrialActor
-from xaytune.ray_tune.bridge import words_of
+from xaytune.ray_tune.bridge import Bridge, words_of
 from xaytune.ray_tune.node_actor import actor_for
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
@@ -133,6 +135,26 @@ def test_a_trial_ends_with_its_actor(make: Make, tmp_path: Path) -> None:
         next_message(actor)
     os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
     assert is_gone(started.pid)
+
+
+def test_an_actor_that_does_not_kill_a_trial_that_hangs_is_ended_with_it(make: Make, tmp_path: Path) -> None:
+    actor = make("tests.trial.recipes:hangs")
+    started = next_message(actor)
+    assert isinstance(started, Started)
+    while not (tmp_path / "hangs").exists():
+        next_message(actor)
+    os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGSTOP)
+    sweep = Played(tmp_path / "sweep", stall_timeout_s=60)
+    running: Any = SimpleNamespace(temporary_state=SimpleNamespace(ray_actor=actor))
+    bridge = Bridge(sweep.driver, {sweep.start().trial: running})
+    for seconds in (61, 61 + 19):
+        sweep.clock.set_forward(seconds)
+        bridge.tick()
+    assert not is_gone(started.pid, within=0.5)
+    sweep.clock.set_forward(61 + 22)
+    bridge.tick()
+    assert is_gone(started.pid)
+    sweep.close()
 
 
 def test_what_a_trial_left_on_its_node_is_kept_when_it_is_paused_and_when_it_is_killed(
