@@ -1,7 +1,7 @@
 """Stands in for starting an interpreter for a template process, whose imports take four seconds.
 
-It is a fork of one interpreter that has imported them. Only processes that pytest starts itself are replaced; those
-of the command line and of Ray's actors are real.
+It is a fork of one interpreter that has imported them. Only processes that pytest starts itself are replaced;
+those of the command line and of Ray's actors are real.
 """
 
 from __future__ import annotations
