@@ -22,6 +22,7 @@ __all__ = [
     "count_threads",
     "die_with_parent",
     "flush_c_streams",
+    "has_handled",
     "is_ours",
     "kill_group",
     "killed_when_alone",
@@ -115,6 +116,15 @@ def kill_group(leader: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(OSError):
             kill(leader, signal.SIGKILL)
+
+
+def has_handled(pid: int, number: int) -> bool:
+    """Whether a process has handled a signal that it was sent, to the end, or is gone."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        masks = re.findall(r"^(?:SigPnd|ShdPnd|SigBlk):\s*(\w+)$", status, re.MULTILINE)
+        return not any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+    return True
 
 
 def children() -> set[int]:

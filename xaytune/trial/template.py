@@ -29,8 +29,9 @@ __all__ = ["main"]
 
 # Without a connection it waits so long for another: an actor that was lost is replaced by one that may use it.
 _ALONE_S = 3.0
-# A trial that is killed is given so long to write where it was.
-_DUMP_S = 0.05
+# A trial that is killed is looked at so often whether it has written where it was, and so long at most.
+_LOOK_S = 0.05
+_DUMP_S = 1.0
 
 
 def main() -> NoReturn:
@@ -271,7 +272,10 @@ class _Template:
         if pid:
             with contextlib.suppress(OSError):
                 os.kill(pid, DUMP_STACKS)
-                time.sleep(_DUMP_S)
+                deadline = time.monotonic() + _DUMP_S
+                time.sleep(_LOOK_S)
+                while not kernel.has_handled(pid, DUMP_STACKS) and time.monotonic() < deadline:
+                    time.sleep(_LOOK_S)
             kernel.kill_group(pid)
 
     def _end_ready(self) -> None:
