@@ -137,7 +137,11 @@ class Schedule:
         Raises:
             ValueError: The schedule counted epochs, and is to count steps now, or the other way round.
         """
-        self._counted, self._given_at = dict(saved["lr_counted"]), saved["lr_given_at"]
+        interval = saved.get("lr_interval", self._interval)
+        # An earlier version counted the steps of a schedule alone.
+        steps = saved.get("lr_steps", saved["lr_scheduler"].get("last_epoch", 0))
+        self._counted = saved.get("lr_counted") or {**self._counted, interval: steps}
+        self._given_at = saved.get("lr_given_at", -1)
         begun = saved["hyperparameters"]
         # Else torch warns, falsely: a scheduler does not see the steps of the process before.
         self._optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -147,14 +151,13 @@ class Schedule:
             if saved["lr_scheduler"]:
                 hyperparameters.put_rates(self._optimizer, self._begun)
             return
-        interval = saved["lr_interval"]
         if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
             raise ValueError(
                 f"the checkpoint's learning rates were scheduled each {interval}, and cannot be continued each "
                 f"{self._interval}: give lr_interval={interval!r}, or begin another run: with resume=False; in a "
                 "sweep, as a new trial"
             )
-        was_begun = saved["lr_scheduler_begun"]
+        was_begun = saved.get("lr_scheduler_begun", self._scheduler_begun)
         another = is_another((self._begun, self._scheduler_begun), (begun, was_begun))
         followed = counts(self.scheduler) and (another or another_optimizer)
         if not followed:
