@@ -33,6 +33,16 @@ def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["xaytune.ray_tune.tune_sweep", "xaytune.ray_tune.actor", "xaytune.ray_tune.slots"]
+)
+def test_the_driver_and_actors_do_without_torch(module: str) -> None:
+    program = f"import sys, {module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_the_exported_names_are_these() -> None:
     assert xaytune.__all__ == [
         "CallbackManager",

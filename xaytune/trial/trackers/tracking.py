@@ -9,17 +9,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import Row
 from xaytune.sweep.spec import TrackerSpec
 from xaytune.trainer.callbacks import Event, Handler, TrainState, metrics_only
-from xaytune.trainer.own import OwnLoop
 from xaytune.trial.metrics import capture, materialize
 from xaytune.trial.recipe import resolve
 from xaytune.trial.trackers.calling import Caller
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
+
+if TYPE_CHECKING:  # it imports torch, which the driver and actors do without
+    from xaytune.trainer.own import OwnLoop
 
 __all__ = ["FOLDERS", "Tracking", "begin", "made", "problems_of", "settings"]
 
