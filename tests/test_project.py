@@ -25,7 +25,8 @@ def test_imports_point_one_way() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["xaytune", "xaytune.cli.main", "xaytune.records.results", "xaytune.sweep.loader"]
+    "module",
+    ["xaytune", "xaytune.cli.main", "xaytune.records.results", "xaytune.sweep.loader", "xaytune.ray_tune.running"],
 )
 def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
     program = f"import sys, {module}; print(sorted({{'ray', 'torch'}} & set(sys.modules)))"
@@ -39,6 +40,15 @@ def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
 )
 def test_the_driver_and_actors_do_without_torch(module: str) -> None:
     program = f"import sys, {module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_an_actor_packs_histories_without_pandas() -> None:
+    program = (
+        "import sys, xaytune.records.history as h; h.pack([h.Row(0, 0, 1, {})]); print('pandas' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -137,7 +137,9 @@ with RaySession() as session:
 """
 
 
-def test_ray_kills_no_trial_for_want_of_memory_and_nothing_of_it_outlives_a_driver_that_is_killed() -> None:
+def test_ray_kills_no_trial_for_want_of_memory_runs_no_dashboard_and_nothing_of_it_outlives_a_killed_driver() -> (
+    None
+):
     with tempfile.TemporaryDirectory(prefix="xt", dir=os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment["RAY_TMPDIR"] = folder
@@ -146,6 +148,7 @@ def test_ray_kills_no_trial_for_want_of_memory_and_nothing_of_it_outlives_a_driv
         assert driver.stdout.readline() == b"there\n"
         (log,) = Path(folder).glob("ray/session_2*/logs/raylet.out")
         assert "MemoryMonitor disabled" in log.read_text()
+        assert not list(log.parent.glob("dashboard*.log"))
         driver.kill()
         driver.wait()
         started, deadline = f"RAY_TMPDIR={folder}".encode(), time.monotonic() + 45  # else it is a minute, and more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,13 +22,12 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
-from xaytune.records.warm_start import warm_started
 from xaytune.report import text
-from xaytune.search.build import method_for
-from xaytune.simulation.curves import Curves, RecordedCurves, surrogate
-from xaytune.simulation.simulate import simulate as play
 from xaytune.sweep.loader import load_spec, locating
-from xaytune.sweep.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from xaytune.simulation.curves import Curves
+    from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["COMMANDS"]
 
@@ -71,6 +71,10 @@ def simulate(
     like that of a real sweep: `status`, `best`, `why`, `report` and `compare` read it.
     """
     loaded = load_spec(spec, overrides_of(assignments, num_samples))
+
+    from xaytune.records.warm_start import warm_started
+    from xaytune.simulation.simulate import simulate as play
+
     with locating(spec):
         loaded = warm_started(loaded, storage)
         curves, at_once = _curves(loaded, what, storage, workers, nearest)
@@ -98,6 +102,9 @@ def simulate(
 
 def _curves(spec: SweepSpec, what: str, storage: str, workers: int | None, nearest: bool) -> tuple[Curves, int]:
     """Returns what ``--curves`` names, and how many trials train at once."""
+    from xaytune.search.build import method_for
+    from xaytune.simulation.curves import RecordedCurves, surrogate
+
     if ":" in what and "/" not in what:
         sys.path.insert(0, os.getcwd())
         return surrogate(what), workers or 4

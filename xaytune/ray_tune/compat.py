@@ -15,6 +15,7 @@ __all__ = ["SESSION", "TUNE", "check"]
 if TYPE_CHECKING:
     from ray._common.usage import usage_lib as usage_lib
     from ray._private import services as services
+    from ray._private import utils as utils
     from ray._private.authentication import authentication_token_setup as authentication_token_setup
     from ray._private.node import Node as Node
     from ray._private.parameter import RayParams as RayParams
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ray._private.runtime_env.packaging import _get_excludes as _get_excludes
     from ray._private.worker import global_worker as global_worker
     from ray._raylet import GcsClient as GcsClient  # type: ignore[attr-defined]
+    from ray._raylet import persist_port as persist_port  # type: ignore[attr-defined]
     from ray.train._internal.storage import StorageContext as StorageContext
     from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE as ENV_VARS_TO_PROPAGATE
     from ray.tune.execution.tune_controller import TuneController as TuneController
@@ -44,8 +46,10 @@ _HOMES = {
     "authentication_token_setup": "ray._private.authentication",
     "get_runtime_env_default_excludes": "ray._private.ray_constants",
     "global_worker": "ray._private.worker",
+    "persist_port": "ray._raylet",
     "services": "ray._private",
     "usage_lib": "ray._common.usage",
+    "utils": "ray._private",
 }
 # Methods and attributes that are overridden or called on what is imported.
 _MEMBERS = {
@@ -69,6 +73,8 @@ _MEMBERS = {
         "stop_trial",
     ),
     "PB2": ("_get_new_config", "_save_trial_state"),
+    "services": ("ConsolePopen",),
+    "utils": ("get_dashboard_dependency_error",),
 }
 # What a Ray is started, joined and ended with.
 SESSION = tuple(name for name, home in _HOMES.items() if not home.startswith(("ray.train", "ray.tune")))

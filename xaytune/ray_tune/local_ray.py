@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -13,8 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from xaytune.errors import SessionError
-from xaytune.ray_tune.compat import Node, RayParams, authentication_token_setup, services, usage_lib
-from xaytune.ray_tune.process_settings import environment
+from xaytune.ray_tune.compat import (
+    Node,
+    RayParams,
+    authentication_token_setup,
+    persist_port,
+    services,
+    usage_lib,
+    utils,
+)
+from xaytune.ray_tune.process_settings import attribute, environment
 
 __all__ = ["LocalNode", "check_environment", "started"]
 
@@ -28,6 +37,8 @@ _SETTINGS = {
 }
 # A raylet ends if its agents, programs of Python, have not started within 15 seconds: no setting changes that.
 _TRIES = 3
+# The ports that a dashboard's agent of a raylet tells it, in files; -1 says that it serves none.
+_AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 # The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
 _LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
@@ -59,21 +70,23 @@ def started(over: threading.Event) -> LocalNode:
     Raises:
         SessionError: It cannot be started.
     """
-    popen = services.ConsolePopen
-    services.ConsolePopen = functools.partial(_start_process, popen)  # type: ignore[misc,assignment]
-    try:
-        with environment(**{name: os.environ.get(name, value) for name, value in _SETTINGS.items()}):
+    popen = functools.partial(_start_process, services.ConsolePopen)
+    settings = {name: os.environ.get(name, value) for name, value in _SETTINGS.items()}
+    with contextlib.ExitStack() as put_back:
+        put_back.enter_context(environment(**settings))
+        put_back.enter_context(attribute(services, "ConsolePopen", popen))
+        # Whether a dashboard is installed shows by importing what it needs, which takes a while.
+        put_back.enter_context(attribute(utils, "get_dashboard_dependency_error", ImportError))
+        try:
             return _started_in_time(over)
-    except SessionError:
-        raise
-    except Exception as error:
-        folders = isinstance(error, OSError) and error.filename is not None
-        mend = "; set RAY_TMPDIR and HOME to folders that can be written" if folders else ""
-        raise SessionError(
-            f"Ray cannot be started on this machine: {type(error).__name__}: {error}{mend}"
-        ) from error
-    finally:
-        services.ConsolePopen = popen  # type: ignore[misc]
+        except SessionError:
+            raise
+        except Exception as error:
+            folders = isinstance(error, OSError) and error.filename is not None
+            mend = "; set RAY_TMPDIR and HOME to folders that can be written" if folders else ""
+            raise SessionError(
+                f"Ray cannot be started on this machine: {type(error).__name__}: {error}{mend}"
+            ) from error
 
 
 def _started_in_time(over: threading.Event) -> LocalNode:
@@ -102,13 +115,16 @@ class _RayletEndedError(Exception):
 def _start_process(popen: Callable[..., Any], command: list[str], **options: Any) -> Any:
     """Starts a process of Ray's. A raylet's agents and workers end with it.
 
-    Agents would try for a minute to tell the GCS, and a worker that is starting does not notice.
+    Agents would try for a minute to tell the GCS, and a worker that is starting does not notice. A raylet must
+    have a dashboard's agent, also where there is no dashboard: Ray's own takes seconds to start.
     """
-    setpriv = shutil.which("setpriv")
-    if setpriv is not None:
-        begin = rf"\1{setpriv} --pdeathsig KILL "
-        ends_with_it = r"^(--(?:\w+_agent|python_worker)_command=)(?=.)"
-        command = [re.sub(ends_with_it, begin, argument) for argument in command]
+    if (setpriv := shutil.which("setpriv")) is not None:
+        ends_with_it = f"{setpriv} --pdeathsig KILL "
+        for option, instead in (
+            (r"(--dashboard_agent_command=).+", "sleep infinity"),
+            (r"(--(?:runtime_env_agent|python_worker)_command=)(.+)", r"\2"),
+        ):
+            command = [re.sub(f"^{option}", rf"\1{ends_with_it}{instead}", argument) for argument in command]
     return popen(command, **options, start_new_session=True)
 
 
@@ -136,6 +152,8 @@ class LocalNode(Node):
         Raises:
             _RayletEndedError: One of them ended.
         """
+        for name in _AGENT_PORTS:
+            persist_port(self.get_session_dir_path(), self._node_id, name, -1)
         super().start_ray_processes()
         while not self.get_gcs_client().get_all_node_info():
             if self.dead_processes():

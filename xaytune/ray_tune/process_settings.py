@@ -1,4 +1,4 @@
-"""Settings of this process that are put back: variables of its environment, and the levels of loggers."""
+"""Settings of this process that are put back: variables of its environment, levels of loggers, attributes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["environment", "log_level"]
+__all__ = ["attribute", "environment", "log_level"]
 
 
 @contextmanager
@@ -41,3 +42,14 @@ def log_level(level: int, *names: str) -> Iterator[None]:
     finally:
         for logger, its in zip(loggers, before, strict=True):
             logger.setLevel(its)
+
+
+@contextmanager
+def attribute(of: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an attribute while the context lasts, such as a function of a module."""
+    before = getattr(of, name)
+    setattr(of, name, value)
+    try:
+        yield
+    finally:
+        setattr(of, name, before)

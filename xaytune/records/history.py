@@ -49,12 +49,11 @@ def pack(rows: Sequence[Row]) -> bytes:
     """Packs rows into a chunk. A metric that a row lacks is null there; so is one that is no number."""
     import pyarrow as pa
 
-    places = {name: pa.array([getattr(row, name) for row in rows], pa.int64()) for name in _PLACE}
-    names = dict.fromkeys(name for row in rows for name in row.metrics)
-    metrics = {
-        column(name): pa.array([_number(row.metrics.get(name)) for row in rows], pa.float64()) for name in names
-    }
-    return _stream(pa.table({**places, **metrics}).replace_schema_metadata(_FORMAT))
+    columns = {name: _array([getattr(row, name) for row in rows], pa.int64()) for name in _PLACE}
+    for name in dict.fromkeys(name for row in rows for name in row.metrics):
+        columns[column(name)] = _array([_number(row.metrics.get(name)) for row in rows], pa.float64())
+    table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
+    return _stream(table.replace_schema_metadata(_FORMAT))
 
 
 def column(metric: object) -> str:
@@ -162,6 +161,15 @@ def _renamed(table: pa.Table) -> pa.Table:
     if (table.schema.metadata or {}).items() >= _FORMAT.items():
         return table
     return table.rename_columns([name if name in _PLACE else column(name) for name in table.column_names])
+
+
+def _array(values: Sequence[float | None], kind: pa.DataType) -> pa.Array:
+    """Returns an array of numbers. pyarrow's own way imports pandas, 50 MB and half a second, in each actor."""
+    import pyarrow as pa
+
+    known = np.packbits(np.array([value is not None for value in values], bool), bitorder="little")
+    numbers = np.array([0 if value is None else value for value in values], kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(values), [pa.py_buffer(known), pa.py_buffer(numbers)])
 
 
 def _number(value: Any) -> float | None:
