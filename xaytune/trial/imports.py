@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from xaytune.errors import Problem
@@ -58,17 +59,21 @@ class Imports:
         by_value = [one for one in named if isinstance(one.reference, ByValue) and one.path != ("setup",)]
         self.by_value = {".".join(map(str, one.path)) for one in by_value}
 
-    def load(self, skip: Collection[str] = (), after_each: Callable[[str], None] = lambda name: None) -> None:
+    def load(
+        self,
+        skip: Collection[str] = (),
+        around_each: Callable[[str], AbstractContextManager[None]] = lambda name: contextlib.nullcontext(),
+    ) -> None:
         """Loads what is not loaded yet.
 
         Args:
             skip: Names of what to leave out: ``recipe``, ``callbacks.0``, ``trackers``, ``setup``.
-            after_each: Called with the name of each that was loaded.
+            around_each: Returns a context to load one of them in, by its name.
         """
         use_import_paths([os.getcwd(), *self.task.import_paths])
         for name in [name for name in self._left if name not in skip]:
-            self._left.pop(name)()
-            after_each(name)
+            with around_each(name):
+                self._left.pop(name)()
 
     def note(self, name: str, reason: str) -> str:
         """Says why something is loaded by each trial, which the user may want to change."""

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 from xaytune.trial import kernel
@@ -52,7 +53,7 @@ def main() -> NoReturn:
     reasons = dict(argument.split("=", 1) for argument in postponed)
     if _forks():
         with kernel.killed_when_alone(int(lifeline)):
-            imports.load({*imports.by_value, *reasons}, _begin_anew_if_unforkable)
+            imports.load({*imports.by_value, *reasons}, _once_for_all)
     template = _Template(imports, begun_with, boot, [imports.note(*reason) for reason in reasons.items()])
     template.serve(socket.socket(fileno=int(first)), Channel(socket.socket(fileno=int(lifeline))))
     os._exit(0)
@@ -62,8 +63,18 @@ def _forks() -> bool:
     return os.environ.get("XAYTUNE_START_METHOD") != "spawn"
 
 
-def _begin_anew_if_unforkable(name: str) -> None:
-    """Begins this process anew, without what made it unfit to be forked."""
+@contextlib.contextmanager
+def _once_for_all(name: str) -> Iterator[None]:
+    """A context to load one of the imports in; if this process cannot be forked then, it begins anew without it.
+
+    What modules make stays. The garbage collector would look at all of it again and again, which is a fifth of the
+    time that imports take, and in forks, which would copy what they look at.
+    """
+    if name != "setup":
+        gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
     reason = unforkable()
     if reason is not None:
         os.lseek(0, 0, os.SEEK_SET)
@@ -136,7 +147,6 @@ class _Template:
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, lambda: self._wakeup[0].recv(4096))
         self._connect(lifeline)
-        gc.freeze()  # forks are not to look at, and so copy, what there is already
         self._ready.append(self._launch())
         while True:
             events = self._selector.select(None if self._trials else _ALONE_S)
