@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -194,11 +194,10 @@ def _search_options_of(value: Any) -> Any:
     return {"algorithm": "random", **options} if isinstance(options, Mapping) else options
 
 
-_BuiltInSearch = Annotated[
-    RandomSpec | GridSpec | QmcSpec | TpeSpec | GpSpec | CmaesSpec, Field(discriminator="algorithm")
-]
+_BuiltInSearch = RandomSpec | GridSpec | QmcSpec | TpeSpec | GpSpec | CmaesSpec
 SearchSpec = Annotated[
-    Annotated[_BuiltInSearch, Tag("built-in")] | Annotated[SearchExtensionSpec, Tag("extension")],
+    Annotated[_BuiltInSearch, Field(discriminator="algorithm"), Tag("built-in")]
+    | Annotated[SearchExtensionSpec, Tag("extension")],
     Discriminator(_kind),
     BeforeValidator(_search_options_of),
 ]
@@ -337,12 +336,10 @@ class CurvesSpec(_Timed):
     _checked = model_validator(mode="after")(_judged_by_max_t)
 
 
-_BuiltInScheduler = Annotated[
-    FifoSpec | AshaSpec | MedianSpec | HyperbandSpec | PbtSpec | Pb2Spec | CurvesSpec,
-    Field(discriminator="algorithm"),
-]
+_BuiltInScheduler = FifoSpec | AshaSpec | MedianSpec | HyperbandSpec | PbtSpec | Pb2Spec | CurvesSpec
 SchedulerSpec = Annotated[
-    Annotated[_BuiltInScheduler, Tag("built-in")] | Annotated[ExtensionSpec, Tag("extension")],
+    Annotated[_BuiltInScheduler, Field(discriminator="algorithm"), Tag("built-in")]
+    | Annotated[ExtensionSpec, Tag("extension")],
     Discriminator(_kind),
     BeforeValidator(_options_of),
 ]
@@ -350,8 +347,5 @@ SchedulerSpec = Annotated[
 # The options of each algorithm that has a name.
 ALGORITHMS: dict[str, type[Options]] = {
     str(model.model_fields["algorithm"].default): model
-    for model in (
-        *(RandomSpec, GridSpec, QmcSpec, TpeSpec, GpSpec, CmaesSpec),
-        *(FifoSpec, AshaSpec, MedianSpec, HyperbandSpec, PbtSpec, Pb2Spec, CurvesSpec),
-    )
+    for model in (*get_args(_BuiltInSearch), *get_args(_BuiltInScheduler))
 }
