@@ -101,14 +101,14 @@ def test_a_recipe_that_cannot_be_used_is_told_as_what_it_is(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken", raising=False)
     with pytest.raises(SpecError, match=message):
-        references.check_references("broken:train", [])
+        references.check_references({("recipe",): "broken:train"})
     monkeypatch.delitem(sys.modules, "broken", raising=False)
 
 
 def test_callbacks_and_a_setup_take_what_they_are_given() -> None:
-    references.check_references(train, [train, Recipe()], lambda: None)
+    references.check_references(references.functions_of(train, [train, Recipe()], lambda: None))
     with pytest.raises(SpecError) as raised:
-        references.check_references(train, [train, Recipe.method], train)
+        references.check_references(references.functions_of(train, [train, Recipe.method], train))
     text = str(raised.value)
     assert f"setup: {__name__}:train must take nothing (got (config: 'Any', trial: 'Any') -> 'None')" in text
     assert "callbacks.1: " in text

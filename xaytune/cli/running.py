@@ -255,7 +255,7 @@ def check(spec: Path, storage: str, assignments: tuple[str, ...], timed: bool) -
     from xaytune.trial.trackers.tracking import problems_of
 
     with locating(spec):
-        check_references(loaded.recipe, loaded.callbacks, loaded.setup)
+        check_references(loaded.functions)
         if loaded.command is not None and (missing := what_is_missing(loaded.command)) is not None:
             raise SpecError([missing])
         if problems := problems_of(loaded.trackers):

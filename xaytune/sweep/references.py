@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from xaytune.errors import Problem, ProblemPath, SpecError, nearest
+from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.values import reference_to
 
 __all__ = [
     "check_references",
+    "functions_of",
     "look_up",
     "not_found_again",
     "own_functions",
@@ -29,6 +31,29 @@ __all__ = [
     "resolve",
     "use_import_paths",
 ]
+
+# What each function that a spec names is called with.
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "recipe": ("config", "trial"),
+    "callbacks": ("trial", "config"),
+    "setup": (),
+}
+
+
+def functions_of(
+    recipe: Reference | Command | None, callbacks: Iterable[Reference], setup: Reference | None
+) -> dict[ProblemPath, Reference]:
+    """Returns the functions that a spec names, by their paths in it; the setup is the last."""
+    named: dict[ProblemPath, Reference | Command | None] = {
+        ("recipe",): recipe,
+        **{("callbacks", index): callback for index, callback in enumerate(callbacks)},
+        ("setup",): setup,
+    }
+    return {
+        path: reference
+        for path, reference in named.items()
+        if reference is not None and not isinstance(reference, Command)
+    }
 
 
 def use_import_paths(paths: Iterable[str]) -> None:
@@ -128,22 +153,19 @@ def own_functions(references: Mapping[ProblemPath, Reference]) -> dict[ProblemPa
     return found
 
 
-def check_references(
-    recipe: Reference | None, callbacks: Iterable[Reference], setup: Reference | None = None
-) -> None:
-    """Checks that a recipe, if there is one, callbacks and a setup are there and take what they will be given.
+def check_references(references: Mapping[ProblemPath, Reference]) -> None:
+    """Checks that functions are there and take what they will be given.
 
     Modules are looked for in the current folder first.
+
+    Args:
+        references: By their paths in the spec.
 
     Raises:
         SpecError: With everything that is wrong.
     """
     use_import_paths([os.getcwd()])
-    problems = [] if recipe is None else [*problems_of(("recipe",), recipe, ("config", "trial"))]
-    if setup is not None:
-        problems += problems_of(("setup",), setup, ())
-    for index, callback in enumerate(callbacks):
-        problems += problems_of(("callbacks", index), callback, ("trial", "config"))
+    problems = [problem for path, reference in references.items() for problem in problems_of(path, reference)]
     if problems:
         raise SpecError(problems)
 
@@ -165,7 +187,6 @@ def _nothing_there(module: str, path: str, found: Any) -> str:
 def problems_of(
     path: ProblemPath,
     reference: Reference,
-    arguments: tuple[str, ...],
     resolve: Callable[[Reference], Callable[..., Any]] = resolve,
 ) -> Iterator[Problem]:
     """Yields what keeps a function from being called as it will be.
@@ -173,7 +194,6 @@ def problems_of(
     Args:
         path: Where the spec names it.
         reference: What names it.
-        arguments: Names of what it is called with.
         resolve: Finds the function; raises ValueError where there is none.
     """
     try:
@@ -185,6 +205,7 @@ def problems_of(
         signature = inspect.signature(function)
     except (ValueError, TypeError):
         return  # a builtin without a signature: calling it will tell
+    arguments = _ARGUMENTS[str(path[0])]
     try:
         signature.bind(*arguments)
     except TypeError:

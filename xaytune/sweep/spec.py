@@ -22,6 +22,7 @@ from xaytune.sweep.options import (
     reference_name,
     spelt_out,
 )
+from xaytune.sweep.references import functions_of
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.space_parser import parse_space
 from xaytune.sweep.spec_problems import contradictions, worded
@@ -159,10 +160,8 @@ class SweepSpec(Options):
 
     @property
     def functions(self) -> dict[ProblemPath, Reference]:
-        """The recipe, the setup and the callbacks, by where the spec names them."""
-        named: dict[ProblemPath, Reference | None] = {("recipe",): self.recipe, ("setup",): self.setup}
-        named |= {("callbacks", index): callback for index, callback in enumerate(self.callbacks)}
-        return {path: reference for path, reference in named.items() if reference is not None}
+        """The recipe, the callbacks and the setup, by where the spec names them."""
+        return functions_of(self.recipe, self.callbacks, self.setup)
 
     @property
     def fuses(self) -> bool:

@@ -15,14 +15,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from xaytune.errors import Problem
+from xaytune.errors import Problem, ProblemPath
 from xaytune.sweep.command import Command, what_is_missing
-from xaytune.sweep.references import use_import_paths
-from xaytune.sweep.spec import reference_name
+from xaytune.sweep.options import Reference, reference_name
+from xaytune.sweep.references import functions_of, problems_of, use_import_paths
 from xaytune.trial.kernel import count_threads
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
-from xaytune.trial.recipe import ByValue, Named, named_references, problems_of, resolve
+from xaytune.trial.recipe import ByValue, resolve
 
 __all__ = ["Imported", "Imports", "import_installed", "installed_since", "unforkable"]
 
@@ -45,7 +45,8 @@ class Imports:
         self.task = task
         self.problems: list[Problem] = []
         self.shared: object = None
-        named = named_references(task.recipe, task.callbacks, task.setup)
+        functions = functions_of(task.recipe, task.callbacks, task.setup)
+        named = [(".".join(map(str, path)), path, reference) for path, reference in functions.items()]
         self._left: dict[str, Callable[[], None]] = {
             "torch": self._import_torch,
             "trial": self._import_trial,
@@ -53,11 +54,12 @@ class Imports:
         }
         if isinstance(task.recipe, Command):
             self._left["command"] = functools.partial(self._look_for, task.recipe)
-        self._left |= {".".join(map(str, one.path)): functools.partial(self._load, one) for one in named}
-        self._names = {".".join(map(str, one.path)): reference_name(one.reference) for one in named}
+        self._left |= {name: functools.partial(self._load, path, reference) for name, path, reference in named}
+        self._names = {name: reference_name(reference) for name, _, reference in named}
         # What no module holds is made anew by each trial, but for what is to run once.
-        by_value = [one for one in named if isinstance(one.reference, ByValue) and one.path != ("setup",)]
-        self.by_value = {".".join(map(str, one.path)) for one in by_value}
+        self.by_value = {
+            name for name, _, reference in named if isinstance(reference, ByValue) and name != "setup"
+        }
 
     def load(
         self,
@@ -109,21 +111,19 @@ class Imports:
         if (missing := what_is_missing(command)) is not None:
             self.problems.append(missing)
 
-    def _load(self, named: Named) -> None:
-        problems = problems_of(named)
+    def _load(self, path: ProblemPath, reference: Reference) -> None:
+        problems = list(problems_of(path, reference, resolve))
         if problems and "SystemExit" in problems[0].message and (said := last_lines(2, 3)):
             problems = [dataclasses.replace(problems[0], message=f"{problems[0].message}; it printed: {said}")]
-        if not problems and named.path == ("setup",):
-            problems = self._set_up(named)
+        if not problems and path == ("setup",):
+            problems = self._set_up(reference)
         self.problems += problems
 
-    def _set_up(self, named: Named) -> list[Problem]:
+    def _set_up(self, setup: Reference) -> list[Problem]:
         try:
-            self.shared = resolve(named.reference)()
+            self.shared = resolve(setup)()
         except (Exception, SystemExit) as error:
-            return [
-                Problem(named.path, f"{reference_name(named.reference)} raised {type(error).__name__}: {error}")
-            ]
+            return [Problem(("setup",), f"{reference_name(setup)} raised {type(error).__name__}: {error}")]
         return []
 
 

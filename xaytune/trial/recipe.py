@@ -8,7 +8,6 @@ import io
 import itertools
 import linecache
 import pickle
-import sys
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable
@@ -16,13 +15,13 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
-from xaytune.errors import Problem, ProblemPath
 from xaytune.sweep import references
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
+from xaytune.sweep.values import reference_to
 from xaytune.trial.messages import Task
 
-__all__ = ["ByValue", "Named", "named_references", "portable", "problems_of", "resolve"]
+__all__ = ["ByValue", "portable", "resolve"]
 
 
 class ByValue:
@@ -87,13 +86,8 @@ def _found_by(reference: Reference) -> Reference:
     """Returns the name under which other processes find a function, or itself where they do not."""
     if isinstance(reference, (str, ByValue)):
         return reference
-    name = reference_name(reference)
-    module, _, path = name.partition(":")
-    try:
-        found: object = functools.reduce(getattr, path.split("."), sys.modules[module])
-    except (KeyError, AttributeError):
-        found = None
-    return name if found is reference and module != "__main__" else reference
+    name = reference_to(reference)
+    return reference if name is None or name.startswith("__main__:") else name
 
 
 def _pickled(functions: list[Callable[..., Any]]) -> bytes:
@@ -120,30 +114,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: _reduced}, cloudpickle.Pickler.dispatch_table)
 
 
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """A function that a spec names.
-
-    Attributes:
-        path: Where it is named.
-        reference: What names it.
-        arguments: What it is called with.
-    """
-
-    path: ProblemPath
-    reference: Reference
-    arguments: tuple[str, ...]
-
-
-def named_references(
-    recipe: Reference | Command, callbacks: Iterable[Reference], setup: Reference | None = None
-) -> list[Named]:
-    """Returns all functions that a spec names; the recipe is the first, the setup the last."""
-    named = [] if isinstance(recipe, Command) else [Named(("recipe",), recipe, ("config", "trial"))]
-    named += [Named(("callbacks", i), callback, ("trial", "config")) for i, callback in enumerate(callbacks)]
-    return named if setup is None else [*named, Named(("setup",), setup, ())]
-
-
 def resolve(reference: Reference | Command) -> Callable[..., Any]:
     """Returns the function that a reference names; see :func:`xaytune.sweep.references.resolve`.
 
@@ -162,8 +132,3 @@ def resolve(reference: Reference | Command) -> Callable[..., Any]:
         by_name = isinstance(error, AttributeError) and name.startswith("__main__:")
         hint = "; define it in a module, and import it from there" if by_name else ""
         raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}{hint}") from error
-
-
-def problems_of(named: Named) -> list[Problem]:
-    """Returns what keeps a function from being called as it will be."""
-    return list(references.problems_of(named.path, named.reference, named.arguments, resolve))
