@@ -109,8 +109,13 @@ Resources = Annotated[
 Reference = Annotated[str | Callable[..., Any], WrapValidator(lambda value, _: _check_reference(value))]
 
 
-# The trackers that have a name.
-TRACKERS = ("tensorboard", "mlflow", "wandb")
+# Where the classes are of the trackers that have a name, each of which is an extra; a user's own are named by such
+# references.
+TRACKERS = {
+    "tensorboard": "xaytune.trial.trackers.tensorboard:TensorBoard",
+    "mlflow": "xaytune.trial.trackers.mlflow:Mlflow",
+    "wandb": "xaytune.trial.trackers.wandb:Wandb",
+}
 
 
 class TrackerSpec(OpenOptions):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import Row
-from xaytune.sweep.spec import TrackerSpec
+from xaytune.sweep.options import TRACKERS, TrackerSpec
 from xaytune.trainer.callbacks import Event, Handler, TrainState, metrics_only
 from xaytune.trial.metrics import capture, materialize
 from xaytune.trial.recipe import resolve
@@ -32,12 +32,6 @@ FOLDERS = ("tensorboard", "trackers", "wandb")
 
 # Trackers are given what was measured so often, and at the end of each epoch.
 _EVERY_S = 2.0
-# Where the classes are that have a name, each of which is an extra; a user's own are named in the same way.
-_BUILT_IN = {
-    "tensorboard": "xaytune.trial.trackers.tensorboard:TensorBoard",
-    "mlflow": "xaytune.trial.trackers.mlflow:Mlflow",
-    "wandb": "xaytune.trial.trackers.wandb:Wandb",
-}
 
 
 def problems_of(trackers: Iterable[TrackerSpec]) -> list[Problem]:
@@ -45,7 +39,7 @@ def problems_of(trackers: Iterable[TrackerSpec]) -> list[Problem]:
     found: list[Problem] = []
     for index, spec in enumerate(trackers):
         try:
-            if spec.tracker in _BUILT_IN and not _is_installed(spec.name):
+            if spec.tracker in TRACKERS and not _is_installed(spec.name):
                 how = f"pip install 'xaytune[{spec.name}]', or name it in `requirements` on a cluster"
                 raise SpecError([Problem((), f"{spec.name} is not installed: {how}")])
             made(spec)
@@ -77,7 +71,7 @@ def made(spec: TrackerSpec) -> Tracker:
 
 def _class_of(spec: TrackerSpec) -> Any:
     try:
-        return resolve(_BUILT_IN.get(spec.name, spec.tracker))
+        return resolve(TRACKERS.get(spec.name, spec.tracker))
     except ValueError as error:
         raise SpecError([Problem((), str(error))]) from None
 
@@ -86,7 +80,7 @@ def settings(trackers: Iterable[TrackerSpec]) -> dict[str, str]:
     """Returns the variables of this process's environment that trackers are set up by."""
     prefixes: tuple[str, ...] = ()
     for spec in trackers:
-        known = spec.name in _BUILT_IN  # whose libraries need not be installed here
+        known = spec.name in TRACKERS  # whose libraries need not be installed here
         prefixes += (f"{spec.name.upper()}_",) if known else getattr(_class_of(spec), "environment", ())
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
