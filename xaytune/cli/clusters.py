@@ -17,11 +17,9 @@ from xaytune.cli.options import (
     as_json_option,
     cluster_options,
     name_option,
-    num_samples_option,
-    overrides_of,
     print_json,
     say,
-    set_option,
+    set_options,
     spec_argument,
     sweep_argument,
 )
@@ -33,7 +31,7 @@ from xaytune.records.resumed_spec import resumed_spec
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
-from xaytune.sweep.loader import load_spec
+from xaytune.sweep.loader import load_spec, parse_assignments
 from xaytune.sweep.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -52,8 +50,7 @@ __all__ = ["COMMANDS", "follow_on_cluster", "print_status_on_cluster", "resume_o
     show_default=True,
     help="Folder of sweeps that all nodes of the cluster share: a path there, or a URI such as s3://bucket/sweeps.",
 )
-@num_samples_option
-@set_option
+@set_options
 @as_json_option
 @cluster_options
 @click.option("--detach", is_flag=True, help="Return when the sweep is launched; do not follow it.")
@@ -61,7 +58,6 @@ def launch(
     spec: Path,
     name: str | None,
     storage: str,
-    num_samples: int | None,
     assignments: tuple[str, ...],
     as_json: bool,
     cluster: Cluster,
@@ -72,8 +68,8 @@ def launch(
     The current folder is shipped there. The sweep continues when this command ends: `attach` follows it again,
     `stop` ends it, and `resume` continues it after that.
     """
-    loaded = load_spec(spec, overrides_of(assignments, num_samples))
-    command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(num_samples, assignments)]
+    loaded = load_spec(spec, parse_assignments(assignments))
+    command = ["run", _shipped(spec), "--storage", _kept(storage), *_repeated(assignments)]
 
     if name is not None:
         check_name(name)
@@ -120,7 +116,6 @@ COMMANDS = (launch, attach, stop)
 def resume_on_cluster(
     sweep: str,
     storage: str,
-    num_samples: int | None,
     assignments: tuple[str, ...],
     flags: Sequence[str],
     as_json: bool,
@@ -131,7 +126,7 @@ def resume_on_cluster(
     from xaytune.cluster.sweeps import find
 
     with connected(cluster.address, cluster.file) as connection:
-        options, overrides = [*_repeated(num_samples, assignments), *flags], overrides_of(assignments, num_samples)
+        options, overrides = [*_repeated(assignments), *flags], parse_assignments(assignments)
         if _outlives(storage):
             spec = _resumed_spec(connection, sweep, storage, overrides)
             _submit(connection, ["resume", sweep, "--storage", storage, *options], sweep, storage, spec, as_json)
@@ -223,10 +218,9 @@ def _outlives(storage: str) -> bool:
     return is_remote(storage) or storage.startswith(("/", "~"))
 
 
-def _repeated(num_samples: int | None, assignments: tuple[str, ...]) -> list[str]:
-    """Returns options as they were given."""
-    samples = [] if num_samples is None else ["--num-samples", str(num_samples)]
-    return [*samples, *(part for assignment in assignments for part in ("--set", assignment))]
+def _repeated(assignments: tuple[str, ...]) -> list[str]:
+    """Returns assignments as options."""
+    return [part for assignment in assignments for part in ("--set", assignment)]
 
 
 def _submit(

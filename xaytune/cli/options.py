@@ -14,18 +14,16 @@ from click.shell_completion import CompletionItem
 
 from xaytune.records.sweep_folder import DEFAULT_STORAGE, sweeps_in
 from xaytune.report.printing import printable
-from xaytune.sweep.loader import parse_assignments
 
 __all__ = [
     "Cluster",
     "as_json_option",
     "cluster_options",
     "name_option",
-    "num_samples_option",
-    "overrides_of",
     "print_json",
     "say",
     "set_option",
+    "set_options",
     "spec_argument",
     "storage_option",
     "sweep_argument",
@@ -49,9 +47,6 @@ set_option = click.option(
 )
 name_option = click.option(
     "--name", help="Name of the sweep; by default that of the spec's file, with a number where it is taken."
-)
-num_samples_option = click.option(
-    "--num-samples", type=int, help="Configurations to draw in all, instead of the spec's num_samples."
 )
 storage_option = click.option(
     "--storage",
@@ -95,12 +90,19 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     return address(file(with_cluster))
 
 
-def overrides_of(assignments: tuple[str, ...], num_samples: int | None) -> dict[str, Any]:
-    """Returns what replaces options of a spec, by dotted name."""
-    overrides = parse_assignments(assignments)
-    if num_samples is not None:
-        overrides["num_samples"] = num_samples
-    return overrides
+def set_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds ``--num-samples`` and ``--set``; the command takes both as assignments."""
+
+    @functools.wraps(command)
+    def with_assignments(*, num_samples: int | None, assignments: tuple[str, ...], **options: Any) -> None:
+        if num_samples is not None:
+            assignments += (f"num_samples={num_samples}",)
+        command(assignments=assignments, **options)
+
+    samples = click.option(
+        "--num-samples", type=int, help="Configurations to draw in all, instead of the spec's num_samples."
+    )
+    return samples(set_option(with_assignments))
 
 
 def say(text: str, *, err: bool = False) -> None:

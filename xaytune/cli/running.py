@@ -18,11 +18,10 @@ from xaytune.cli.options import (
     as_json_option,
     cluster_options,
     name_option,
-    num_samples_option,
-    overrides_of,
     print_json,
     say,
     set_option,
+    set_options,
     spec_argument,
     storage_option,
     sweep_argument,
@@ -60,8 +59,7 @@ _events_option = click.option(
 @spec_argument
 @name_option
 @storage_option
-@num_samples_option
-@set_option
+@set_options
 @as_json_option
 @_events_option
 @_address_option
@@ -69,7 +67,6 @@ def run(
     spec: Path,
     name: str | None,
     storage: str,
-    num_samples: int | None,
     assignments: tuple[str, ...],
     as_json: bool,
     as_events: bool,
@@ -80,7 +77,7 @@ def run(
     The first Ctrl-C ends its trials through their loops; a second one ends the sweep at once. `resume` continues
     it.
     """
-    loaded = load_spec(spec, overrides_of(assignments, num_samples))
+    loaded = load_spec(spec, parse_assignments(assignments))
 
     def drive(session: RaySession, listener: Listener) -> Results:
         from xaytune.ray_tune.running import run_sweep
@@ -94,8 +91,7 @@ def run(
 @click.command()
 @sweep_argument
 @storage_option
-@num_samples_option
-@set_option
+@set_options
 @click.option(
     "--resume-errored", is_flag=True, help="Resume trials that failed, too: once what they failed for is mended."
 )
@@ -105,7 +101,6 @@ def run(
 def resume(
     sweep: str,
     storage: str,
-    num_samples: int | None,
     assignments: tuple[str, ...],
     resume_errored: bool,
     as_json: bool,
@@ -120,9 +115,9 @@ def resume(
     """
     if cluster.is_given:
         options = ["--resume-errored"] if resume_errored else []
-        resume_on_cluster(sweep, storage, num_samples, assignments, options, as_json, cluster)
+        resume_on_cluster(sweep, storage, assignments, options, as_json, cluster)
         return
-    overrides = overrides_of(assignments, num_samples)
+    overrides = parse_assignments(assignments)
     sweep_folder = find_sweep(sweep, storage)
     results = Results(sweep_folder)  # a journal that cannot be read is reported before Ray is started
     if results.sweep.done and not overrides and not (resume_errored and results.sweep.counts()["failed"]):

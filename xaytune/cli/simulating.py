@@ -11,10 +11,8 @@ import click
 
 from xaytune.cli.options import (
     as_json_option,
-    num_samples_option,
-    overrides_of,
     print_json,
-    set_option,
+    set_options,
     spec_argument,
     storage_option,
 )
@@ -23,7 +21,7 @@ from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
-from xaytune.sweep.loader import load_spec, locating
+from xaytune.sweep.loader import load_spec, locating, parse_assignments
 
 if TYPE_CHECKING:
     from xaytune.simulation.curves import Curves
@@ -51,8 +49,7 @@ __all__ = ["COMMANDS"]
 @click.option("--nearest", is_flag=True, help="Play the nearest curve for configurations that were never trained.")
 @click.option("--name", help="Name of the simulation; by default SPEC-simulated, with a number where it is taken.")
 @storage_option
-@num_samples_option
-@set_option
+@set_options
 @as_json_option
 def simulate(
     spec: Path,
@@ -61,7 +58,6 @@ def simulate(
     nearest: bool,
     name: str | None,
     storage: str,
-    num_samples: int | None,
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -70,7 +66,7 @@ def simulate(
     It shows what the search and the scheduler would have decided, in virtual time. The journal that it writes is
     like that of a real sweep: `status`, `best`, `why`, `report` and `compare` read it.
     """
-    loaded = load_spec(spec, overrides_of(assignments, num_samples))
+    loaded = load_spec(spec, parse_assignments(assignments))
 
     from xaytune.records.warm_start import warm_started
     from xaytune.simulation.simulate import simulate as play
