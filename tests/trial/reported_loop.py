@@ -64,7 +64,7 @@ class Loop:
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest | None:
         self.tell(message, rows)
-        time = self.axis.of(epoch=message.epoch, global_step=message.global_step)
+        time = self.axis.reached_by(message)
         self.decisions.append((time, message.metrics["score"], message.due))
         return self.answer
 

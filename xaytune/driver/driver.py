@@ -269,9 +269,9 @@ class Driver:
     def _decide(self, message: DecisionDue) -> list[Command]:
         """Decides on a trial; where an earlier attempt was decided on already, that stands."""
         trial, axis = message.trial, self._method.points.axis
-        time = axis.of(epoch=message.epoch, global_step=message.global_step)
+        time = axis.reached_by(message)
         results = self.state.trials[trial].results
-        judged = results[-1].time(axis) if results else -1
+        judged = axis.reached_by(results[-1]) if results else -1
         told = self._ask_to_stop(trial, self._stops[trial]) if trial in self._stops and time >= judged else []
         if told or time <= judged:
             self._recorder.saved(message)
@@ -351,7 +351,7 @@ class Driver:
         return self._follow(self._method.on_end(message.trial, self._end(message)))
 
     def _end(self, message: Ended) -> End:
-        time = self._method.points.axis.of(epoch=message.epoch, global_step=message.global_step)
+        time = self._method.points.axis.reached_by(message)
         infeasible = message.failure is not None and message.failure.kind in ("infeasible", "skipped")
         best = self.state.trials[message.trial].value
         assert message.status != "paused"

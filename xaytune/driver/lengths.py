@@ -47,7 +47,7 @@ def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> Sp
 def never_judged(message: Ended, points: DecisionPoints, record: TrialRecord) -> str | None:
     """Returns a message that says that a trial was never judged before its end; None where it was, or none is."""
     first, axis = points.after(0), points.axis
-    time = axis.of(epoch=message.epoch, global_step=message.global_step)
+    time = axis.reached_by(message)
     if message.status != "completed" or message.reason is not None or time == 0 or first == math.inf:
         return None
     if time >= first:

@@ -9,7 +9,7 @@ from typing import Any
 from xaytune.errors import Problem, SpecError
 from xaytune.in_process.trying import try_configuration
 from xaytune.sweep.spec import SweepSpec
-from xaytune.sweep.time_axis import TimeAxis
+from xaytune.sweep.time_axis import STEPS, TimeAxis
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.own import OwnLoop
 from xaytune.trial.messages import Failure
@@ -91,7 +91,7 @@ class _Stopwatch:
         # A loop of trial.steps(N) is one epoch, and ends after N steps; another run may end with the epoch.
         by_steps = state.num_epochs == 0 or (state.num_epochs == 1 and state is self._own)
         if not self._chosen and by_steps and state.max_steps > _WARM_UP + _STEPS:
-            self.axis = TimeAxis("global_step")
+            self.axis = STEPS
         self.units = self.axis.of(epoch=state.num_epochs, global_step=max(0, state.max_steps)) or None
 
     def _step(self, state: TrainState) -> None:

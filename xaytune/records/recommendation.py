@@ -80,7 +80,7 @@ def _diverged(trial: TrialRecord, metric: str) -> bool:
 def _value_at(sweep: SweepState, trial: TrialRecord, time: int) -> float | None:
     """The metric at a time: where it was judged there, or ended there by itself."""
     for result in reversed(trial.results):
-        if result.time(sweep.axis) == time:
+        if sweep.axis.reached_by(result) == time:
             return result.value
-    ended = sweep.axis.of(epoch=trial.epoch, global_step=trial.global_step)
+    ended = sweep.axis.reached_by(trial)
     return trial.metrics.get(sweep.spec["metric"]) if trial.finished and ended == time else None

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from xaytune.sweep import values
-from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["TRIAL_STATUSES", "Best", "DecisionRecord", "Restart", "ResultRecord", "TrialRecord", "TrialStatus"]
 
@@ -49,10 +48,6 @@ class ResultRecord:
     value: float | None
     due: bool = True
 
-    def time(self, axis: TimeAxis) -> int:
-        """Returns when that was, as the time axis counts."""
-        return axis.of(epoch=self.epoch, global_step=self.global_step)
-
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
@@ -71,10 +66,6 @@ class DecisionRecord:
     global_step: int
     decision: Literal["continue", "stop", "pause"]
     cutoff: float | None
-
-    def time(self, axis: TimeAxis) -> int:
-        """Returns when that was, as the time axis counts."""
-        return axis.of(epoch=self.epoch, global_step=self.global_step)
 
 
 @dataclass(frozen=True, slots=True)

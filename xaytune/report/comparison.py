@@ -16,7 +16,7 @@ from xaytune.report.figures import comparison_plots
 from xaytune.report.templating import render
 from xaytune.report.terms import Terms, number
 from xaytune.report.text import clock
-from xaytune.sweep.time_axis import TimeAxis
+from xaytune.sweep.time_axis import STEPS
 
 __all__ = ["Comparison"]
 
@@ -50,8 +50,8 @@ class Comparison:
                 raise JournalError(f"{first.name} and {other.name} cannot be compared: they optimise {told}")
         names = [sweep.name for sweep in self._sweeps]
         self._names = names if len(set(names)) == len(names) else [str(results.path) for results in compared]
-        axes = {Terms(sweep).axis for sweep in self._sweeps}
-        self._axis = axes.pop() if len(axes) == 1 else TimeAxis("global_step")  # that all of them count
+        axes = {Terms(sweep).told_in for sweep in self._sweeps}
+        self._axis = axes.pop() if len(axes) == 1 else STEPS  # that all of them count
         self._grown = [progress(results.sweep, results.events(), self._axis) for results in compared]
         for name, grown in zip(self._names, self._grown, strict=True):
             if not grown.best:

@@ -10,16 +10,16 @@ from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.uptime import timed
-from xaytune.sweep.time_axis import TimeAxis
+from xaytune.sweep.time_axis import STEPS, TimeAxis
 
 __all__ = [
     "Curve",
     "Progress",
     "Rung",
+    "curve_axis",
     "learning_curves",
     "progress",
     "rungs",
-    "time_axis",
     "trained",
 ]
 
@@ -39,22 +39,24 @@ class Curve:
     values: list[float]
 
 
-def time_axis(sweep: SweepState) -> TimeAxis:
+def curve_axis(sweep: SweepState) -> TimeAxis:
     """Returns what curves are drawn over: the sweep's own time, but steps where no trial has two epochs."""
     one_epoch = all(trial.epoch <= 1 for trial in sweep.trials.values())
-    return TimeAxis("global_step") if one_epoch else sweep.axis
+    return STEPS if one_epoch else sweep.axis
 
 
 def learning_curves(results: Results, most: int = 200) -> list[Curve]:
     """Returns the curve of each trial that reported the metric, with so many points at most."""
-    metric, axis = results.sweep.spec["metric"], time_axis(results.sweep)
+    metric, axis = results.sweep.spec["metric"], curve_axis(results.sweep)
     curves = []
     for trial in results.trials:
         times, values = history.measured(results.history(trial.number), metric, axis, trial.epoch)
         if not times:  # a simulated sweep has no histories
-            judged = {result.time(axis): result.value for result in trial.results if result.value is not None}
+            judged = {
+                axis.reached_by(result): result.value for result in trial.results if result.value is not None
+            }
             if trial.metrics.get(metric) is not None:
-                judged.setdefault(axis.of(epoch=trial.epoch, global_step=trial.global_step), trial.metrics[metric])
+                judged.setdefault(axis.reached_by(trial), trial.metrics[metric])
             times, values = list(judged), list(judged.values())
         if times:
             kept = _shape(values, most)
@@ -146,7 +148,7 @@ def rungs(sweep: SweepState) -> list[Rung]:
     decided = [(trial, decision) for trial in sweep.trials.values() for decision in trial.decisions]
     found: dict[int, Rung] = {}
     for trial, decision in sorted(decided, key=lambda pair: pair[1].t):
-        time = decision.time(sweep.axis)
+        time = sweep.axis.reached_by(decision)
         before = found.get(time, Rung(time, [], [], None))
         stops = decision.decision == "stop" and trial.status != "completed"
         found[time] = Rung(

@@ -14,10 +14,10 @@ from xaytune.report.curves import (
     Curve,
     Progress,
     Rung,
+    curve_axis,
     learning_curves,
     progress,
     rungs,
-    time_axis,
 )
 from xaytune.report.parameters import parameter_plots
 from xaytune.report.plot import COLORS, Plot, dressed, label, with_values
@@ -59,7 +59,7 @@ def plots(results: Results, events: Sequence[Event]) -> Iterator[Plot]:
         events: Of its journal.
     """
     sweep, terms = results.sweep, Terms(results.sweep)
-    grown = progress(sweep, events, terms.axis)
+    grown = progress(sweep, events, terms.told_in)
     if grown.best:
         caption = f"The best {terms.metric} that any trial had reached, over the time the sweep had run."
         yield Plot("progress", "Best value so far", caption, _progress_figure({sweep.name: grown}, terms.metric))
@@ -67,12 +67,12 @@ def plots(results: Results, events: Sequence[Event]) -> Iterator[Plot]:
     if curves:
         caption = "Each line is a trial and ends where it ended; a cross marks where it was stopped."
         yield Plot("learning-curves", "Learning curves", caption, _curves_figure(curves, sweep))
-    if time_axis(sweep) == sweep.axis:  # else curves are in steps, and nothing that was predicted has come
+    if curve_axis(sweep) == sweep.axis:  # else curves are in steps, and nothing that was predicted has come
         yield from prediction_plots(events, curves, sweep)
     judged = rungs(sweep)
     if judged and sweep.spec["scheduler"]["algorithm"] != "fifo":
         caption = "Trials that continued, and that were stopped, wherever the scheduler judged."
-        yield Plot("rungs", "What every rung cut", caption, _rungs_figure(judged, terms.axis))
+        yield Plot("rungs", "What every rung cut", caption, _rungs_figure(judged, terms.told_in))
     yield from parameter_plots(sweep)
     worked = timeline(events)
     if worked.attempts:
@@ -158,7 +158,7 @@ def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
         hoverinfo="text",
         showlegend=False,
     )
-    figure.update_xaxes(title=time_axis(sweep).unit)
+    figure.update_xaxes(title=curve_axis(sweep).unit)
     values = [value for curve in curves for value in curve.values]
     return dressed(with_values(figure, sweep.spec["metric"], values), height=460)
 

@@ -62,8 +62,8 @@ def page(results: Results, plots: Sequence[Plot], events: Sequence[Event], *, wh
         headline=_headline(sweep, terms),
         notes=[f"{line[0].upper()}{line[1:]}." for line in losses(sweep)],
         counts=counts(sweep).items(),
-        unit=terms.axis.unit,
-        trained=trained(sweep, terms.axis),
+        unit=terms.told_in.unit,
+        trained=trained(sweep, terms.told_in),
         best=best,
         checkpoint=checkpoint_text(best) if best is not None else "",
         advice=" ".join(checkpoint_advice(best)) if best is not None else "",
@@ -118,7 +118,7 @@ def _recommended(results: Results) -> str:
 def _columns(sweep: SweepState, terms: Terms) -> list[dict[str, str]]:
     """Our own columns; those of the configuration come after them, and the reason last."""
     heads = ["trial", "status", shortened(terms.metric), "steps", "seconds"]
-    if not terms.axis.by_step:
+    if not terms.told_in.by_step:
         heads.insert(3, "epochs")
     ranked = "descending" if sweep.objective.sign > 0 else "ascending"
     return [{"name": name, "sorted": ranked if index == 2 else ""} for index, name in enumerate(heads)]
@@ -132,7 +132,7 @@ def _ranked(sweep: SweepState) -> list[TrialRecord]:
 
 def _row(trial: TrialRecord, sweep: SweepState, names: Sequence[str], terms: Terms) -> dict[str, Any]:
     config = dotted(trial.best_config)
-    trained = [trial.global_step] if terms.axis.by_step else [trial.epoch, trial.global_step]
+    trained = [trial.global_step] if terms.told_in.by_step else [trial.epoch, trial.global_step]
     seconds = trial.seconds if trial.started is not None else None
     cells = [
         _Cell(number(trial.value), "" if trial.value is None else repr(trial.value)),

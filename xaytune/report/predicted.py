@@ -115,13 +115,13 @@ def _curves_figure(told: Sequence[_Verdict], reached: Mapping[int, Curve], terms
         _add_trial(figure, verdict, reached[verdict.trial], terms, visible=verdict.trial in visible)
     # What is predicted lies at times that grow by a factor.
     judged = {time for verdict in told for time in (verdict.made, *(one.time for one in verdict.predicted))}
-    figure.update_xaxes(title=terms.axis.unit, type="log", tickvals=sorted(judged))
+    figure.update_xaxes(title=terms.told_in.unit, type="log", tickvals=sorted(judged))
     values = [value for verdict in told for value in reached[verdict.trial].values]
     return dressed(with_values(figure, terms.metric, values), height=460).update_layout(meta={"shown": _SHOWN})
 
 
 def _add_trial(figure: go.Figure, verdict: _Verdict, curve: Curve, terms: Terms, *, visible: bool) -> None:
-    color, at = COLORS[curve.trial.status], terms.axis.at
+    color, at = COLORS[curve.trial.status], terms.told_in.at
     about = {"meta": {"trial": verdict.trial, "stopped": verdict.stops}, "visible": visible, "showlegend": False}
     figure.add_scatter(
         x=curve.times,
@@ -209,12 +209,12 @@ def _calibration_figure(expected: Sequence[_Came], terms: Terms) -> go.Figure:
     )
     figure.update_xaxes(title=f"{label(terms.metric)}, as predicted")
     figure.update_yaxes(title=f"{label(terms.metric)}, as it came")
-    scale = {"colorscale": SCALE, "colorbar": {"title": terms.axis.unit, "thickness": 10}}
+    scale = {"colorscale": SCALE, "colorbar": {"title": terms.told_in.unit, "thickness": 10}}
     return dressed(figure, height=420).update_layout(coloraxis=scale)
 
 
 def _calibration_hover(one: _Came, terms: Terms) -> str:
-    predicted, at = one.predicted, terms.axis.at
+    predicted, at = one.predicted, terms.told_in.at
     return (
         f"trial {one.verdict.trial}, at {at(one.verdict.made)}: {number(predicted.value)} ± "
         f"{number(predicted.deviation)} expected at {at(predicted.time)}, {number(one.value)} came"

@@ -64,7 +64,7 @@ def progress_text(sweep: SweepState) -> str:
 
 def _running_table(trials: list[TrialRecord], max_t: int | None, terms: Terms, width: int) -> Table:
     """A row for each trial: the sweep's own time always, steps and the loss beside it where there is room."""
-    axis, metric = terms.axis, terms.metric
+    axis, metric = terms.told_in, terms.metric
     steps = width >= 60 and not axis.by_step
     loss = width >= 72 and metric != "loss" and any("loss" in trial.metrics for trial in trials)
     table = Table(box=None, padding=(0, 1), show_edge=False, expand=True)
@@ -73,7 +73,7 @@ def _running_table(trials: list[TrialRecord], max_t: int | None, terms: Terms, w
         table.add_column(Text(name), justify="right", no_wrap=True, header_style="dim")
     table.add_column("configuration", no_wrap=True, overflow="ellipsis", header_style="dim", ratio=1)
     for trial in trials:
-        done = axis.of(epoch=trial.epoch, global_step=trial.global_step)
+        done = axis.reached_by(trial)
         table.add_row(
             str(trial.number),
             str(done) if max_t is None else f"{done}/{max_t}",

@@ -13,11 +13,9 @@ from xaytune.sweep.domains import Categorical
 from xaytune.sweep.numbers import written
 from xaytune.sweep.space import dotted
 from xaytune.sweep.space_parser import parse_space
-from xaytune.sweep.time_axis import TimeAxis
+from xaytune.sweep.time_axis import STEPS, TimeAxis
 
 __all__ = ["Terms", "configuration", "number", "value_text"]
-
-_STEPS = TimeAxis("global_step")
 
 
 def number(value: float | None) -> str:
@@ -63,7 +61,7 @@ class Terms:
         self.constants = _constants(sweep.spec["space"])
 
     @property
-    def axis(self) -> TimeAxis:
+    def told_in(self) -> TimeAxis:
         """What progress is told in: as the scheduler counts; else epochs, or steps where there are no epochs."""
         counted = self._sweep.spec["scheduler"].get("time_attr")
         if counted is None:
@@ -89,18 +87,18 @@ class Terms:
 
     def at(self, *, epoch: int, global_step: int) -> str:
         """Says where a trial was: ``epoch 3``; ``step 60`` in a sweep by steps, or in the first epoch."""
-        axis = self.axis if epoch else _STEPS
+        axis = self.told_in if epoch else STEPS
         return axis.at(axis.of(epoch=epoch, global_step=global_step))
 
     def place(self, *, epoch: int, global_step: int) -> str:
         """Says where a trial was, with its steps where it counts epochs: ``epoch 3, step 66``."""
         at = self.at(epoch=epoch, global_step=global_step)
-        return at if self.axis.by_step or not epoch else f"{at}, {_STEPS.at(global_step)}"
+        return at if self.told_in.by_step or not epoch else f"{at}, {STEPS.at(global_step)}"
 
     def after(self, *, epoch: int, global_step: int) -> str:
         """Says how much was trained: ``3 epochs (66 steps)``, or ``60 steps``."""
-        steps = _STEPS.count(global_step)
-        return steps if self.axis.by_step or not epoch else f"{self.axis.count(epoch)} ({steps})"
+        steps = STEPS.count(global_step)
+        return steps if self.told_in.by_step or not epoch else f"{self.told_in.count(epoch)} ({steps})"
 
     def worth(self, value: float | None) -> str:
         """Writes a value of the metric."""

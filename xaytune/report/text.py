@@ -14,7 +14,7 @@ from xaytune.records.sweep_folder import DEFAULT_STORAGE
 from xaytune.records.trial_record import Restart
 from xaytune.report.printing import one_line, printable, shortened
 from xaytune.report.terms import Terms, number, value_text
-from xaytune.sweep.time_axis import TimeAxis
+from xaytune.sweep.time_axis import STEPS
 
 __all__ = [
     "age",
@@ -43,7 +43,6 @@ __all__ = [
 
 # Schedulers that have gone on without the failed trials: these cannot be resumed.
 _NEVER_RETRY_FAILED = ("hyperband", "pbt", "pb2")
-_STEPS = TimeAxis("global_step")
 
 
 def metrics(values: Mapping[Any, Any]) -> str:
@@ -142,7 +141,7 @@ def restarted(failures: Sequence[Event], restarts: Sequence[Restart]) -> str:
 def restart_text(restarts: Sequence[Restart]) -> str:
     """Writes where trials are restarted, and what that costs."""
     lost = sum(restart.lost for restart in restarts)
-    again = f"at least {_STEPS.count(lost)} {'is' if lost == 1 else 'are'} trained again" if lost else ""
+    again = f"at least {STEPS.count(lost)} {'is' if lost == 1 else 'are'} trained again" if lost else ""
     if not any(restart.step for restart in restarts):
         it = "it" if len(restarts) == 1 else "them"
         return f"from the start: no checkpoint of {it} had been recorded" + (f", {again}" if again else "")
@@ -163,7 +162,7 @@ def losses(sweep: SweepState) -> list[str]:
         restarts = sum(len(trial.restarts) for trial in list(sweep.trials.values()))
         times = "a trial was restarted" if restarts == 1 else f"{restarts} restarts"
         lost = sum(trial.trained_again for trial in again)
-        lines.append(f"{times}: at least {_STEPS.count(lost)} {'was' if lost == 1 else 'were'} trained again")
+        lines.append(f"{times}: at least {STEPS.count(lost)} {'was' if lost == 1 else 'were'} trained again")
     if not all(trial.has_saved for trial in again):
         lines.append(
             "there was no checkpoint to resume from: a Trainer writes them, and a loop of your own does once it "

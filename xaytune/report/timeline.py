@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xaytune.records.journal import Event
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
 from xaytune.records.uptime import timed
 from xaytune.report.terms import Terms
 from xaytune.report.text import duration
-from xaytune.sweep.time_axis import TimeAxis
 
 __all__ = ["Attempt", "Timeline", "slowest_words", "timeline"]
 
@@ -251,7 +250,7 @@ def _slow_trial(sweep: SweepState, terms: Terms) -> list[str]:
     paces = {
         trial.number: trial.seconds / done
         for trial in sweep.trials.values()
-        if (done := _age(trial, terms.axis)) and trial.seconds
+        if (done := terms.told_in.reached_by(trial)) and trial.seconds
     }
     if len(paces) < 3:
         return []
@@ -259,13 +258,9 @@ def _slow_trial(sweep: SweepState, terms: Terms) -> list[str]:
     if paces[slowest] < _SLOW * usual:
         return []
     config = terms.configuration(sweep.trials[slowest].config)
-    unit = terms.axis.unit
+    unit = terms.told_in.unit
     article = "an" if unit == "epoch" else "a"
     return [
         f"The slowest trial was {slowest}, with {paces[slowest]:.3g} s {article} {unit} where the median trial "
         f"takes {usual:.3g} s: {config}."
     ]
-
-
-def _age(trial: TrialRecord, axis: TimeAxis) -> int:
-    return axis.of(epoch=trial.epoch, global_step=trial.global_step)

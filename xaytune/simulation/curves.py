@@ -156,7 +156,7 @@ class RecordedCurves:
         """How long trials trained that were not stopped."""
         sweep = self._results.sweep
         completed = [trial for trial in self._results.trials if trial.status == "completed"]
-        ends = [self._axis.of(epoch=trial.epoch, global_step=trial.global_step) for trial in completed]
+        ends = [self._axis.reached_by(trial) for trial in completed]
         return sweep.max_t or max(ends, default=None)
 
     @property
@@ -175,13 +175,13 @@ class RecordedCurves:
         metric = sweep.spec["metric"]
         times, found = measured(self._results.history(number), metric, self._axis, record.epoch)
         values: dict[int, float | None] = dict(zip(times, found, strict=True))
-        values |= {result.time(self._axis): result.value for result in record.results}
-        ended_at = self._axis.of(epoch=record.epoch, global_step=record.global_step)
+        values |= {self._axis.reached_by(result): result.value for result in record.results}
+        ended_at = self._axis.reached_by(record)
         if metric in record.metrics:
             values.setdefault(ended_at, record.metrics[metric])
         began, started, ended = sweep.started or 0.0, record.started or 0.0, record.ended
         # Of decisions and the end it is known when they came; steps between them take equally long.
-        known = {0: started} | {decision.time(self._axis): decision.t for decision in record.decisions}
+        known = {0: started} | {self._axis.reached_by(decision): decision.t for decision in record.decisions}
         known.setdefault(ended_at, sweep.latest if ended is None else ended)
         at, moments = zip(*sorted(known.items()), strict=True)
         return Curve(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-__all__ = ["DecisionPoints", "LevelPoints", "TimeAttr", "TimeAxis", "levels_of"]
+__all__ = ["STEPS", "DecisionPoints", "LevelPoints", "TimeAttr", "TimeAxis", "levels_of"]
 
 TimeAttr = Literal["epoch", "global_step"]
 
@@ -23,6 +23,16 @@ def levels_of(grace_period: int | None, max_t: int) -> tuple[int, ...]:
         level = min(math.ceil(level * _LEVEL_GROWTH), max_t)
         levels.append(level)
     return tuple(levels)
+
+
+class _Trained(Protocol):
+    """What tells how far a trial has trained: it finished so many epochs, and steps."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def global_step(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,10 @@ class TimeAxis:
         """Returns the age of a trial that has finished so many epochs, and steps."""
         return global_step if self.by_step else epoch
 
+    def reached_by(self, trained: _Trained) -> int:
+        """Returns the age at which a trial is, or was."""
+        return self.of(epoch=trained.epoch, global_step=trained.global_step)
+
     def in_event(self, event: Mapping[str, Any]) -> int:
         """Returns the age that an event of the journal tells."""
         time: int = event[self.time_attr]
@@ -61,6 +75,9 @@ class TimeAxis:
     def count(self, number: int) -> str:
         """Returns a number of units as text: ``1 epoch``, ``3 steps``."""
         return f"{number} {self.unit}" if number == 1 else f"{number} {self.unit}s"
+
+
+STEPS = TimeAxis("global_step")
 
 
 @dataclass(frozen=True)
