@@ -23,7 +23,7 @@ import torch
 
 from tests.driver.harness import ASHA, Played
 from tests.trial.conftest import Node
-from xaytune.driver.commands import Kill, RequestStop
+from xaytune.driver.orders import Kill, RequestStop
 from xaytune.errors import SkipTrial
 from xaytune.records import history
 from xaytune.sweep.time_axis import DecisionPoints

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xaytune.driver.commands import Command
 from xaytune.driver.driver import Driver
+from xaytune.driver.orders import Order
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.resuming import resume
 from xaytune.records.state import TrialRecord
@@ -51,16 +51,16 @@ class Played:
         self.driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node="here", node_id="n"))
         return assignment
 
-    def heartbeat(self, trial: int, step: int, **fields: Any) -> list[Command]:
+    def heartbeat(self, trial: int, step: int, **fields: Any) -> list[Order]:
         """Lets a trial say that it trains."""
         return self.driver.receive(Heartbeat(trial=trial, global_step=step, metrics={"m": 0.0}, **fields))
 
-    def report(self, trial: int, epoch: int, value: float, **fields: Any) -> list[Command]:
+    def report(self, trial: int, epoch: int, value: float, **fields: Any) -> list[Order]:
         """Lets a trial reach a decision point."""
         message = DecisionDue(trial=trial, epoch=epoch, global_step=epoch * 10, metrics={"m": value}, **fields)
         return self.driver.receive(message)
 
-    def end(self, trial: int, epoch: int, **fields: Any) -> list[Command]:
+    def end(self, trial: int, epoch: int, **fields: Any) -> list[Order]:
         """Lets a trial end."""
         given = {"global_step": epoch * 10, "status": "completed", "metrics": {"m": 0.5}, **fields}
         return self.driver.receive(Ended(trial=trial, epoch=epoch, **given))

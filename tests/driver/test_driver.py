@@ -8,7 +8,7 @@ import pytest
 
 from tests.driver.conftest import Play
 from tests.driver.harness import ASHA, Played
-from xaytune.driver.commands import Kill, Release, RequestStop
+from xaytune.driver.orders import Kill, Release, RequestStop
 from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.state import Best
@@ -19,13 +19,13 @@ def test_a_weak_trial_is_asked_to_stop_and_the_journal_says_why(play: Play) -> N
     sweep = play()
     for value in (0.8, 0.9, 0.7):
         trial = sweep.start().trial
-        commands = sweep.report(trial, 1, value)
-    (command,) = commands
-    assert isinstance(command, RequestStop)
-    assert command.trial == 2
-    assert "0.7" in command.request.reason
-    assert sweep[2].stop_reason == command.request.reason
-    sweep.end(2, 1, status="stopped", reason=command.request.reason)
+        orders = sweep.report(trial, 1, value)
+    (order,) = orders
+    assert isinstance(order, RequestStop)
+    assert order.trial == 2
+    assert "0.7" in order.request.reason
+    assert sweep[2].stop_reason == order.request.reason
+    sweep.end(2, 1, status="stopped", reason=order.request.reason)
     assert sweep[2].status == "stopped"
 
 
@@ -34,8 +34,8 @@ def test_a_trial_that_lost_its_process_is_restarted_so_many_times_and_then_fails
     for attempt in range(3):
         assert sweep.start().attempt == attempt
         sweep.heartbeat(0, 5, attempt=attempt)
-        commands = sweep.driver.lost(0, "lost", "signal 9")
-        assert commands == ([Release(0)] if attempt < 2 else [])
+        orders = sweep.driver.lost(0, "lost", "signal 9")
+        assert orders == ([Release(0)] if attempt < 2 else [])
     assert (sweep[0].status, sweep[0].failure) == ("failed", "lost")
     assert "3 times" in str(sweep[0].reason)
 
@@ -53,8 +53,8 @@ def test_a_lost_node_does_not_count_as_a_retry(play: Play) -> None:
 def test_a_restarted_trial_hears_of_its_decision_again(play: Play) -> None:
     sweep = play()
     for value in (0.8, 0.9, 0.7):
-        commands = sweep.report(sweep.start().trial, 1, value)
-    before = commands[0]
+        orders = sweep.report(sweep.start().trial, 1, value)
+    before = orders[0]
     sweep.driver.lost(2, "lost", "")
     assert sweep.start().last_judged == 1
     assert sweep.report(2, 1, 0.7, attempt=1) == [before]
@@ -137,9 +137,9 @@ def test_that_a_trial_trained_past_its_rungs_and_was_never_judged_is_said_once(p
 def test_an_interrupt_pauses_the_trials_and_the_sweep_resumes_with_them(play: Play) -> None:
     sweep = play(num_samples=2)
     sweep.report(sweep.start().trial, 1, 0.9)
-    (command,) = sweep.driver.interrupt()
-    assert isinstance(command, RequestStop)
-    assert command.request.status == "paused"
+    (order,) = sweep.driver.interrupt()
+    assert isinstance(order, RequestStop)
+    assert order.request.status == "paused"
     sweep.end(0, 1, status="paused", checkpoints={10: "checkpoints/00000/step-00000010.pt"})
     assert sweep.driver.finished
     assert sweep.driver.outcome()[0] == "interrupted"
@@ -212,9 +212,9 @@ def test_an_attempt_that_fails_at_once_does_not_lose_what_the_trial_had_reached(
 def test_a_metric_that_is_not_finite_stops_the_trial_as_diverged(play: Play) -> None:
     sweep = play()
     sweep.start()
-    (command,) = sweep.report(0, 1, float("nan"), due=False)
-    assert isinstance(command, RequestStop)
-    assert "diverged" in command.request.reason
+    (order,) = sweep.report(0, 1, float("nan"), due=False)
+    assert isinstance(order, RequestStop)
+    assert "diverged" in order.request.reason
 
 
 def test_how_long_trials_train_is_what_the_first_one_says_also_after_a_resume(play: Play) -> None:
@@ -224,8 +224,8 @@ def test_how_long_trials_train_is_what_the_first_one_says_also_after_a_resume(pl
     sweep = play(scheduler="curves")
     assert sweep.start().trial == 0
     sweep.driver.receive(Length(trial=0, length=4))
-    (command,) = sweep.report(0, 4, 0.5)
-    assert command == RequestStop(0, StopRequest("trained in full, to epoch 4", "completed"))
+    (order,) = sweep.report(0, 4, 0.5)
+    assert order == RequestStop(0, StopRequest("trained in full, to epoch 4", "completed"))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_trial_that_is_to_train_for_longer_or_does_not_say_ends_the_sweep_with
     sweep.driver.receive(Length(trial=1, length=length))
     assert said in str(sweep.driver.fatal)
     assert f"begin another sweep with the scheduler's max_t: {max(4, length)} " in str(sweep.driver.fatal)
-    assert [command.trial for command in sweep.driver.tick()] == [0, 1]
+    assert [order.trial for order in sweep.driver.tick()] == [0, 1]
 
 
 def test_where_trials_spend_long_before_their_first_step_it_is_said_once_how_to_do_that_once(play: Play) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.driver.conftest import Play
-from xaytune.driver.commands import Release, RequestStop
+from xaytune.driver.orders import Release, RequestStop
 from xaytune.records.state import Best
 from xaytune.trial.messages import Failure, StopRequest
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.driver.harness import Played
-from xaytune.driver.commands import Kill, Release, RequestStop
+from xaytune.driver.orders import Kill, Release, RequestStop
 from xaytune.records.state import Best
 from xaytune.trial.messages import Heartbeat, StopRequest
 
@@ -23,11 +23,11 @@ def stopped_by_its_own_report(sweep: Played) -> tuple[StopRequest, int]:
     while True:
         trial = sweep.start().trial
         for epoch in (1, 3, 9):
-            commands = sweep.report(trial, epoch, 1 - trial / 10, checkpoints={epoch * 10: "c"})
-            for command in commands:
-                if isinstance(command, RequestStop) and command.trial == trial:
-                    return command.request, trial
-            if Release(trial) in commands:
+            orders = sweep.report(trial, epoch, 1 - trial / 10, checkpoints={epoch * 10: "c"})
+            for order in orders:
+                if isinstance(order, RequestStop) and order.trial == trial:
+                    return order.request, trial
+            if Release(trial) in orders:
                 break
 
 
@@ -106,7 +106,7 @@ def test_a_trial_that_an_old_budget_stopped_trains_on_with_a_larger_one(tmp_path
     sweep.start()
     sweep.report(0, 1, 0.5, checkpoints={10: "c"})
     sweep.clock.set_forward(11)
-    assert [type(command) for command in sweep.driver.tick()] == [RequestStop]
+    assert [type(order) for order in sweep.driver.tick()] == [RequestStop]
     sweep.close()  # before the trial has ended
     again = Played(tmp_path, budget={"time": 1000})
     assignment = again.start()

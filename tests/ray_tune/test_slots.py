@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.driver.harness import Played
-from xaytune.driver.commands import Kill
+from xaytune.driver.orders import Kill
 from xaytune.ray_tune.slots import SlotBridge, Slots
 from xaytune.trial.messages import Assignment, Started
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xaytune.driver.commands import Kill
+from xaytune.driver.orders import Kill
 from xaytune.records.clock import Clock
 from xaytune.trial.messages import Assignment, Progress, StopRequest
 
@@ -49,7 +49,7 @@ class Attempts:
     """The trials that run, by number.
 
     A trial that is to stop hears of it with its assignment, where it was judged while it was paused; else by a
-    command to its process; where a worker has not taken it yet, by that command once one has.
+    order to its process; where a worker has not taken it yet, by that order once one has.
 
     Args:
         clock: Tells the time.

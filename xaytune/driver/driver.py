@@ -1,8 +1,8 @@
-"""The driver: what happens in a sweep on which message. Messages in, commands out.
+"""The driver: what happens in a sweep on which message. Messages in, orders out.
 
 It knows no Ray and no clock but the one it is given, and starts nothing itself: an executor asks it what to start
 (:meth:`Driver.next`), tells it what happened (:meth:`Driver.receive`, :meth:`Driver.lost`), and does what it
-commands. Ray Tune, ``try`` and the simulation drive the same one.
+orders. Ray Tune, ``try`` and the simulation drive the same one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Iterable
 
 from xaytune.driver.attempts import Attempts
-from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.early_end import EarlyEnd, Ending, outcome_of
 from xaytune.driver.failures import ALONE, LOSSES, RestartPolicy
 from xaytune.driver.lengths import never_judged, take_length
+from xaytune.driver.orders import Order, Release, RequestStop
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.remaining import Remaining, next_attempt
 from xaytune.driver.starts import SlowStarts
@@ -148,7 +148,7 @@ class Driver:
             self._attempts.add(assignment)
         return assignment
 
-    def started(self, trial: int) -> list[Command]:
+    def started(self, trial: int) -> list[Order]:
         """Learns that a worker took a trial."""
         self._attempts.begin(trial)
         if (request := self._attempts[trial].stop) is not None:  # it was asked before it could hear
@@ -160,7 +160,7 @@ class Driver:
         for trial in trials:
             self._attempts.note_training(trial)
 
-    def receive(self, message: Message) -> list[Command]:
+    def receive(self, message: Message) -> list[Order]:
         """Learns what a trial has to say.
 
         Returns:
@@ -189,7 +189,7 @@ class Driver:
             return self._decide(message)
         return []
 
-    def lost(self, trial: int, kind: FailureKind, error: str) -> list[Command]:
+    def lost(self, trial: int, kind: FailureKind, error: str) -> list[Order]:
         """Learns that the process of a trial is gone without an end: it is restarted, or has failed."""
         attempt = self._attempts[trial]
         if not attempt.begun:
@@ -205,17 +205,17 @@ class Driver:
             return [Release(trial)]
         return self._ended(last_words(attempt, record, kind, error, self._pausing))
 
-    def tick(self) -> list[Command]:
+    def tick(self) -> list[Order]:
         """Lets time pass: ends what is overdue, and the sweep when its budget is spent."""
-        commands: list[Command] = [*self._attempts.overdue()]
+        orders: list[Order] = [*self._attempts.overdue()]
         if (reason := self._thinking.too_long()) is not None:
             self._recorder.fell_back(reason)
             self._method.fall_back(reason)
         if self.ending is None and (ending := self._early_end.due(self.state.epochs)) is not None:
-            commands += self._wind_down(ending)
-        return commands
+            orders += self._wind_down(ending)
+        return orders
 
-    def interrupt(self) -> list[Command]:
+    def interrupt(self) -> list[Order]:
         """Pauses the sweep: its trials save and end through their loops, and resume when it does."""
         return self._wind_down(Ending.interrupted()) if self.ending is None else []
 
@@ -259,14 +259,14 @@ class Driver:
     def _assignment(self, trial: int, stop: StopRequest | None = None) -> Assignment:
         return next_attempt(self.state.trials[trial], self._method.points.axis, stop)
 
-    def _refused(self, message: Refused) -> list[Command]:
+    def _refused(self, message: Refused) -> list[Order]:
         self._attempts.remove(message.trial)
         self._early_end.fail(SpecError(message.problems))
         untouched = (t.attempts <= 1 and not t.finished and not t.global_step for t in self.state.trials.values())
         self.refused = all(untouched)
         return []
 
-    def _decide(self, message: DecisionDue) -> list[Command]:
+    def _decide(self, message: DecisionDue) -> list[Order]:
         """Decides on a trial; where an earlier attempt was decided on already, that stands."""
         trial, axis = message.trial, self._method.points.axis
         time = axis.reached_by(message)
@@ -289,23 +289,23 @@ class Driver:
             value = None
         return Result(time, value, message.metrics, message.seconds, message.due)
 
-    def _follow(self, actions: Iterable[Action]) -> list[Command]:
+    def _follow(self, actions: Iterable[Action]) -> list[Order]:
         """Carries out what the method decided."""
-        commands: list[Command] = []
+        orders: list[Order] = []
         for action in actions:
             if isinstance(action, KeepCheckpoint):
                 self._recorder.donated(action.trial)
             elif isinstance(action, Exploit):
                 self._recorder.exploited(action)
-                commands += self._release(action.trial)
+                orders += self._release(action.trial)
             elif isinstance(action, Pause):
                 self._recorder.paused(action.trial, action.reason)
-                commands += self._release(action.trial)
+                orders += self._release(action.trial)
             elif isinstance(action, Stop):
-                commands += self._stop(action)
-        return commands
+                orders += self._stop(action)
+        return orders
 
-    def _stop(self, decision: Stop) -> list[Command]:
+    def _stop(self, decision: Stop) -> list[Order]:
         """Asks a trial to end; a paused one is resumed for that, to end through its own loop."""
         request = StopRequest(decision.reason, decision.status)
         self._stops[decision.trial] = request
@@ -316,20 +316,20 @@ class Driver:
             self._ready.append(self._assignment(decision.trial, request))
         return []
 
-    def _ask_to_stop(self, trial: int, request: StopRequest) -> list[Command]:
+    def _ask_to_stop(self, trial: int, request: StopRequest) -> list[Order]:
         if not self._attempts.request_stop(trial, request):
             return []
         of_sweep = self.ending is not None and request is self.ending.request
         self._recorder.stop_requested(trial, request, of_sweep=of_sweep)
         return [RequestStop(trial, request)] if self._attempts[trial].begun else []
 
-    def _release(self, trial: int) -> list[Command]:
+    def _release(self, trial: int) -> list[Order]:
         if trial not in self._attempts:
             return []
         self._attempts.remove(trial)
         return [Release(trial)]
 
-    def _ended(self, message: Ended) -> list[Command]:
+    def _ended(self, message: Ended) -> list[Order]:
         attempt = self._attempts.remove(message.trial)
         if message.failure is not None and message.failure.kind == "storage":
             self._early_end.fail(StorageError(self._recorder.sweep_folder.address, message.failure.error))
@@ -357,12 +357,12 @@ class Driver:
         assert message.status != "paused"
         return End("infeasible" if infeasible else message.status, best, self._result(message, time))
 
-    def _wind_down(self, ending: Ending) -> list[Command]:
+    def _wind_down(self, ending: Ending) -> list[Order]:
         """Starts no more trials, and asks those that run to end; those that wait for a worker are dropped."""
         self.ending = ending
         self._ready.clear()
-        commands: list[Command] = []
+        orders: list[Order] = []
         for trial in self._attempts:
             begun = self._attempts[trial].begun
-            commands += self._ask_to_stop(trial, ending.request) if begun else self._release(trial)
-        return commands
+            orders += self._ask_to_stop(trial, ending.request) if begun else self._release(trial)
+        return orders

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 
-from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.driver import Driver
+from xaytune.driver.orders import Order, Release, RequestStop
 from xaytune.records.history import Row
 from xaytune.trial.command_process import ProgramLostError
 from xaytune.trial.link import Link
@@ -71,11 +71,11 @@ class InProcessExecutor:
         request, self._request = self._request, None
         return request
 
-    def _perform(self, commands: Iterable[Command]) -> None:
-        for command in commands:
-            if command.trial != self._trial:
+    def _perform(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            if order.trial != self._trial:
                 continue
-            if isinstance(command, RequestStop):
-                self._request = command.request
-            elif isinstance(command, Release):
+            if isinstance(order, RequestStop):
+                self._request = order.request
+            elif isinstance(order, Release):
                 self._request = StopRequest("paused", "paused")

@@ -1,4 +1,4 @@
-"""The bridge between Ray Tune and the driver: results become messages, commands become calls to actors."""
+"""The bridge between Ray Tune and the driver: results become messages, orders become calls to actors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
-from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
+from xaytune.driver.orders import Kill, Order, Release, RequestStop
 from xaytune.trial.messages import FailureKind, Message
 
 __all__ = ["Bridge", "actor_of", "number_of", "words_of"]
@@ -68,9 +68,9 @@ class Bridge(TrialScheduler):
         number = number_of(trial)
         if not self._driver.runs(number):
             return False
-        commands = self._driver.lost(number, self._kind(number, error), words_of(error))
-        restarts = Release(number) in commands
-        self._perform(command for command in commands if command != Release(number))
+        orders = self._driver.lost(number, self._kind(number, error), words_of(error))
+        restarts = Release(number) in orders
+        self._perform(order for order in orders if order != Release(number))
         return restarts
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
@@ -85,23 +85,23 @@ class Bridge(TrialScheduler):
     def _receive(self, trial: TuneTrial, message: Message) -> str:
         """Gives the driver a message; returns what Tune is to do with the trial."""
         number = number_of(trial)
-        commands = self._driver.receive(message)
-        self._perform(commands)
+        orders = self._driver.receive(message)
+        self._perform(orders)
         decision: str = TrialScheduler.CONTINUE
-        if Release(number) in commands:
+        if Release(number) in orders:
             decision = TrialScheduler.NOOP
         elif not self._driver.runs(number):
             decision = TrialScheduler.STOP
         return decision
 
-    def _perform(self, commands: Iterable[Command]) -> None:
-        for command in commands:
-            trial = self._trials[command.trial]
-            if isinstance(command, RequestStop):
-                actor_of(trial).request_stop.remote(command.request)
-            elif isinstance(command, Kill) and command.with_worker:
+    def _perform(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            trial = self._trials[order.trial]
+            if isinstance(order, RequestStop):
+                actor_of(trial).request_stop.remote(order.request)
+            elif isinstance(order, Kill) and order.with_worker:
                 ray.kill(actor_of(trial))
-            elif isinstance(command, Kill):
+            elif isinstance(order, Kill):
                 actor_of(trial).kill.remote()
             elif trial.status == TuneTrial.RUNNING:
                 self.controller.pause_trial(trial, should_checkpoint=False)

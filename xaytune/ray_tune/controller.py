@@ -1,4 +1,4 @@
-"""Ray Tune's controller, driven by the driver: it gives trials their actors, and carries messages and commands."""
+"""Ray Tune's controller, driven by the driver: it gives trials their actors, and carries messages and orders."""
 
 from __future__ import annotations
 

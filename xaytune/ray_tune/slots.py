@@ -9,8 +9,8 @@ import ray
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
-from xaytune.driver.commands import Command, Kill, Release, RequestStop
 from xaytune.driver.driver import Driver
+from xaytune.driver.orders import Kill, Order, Release, RequestStop
 from xaytune.ray_tune.bridge import Bridge, actor_of, words_of
 from xaytune.trial.messages import Assignment, FailureKind
 
@@ -156,8 +156,8 @@ class SlotBridge(Bridge):
         if kind == "lost" and len(assignments) > 1:
             kind = "lost_with_others"
         for number in numbers:
-            commands = self._driver.lost(number, kind, words_of(error))
-            self._perform(command for command in commands if command != Release(number))
+            orders = self._driver.lost(number, kind, words_of(error))
+            self._perform(order for order in orders if order != Release(number))
         return False
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
@@ -167,8 +167,8 @@ class SlotBridge(Bridge):
         for message in result["messages"]:
             if not self._driver.runs(message.trial):
                 continue
-            commands = self._driver.receive(message)
-            self._perform(commands)
+            orders = self._driver.receive(message)
+            self._perform(orders)
             if not self._driver.runs(message.trial):
                 self._slots.remove(message.trial)
         if result["messages"]:
@@ -176,16 +176,16 @@ class SlotBridge(Bridge):
             self._driver.note_training(running)
         return TrialScheduler.CONTINUE
 
-    def _perform(self, commands: Iterable[Command]) -> None:
-        for command in commands:
-            slot = self._slots.of(command.trial)
-            if isinstance(command, Release):
-                self._slots.remove(command.trial)
+    def _perform(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            slot = self._slots.of(order.trial)
+            if isinstance(order, Release):
+                self._slots.remove(order.trial)
             if slot is None or slot.temporary_state.ray_actor is None:
                 continue  # only a trial that has not begun has none
-            if isinstance(command, RequestStop):
-                actor_of(slot).stop_trial.remote(command.trial, command.request)
-            elif isinstance(command, Kill):  # the worker of a slot is always ended: its trials share the process
+            if isinstance(order, RequestStop):
+                actor_of(slot).stop_trial.remote(order.trial, order.request)
+            elif isinstance(order, Kill):  # the worker of a slot is always ended: its trials share the process
                 ray.kill(actor_of(slot))
             else:
-                actor_of(slot).release.remote(command.trial)
+                actor_of(slot).release.remote(order.trial)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xaytune.driver.commands import Command, Release, RequestStop
 from xaytune.driver.driver import Driver
+from xaytune.driver.orders import Order, Release, RequestStop
 from xaytune.records.state import SIMULATED, Best
 from xaytune.search.method import SearchMethod
 from xaytune.simulation.clock import VirtualClock
@@ -196,13 +196,13 @@ class SimulatedExecutor:
             "seconds": play.curve.seconds.get(play.time, 0.0),
         }
 
-    def _perform(self, commands: Iterable[Command]) -> None:
-        for command in commands:
-            play = self._plays.get(command.trial)
+    def _perform(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            play = self._plays.get(order.trial)
             if play is None:
                 continue
-            if isinstance(command, RequestStop):
-                play.stop = command.request
-            elif isinstance(command, Release):
-                self._reached[command.trial] = play.time
-                del self._plays[command.trial]
+            if isinstance(order, RequestStop):
+                play.stop = order.request
+            elif isinstance(order, Release):
+                self._reached[order.trial] = play.time
+                del self._plays[order.trial]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xaytune.trial.messages import StopRequest
 
-__all__ = ["Command", "Kill", "Release", "RequestStop"]
+__all__ = ["Kill", "Order", "Release", "RequestStop"]
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ class Kill:
     with_worker: bool = False
 
 
-Command = RequestStop | Release | Kill
+Order = RequestStop | Release | Kill
