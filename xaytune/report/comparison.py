@@ -11,7 +11,7 @@ from rich.text import Text
 
 from xaytune.errors import JournalError
 from xaytune.records.results import Results
-from xaytune.report.curves import Progress, progress, trained
+from xaytune.report.curves import BestSoFar, progress, trained
 from xaytune.report.figures import comparison_plots
 from xaytune.report.templating import render
 from xaytune.report.terms import Terms, number
@@ -107,7 +107,7 @@ def _rows_of(times: Sequence[Sequence[float]]) -> list[float]:
     return [last * part / _ROWS for part in range(1, _ROWS + 1)]
 
 
-def _value_at(grown: Progress, times: Sequence[float], time: float) -> float | None:
+def _value_at(grown: BestSoFar, times: Sequence[float], time: float) -> float | None:
     """The best value at a time; None before there was any."""
     index = bisect_right(times, time)
     return grown.best[index - 1] if index else None

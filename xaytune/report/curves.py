@@ -13,8 +13,8 @@ from xaytune.records.uptime import timed
 from xaytune.sweep.time_axis import STEPS, TimeAxis
 
 __all__ = [
-    "Curve",
-    "Progress",
+    "BestSoFar",
+    "DrawnCurve",
     "Rung",
     "curve_axis",
     "learning_curves",
@@ -25,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Curve:
+class DrawnCurve:
     """The sweep's metric over the training of a trial.
 
     Attributes:
@@ -45,7 +45,7 @@ def curve_axis(sweep: SweepState) -> TimeAxis:
     return STEPS if one_epoch else sweep.axis
 
 
-def learning_curves(results: Results, most: int = 200) -> list[Curve]:
+def learning_curves(results: Results, most: int = 200) -> list[DrawnCurve]:
     """Returns the curve of each trial that reported the metric, with so many points at most."""
     metric, axis = results.sweep.spec["metric"], curve_axis(results.sweep)
     curves = []
@@ -60,7 +60,7 @@ def learning_curves(results: Results, most: int = 200) -> list[Curve]:
             times, values = list(judged), list(judged.values())
         if times:
             kept = _shape(values, most)
-            curves.append(Curve(trial, [times[i] for i in kept], [values[i] for i in kept]))
+            curves.append(DrawnCurve(trial, [times[i] for i in kept], [values[i] for i in kept]))
     return curves
 
 
@@ -75,7 +75,7 @@ def _shape(values: Sequence[float], most: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Progress:
+class BestSoFar:
     """The best value so far, after each event that raised it, and at the end.
 
     Attributes:
@@ -102,7 +102,7 @@ def trained(sweep: SweepState, axis: TimeAxis) -> int:
     return sum(trial.global_step for trial in sweep.trials.values()) if axis.by_step else sweep.epochs
 
 
-def progress(sweep: SweepState, events: Iterable[Event], axis: TimeAxis) -> Progress:
+def progress(sweep: SweepState, events: Iterable[Event], axis: TimeAxis) -> BestSoFar:
     """Returns how the best value of a sweep grew; trials that failed in the end, or were skipped, do not count.
 
     Args:
@@ -110,7 +110,7 @@ def progress(sweep: SweepState, events: Iterable[Event], axis: TimeAxis) -> Prog
         events: Of its journal.
         axis: What training is to be counted in.
     """
-    found, seconds = Progress(axis), 0.0
+    found, seconds = BestSoFar(axis), 0.0
     reached: dict[int, int] = {}  # epochs or steps that trials had finished
     for seconds, event in timed(events):
         if "best" not in event:

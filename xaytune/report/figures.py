@@ -11,8 +11,8 @@ from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.report.curves import (
-    Curve,
-    Progress,
+    BestSoFar,
+    DrawnCurve,
     Rung,
     curve_axis,
     learning_curves,
@@ -24,7 +24,7 @@ from xaytune.report.plot import COLORS, Plot, dressed, label, with_values
 from xaytune.report.predicted import prediction_plots
 from xaytune.report.terms import Terms, number
 from xaytune.report.text import duration, status_word
-from xaytune.report.timeline import Attempt, Timeline, timeline
+from xaytune.report.timeline import AttemptSpan, Timeline, timeline
 from xaytune.sweep import values
 from xaytune.sweep.time_axis import TimeAxis
 
@@ -79,7 +79,7 @@ def plots(results: Results, events: Sequence[Event]) -> Iterator[Plot]:
         yield Plot("timeline", "Timeline", _timeline_words(worked), _timeline_figure(worked, sweep, terms), 320)
 
 
-def comparison_plots(compared: dict[str, Progress], metric: str) -> list[Plot]:
+def comparison_plots(compared: dict[str, BestSoFar], metric: str) -> list[Plot]:
     """Returns the best value so far of several sweeps, over the time they ran and over what they trained.
 
     Args:
@@ -103,7 +103,7 @@ def comparison_plots(compared: dict[str, Progress], metric: str) -> list[Plot]:
     ]
 
 
-def _progress_figure(compared: dict[str, Progress], metric: str, *, over_training: bool = False) -> go.Figure:
+def _progress_figure(compared: dict[str, BestSoFar], metric: str, *, over_training: bool = False) -> go.Figure:
     figure = go.Figure()
     unit = "seconds"
     # Colours that tell apart the sweeps, and dashes for who does not see colours.
@@ -123,7 +123,7 @@ def _progress_figure(compared: dict[str, Progress], metric: str, *, over_trainin
     return dressed(with_values(figure, metric, [value for grown in compared.values() for value in grown.best]))
 
 
-def _curves_figure(curves: Sequence[Curve], sweep: SweepState) -> go.Figure:
+def _curves_figure(curves: Sequence[DrawnCurve], sweep: SweepState) -> go.Figure:
     figure = go.Figure()
     for status, color in reversed(COLORS.items()):  # what was completed on top
         of_status = [curve for curve in curves if status_word(curve.trial.status, sweep) == status]
@@ -218,7 +218,7 @@ def _timeline_figure(worked: Timeline, sweep: SweepState, terms: Terms) -> go.Fi
     return dressed(figure, height=140 + 28 * len(processes) + 7 * (len(places) - len(processes)))
 
 
-def _attempt_words(attempt: Attempt, status: str, terms: Terms) -> str:
+def _attempt_words(attempt: AttemptSpan, status: str, terms: Terms) -> str:
     took = duration(attempt.ended - attempt.begun)
     config = terms.configuration(values.read(dict(attempt.config)))
     return f"trial {attempt.trial}: {status} after {took}, {number(attempt.value)}<br>{html.escape(config)}"

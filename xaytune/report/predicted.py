@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
-from xaytune.report.curves import Curve
+from xaytune.report.curves import DrawnCurve
 from xaytune.report.plot import COLORS, SCALE, Plot, dressed, label, with_values
 from xaytune.report.terms import Terms, number
 
@@ -55,7 +55,7 @@ class _Verdict:
     predicted: list[_Prediction]
 
 
-def prediction_plots(events: Iterable[Event], curves: Sequence[Curve], sweep: SweepState) -> Iterator[Plot]:
+def prediction_plots(events: Iterable[Event], curves: Sequence[DrawnCurve], sweep: SweepState) -> Iterator[Plot]:
     """Yields the plots of what was predicted, where the search method predicts.
 
     Args:
@@ -102,7 +102,7 @@ def _telling(verdicts: Iterable[_Verdict]) -> list[_Verdict]:
     return list(told.values())
 
 
-def _curves_figure(told: Sequence[_Verdict], reached: Mapping[int, Curve], terms: Terms) -> go.Figure:
+def _curves_figure(told: Sequence[_Verdict], reached: Mapping[int, DrawnCurve], terms: Terms) -> go.Figure:
     """Two traces for each trial, of which those of a few are visible: the page's filter selects others."""
     room = {True: _SHOWN, False: _SHOWN}
     visible = set()
@@ -120,7 +120,7 @@ def _curves_figure(told: Sequence[_Verdict], reached: Mapping[int, Curve], terms
     return dressed(with_values(figure, terms.metric, values), height=460).update_layout(meta={"shown": _SHOWN})
 
 
-def _add_trial(figure: go.Figure, verdict: _Verdict, curve: Curve, terms: Terms, *, visible: bool) -> None:
+def _add_trial(figure: go.Figure, verdict: _Verdict, curve: DrawnCurve, terms: Terms, *, visible: bool) -> None:
     color, at = COLORS[curve.trial.status], terms.told_in.at
     about = {"meta": {"trial": verdict.trial, "stopped": verdict.stops}, "visible": visible, "showlegend": False}
     figure.add_scatter(
@@ -162,7 +162,7 @@ class _Came:
     value: float
 
 
-def _came(verdicts: Iterable[_Verdict], reached: Mapping[int, Curve]) -> list[_Came]:
+def _came(verdicts: Iterable[_Verdict], reached: Mapping[int, DrawnCurve]) -> list[_Came]:
     values = {trial: dict(zip(curve.times, curve.values, strict=True)) for trial, curve in reached.items()}
     return [
         _Came(verdict, one, values[verdict.trial][one.time])

@@ -13,7 +13,7 @@ from xaytune.records.uptime import timed
 from xaytune.report.terms import Terms
 from xaytune.report.text import duration
 
-__all__ = ["Attempt", "Timeline", "slowest_words", "timeline"]
+__all__ = ["AttemptSpan", "Timeline", "slowest_words", "timeline"]
 
 # Less than what tells two times of the journal apart: a thousandth of a second.
 _MOMENT = 1e-4
@@ -22,7 +22,7 @@ _SLOW = 1.5
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttemptSpan:
     """A time that a trial had a process.
 
     Attributes:
@@ -65,7 +65,7 @@ class Timeline:
         deciding: Seconds that trials waited for decisions, together.
     """
 
-    attempts: list[Attempt]
+    attempts: list[AttemptSpan]
     start_up: float
     deciding: float
 
@@ -126,7 +126,7 @@ class _Found:
     """What the events tell of attempts, in the order in which they happened."""
 
     def __init__(self) -> None:
-        self._attempts: list[Attempt] = []
+        self._attempts: list[AttemptSpan] = []
         self._open: dict[int, tuple[Event, float]] = {}  # by trial: its start, and when that was
         self._configs: dict[int, Mapping[str, Any]] = {}
         self._values: dict[int, float] = {}
@@ -182,7 +182,7 @@ class _Found:
         start, begun = self._open.pop(number)
         config, value = self._configs.get(number, {}), self._values.get(number)
         ended = max(begun, self._now)
-        self._attempts.append(Attempt(number, start["node"], begun, ended, how, value, config, start["pid"]))
+        self._attempts.append(AttemptSpan(number, start["node"], begun, ended, how, value, config, start["pid"]))
 
 
 def _ending(event: Event) -> str | None:
@@ -193,7 +193,7 @@ def _ending(event: Event) -> str | None:
     return {"end": event.get("status"), "pause": "paused", "exploit": "paused"}.get(event["event"])
 
 
-def _placed(attempts: list[Attempt]) -> list[Attempt]:
+def _placed(attempts: list[AttemptSpan]) -> list[AttemptSpan]:
     """Gives each attempt a place on its node: the first that is free."""
     free_from: dict[str, list[float]] = {}
     placed = []
@@ -203,9 +203,9 @@ def _placed(attempts: list[Attempt]) -> list[Attempt]:
     return placed
 
 
-def _placed_together(attempts: list[Attempt]) -> list[Attempt]:
+def _placed_together(attempts: list[AttemptSpan]) -> list[AttemptSpan]:
     """Gives each process a place on its node, and each attempt one in its process: the first that are free."""
-    alive: dict[tuple[str, int], Attempt] = {}
+    alive: dict[tuple[str, int], AttemptSpan] = {}
     for attempt in attempts:
         known = alive.setdefault((attempt.node, attempt.pid), attempt)
         alive[attempt.node, attempt.pid] = replace(known, ended=max(known.ended, attempt.ended))
@@ -219,7 +219,7 @@ def _placed_together(attempts: list[Attempt]) -> list[Attempt]:
     return placed
 
 
-def _first_free(free_from: list[float], attempt: Attempt) -> int:
+def _first_free(free_from: list[float], attempt: AttemptSpan) -> int:
     """Takes the first place that is free for an attempt, and returns its number, from 1."""
     begun = attempt.begun + _MOMENT
     place = next((index for index, ended in enumerate(free_from) if ended <= begun), len(free_from))

@@ -86,9 +86,9 @@ class FusedProcess:
         self._fusion = Fusion(tell=self._note, timed=True)
         torch.set_num_threads(max(1, int(task.cpus)))  # as for each recipe
         self.settings = torch_settings.read()
-        self._trials: dict[int, _Trial] = {}
+        self._trials: dict[int, _FusedTrial] = {}
         self._asking: list[Member] = []  # for a step or an evaluation
-        self._whose: dict[Member, _Trial] = {}
+        self._whose: dict[Member, _FusedTrial] = {}
         self._inbox: deque[tuple[Any, ...]] = deque()  # what came while a recipe ran
         self._outbox: list[tuple[Message, list[tuple[Any, ...]]]] = []
         self._notes: list[str] = []
@@ -121,7 +121,7 @@ class FusedProcess:
             self._note(f"trained in processes of their own: {_SHARED}")
             raise NeedsOwnProcessError(_SHARED) from None
 
-    def _fit(self, trial: _Trial, run: Run) -> None:
+    def _fit(self, trial: _FusedTrial, run: Run) -> None:
         member = self._fusion.begin(run, trial.states)
         if torch_settings.read() != self.settings:
             member.refused = "its recipe changes a setting of torch for the whole process"
@@ -151,7 +151,7 @@ class FusedProcess:
         self._outbox.append((message, [tuple(row) for row in rows]))
         self._urgent |= urgent
 
-    def wait(self, trial: _Trial) -> None:
+    def wait(self, trial: _FusedTrial) -> None:
         """Lets the others go on until the driver has decided on a trial; called in its greenlet."""
         trial.waits = True
         trial.yield_to_others()
@@ -167,11 +167,11 @@ class FusedProcess:
         if self._outbox and time.monotonic() > self._sent_at + _TOLD_S:
             self._put()
 
-    def _current(self) -> _Trial:
+    def _current(self) -> _FusedTrial:
         now = greenlet.getcurrent()
         return next(trial for trial in self._trials.values() if trial.greenlet is now)
 
-    def _wait_for_answer(self, trial: _Trial, member: Member) -> Answer:
+    def _wait_for_answer(self, trial: _FusedTrial, member: Member) -> Answer:
         self._asking.append(member)
         answer: Answer = trial.yield_to_others()
         return answer
@@ -228,11 +228,11 @@ class FusedProcess:
         if time.monotonic() > self._sent_at + _TOLD_S:  # else with what the next one says
             self._send()
         output = Path(self._task.sweep_dir) / file_of(assignment.trial)
-        trial = self._trials[assignment.trial] = _Trial(self, assignment, output)
+        trial = self._trials[assignment.trial] = _FusedTrial(self, assignment, output)
         self._fusion.randomness.enter(trial.states)
         trial.start(functools.partial(self._train, trial))
 
-    def _train(self, trial: _Trial) -> None:
+    def _train(self, trial: _FusedTrial) -> None:
         """Runs a recipe to its end, in its greenlet."""
         run = RecipeRun(self._task, trial.assignment, trial, self._imports.shared, conductor=self.fit)
         trial.shown = run.trial
@@ -279,7 +279,7 @@ class FusedProcess:
         self._notes.append(f"fused: {line}")
 
 
-class _Trial:
+class _FusedTrial:
     """A trial among others of the process: its greenlet, and its way to the driver.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xaytune.search.curves.observations import Observations
-from xaytune.search.curves.progress import Progress
+from xaytune.search.curves.progress import ObservedTrials
 from xaytune.search.method import Continue, Decision, Done, End, NewTrial, Result, SearchMethod, Stop
 from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.time_axis import levels_of
@@ -273,7 +273,7 @@ def test_values_that_are_equal_have_equal_scores() -> None:
 def test_of_a_limited_number_of_trials_some_are_trained_in_full_however_early_the_others_are_stopped(
     limited: bool, least: int
 ) -> None:
-    progress, scores = Progress(limited=limited), np.random.default_rng(0).random(36)
+    progress, scores = ObservedTrials(limited=limited), np.random.default_rng(0).random(36)
     progress.levels = (1, 2, 3, 5, 8, 12, 18, 27)
     for score in scores:
         trial = progress.begin(np.zeros(1), np.zeros(1))

@@ -15,8 +15,8 @@ import numpy as np
 
 from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.candidates import STARTUP_TRIALS, Candidates
-from xaytune.search.curves.model import MIN_VALUES, CurveModel, Verdict
-from xaytune.search.curves.progress import Progress, Trial
+from xaytune.search.curves.model import MIN_VALUES, CurveModel, Forecast
+from xaytune.search.curves.progress import ObservedTrial, ObservedTrials
 from xaytune.search.extension import Extension
 from xaytune.search.method import Action, Continue, Decision, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.sweep import values
@@ -42,7 +42,7 @@ class CurvesMethod(Extension, SearchMethod):
         self._objective = setting.objective
         self._num_trials = math.inf if setting.num_trials is None else setting.num_trials
         self._candidates = Candidates(setting.space, setting.seed)
-        self._progress = Progress(limited=setting.num_trials is not None)
+        self._progress = ObservedTrials(limited=setting.num_trials is not None)
         self._model = CurveModel(self._progress)
         # What is tried next, in this order.
         self._planned = [dict(config) for config in setting.points_to_evaluate]
@@ -119,7 +119,7 @@ class CurvesMethod(Extension, SearchMethod):
         asked = len(self._progress.trials) + len(self._planned)
         return asked >= self._num_trials or self._num_trials <= STARTUP_TRIALS
 
-    def _judge(self, trial: Trial, result: Result) -> Continue | Stop:
+    def _judge(self, trial: ObservedTrial, result: Result) -> Continue | Stop:
         number, at = trial.number, self.points.axis.at(result.time)
         if result.value is None:
             return Stop(trial=number, reason=f"{self._objective.metric} is not finite at {at}")
@@ -132,26 +132,26 @@ class CurvesMethod(Extension, SearchMethod):
             return Continue(trial=number, reason=f"at {at} it is to train in full, for few trials have")
         return self._compete(trial)
 
-    def _compete(self, trial: Trial) -> Continue | Stop:
+    def _compete(self, trial: ObservedTrial) -> Continue | Stop:
         """Compares a trial with what could be started instead."""
         if self._closing or self._fallen_back or not len(points := self._untried(trial)):
             return self._halve(trial)
         try:
-            verdict = self._verdict(trial, points)
+            forecast = self._forecast(trial, points)
         except np.linalg.LinAlgError:
             return self._halve(trial)
-        if verdict is not None and verdict.goes_on:
-            return Continue(trial=trial.number, **self._words(trial, verdict))
-        config = self._best_of(points, verdict)
+        if forecast is not None and forecast.goes_on:
+            return Continue(trial=trial.number, **self._words(trial, forecast))
+        config = self._best_of(points, forecast)
         self._plan(config, trial.number)
-        return Stop(trial=trial.number, **self._words(trial, verdict, config))
+        return Stop(trial=trial.number, **self._words(trial, forecast, config))
 
     def _plan(self, config: dict[str, Any], stopped: int) -> None:
         self._candidates.take(config)
         self._planned.append(config)
         self._planned_for = stopped
 
-    def _halve(self, trial: Trial) -> Continue | Stop:
+    def _halve(self, trial: ObservedTrial) -> Continue | Stop:
         """Compares a trial with others at its level, as successive halving does."""
         survives = self._progress.survives(trial)
         side = "is not" if survives else "is"
@@ -162,7 +162,7 @@ class CurvesMethod(Extension, SearchMethod):
             compared=len(self._progress.trials) - 1,
         )
 
-    def _see(self, trial: Trial, time: int, value: float) -> None:
+    def _see(self, trial: ObservedTrial, time: int, value: float) -> None:
         score = self._objective.score(value)
         self._model.observations.add(trial.number, time, score)
         self._progress.reach(trial, time, score)
@@ -173,24 +173,24 @@ class CurvesMethod(Extension, SearchMethod):
         if not len(points):
             return None
         try:
-            verdict = self._verdict(None, points)
+            forecast = self._forecast(None, points)
         except np.linalg.LinAlgError:
-            verdict = None
-        return self._best_of(points, verdict)
+            forecast = None
+        return self._best_of(points, forecast)
 
     @property
     def _starting(self) -> bool:
         """Whether the next trial is one of the first, which are spread over the space."""
         return len(self._progress.trials) + len(self._planned) < STARTUP_TRIALS
 
-    def _untried(self, trial: Trial | None) -> Coordinates:
+    def _untried(self, trial: ObservedTrial | None) -> Coordinates:
         """Draws what could be started instead of a trial, or beside all."""
         rng = np.random.default_rng([self.setting.seed, self._decisions, trial is not None])
         if self._starting:
             return self._candidates.first(len(self._progress.trials) + len(self._planned), rng)
         return self._candidates.draw(rng, [other.point for other in self._progress.best(_NEAR_BEST)])
 
-    def _verdict(self, trial: Trial | None, points: Coordinates) -> Verdict | None:
+    def _forecast(self, trial: ObservedTrial | None, points: Coordinates) -> Forecast | None:
         """Asks the model about a trial and what could be tried; None where it has no say, as few values are known.
 
         Raises:
@@ -201,40 +201,40 @@ class CurvesMethod(Extension, SearchMethod):
         planned = [self._candidates.encoding.point(config) for config in self._planned]
         return self._model.compare(trial, self._features(points), list(self._features(planned)))
 
-    def _best_of(self, points: Coordinates, verdict: Verdict | None) -> dict[str, Any]:
+    def _best_of(self, points: Coordinates, forecast: Forecast | None) -> dict[str, Any]:
         """The configuration of the point that promises most; before the model has a say, of the first."""
-        return self._candidates.encoding.config(points[0 if verdict is None else verdict.best_candidate])
+        return self._candidates.encoding.config(points[0 if forecast is None else forecast.best_candidate])
 
     def _features(self, points: Sequence[Coordinates] | Coordinates) -> Coordinates:
         dimensions = self._candidates.encoding.dimensions
         return self._candidates.encoding.features(np.asarray(points).reshape(len(points), dimensions))
 
     def _words(
-        self, trial: Trial, verdict: Verdict | None, instead: dict[str, Any] | None = None
+        self, trial: ObservedTrial, forecast: Forecast | None, instead: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Why a trial continues, or is stopped for a new configuration."""
         at = self.points.axis.at(trial.time)
         started = None if instead is None else values.write(instead)
         others = len(self._progress.trials) - 1
-        if verdict is None:
+        if forecast is None:
             reason = f"few values are known at {at}: more configurations are tried first"
             return {"reason": reason, "compared": others, "details": {"instead": started}}
         score = self._objective.score
-        predicted = {time: (score(value), deviation) for time, (value, deviation) in verdict.predicted.items()}
+        predicted = {time: (score(value), deviation) for time, (value, deviation) in forecast.predicted.items()}
         words = " or ".join(
             f"{written(value)} ± {written(deviation, 2)} at {self.points.axis.at(time)}"
             for time, (value, deviation) in predicted.items()
         )
         promises = "promises more than" if instead is None else "promises less than"
-        best = score(verdict.best)
+        best = score(forecast.best)
         return {
             "reason": f"predicted {words} against a best of {written(best)}, {promises} a new trial",
             "cutoff": best,
             "compared": others,
             "details": {
                 "predicted": [[time, value, deviation] for time, (value, deviation) in predicted.items()],
-                "promise": verdict.own_promise,
-                "promise_of_new": verdict.candidate_promise,
+                "promise": forecast.own_promise,
+                "promise_of_new": forecast.candidate_promise,
                 "instead": started,
             },
         }

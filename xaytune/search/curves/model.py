@@ -13,9 +13,9 @@ from xaytune.search.curves.acquisition import log_expected_improvement
 from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.gp import ALL_TRIALS, NEW_TRIAL, GaussianProcess, Hyperparameters, fit
 from xaytune.search.curves.observations import Observations
-from xaytune.search.curves.progress import Progress, Trial
+from xaytune.search.curves.progress import ObservedTrial, ObservedTrials
 
-__all__ = ["MIN_VALUES", "CurveModel", "Verdict"]
+__all__ = ["MIN_VALUES", "CurveModel", "Forecast"]
 
 # Fewer values say nothing about the lengthscales.
 MIN_VALUES = 4
@@ -24,7 +24,7 @@ _GROWTH = 1.08
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Forecast:
     """What the model thinks of a trial, and of what could be started instead.
 
     Attributes:
@@ -57,12 +57,14 @@ class CurveModel:
         observations: What was seen of them.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ObservedTrials) -> None:
         self.observations = Observations()
         self._progress = progress
         self._fitted: tuple[int, Hyperparameters] | None = None
 
-    def compare(self, trial: Trial | None, candidates: Coordinates, planned: Sequence[Coordinates]) -> Verdict:
+    def compare(
+        self, trial: ObservedTrial | None, candidates: Coordinates, planned: Sequence[Coordinates]
+    ) -> Forecast:
         """Compares a trial with configurations that have not been tried.
 
         The best of these is the one that promises most at the latest level of which something is known: an early
@@ -94,7 +96,7 @@ class CurveModel:
             mean, deviation = process.posterior(ahead, _numbers([trial.number] * len(times)))
             own = float(log_expected_improvement(mean[:1], deviation[:1], best)[0])
             predicted = {time: self._in_scores(m, d) for time, m, d in zip(times, mean, deviation, strict=True)}
-        return Verdict(
+        return Forecast(
             best_candidate=best_candidate,
             candidate_promise=promise,
             own_promise=own,
@@ -102,7 +104,9 @@ class CurveModel:
             predicted=dict(sorted(predicted.items())),
         )
 
-    def _condition(self, trial: Trial | None, planned: Sequence[Coordinates]) -> tuple[GaussianProcess, float]:
+    def _condition(
+        self, trial: ObservedTrial | None, planned: Sequence[Coordinates]
+    ) -> tuple[GaussianProcess, float]:
         """The process given all that was seen and what is on its way, and the best that is known."""
         x, trials, y = self._given(self.observations.count)
         others = [other for other in self._progress.running.values() if other is not trial]

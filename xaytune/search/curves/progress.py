@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from xaytune.search.curves.axes import Coordinates
 
-__all__ = ["Progress", "Trial"]
+__all__ = ["ObservedTrial", "ObservedTrials"]
 
 # One trial is trained in full for so many times max_t that all have trained: four, with something to spare.
 FULL_EVERY = 3.5
@@ -25,7 +25,7 @@ _ENOUGH = 3
 
 
 @dataclass
-class Trial:
+class ObservedTrial:
     """A trial.
 
     Attributes:
@@ -47,7 +47,7 @@ class Trial:
     chosen: bool = False
 
 
-class Progress:
+class ObservedTrials:
     """The trials of a sweep.
 
     Args:
@@ -65,8 +65,8 @@ class Progress:
     def __init__(self, *, limited: bool = False) -> None:
         self._limited = limited
         self.levels: tuple[int, ...] = ()
-        self.trials: list[Trial] = []
-        self.running: dict[int, Trial] = {}
+        self.trials: list[ObservedTrial] = []
+        self.running: dict[int, ObservedTrial] = {}
         self.spent = 0
         self.full = 0
         self._scores: defaultdict[int, list[float]] = defaultdict(list)
@@ -76,14 +76,14 @@ class Progress:
         """When a trial was trained in full; 0 until it is known."""
         return max(self.levels, default=0)
 
-    def begin(self, point: Coordinates, features: Coordinates) -> Trial:
+    def begin(self, point: Coordinates, features: Coordinates) -> ObservedTrial:
         """Begins the next trial."""
-        trial = Trial(len(self.trials), point, features)
+        trial = ObservedTrial(len(self.trials), point, features)
         self.trials.append(trial)
         self.running[trial.number] = trial
         return trial
 
-    def reach(self, trial: Trial, time: int, score: float) -> None:
+    def reach(self, trial: ObservedTrial, time: int, score: float) -> None:
         """Takes a score of a trial."""
         self.spent += time - trial.time
         trial.time, trial.score, trial.best = time, score, max(trial.best, score)
@@ -99,7 +99,7 @@ class Progress:
         """Learns that a trial trains on after all."""
         self.running[number] = self.trials[number]
 
-    def best(self, count: int) -> list[Trial]:
+    def best(self, count: int) -> list[ObservedTrial]:
         """Returns the best trials, of those that were seen."""
         seen = (trial for trial in self.trials if trial.time)
         return heapq.nsmallest(count, seen, key=lambda trial: -trial.best)
@@ -113,7 +113,7 @@ class Progress:
         reached = [level for level, scores in self._scores.items() if len(scores) >= _ENOUGH]
         return max(self.levels[max(reached, default=0)], self.level_after(0, 2))
 
-    def choose(self, trial: Trial, *, closing: bool) -> bool:
+    def choose(self, trial: ObservedTrial, *, closing: bool) -> bool:
         """Tells whether a trial is to train in full whatever the model says; it does so to its end.
 
         Without some that do, none may: a model knows little beyond the levels that were reached, and draws what
@@ -135,7 +135,7 @@ class Progress:
             trial.chosen = alone or trial.score >= scores[-math.ceil(BEST_SHARE * len(scores))]
         return trial.chosen
 
-    def survives(self, trial: Trial) -> bool:
+    def survives(self, trial: ObservedTrial) -> bool:
         """Tells whether successive halving would let a trial train on: as large a share does as the time grows."""
         scores = self._scores[self._level(trial.time)]
         kept = trial.time / self.level_after(trial.time)
