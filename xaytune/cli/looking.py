@@ -24,9 +24,10 @@ from xaytune.cli.options import (
 from xaytune.errors import JournalError, RemoteError
 from xaytune.records.export import FORMATS, Format, export
 from xaytune.records.journal import FILE_NAME, JournalTail
+from xaytune.records.remote import concealed
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
-from xaytune.records.sweep_folder import SweepFolder, find_sweep
+from xaytune.records.sweep_folder import SweepFolder, child_of, find_sweep, sweeps_in
 from xaytune.report import text
 from xaytune.report.lineage import lineage_lines
 from xaytune.report.loading import lines_to_load
@@ -44,6 +45,47 @@ _output_folder = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to, by default SWEEP-export.",
 )
+
+
+@click.command("list", epilog="Example: xaytune list --storage s3://bucket/sweeps")
+@storage_option
+@as_json_option
+def list_(storage: str, as_json: bool) -> None:
+    """Lists the sweeps of a storage, newest first."""
+    sweeps: list[SweepState] = []
+    damaged: list[tuple[str, str]] = []
+    for name in sweeps_in(storage):
+        try:
+            sweeps.append(Results(child_of(storage, name)).sweep)
+        except JournalError as error:
+            damaged.append((name, str(error)))
+    for name, problem in damaged:
+        say(f"{name}: {problem}", err=True)
+    sweeps.sort(key=lambda sweep: sweep.started or 0.0, reverse=True)
+    if as_json:
+        print_json([_described(sweep) for sweep in sweeps])
+        return
+    if not sweeps and not damaged:
+        say(f"there is no sweep in {concealed(storage)}; name another folder with --storage")
+    elif sweeps:
+        _print_table([("sweep", "state", "trials", "best", "started"), *map(_row, sweeps)])
+
+
+def _row(sweep: SweepState) -> tuple[str, ...]:
+    best, terms = sweep.best, Terms(sweep)
+    worth = terms.worth(best.value) if best is not None else "-"
+    started = text.age(time.time() - sweep.started) if sweep.started else "-"  # virtual time begins at 0
+    return sweep.name, sweep.state, text.share(sweep), worth, started
+
+
+def _described(sweep: SweepState) -> dict[str, object]:
+    return {**sweep.to_dict(), "metric": sweep.spec["metric"], "started": sweep.started, "ended": sweep.ended}
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @click.command()
@@ -252,4 +294,4 @@ def dashboard(sweep: str, storage: str, host: str, port: int) -> None:
     serve(sweep_folder, host, port, lambda url: click.echo(f"{url} (Ctrl-C ends it)"))
 
 
-COMMANDS = (status, best, why, report, compare, export_, dashboard)
+COMMANDS = (list_, status, best, why, report, compare, export_, dashboard)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xaytune.cli import clusters, listing, looking, running, simulating, starting
+from xaytune.cli import clusters, looking, running, simulating, starting
 from xaytune.cli.ending import BAD_INPUT, INTERRUPTED, SWEEP_FAILED
 from xaytune.cli.options import say
 from xaytune.errors import (
@@ -79,6 +79,6 @@ def main() -> None:
     """
 
 
-_MODULES = (starting, running, simulating, listing, looking, clusters)
+_MODULES = (starting, running, simulating, looking, clusters)
 for command in (command for module in _MODULES for command in module.COMMANDS):
     main.add_command(command)

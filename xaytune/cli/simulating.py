@@ -22,6 +22,7 @@ from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
+from xaytune.sweep.numbers import trials
 
 if TYPE_CHECKING:
     from xaytune.simulation.curves import Curves
@@ -87,11 +88,11 @@ def simulate(
     click.echo(text.summary(simulated.results.sweep))
     click.echo(f"simulated: {simulated.decisions} decisions in {text.duration(simulated.seconds)} of virtual time")
     if simulated.matched:
-        played = text.trials(simulated.matched)
+        played = trials(simulated.matched)
         click.echo(f"  {played} played the curve of the nearest configuration that was trained")
     if simulated.censored:
         click.echo(
-            f"  {text.trials(simulated.censored)} would have trained on where the earlier sweep had stopped: what "
+            f"  {trials(simulated.censored)} would have trained on where the earlier sweep had stopped: what "
             "that would have reached is not known, and what was decided after it rests on fewer values"
         )
 

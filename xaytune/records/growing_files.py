@@ -110,11 +110,11 @@ def fetch_parts(remote: RemoteFolder, folder: str, target: Path) -> None:
         else:
             whole[file] = size
     for name, size in whole.items():
-        if name not in parts and size != _size(target / name):
+        if name not in parts and size != _size_if_there(target / name):
             remote.fetch(name, target / name)
     for name, sizes in parts.items():
         chosen = _newest(sizes)
-        if sum(sizes[part] for part in chosen) != _size(target / name):
+        if sum(sizes[part] for part in chosen) != _size_if_there(target / name):
             _put_together(remote, name, chosen, target / name)
 
 
@@ -140,5 +140,5 @@ def _newest(sizes: dict[_Part, int]) -> list[_Part]:
     return chosen
 
 
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else -1
+def _size_if_there(file: Path) -> int | None:
+    return file.stat().st_size if file.exists() else None

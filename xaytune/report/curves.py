@@ -23,6 +23,9 @@ __all__ = [
     "trained",
 ]
 
+# A curve is drawn by so many points at most.
+_MOST_POINTS = 200
+
 
 @dataclass(frozen=True)
 class DrawnCurve:
@@ -45,8 +48,8 @@ def curve_axis(sweep: SweepState) -> TimeAxis:
     return STEPS if one_epoch else sweep.axis
 
 
-def learning_curves(results: Results, most: int = 200) -> list[DrawnCurve]:
-    """Returns the curve of each trial that reported the metric, with so many points at most."""
+def learning_curves(results: Results) -> list[DrawnCurve]:
+    """Returns the curve of each trial that reported the metric."""
     metric, axis = results.sweep.spec["metric"], curve_axis(results.sweep)
     curves = []
     for trial in results.trials:
@@ -59,16 +62,16 @@ def learning_curves(results: Results, most: int = 200) -> list[DrawnCurve]:
                 judged.setdefault(axis.reached_by(trial), trial.metrics[metric])
             times, values = list(judged), list(judged.values())
         if times:
-            kept = _shape(values, most)
+            kept = _shape(values)
             curves.append(DrawnCurve(trial, [times[i] for i in kept], [values[i] for i in kept]))
     return curves
 
 
-def _shape(values: Sequence[float], most: int) -> list[int]:
+def _shape(values: Sequence[float]) -> list[int]:
     """Which of many values are drawn: the smallest and the largest of each stretch, and where the curve ends."""
-    if len(values) <= most:
+    if len(values) <= _MOST_POINTS:
         return list(range(len(values)))
-    width = -(-2 * len(values) // most)
+    width = -(-2 * len(values) // _MOST_POINTS)
     stretches = [range(begin, min(begin + width, len(values))) for begin in range(0, len(values), width)]
     kept = {choose(stretch, key=values.__getitem__) for stretch in stretches for choose in (min, max)}
     return sorted(kept | {0, len(values) - 1})

@@ -15,7 +15,8 @@ from xaytune.records.history import measured
 from xaytune.records.results import Results
 from xaytune.records.state import TrialRecord
 from xaytune.records.sweep_folder import SweepFolder
-from xaytune.report.study import direction_of, frozen, space_of
+from xaytune.report.study import frozen, space_of
+from xaytune.search.distributions import direction_of
 
 __all__ = ["StudyMirror", "StudyStorage", "serve"]
 
@@ -50,7 +51,7 @@ class StudyMirror:
         self._sweep_folder = sweep_folder
         results = Results(sweep_folder)
         self.storage = StudyStorage()
-        self._study = self.storage.create_new_study([direction_of(results.sweep)], results.sweep.name)
+        self._study = self.storage.create_new_study([direction_of(results.sweep.objective)], results.sweep.name)
         self._space = space_of(results.sweep)
         self._taken: dict[int, TrialRecord] = {}  # the trials as they were taken last, by number
         self._take(results)

@@ -24,7 +24,7 @@ from xaytune.records.trial_record import Restart
 from xaytune.report.printing import Lenient, one_line, printable
 from xaytune.report.progress_view import best_so_far, picture, progress_text
 from xaytune.report.terms import Terms, configuration
-from xaytune.report.text import cheaper_means, ending, path_text, planned, restarted, summary
+from xaytune.report.text import cheaper_means, ending, finished, path_text, planned, restarted, summary
 
 __all__ = ["LiveView"]
 
@@ -172,8 +172,7 @@ class _Lines:
 
     def take(self, sweep: SweepState, terms: Terms, event: Event, line: Text | None) -> None:
         if event["event"] == "sweep" and event["state"] == "running":
-            finished = sum(trial.finished for trial in sweep.trials.values())
-            ended = f", {finished} of them finished" if sweep.trials else ""
+            ended = f", {finished(sweep)} of them finished" if sweep.trials else ""
             _print(self._console, f"{sweep.name}: {planned(sweep)}{ended}")
             _print(self._console, line.plain if line is not None else None)
         elif line is not None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xaytune.report.terms import configuration
-from xaytune.report.text import trials
 from xaytune.search.build import method_for
 from xaytune.search.method import NewTrial
 from xaytune.sweep.algorithms import AshaSpec, CurvesSpec, PopulationSpec
+from xaytune.sweep.numbers import trials
 from xaytune.sweep.space import dotted
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import levels_of

@@ -12,8 +12,9 @@ from xaytune.records.state import SweepState, TrialRecord
 from xaytune.records.uptime import timed
 from xaytune.report.printing import one_line, printable
 from xaytune.report.terms import Terms, number
-from xaytune.report.text import clock, metrics, path_text, restart_text, status_word, trials
+from xaytune.report.text import clock, metrics, path_text, restart_text, status_word
 from xaytune.sweep import values
+from xaytune.sweep.numbers import trials
 
 __all__ = ["Moment", "stories", "tell", "why"]
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from xaytune.records.state import SweepState, TrialRecord
-from xaytune.search.distributions import Choices, distribution_of
+from xaytune.search.distributions import Choices, direction_of, distribution_of
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["direction_of", "frozen", "space_of", "study_of"]
+__all__ = ["frozen", "space_of", "study_of"]
 
 _STATES = {
     "pending": TrialState.WAITING,
@@ -30,15 +29,10 @@ def space_of(sweep: SweepState) -> Space:
     return parse_space(sweep.spec["space"])
 
 
-def direction_of(sweep: SweepState) -> StudyDirection:
-    """Returns what is better, as Optuna calls it."""
-    return StudyDirection.MAXIMIZE if sweep.objective.sign > 0 else StudyDirection.MINIMIZE
-
-
 def study_of(sweep: SweepState, space: Space) -> optuna.Study:
     """Returns a study of all trials that reached a value: by it, whether they were stopped or not."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(study_name=sweep.name, direction=direction_of(sweep))
+    study = optuna.create_study(study_name=sweep.name, direction=direction_of(sweep.objective))
     for trial in sweep.trials.values():
         if trial.counted_value is not None:
             study.add_trial(frozen(trial, space, TrialState.COMPLETE))

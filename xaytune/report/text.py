@@ -14,6 +14,7 @@ from xaytune.records.sweep_folder import DEFAULT_STORAGE
 from xaytune.records.trial_record import Restart
 from xaytune.report.printing import one_line, printable, shortened
 from xaytune.report.terms import Terms, number, value_text
+from xaytune.sweep.numbers import trials
 from xaytune.sweep.time_axis import STEPS
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
     "status_word",
     "summary",
     "tally",
-    "trials",
 ]
 
 # Schedulers that have gone on without the failed trials: these cannot be resumed.
@@ -80,11 +80,6 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{rest:04.1f}"
 
 
-def trials(count: int) -> str:
-    """Writes a number of trials."""
-    return f"{count} trial{'' if count == 1 else 's'}"
-
-
 def planned(sweep: SweepState) -> str:
     """Writes how many trials a sweep has, or has had so far where only its budget ends it."""
     if sweep.num_trials is None and not sweep.trials:
@@ -102,9 +97,9 @@ def share(sweep: SweepState) -> str:
     return str(finished(sweep)) if sweep.num_trials is None else f"{finished(sweep)}/{sweep.num_trials}"
 
 
-def listed(numbers: list[int], most: int = 10) -> str:
-    """Names trials by number, so many at most."""
-    shown = ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
+def listed(numbers: list[int]) -> str:
+    """Names trials by number, the first ten of them."""
+    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
     return f"trial {shown}" if len(numbers) == 1 else f"{len(numbers)} trials ({shown})"
 
 

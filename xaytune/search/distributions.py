@@ -1,15 +1,17 @@
-"""The domains of a space as Optuna's distributions, and values as Optuna can store them."""
+"""What Optuna knows of a sweep, in its terms: distributions of parameters, their values, and what is better."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
 
 from xaytune.sweep.domains import Categorical, Domain, Float
+from xaytune.sweep.objective import Objective
 from xaytune.sweep.values import key
 
-__all__ = ["Choices", "distribution_of"]
+__all__ = ["Choices", "direction_of", "distribution_of"]
 
 
 class Choices:
@@ -29,6 +31,11 @@ class Choices:
     def decode(self, encoded: Any) -> Any:
         """Returns the choice that is stored so."""
         return self._values[_key(encoded)]
+
+
+def direction_of(objective: Objective) -> StudyDirection:
+    """Returns what is better, as Optuna calls it."""
+    return StudyDirection.MAXIMIZE if objective.mode == "max" else StudyDirection.MINIMIZE
 
 
 def distribution_of(domain: Domain) -> BaseDistribution:

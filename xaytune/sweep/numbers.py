@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["told_apart", "written"]
+__all__ = ["told_apart", "trials", "written"]
 
 _DIGITS = 4
 # A float has no more of them.
@@ -15,6 +15,11 @@ def written(value: float, digits: int = _DIGITS) -> str:
     """Writes a number with so many digits that count, and all of those before the point."""
     text = f"{value + 0.0:.{digits}g}"  # no "-0"
     return f"{value:.0f}" if "e+" in text and abs(value) < _LONG else text
+
+
+def trials(count: int) -> str:
+    """Writes a number of trials."""
+    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def told_apart(*values: float) -> list[str]:

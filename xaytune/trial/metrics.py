@@ -34,7 +34,7 @@ def capture(value: Any) -> Any:
         return None
 
 
-def materialize(rows: Sequence[Row], *, lenient: bool = False) -> set[str]:
+def materialize(rows: Sequence[Row], *, lenient: bool) -> set[str]:
     """Turns the captured metrics of rows into floats, in place, waiting for the device once.
 
     What is no number is left out.

@@ -14,15 +14,16 @@ Vector = NDArray[np.float64]
 
 # The decrease that a step must bring, as a share of what the gradient promises (Armijo).
 _SUFFICIENT = 1e-4
+# Steps that the curvature is estimated from.
+_MEMORY = 10
 
 
 def minimise(
     function: Callable[[Vector], tuple[float, Vector]],
     start: Vector,
     *,
-    tolerance: float = 1e-2,
+    tolerance: float,
     max_steps: int = 60,
-    memory: int = 10,
 ) -> Vector:
     """Minimises a function by limited-memory BFGS with backtracking (Nocedal and Wright, 2006, algorithm 7.4).
 
@@ -31,14 +32,13 @@ def minimise(
         start: Where to begin; the function is finite there.
         tolerance: The largest component of the gradient at which it is done.
         max_steps: Steps at most.
-        memory: Steps that the curvature is estimated from.
 
     Returns:
         The best point found.
     """
     point = start
     value, gradient = function(point)
-    steps: deque[tuple[Vector, Vector]] = deque(maxlen=memory)
+    steps: deque[tuple[Vector, Vector]] = deque(maxlen=_MEMORY)
     for _ in range(max_steps):
         if np.abs(gradient).max() <= tolerance:
             break

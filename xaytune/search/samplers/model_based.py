@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from xaytune.errors import Problem, SpecError
 from xaytune.search.configurations import hold, seeded
-from xaytune.search.distributions import Choices
+from xaytune.search.distributions import Choices, direction_of
 from xaytune.search.samplers.sampler import Outcome, Sampler
 from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, TpeSpec
 from xaytune.sweep.domains import Categorical, Float, Integer
@@ -52,8 +51,7 @@ class OptunaSampler(Sampler):
             message = f"{name} needs the package {self.package}: pip install 'xaytune[search]'"
             raise SpecError([Problem(("search", "algorithm"), message)])
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        maximize = self.setting.objective.mode == "max"
-        direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
+        direction = direction_of(self.setting.objective)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(sampler=self.make(self.setting.seed), direction=direction)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from xaytune.search.method import Action, End, Result, Stop
-from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, better_than_diverged, trials
+from xaytune.search.schedulers.scheduler import WORST_SCORE, Scheduler, better_than_diverged
 from xaytune.sweep.algorithms import MedianSpec
-from xaytune.sweep.numbers import told_apart, written
+from xaytune.sweep.numbers import told_apart, trials, written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
 __all__ = ["MedianScheduler"]

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from xaytune.errors import Problem, SpecError
 from xaytune.search.configurations import draw_value, hold, seeded
 from xaytune.search.method import Action, Continue, Decision, End, Exploit, KeepCheckpoint, Pause, Result, Stop
-from xaytune.search.schedulers.scheduler import Scheduler, trials
+from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import Options, PbtSpec
 from xaytune.sweep.domains import Categorical, Domain, Integer
-from xaytune.sweep.numbers import told_apart, written
+from xaytune.sweep.numbers import told_apart, trials, written
 from xaytune.sweep.space import Parameter, Space
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 

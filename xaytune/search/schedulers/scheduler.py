@@ -9,11 +9,11 @@ from typing import Any
 
 from xaytune.search.extension import Extension
 from xaytune.search.method import Action, Continue, Decision, End, Result
-from xaytune.sweep.numbers import written
+from xaytune.sweep.numbers import trials, written
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["WORST_SCORE", "Scheduler", "better_than_diverged", "trials"]
+__all__ = ["WORST_SCORE", "Scheduler", "better_than_diverged"]
 
 # What a value that is not finite counts as: worse than every other.
 WORST_SCORE = -math.inf
@@ -96,8 +96,3 @@ class Scheduler(Extension, ABC):
 def better_than_diverged(value: float, count: int) -> str:
     """Returns why a trial continues where most of those that it would be compared with have diverged."""
     return f"{written(value)} is better than most of {trials(count)}, which diverged"
-
-
-def trials(count: int) -> str:
-    """Returns a number of trials as text."""
-    return "1 trial" if count == 1 else f"{count} trials"
