@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,7 +134,9 @@ class Results:
         Raises:
             KeyError: There is no such plot of this sweep.
         """
-        figures = importlib.import_module("xaytune.report.figures").figures(self)
+        from xaytune.report.figures import figures as figures_of
+
+        figures = figures_of(self)
         if name is not None and name not in figures:
             raise KeyError(f"{self.sweep.name} has no plot {name!r}; {nearest(name, figures)}")
         return figures if name is None else figures[name]
