@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from xaytune.records.checkpoint_store import CHECKPOINTS, checkpoint_folder
 from xaytune.records.remote import RemoteFolder
 from xaytune.trainer import checkpoint_files
 from xaytune.trial.messages import Ended, Progress
@@ -13,9 +14,8 @@ from xaytune.trial.trackers.tracking import FOLDERS
 
 __all__ = ["empty", "upload", "upload_rest"]
 
-_CHECKPOINTS = "checkpoints"
 # What is copied when the process of a trial has ended, beside its output.
-_LEFT = (_CHECKPOINTS, "folders", *FOLDERS)
+_LEFT = (CHECKPOINTS, "folders", *FOLDERS)
 
 
 def upload(message: Progress, folder: Path, remote: RemoteFolder) -> None:
@@ -44,7 +44,7 @@ def upload_rest(trial: int, folder: Path, remote: RemoteFolder) -> None:
     Raises:
         OSError: The storage refuses: what is not copied yet stays.
     """
-    for checkpoint in checkpoint_files.list_checkpoints(folder / _CHECKPOINTS / f"{trial:05d}"):
+    for checkpoint in checkpoint_files.list_checkpoints(folder / checkpoint_folder(trial)):
         checkpoint_files.delete(checkpoint)  # those that count are uploaded; the rest is the user's
     _append_output(trial, folder, remote)
     for path in [path for name in _LEFT for path in sorted((folder / name).rglob("*"))]:

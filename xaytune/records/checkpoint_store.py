@@ -16,9 +16,14 @@ from xaytune.errors import CheckpointError
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
 
-__all__ = ["CheckpointStore"]
+__all__ = ["CHECKPOINTS", "CheckpointStore", "checkpoint_folder"]
 
-_FOLDER, _DONORS = "checkpoints", "sources"
+CHECKPOINTS, _DONORS = "checkpoints", "sources"
+
+
+def checkpoint_folder(trial: int) -> str:
+    """Returns the folder of a trial's checkpoints, within the sweep's."""
+    return f"{CHECKPOINTS}/{trial:05d}"
 
 
 class CheckpointStore:
@@ -33,7 +38,7 @@ class CheckpointStore:
 
     def list(self, trial: int) -> dict[int, str]:
         """Returns the checkpoints of a trial, whole or not: paths by step, oldest first."""
-        folder = f"{_FOLDER}/{trial:05d}"
+        folder = checkpoint_folder(trial)
         if self._sweep_folder.remote is not None:
             names = self._sweep_folder.remote.names(folder)
         else:
@@ -77,7 +82,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: There is no such checkpoint.
         """
-        return self._copied(donor, f"{_FOLDER}/{trial:05d}")
+        return self._copied(donor, checkpoint_folder(trial))
 
     def delete(self, path: str) -> None:
         """Deletes a checkpoint, wherever it is, if there is one."""

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from xaytune.errors import CheckpointError
-from xaytune.records.checkpoint_store import CheckpointStore
+from xaytune.records.checkpoint_store import CheckpointStore, checkpoint_folder
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
@@ -18,7 +18,7 @@ __all__ = ["checkpoint_dir_of", "settle_checkpoints"]
 
 def checkpoint_dir_of(task: Task, assignment: Assignment) -> Path:
     """Returns the folder of a trial's checkpoints."""
-    return Path(task.sweep_dir) / "checkpoints" / f"{assignment.trial:05d}"
+    return Path(task.sweep_dir) / checkpoint_folder(assignment.trial)
 
 
 def settle_checkpoints(task: Task, assignment: Assignment) -> dict[int, str]:
