@@ -32,15 +32,19 @@ from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 from xaytune.records.stream import as_line
 from xaytune.records.sweep_folder import find_sweep
+from xaytune.records.warm_start import warm_started
 from xaytune.report import text
 from xaytune.report.printing import Lenient
 from xaytune.report.terms import configuration, number
+from xaytune.sweep.command import what_is_missing
+from xaytune.sweep.gpus import count_gpus, unused_gpus
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
+from xaytune.sweep.references import check_references
+from xaytune.sweep.spec import SweepSpec
 
 if TYPE_CHECKING:
     from xaytune.driver.recorder import Listener
     from xaytune.ray_tune.session import RaySession
-    from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["COMMANDS"]
 
@@ -242,11 +246,7 @@ def check(spec: Path, storage: str, assignments: tuple[str, ...], timed: bool) -
     """
     loaded = load_spec(spec, parse_assignments(assignments))
 
-    from xaytune.records.warm_start import warm_started
     from xaytune.report.plan import first_configurations, plan, samples
-    from xaytune.sweep.command import what_is_missing
-    from xaytune.sweep.gpus import count_gpus, unused_gpus
-    from xaytune.sweep.references import check_references
     from xaytune.trial.trackers.tracking import problems_of
 
     with locating(spec):

@@ -20,13 +20,14 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import find_sweep
+from xaytune.records.warm_start import warm_started
 from xaytune.report import text
 from xaytune.sweep.loader import load_spec, locating, parse_assignments
 from xaytune.sweep.numbers import trials
+from xaytune.sweep.spec import SweepSpec
 
 if TYPE_CHECKING:
     from xaytune.simulation.curves import Curves
-    from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["COMMANDS"]
 
@@ -69,7 +70,6 @@ def simulate(
     """
     loaded = load_spec(spec, parse_assignments(assignments))
 
-    from xaytune.records.warm_start import warm_started
     from xaytune.simulation.simulate import simulate as play
 
     with locating(spec):
