@@ -24,9 +24,6 @@ class Space:
         constants: Fixed values by dotted name.
 
     Args:
-        raw: See above.
-        parameters: See above.
-        constants: See above.
         sequences: The lists and tuples that hold parameters, by dotted name, and how many items each has: these
             are named by index, ``betas.0``.
     """
