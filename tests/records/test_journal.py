@@ -17,10 +17,8 @@ from xaytune.errors import JournalError
 from xaytune.records.journal import (
     FILE_NAME,
     VERSION,
-    Event,
     Journal,
     KnownEvents,
-    feed,
     read_events,
 )
 from xaytune.records.provenance import commit_of
@@ -126,21 +124,6 @@ def test_an_event_is_known_to_who_writes_it_as_it_will_be_read(path: Path) -> No
     journal.close()
     assert written == list(read_events(path))
     assert written[1]["value"] == 0.5
-
-
-def test_a_journal_is_parsed_once_for_several_views(path: Path) -> None:
-    class Count:
-        seen = 0
-
-        def apply(self, event: Event) -> None:
-            self.seen += 1
-
-    journal = Journal(path)
-    for number in range(3):
-        journal.write("trial", number, config={}, seed=0)
-    one, other = Count(), Count()
-    feed(read_events(path), one, other)
-    assert (one.seen, other.seen) == (3, 3)
 
 
 def test_a_second_writer_is_refused(path: Path) -> None:

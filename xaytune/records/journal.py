@@ -57,9 +57,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from xaytune.errors import JournalError
 from xaytune.records.clock import Clock, SystemClock
@@ -73,8 +73,6 @@ __all__ = [
     "Journal",
     "JournalTail",
     "KnownEvents",
-    "View",
-    "feed",
     "is_locked",
     "read_events",
 ]
@@ -91,20 +89,6 @@ _LOOKED_AT_S = 0.5
 _AGAIN_S = 0.01
 _PLAIN = frozenset((str, int, bool, type(None)))  # what JSON holds as it is
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-
-class View(Protocol):
-    """Whatever follows from events, taken in one by one."""
-
-    def apply(self, event: Event) -> None:
-        """Takes in the next event."""
-
-
-def feed(events: Iterable[Event], *views: View) -> None:
-    """Takes events, oldest first, into several views at once: a journal is parsed once for all of them."""
-    for event in events:
-        for view in views:
-            view.apply(event)
 
 
 class Journal:

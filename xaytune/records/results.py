@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import JournalError, RemoteError, nearest
 from xaytune.records import history
-from xaytune.records.journal import FILE_NAME, Event, JournalTail, feed, read_events
+from xaytune.records.journal import FILE_NAME, Event, JournalTail, read_events
 from xaytune.records.recommendation import Recommendation, recommend
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import DEFAULT_STORAGE, SweepFolder, find_sweep
@@ -49,9 +49,8 @@ class Results:
             self._sweep_folder.fetch_journal()
         except RemoteError as error:
             raise JournalError(f"the storage cannot be reached: {error}") from None
-        self.sweep = SweepState(str(self._sweep_folder), address=self._sweep_folder.address)
         tail = JournalTail(self.path / FILE_NAME)
-        feed(tail.new(), self.sweep)
+        self.sweep = SweepState(str(self._sweep_folder), tail.new(), self._sweep_folder.address)
         self._read = tail.read
         self.sweep.notice_loss(self._sweep_folder.is_written)
         if not self.sweep.spec:

@@ -29,12 +29,6 @@ class Channel:
         self._received, self._unsent = bytearray(), bytearray()
         self._descriptors: list[int] = []
 
-    @classmethod
-    def pair(cls) -> tuple[Channel, Channel]:
-        """Returns both ends of a new channel."""
-        here, there = socket.socketpair()
-        return cls(here), cls(there)
-
     @property
     def busy(self) -> bool:
         """Whether something that was put waits for the other side."""
