@@ -45,6 +45,16 @@ def test_the_driver_and_actors_do_without_torch(module: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_program_that_runs_alone_imports_nothing_that_only_sweeps_need() -> None:
+    program = (
+        "import sys, xaytune; xaytune.current_trial();"
+        "print(sorted({'cloudpickle', 'optuna', 'pandas', 'pydantic', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
 def test_an_actor_packs_histories_without_pandas() -> None:
     program = (
         "import sys, xaytune.records.history as h; h.pack([h.Row(0, 0, 1, {})]); print('pandas' in sys.modules)"

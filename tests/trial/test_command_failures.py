@@ -16,7 +16,7 @@ from tests.trial.test_commands import command_run, run_alone
 from xaytune.sweep.objective import Objective
 from xaytune.testing.training import JudgedRun
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
-from xaytune.trial.command_process import ADDRESS
+from xaytune.trial.channel import ADDRESS
 from xaytune.trial.joining import current_trial
 from xaytune.trial.lines import Lines
 from xaytune.trial.output import file_of

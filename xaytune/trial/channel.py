@@ -10,7 +10,10 @@ import socket
 import time
 from typing import Any
 
-__all__ = ["Channel"]
+__all__ = ["ADDRESS", "Channel"]
+
+# The variable of the environment that tells the program of a trial where the other end is.
+ADDRESS = "XAYTUNE_TRIAL"
 
 _HEADER = 8  # bytes: the length of what follows
 _CHUNK = 1 << 18

@@ -13,16 +13,13 @@ from collections.abc import Mapping, Sequence
 
 from xaytune.sweep.command import search_path
 from xaytune.trial import kernel
-from xaytune.trial.channel import Channel
+from xaytune.trial.channel import ADDRESS, Channel
 from xaytune.trial.messages import Failure
 from xaytune.trial.template_client import words_for_exit
 
-__all__ = ["ADDRESS", "Program", "ProgramFailedError", "ProgramLostError"]
+__all__ = ["Program", "ProgramFailedError", "ProgramLostError"]
 
-# The variable of the environment that tells a program where its trial is.
-ADDRESS = "XAYTUNE_TRIAL"
-
-# Where it writes lines of JSON.
+# The variable of the environment that tells a program where it writes lines of JSON.
 _DESCRIPTOR = "XAYTUNE_FD"
 # Shells such as dash can write to descriptors of one digit only.
 _LARGEST = 9

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xaytune.trainer import current
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.own import OwnLoop
-from xaytune.trial.command_process import ADDRESS
+from xaytune.trial.channel import ADDRESS, Channel
 
 if TYPE_CHECKING:
     from xaytune.trial.runner import RecipeRun
@@ -38,7 +38,6 @@ def current_trial() -> OwnLoop:
 def _join(address: str) -> None:
     # A program that runs alone needs none of these.
     from xaytune.sweep.references import use_import_paths
-    from xaytune.trial.channel import Channel
     from xaytune.trial.link import ChannelLink
     from xaytune.trial.runner import RecipeRun
 
