@@ -1,4 +1,4 @@
-"""The history of a trial: a row for every optimizer step, in columns, packed where it is made.
+"""The history of a trial: a row for every optimizer step, in columns, packed by the trial's actor.
 
 A history file is a row of Arrow IPC streams, one a chunk, each with the columns its steps had: appending
 costs the same however long the history is.

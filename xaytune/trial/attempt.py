@@ -28,7 +28,7 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.template_client import Exit, Template
 
-__all__ = ["AttemptProcess", "unpack"]
+__all__ = ["AttemptProcess", "with_history"]
 
 # A trial that is paused, or has told its end, is given so long until its process has only to be gone: one that is
 # paused beside the time of its threads.
@@ -83,7 +83,7 @@ class AttemptProcess:
         if isinstance(said, Exit):
             self._running = False
             return self._lost(said)
-        message = unpack(*said)
+        message = with_history(*said)
         if isinstance(message, Progress):
             self._last, self._heard = message, time.monotonic()
         self._waiting = isinstance(message, DecisionDue)
@@ -118,8 +118,8 @@ class AttemptProcess:
         return {**nothing_new(self._last), "seconds": self._last.seconds + time.monotonic() - self._heard}
 
 
-def unpack(message: Message, rows: list[tuple[Any, ...]]) -> Message:
-    """Packs the rows of a message here: the trial's process is spared what that takes."""
+def with_history(message: Message, rows: list[tuple[Any, ...]]) -> Message:
+    """Returns a message with its rows packed: here, so that the trial's process is spared what that takes."""
     if not rows:
         return message
     return dataclasses.replace(message, history=history.pack([Row(*row) for row in rows]))  # type: ignore[call-arg]

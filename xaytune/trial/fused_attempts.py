@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from xaytune.trial.attempt import unpack
+from xaytune.trial.attempt import with_history
 from xaytune.trial.forked import Forked
 from xaytune.trial.messages import (
     Assignment,
@@ -95,7 +95,7 @@ class FusedTrials:
         messages: list[Message] = []
         while said is not None and not isinstance(said, Exit):  # all at once: the way to the driver costs most
             self.wanted, packed = said
-            messages += [message for one in packed for message in self._take(unpack(*one))]
+            messages += [message for one in packed for message in self._take(with_history(*one))]
             said = self._process.get(0)
         return messages
 

@@ -1,4 +1,4 @@
-"""Metrics as they are on the training thread, and as numbers."""
+"""Metrics as they are while training, and as numbers."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def readable(metrics: Mapping[str, Any], *, lenient: bool = False) -> dict[str, 
 def _read(device: Any, tensors: Sequence[Any]) -> list[float]:
     import torch
 
-    # The training thread may use a stream of its own: the copies must have been made.
+    # Training may use a stream of its own: the copies must have been made.
     torch.accelerator.synchronize(device)
     values: list[float] = torch.stack(list(tensors)).tolist()
     return values
