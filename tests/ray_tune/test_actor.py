@@ -18,7 +18,7 @@ from ray.exceptions import RayTaskError
 from tests.driver.harness import Played
 from tests.trial.conftest import is_gone
 from xaytune.ray_tune.actor import TrialActor
-from xaytune.ray_tune.bridge import Bridge, words_of
+from xaytune.ray_tune.bridge import Bridge, without_colours
 from xaytune.ray_tune.node_actor import actor_for
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
@@ -186,5 +186,5 @@ def test_a_recipe_can_use_the_ray_of_its_sweep(make: Make) -> None:
 def test_the_error_of_an_actor_is_told_without_the_colours_of_a_terminal() -> None:
     error = RayTaskError("train", "Traceback (most recent call last):\nValueError: no", ValueError("no"))
     assert "\x1b[36m" in str(error)
-    assert "\x1b" not in words_of(error)
-    assert words_of(error).endswith("ValueError: no")
+    assert "\x1b" not in without_colours(error)
+    assert without_colours(error).endswith("ValueError: no")

@@ -20,7 +20,7 @@ from xaytune.testing import TrackerContract
 from xaytune.trial.trackers.mlflow import Mlflow
 from xaytune.trial.trackers.tensorboard import TensorBoard
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
-from xaytune.trial.trackers.tracking import problems_of
+from xaytune.trial.trackers.tracking import tracker_problems
 from xaytune.trial.trackers.wandb import Wandb
 
 pytestmark = pytest.mark.slow
@@ -152,7 +152,7 @@ class TestWandb(TrackerContract):
     ],
 )
 def test_a_tracker_that_cannot_be_used_is_told_before_the_sweep(tracker: object, told: str) -> None:
-    (problem,) = problems_of(spec_with(tracker).trackers)
+    (problem,) = tracker_problems(spec_with(tracker).trackers)
     assert told in str(problem)
 
 

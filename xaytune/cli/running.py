@@ -247,13 +247,13 @@ def check(spec: Path, storage: str, assignments: tuple[str, ...], timed: bool) -
     loaded = load_spec(spec, parse_assignments(assignments))
 
     from xaytune.report.plan import first_configurations, plan, samples
-    from xaytune.trial.trackers.tracking import problems_of
+    from xaytune.trial.trackers.tracking import tracker_problems
 
     with locating(spec):
         check_references(loaded.functions)
         if loaded.command is not None and (missing := what_is_missing(loaded.command)) is not None:
             raise SpecError([missing])
-        if problems := problems_of(loaded.trackers):
+        if problems := tracker_problems(loaded.trackers):
             raise SpecError(problems)
         loaded = warm_started(loaded, storage)
         configs = first_configurations(loaded, _SAMPLES)

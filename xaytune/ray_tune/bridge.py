@@ -17,7 +17,7 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Kill, Order, Release, RequestStop
 from xaytune.trial.messages import FailureKind, Message
 
-__all__ = ["Bridge", "actor_of", "number_of", "words_of"]
+__all__ = ["Bridge", "actor_of", "number_of", "without_colours"]
 
 _COLOURS = re.compile(r"\x1b\[\d*m")
 
@@ -28,7 +28,7 @@ def number_of(trial: TuneTrial) -> int:
     return number
 
 
-def words_of(error: Exception) -> str:
+def without_colours(error: Exception) -> str:
     """Returns what an error of Ray's says, without the colours that it gives it."""
     return _COLOURS.sub("", str(error))
 
@@ -68,7 +68,7 @@ class Bridge(TrialScheduler):
         number = number_of(trial)
         if not self._driver.runs(number):
             return False
-        orders = self._driver.lost(number, self._kind(number, error), words_of(error))
+        orders = self._driver.lost(number, self._kind(number, error), without_colours(error))
         restarts = Release(number) in orders
         self._perform(order for order in orders if order != Release(number))
         return restarts

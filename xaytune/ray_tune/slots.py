@@ -11,7 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Kill, Order, Release, RequestStop
-from xaytune.ray_tune.bridge import Bridge, actor_of, words_of
+from xaytune.ray_tune.bridge import Bridge, actor_of, without_colours
 from xaytune.trial.messages import Assignment, FailureKind
 
 __all__ = ["SlotBridge", "Slots"]
@@ -156,7 +156,7 @@ class SlotBridge(Bridge):
         if kind == "lost" and len(assignments) > 1:
             kind = "lost_with_others"
         for number in numbers:
-            orders = self._driver.lost(number, kind, words_of(error))
+            orders = self._driver.lost(number, kind, without_colours(error))
             self._perform(order for order in orders if order != Release(number))
         return False
 

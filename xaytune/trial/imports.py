@@ -101,11 +101,11 @@ class Imports:
         import xaytune.trial.runner  # noqa: F401
 
     def _import_trackers(self) -> None:
-        from xaytune.trial.trackers.tracking import problems_of
+        from xaytune.trial.trackers.tracking import tracker_problems
 
         # What they start when they are imported then belongs to this process, not to its first trial.
         os.environ.update(self.task.tracker_settings)
-        self.problems += problems_of(self.task.trackers)
+        self.problems += tracker_problems(self.task.trackers)
 
     def _look_for(self, command: Command) -> None:
         if (missing := what_is_missing(command)) is not None:

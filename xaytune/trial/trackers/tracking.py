@@ -23,7 +23,7 @@ from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 if TYPE_CHECKING:  # it imports torch, which the driver and actors do without
     from xaytune.trainer.own import OwnLoop
 
-__all__ = ["FOLDERS", "Tracking", "begin", "made", "problems_of", "settings"]
+__all__ = ["FOLDERS", "Tracking", "begin", "made", "settings", "tracker_problems"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ FOLDERS = ("tensorboard", "trackers", "wandb")
 _EVERY_S = 2.0
 
 
-def problems_of(trackers: Iterable[TrackerSpec]) -> list[Problem]:
+def tracker_problems(trackers: Iterable[TrackerSpec]) -> list[Problem]:
     """Returns what is wrong with the trackers of a spec: they are not installed, not there, or no trackers."""
     found: list[Problem] = []
     for index, spec in enumerate(trackers):
@@ -91,7 +91,7 @@ def begin(trackers: Iterable[TrackerSpec], sweep: str) -> None:
     Raises:
         SpecError: A tracker is not installed, cannot be reached, or refuses.
     """
-    if problems := problems_of(trackers):
+    if problems := tracker_problems(trackers):
         raise SpecError(problems)
     for index, spec in enumerate(trackers):
         try:
