@@ -13,7 +13,7 @@ from xaytune.records.state import TrialRecord
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import Ended, Failure, FailureKind, Progress, StopRequest
+from xaytune.trial.messages import Ended, Failure, FailureKind, Progress, StopRequest, nothing_new
 
 __all__ = ["last_words", "never_reported", "settled"]
 
@@ -63,11 +63,7 @@ def last_words(
         pausing: What trials are asked, where the sweep is being interrupted.
     """
     latest = attempt.latest or Progress(trial=record.number, **_reached(record))
-    position = {
-        field.name: getattr(latest, field.name)
-        for field in dataclasses.fields(Progress)
-        if field.name in ("trial", "attempt", "epoch", "global_step", "metrics", "best", "seconds")
-    }
+    position = nothing_new(latest)
     if attempt.killed is not None:
         outcome = attempt.killed
         failure = Failure("stalled", outcome.reason, error) if outcome.status == "failed" else None
