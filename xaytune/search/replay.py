@@ -103,8 +103,6 @@ class _Replaying:
     def on_start(self, event: Event) -> None:
         self._trains(event["trial"])
 
-    on_resume = on_start
-
     def on_fall_back(self, event: Event) -> None:
         self._method.fall_back(event["reason"])
 

@@ -250,7 +250,7 @@ def _events(call: Call, trials: Iterator[int]) -> list[Event]:
     if isinstance(call.answer, NewTrial):
         return [{"event": "trial", "trial": next(trials), "config": call.answer.config, "seed": 0}]
     if call.name == "on_resume":
-        return [{"event": "resume", "trial": call.arguments[0]}]
+        return [{"event": "start", "trial": call.arguments[0]}]
     if call.name == "on_result":
         trial, result = call.arguments
         return [{"event": "result", "trial": trial, "due": result.due, **_place(result), "value": result.value}]
