@@ -29,7 +29,7 @@ from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
 from xaytune.trial.command import CommandRun, follow
 from xaytune.trial.command_process import Program, ProgramLostError
 from xaytune.trial.lines import checkpoint_of
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
+from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Ended, Message, StopRequest, Task
 
 HERE = Path(__file__).parent
 
@@ -98,7 +98,7 @@ class Judge:
         time = message.epoch if run._by == "epoch" else message.global_step
         run.judged.append(time)
         if time == run._pause_at:
-            return StopRequest("paused", "paused")
+            return PAUSE
         return StopRequest("weak") if time == run._stop_at else None
 
     def stop_request(self) -> None:

@@ -16,7 +16,7 @@ from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.own import OwnLoop
-from xaytune.trial.messages import Assignment, DecisionDue, Message, StopRequest
+from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Message, StopRequest
 from xaytune.trial.metrics import capture
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trackers import tracking
@@ -208,7 +208,7 @@ class _Pausing:
         pass
 
     def ask(self, message: DecisionDue, rows: Sequence[Row]) -> StopRequest:
-        return StopRequest("paused", "paused")
+        return PAUSE
 
     def stop_request(self) -> None:
         pass

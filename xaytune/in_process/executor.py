@@ -10,7 +10,7 @@ from xaytune.driver.orders import Order, Release, RequestStop
 from xaytune.records.history import Row
 from xaytune.trial.command_process import ProgramLostError
 from xaytune.trial.link import Link
-from xaytune.trial.messages import Assignment, DecisionDue, Message, Started, StopRequest
+from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Message, Started, StopRequest
 
 __all__ = ["InProcessExecutor"]
 
@@ -41,7 +41,7 @@ class InProcessExecutor:
         while (assignment := self._driver.next()) is not None:
             self._trial, self._request = assignment.trial, None
             self._perform(self._driver.started(assignment.trial))
-            started = Started(trial=assignment.trial, attempt=assignment.attempt, node="here", pid=os.getpid())
+            started = Started(**assignment.sender, node="here", pid=os.getpid())
             self.tell(started, [])
             try:
                 self._train(assignment, self)
@@ -78,4 +78,4 @@ class InProcessExecutor:
             if isinstance(order, RequestStop):
                 self._request = order.request
             elif isinstance(order, Release):
-                self._request = StopRequest("paused", "paused")
+                self._request = PAUSE

@@ -101,7 +101,7 @@ class TrialActor(NodeActor):
             self._process.kill()
 
     def _next_message(self) -> Message:
-        sender: dict[str, Any] = {"trial": self._assignment.trial, "attempt": self._assignment.attempt}
+        sender = self._assignment.sender
         if self._process is None:
             self._begin()
         if self._process is None:

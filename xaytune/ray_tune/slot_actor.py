@@ -24,7 +24,7 @@ class SlotActor(NodeActor):
 
     def assign(self, assignment: Assignment, *, alone: bool) -> None:
         """Gives the slot a trial; one that is alone gets a process in which none was before."""
-        sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
+        sender = assignment.sender
         if (problem := self.storage_problem()) is not None:
             self._unsent.append(Refused(**sender, problems=(problem,)))
             return

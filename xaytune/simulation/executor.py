@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order, Release, RequestStop
@@ -19,11 +19,18 @@ from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curve, Curves
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints, LevelPoints
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Heartbeat, Length, Started, StopRequest
+from xaytune.trial.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    EndStatus,
+    Heartbeat,
+    Length,
+    Started,
+    StopRequest,
+)
 
 __all__ = ["SimulatedExecutor"]
-
-_Status = Literal["completed", "stopped", "paused", "failed"]
 
 
 @dataclass
@@ -110,14 +117,9 @@ class SimulatedExecutor:
             saved = assignment.last_judged if self._points.pausing else 0
             play.time = play.judged = self._reached.pop(assignment.trial, saved)
             self._perform(self._driver.started(assignment.trial))
-            self._perform(
-                self._driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node=SIMULATED))
-            )
+            self._perform(self._driver.receive(Started(**assignment.sender, node=SIMULATED)))
             if isinstance(self._points, LevelPoints) and curve.length is not None:
-                trial = assignment.trial
-                self._perform(
-                    self._driver.receive(Length(trial=trial, attempt=assignment.attempt, length=curve.length))
-                )
+                self._perform(self._driver.receive(Length(**assignment.sender, length=curve.length)))
             if curve.values:
                 self._schedule(play)
             else:
@@ -175,7 +177,7 @@ class SimulatedExecutor:
         where = self._points.axis.at(play.time)
         self._end(play, "stopped", f"censored: the earlier sweep knows it to {where} only")
 
-    def _end(self, play: _Play, status: _Status, reason: str | None, *, due: bool = False) -> None:
+    def _end(self, play: _Play, status: EndStatus, reason: str | None, *, due: bool = False) -> None:
         del self._plays[play.assignment.trial]
         message = Ended(**self._progress(play), status=status, reason=reason, due=due)
         self._perform(self._driver.receive(message))
@@ -187,8 +189,7 @@ class SimulatedExecutor:
         if value is not None and self._objective.is_better(value, play.best.value if play.best else None):
             play.best = Best(value, epoch, play.time, metrics)
         return {
-            "trial": play.assignment.trial,
-            "attempt": play.assignment.attempt,
+            **play.assignment.sender,
             "epoch": epoch,
             "global_step": play.time,
             "metrics": metrics,

@@ -14,6 +14,7 @@ from xaytune.trial.forked import Forked
 from xaytune.trial.imports import Imported
 from xaytune.trial.link import TRAIN_ON
 from xaytune.trial.messages import (
+    PAUSE,
     Assignment,
     DecisionDue,
     Ended,
@@ -55,7 +56,7 @@ class AttemptProcess:
         self._process = Forked(template)
         self.pid, self.notes = self._process.pid, self._process.notes
         self._process.put((task, assignment, environment))
-        self._last: Progress = Heartbeat(trial=assignment.trial, attempt=assignment.attempt)
+        self._last: Progress = Heartbeat(**assignment.sender)
         self._heard = time.monotonic()
         self._waiting = False
         self._running = True
@@ -100,7 +101,7 @@ class AttemptProcess:
     def close(self) -> None:
         """Ends the process, if it runs: one that waits is paused, another is killed. It is gone after this."""
         if self._running and self._waiting:
-            self.request_stop(StopRequest("paused", "paused"))
+            self.request_stop(PAUSE)
             deadline = time.monotonic() + self._task.threads_s + _END_S
             while self._running and time.monotonic() < deadline:
                 self.next_message(max(0.0, deadline - time.monotonic()))

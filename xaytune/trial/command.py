@@ -256,7 +256,7 @@ class _Relay:
 
     def __init__(self, task: Task, assignment: Assignment, link: Link, program: Program) -> None:
         self._task, self._assignment, self._link, self._program = task, assignment, link, program
-        self._last: Progress = Heartbeat(trial=assignment.trial, attempt=assignment.attempt)
+        self._last: Progress = Heartbeat(**assignment.sender)
         self._ended: tuple[Ended, list[Row]] | None = None
         self._open = True
         self._stopped = assignment.stop is not None

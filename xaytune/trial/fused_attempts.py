@@ -10,6 +10,7 @@ from typing import Any
 from xaytune.trial.attempt import with_history
 from xaytune.trial.forked import Forked
 from xaytune.trial.messages import (
+    PAUSE,
     Assignment,
     DecisionDue,
     Ended,
@@ -61,7 +62,7 @@ class FusedTrials:
 
     def assign(self, assignment: Assignment) -> None:
         """Gives the process a trial."""
-        self._latest[assignment.trial] = Heartbeat(trial=assignment.trial, attempt=assignment.attempt)
+        self._latest[assignment.trial] = Heartbeat(**assignment.sender)
         self._process.put(("assign", assignment))
 
     def request_stop(self, trial: int, request: StopRequest) -> None:
@@ -74,7 +75,7 @@ class FusedTrials:
         if latest is not None:
             self._released.add((trial, latest.attempt))
             self._waiting = [other for other in self._waiting if other != trial]
-            self._process.put(("stop", trial, StopRequest("paused", "paused")))
+            self._process.put(("stop", trial, PAUSE))
             self._process.put(("go", [trial]))
 
     def next_messages(self, timeout: float) -> list[Message]:

@@ -220,7 +220,7 @@ class FusedProcess:
 
     def _begin(self, assignment: Assignment) -> None:
         """Runs the recipe of a trial until it asks for something."""
-        sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
+        sender = assignment.sender
         if self._imports.problems:
             self.tell(Refused(**sender, problems=tuple(self._imports.problems)), [], urgent=True)
             return

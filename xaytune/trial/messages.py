@@ -28,8 +28,10 @@ from xaytune.sweep.spec import Reference, TrackerSpec
 from xaytune.sweep.time_axis import DecisionPoints
 
 __all__ = [
+    "PAUSE",
     "Assignment",
     "DecisionDue",
+    "EndStatus",
     "Ended",
     "Failure",
     "FailureKind",
@@ -46,6 +48,7 @@ __all__ = [
     "standing",
 ]
 
+EndStatus = Literal["completed", "stopped", "paused", "failed"]
 FailureKind = Literal[
     "error",
     "no_metric",
@@ -116,7 +119,11 @@ class StopRequest:
     """Why a trial is to stop, and the status it ends with; a ``paused`` one resumes later."""
 
     reason: str
-    status: Literal["completed", "stopped", "paused", "failed"] = "stopped"
+    status: EndStatus = "stopped"
+
+
+# Makes a trial that waits for a decision pause.
+PAUSE = StopRequest("paused", "paused")
 
 
 def standing(first: StopRequest | None, second: StopRequest | None) -> StopRequest | None:
@@ -149,6 +156,11 @@ class Assignment:
     judged_step: int = 0
     taken_over_at: int | None = None
     stop: StopRequest | None = None
+
+    @property
+    def sender(self) -> dict[str, Any]:
+        """Fields of each message that this attempt sends."""
+        return {"trial": self.trial, "attempt": self.attempt}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +307,7 @@ class Ended(Progress):
         fused: With how many trials at once its steps were taken, in the mean of those that were; 0: none was.
     """
 
-    status: Literal["completed", "stopped", "paused", "failed"]
+    status: EndStatus
     reason: str | None = None
     due: bool = False
     failure: Failure | None = None

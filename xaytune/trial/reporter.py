@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from xaytune.records.history import Row
 from xaytune.sweep.time_axis import LevelPoints
@@ -19,6 +18,7 @@ from xaytune.trial.messages import (
     Assignment,
     DecisionDue,
     Ended,
+    EndStatus,
     Failure,
     Heartbeat,
     Length,
@@ -73,7 +73,7 @@ class Reporter:
         self.save_checkpoint: Callable[[], Path] | None = None
         epochs = Epochs(0 if task.points.axis.by_step else assignment.last_judged, assignment.judged_step)
         self.unreported = Unreported(task.objective, checkpoint_dir, epochs)
-        self._sender: dict[str, Any] = {"trial": assignment.trial, "attempt": assignment.attempt}
+        self._sender = assignment.sender
         self._link, self._process = link, os.getpid()
         self.points, self._heartbeat_s = task.points, task.heartbeat_s
         self._metric = task.objective.metric
@@ -115,7 +115,9 @@ class Reporter:
         if self.stopping.request is not None and not state.should_stop:
             self.stopping.tell_after_step(state)
 
-    def end(self, status: Any, reason: str | None, failure: Failure | None = None) -> tuple[Ended, list[Row]]:
+    def end(
+        self, status: EndStatus, reason: str | None, failure: Failure | None = None
+    ) -> tuple[Ended, list[Row]]:
         """Returns the message that tells how the run ended, with its rows.
 
         It is judged if it ended by itself at a decision point.

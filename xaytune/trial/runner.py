@@ -17,7 +17,7 @@ from xaytune.trainer.current import set_current_trial
 from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
 from xaytune.trial.failures import failure_of
 from xaytune.trial.link import Link
-from xaytune.trial.messages import Assignment, Ended, Failure, Task
+from xaytune.trial.messages import Assignment, Ended, EndStatus, Failure, Task
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.recipe import resolve
 from xaytune.trial.reporter import Reporter
@@ -239,7 +239,7 @@ class RecipeRun:
         reason = f"skipped: {words_of(skipped) or 'the recipe gave no reason'}"
         return self._end("stopped", reason, Failure("skipped", reason))
 
-    def _end(self, status: str, reason: str | None, failure: Failure | None = None) -> Ended:
+    def _end(self, status: EndStatus, reason: str | None, failure: Failure | None = None) -> Ended:
         unreported = self.reporter.unreported
         if self.trial.keeps_nothing and unreported.newest_row().global_step > 1 and not unreported.saved():
             unreported.note(_KEEPS_NOTHING)

@@ -143,7 +143,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
     watch = StartWatch()
     imports.load()
     if imports.problems:
-        message = Refused(trial=assignment.trial, attempt=assignment.attempt, problems=tuple(imports.problems))
+        message = Refused(**assignment.sender, problems=tuple(imports.problems))
         channel.put((message, []))
         channel.flush()
         return
