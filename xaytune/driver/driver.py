@@ -18,7 +18,7 @@ from xaytune.driver.failures import ALONE, LOSSES, RestartPolicy
 from xaytune.driver.lengths import never_judged, take_length
 from xaytune.driver.orders import Order, Release, RequestStop
 from xaytune.driver.recorder import Recorder
-from xaytune.driver.remaining import Remaining, next_attempt
+from xaytune.driver.resuming import Remaining, next_attempt
 from xaytune.driver.starts import SlowStarts
 from xaytune.driver.thinking import Thinking
 from xaytune.driver.trial_ends import last_words, settled

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
 from xaytune.driver.early_end import spent
 from xaytune.driver.recorder import Recorder
-from xaytune.driver.remaining import Remaining
 from xaytune.errors import Problem, SpecError
-from xaytune.search.method import KeepCheckpoint, SearchMethod
+from xaytune.records.state import TrialRecord
+from xaytune.search.method import Action, KeepCheckpoint, SearchMethod
 from xaytune.search.replay import replay
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import StopRequest
+from xaytune.sweep.time_axis import TimeAxis
+from xaytune.trial.messages import Assignment, StopRequest
 
-__all__ = ["resume"]
+__all__ = ["Remaining", "next_attempt", "resume"]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What the driver is to do first, where a sweep is resumed; nothing where it is new.
+
+    Attributes:
+        unfinished: Numbers of the trials to restart first; those that the method paused are not among them.
+        stops: Trials that were to stop, and have not yet.
+        actions: What the method had decided that was not carried out any more.
+    """
+
+    unfinished: Sequence[int] = ()
+    stops: Mapping[int, StopRequest] = field(default_factory=dict)
+    actions: Sequence[Action] = ()
 
 
 def resume(
@@ -51,4 +70,25 @@ def resume(
         unfinished=[trial for trial in left.unfinished if trial not in left.paused],
         stops=stops,
         actions=[*(KeepCheckpoint(trial) for trial in sorted(left.keeps)), *left.exploits.values()],
+    )
+
+
+def next_attempt(record: TrialRecord, axis: TimeAxis, stop: StopRequest | None) -> Assignment:
+    """Returns what a trial is given to do when it is started, restarted or resumed.
+
+    Args:
+        record: What is known of it.
+        axis: What time is counted in.
+        stop: Why it is to end at once, if it is to.
+    """
+    return Assignment(
+        trial=record.number,
+        seed=record.seed,
+        config=record.config,
+        attempt=record.attempts,
+        checkpoints=tuple(sorted(record.checkpoints)),
+        last_judged=axis.reached_by(record.results[-1]) if record.results else 0,
+        judged_step=record.results[-1].global_step if record.results else 0,
+        taken_over_at=record.taken_over_at,
+        stop=stop,
     )

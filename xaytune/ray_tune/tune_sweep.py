@@ -13,8 +13,7 @@ import ray
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Recorder
-from xaytune.driver.remaining import Remaining
-from xaytune.driver.resuming import resume
+from xaytune.driver.resuming import Remaining, resume
 from xaytune.errors import StorageError
 from xaytune.interrupts import Interrupts
 from xaytune.ray_tune import resources

@@ -27,7 +27,7 @@ Event = Mapping[str, Any]
 
 @dataclass
 class Replayed:
-    """What is left to do of a sweep.
+    """What the journal leaves open: trials that have not ended, and decisions not carried out.
 
     Attributes:
         unfinished: Configurations of the trials that have not ended, by number.
