@@ -1,4 +1,4 @@
-"""The checkpoints of a sweep in its folder: listed, fetched, copied, kept for others and deleted.
+"""The checkpoints of a sweep in its folder: listed, copied, kept for others and deleted.
 
 The process of a trial writes its own, and clears what an attempt before it left unrecorded, and local copies of
 what was uploaded; everything that is recorded is deleted here.
@@ -10,7 +10,7 @@ copies under ``sources/``.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from xaytune.errors import CheckpointError
 from xaytune.records.sweep_folder import SweepFolder
@@ -51,17 +51,6 @@ class CheckpointStore:
                 continue  # another file
         return dict(sorted(steps.items()))
 
-    def fetch(self, path: str, target: Path) -> None:
-        """Copies a checkpoint to a path on this machine.
-
-        Raises:
-            CheckpointError: There is no such checkpoint.
-        """
-        if self._sweep_folder.remote is None:
-            checkpoint_files.copy(self._sweep_folder.local / path, target)
-        elif not self._sweep_folder.remote.fetch(path, target):
-            raise CheckpointError(f"{self._sweep_folder}/{path}: there is no such checkpoint")
-
     def keep(self, path: str, trial: int) -> str:
         """Keeps a copy of a trial's checkpoint for others to resume from: its donor checkpoint.
 
@@ -90,5 +79,12 @@ class CheckpointStore:
 
     def _copied(self, path: str, folder: str) -> str:
         target = f"{folder}/{PurePosixPath(path).name}"
-        self._sweep_folder.copy(path, target)
+        local, remote = self._sweep_folder.local, self._sweep_folder.remote
+        if remote is None:
+            checkpoint_files.copy(local / path, local / target)
+            return target
+        try:
+            remote.copy(path, target)
+        except FileNotFoundError:
+            raise CheckpointError(f"{self._sweep_folder}/{path}: there is no such checkpoint") from None
         return target

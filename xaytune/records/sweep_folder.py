@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from xaytune.errors import CheckpointError, JournalError, RemoteError
+from xaytune.errors import JournalError, RemoteError
 from xaytune.records.growing_files import fetch_parts
 from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME, is_locked
@@ -97,20 +97,6 @@ class SweepFolder:
             if self.remote.size(FILE_NAME) != before:
                 return True
         return False
-
-    def copy(self, checkpoint: str, target: str) -> None:
-        """Copies a checkpoint within the sweep, a file or a folder.
-
-        Raises:
-            CheckpointError: There is no such checkpoint.
-        """
-        if self.remote is None:
-            checkpoint_files.copy(self.local / checkpoint, self.local / target)
-            return
-        try:
-            self.remote.copy(checkpoint, target)
-        except FileNotFoundError:
-            raise CheckpointError(f"{self}/{checkpoint}: there is no such checkpoint") from None
 
     def remove(self) -> None:
         """Deletes the sweep."""

@@ -43,7 +43,7 @@ def settle_checkpoints(task: Task, assignment: Assignment) -> dict[int, str]:
             continue
         try:
             if remote is not None:
-                store.fetch(file, path)
+                remote.fetch(file, path)
             checkpoint_files.verify(path)
             break
         except CheckpointError:
