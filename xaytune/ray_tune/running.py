@@ -65,7 +65,7 @@ def run_sweep(
     check_shippable(spec.functions)
     sweep_folder = new_sweep_folder(storage, name, default_name)
     try:
-        return _drive(SweepRun(spec, method, sweep_folder, session, listener))
+        return _prepare_and_drive(SweepRun(spec, method, sweep_folder, session, listener))
     except (SpecError, SessionError, KeyboardInterrupt):
         if sweep_folder.local.exists() and not sweep_folder.exists:  # nothing was recorded: it has not begun
             sweep_folder.remove()
@@ -118,7 +118,7 @@ def resume_sweep(
     except OSError as error:
         raise StorageError(sweep_folder.address, error) from error
     run = SweepRun(spec, method_for(spec), sweep_folder, session, listener, known, resume_errored)
-    return _drive(run, *filter(None, [sweep.folder]))
+    return _prepare_and_drive(run, *filter(None, [sweep.folder]))
 
 
 def _asks_for_more(spec: SweepSpec, before: SweepSpec) -> bool:
@@ -143,8 +143,8 @@ def _with_own_functions(spec: SweepSpec) -> SweepSpec:
     return spec.model_copy(update=update)
 
 
-def _drive(run: SweepRun, *folders: str) -> Results:
-    """Runs what is left of a sweep, all of it if it is new.
+def _prepare_and_drive(run: SweepRun, *folders: str) -> Results:
+    """Starts this node's template, which imports meanwhile, and runs what is left of a sweep.
 
     Args:
         run: The run.
