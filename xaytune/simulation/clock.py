@@ -6,18 +6,14 @@ __all__ = ["VirtualClock"]
 
 
 class VirtualClock:
-    """A clock that stands still until it is set forward.
+    """A clock that stands still until it is set forward; a simulated sweep begins at 0, in unix seconds."""
 
-    Args:
-        began: Unix seconds at which the simulated sweep begins.
-    """
-
-    def __init__(self, began: float = 0.0) -> None:
-        self._began, self._elapsed = began, 0.0
+    def __init__(self) -> None:
+        self._elapsed = 0.0
 
     def now(self) -> float:
         """Returns unix seconds."""
-        return self._began + self._elapsed
+        return self._elapsed
 
     def monotonic(self) -> float:
         """Returns the seconds since the simulated sweep began."""

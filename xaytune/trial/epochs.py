@@ -18,7 +18,7 @@ class Epochs:
         finished: How many.
     """
 
-    def __init__(self, judged_epochs: int = 0, judged_step: int = 0) -> None:
+    def __init__(self, judged_epochs: int, judged_step: int) -> None:
         self.finished = 0
         self._judged = judged_epochs, judged_step
         self._began_at = 0  # the step at which the running epoch began, or was resumed
