@@ -34,9 +34,8 @@ def lineage(events: Iterable[Event], trial: int, until: int) -> list[Stage]:
     events = list(events)
     last = _last_taken_over(events, trial, until)
     configs: dict[int, dict[str, Any]] = {}
-    before: dict[
-        int, list[Stage]
-    ] = {}  # what each trial's weights had behind them when it began its configuration
+    # What each trial's weights had behind them when it began its configuration.
+    before: dict[int, list[Stage]] = {}
     kept: dict[int, list[Stage]] = {}  # the same of its donor checkpoint, whole
     for index, event in enumerate(events):
         number = event.get("trial", -1)

@@ -57,9 +57,8 @@ class Template:
         self._process: subprocess.Popen[bytes] | None = None  # if it was started here
         self._output: IO[bytes] | None = None
         self._ended: Exit | None = None  # the trial that was started last
-        self._lifeline: socket.socket | None = (
-            None  # carries nothing: the template sees by it that this process lives
-        )
+        # It carries nothing: the template sees by it that this process lives.
+        self._lifeline: socket.socket | None = None
         self._channel = self._connect()
 
     def start_trial(self) -> tuple[int, tuple[str, ...], Channel]:
@@ -90,7 +89,7 @@ class Template:
             raise OSError(f"the process that trials are forked from started none, {_STARTS} times")
         raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._printed()}")
 
-    def exit_of_trial(self, pid: int, timeout: float = 0.0) -> Exit | None:
+    def exit_of_trial(self, pid: int, timeout: float) -> Exit | None:
         """Returns the exit of a trial's process; if the template is gone, so is the trial.
 
         Args:

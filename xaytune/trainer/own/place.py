@@ -114,9 +114,8 @@ class Place:
     step_body: StepLoop | None = None
     resumed: Mapping[str, Any] | None = None
     evaluated: bool = False
-    _body: Mapping[str, Any] | None = (
-        None  # the checkpoint, until its place within the body of an epoch is reached
-    )
+    # The checkpoint, until its place within the body of an epoch is reached.
+    _body: Mapping[str, Any] | None = None
     _drawn: dict[str, Any] | None = None  # the random states after an evaluation that will be made again
     _epochs: int = 0  # that were begun
     _loaders: dict[int, ResumableLoader] = field(default_factory=dict)  # by their loop's number in the body
