@@ -25,7 +25,7 @@ LOSSES: Mapping[FailureKind, str] = {
 ALONE: Collection[FailureKind] = ("lost", "lost_with_others", "shared")
 # It is not the trial's fault, but the next process may fare no better.
 _MOST_NOT_STARTED = 3
-# So many trials that raise before any has trained a step are enough: the others would as well.
+# Trials that raise before any has trained a step, that are enough: the others would as well.
 _ENOUGH = 2
 
 

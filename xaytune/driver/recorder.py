@@ -37,7 +37,8 @@ from xaytune.trial.messages import (
 
 __all__ = ["Listener", "Recorder"]
 
-# How far a trial is stands in the journal so often, for who watches from elsewhere: less often in a long sweep.
+# Seconds between two records of how far a trial is, for who watches from elsewhere: at least, as a share of the
+# time that the sweep has run, and at most.
 _PROGRESS_S, _PROGRESS_SHARE, _MOST_PROGRESS_S = 2.0, 1 / 60, 10.0
 
 Listener = Callable[[SweepState, Event], None]

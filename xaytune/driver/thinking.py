@@ -9,8 +9,9 @@ from xaytune.records.clock import Clock
 
 __all__ = ["Thinking"]
 
-# So much of a sweep's time may go into decisions, once they have taken so many seconds in all.
+# Share of a sweep's time that may go into decisions.
 _SHARE = 0.1
+# Seconds that they must have taken in all for that to matter.
 _SECONDS = 30.0
 
 

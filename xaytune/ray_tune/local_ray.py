@@ -31,15 +31,16 @@ __all__ = ["LocalNode", "check_environment", "started"]
 _SETTINGS = {
     # Its memory monitor kills the actors of trials; the kernel kills a trial, and the sweep tells that as it is.
     "RAY_memory_monitor_refresh_ms": "0",
-    # A raylet looks for its object store before that is there, and again after so long: a second, by default.
+    # A raylet looks for its object store before that is there, and again after these: by default after a second.
     "RAY_raylet_client_connect_timeout_milliseconds": "50",
     "RAY_raylet_client_num_connect_attempts": "200",
 }
-# A raylet ends if its agents, programs of Python, have not started within 15 seconds: no setting changes that.
+# Attempts to start Ray: a raylet ends if its agents, programs of Python, have not started within 15 seconds, and
+# no setting changes that.
 _TRIES = 3
 # The ports that a dashboard's agent of a raylet tells it, in files; -1 says that it serves none.
 _AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
-# The longest path of a socket is 107 bytes; Ray's take so much of it below the temporary folder.
+# Bytes of the path of the temporary folder, at most: that of a socket has 107, less what Ray's take below it.
 _LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
 

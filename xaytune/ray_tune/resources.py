@@ -18,7 +18,7 @@ __all__ = ["Capacity", "check_feasible", "placement"]
 # A resource that Ray gives to the head alone.
 _HEAD = "node:__internal_head__"
 _RAY_NAMES = {"cpu": "CPU", "gpu": "GPU"}
-# The cluster is asked so often what it has.
+# Seconds between two looks at what the cluster has.
 _EVERY_S = 2.0
 _Resources = Mapping[str, float]
 

@@ -15,7 +15,7 @@ from xaytune.records.sweep_folder import SweepFolder
 
 __all__ = ["check_shared", "not_shared"]
 
-# A node that says nothing for so long is on its way out.
+# Seconds that a node may say nothing; then it is on its way out.
 _ANSWER_S = 30.0
 
 

@@ -84,8 +84,9 @@ Event = dict[str, Any]
 # How version 1 called these kinds of failures.
 _OLD_KINDS = {"node lost": "node_lost", "not begun": "not_started"}
 _BLOCK = 1 << 16
-# Who looks whether a journal is being written (`is_locked`) locks it for a moment; a writer waits for so long.
+# Seconds that a writer waits for who looks whether a journal is written (`is_locked`), and locks it for that.
 _LOOKED_AT_S = 0.5
+# Seconds between two tries of it.
 _AGAIN_S = 0.01
 _PLAIN = frozenset((str, int, bool, type(None)))  # what JSON holds as it is
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)

@@ -10,7 +10,7 @@ from xaytune.records.trial_record import TrialRecord
 
 __all__ = ["Recommendation", "recommend"]
 
-# So many trials trained in full are enough to choose among them alone.
+# Trials trained in full that are enough to choose among them alone.
 _ENOUGH = 3
 
 

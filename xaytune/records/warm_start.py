@@ -16,7 +16,7 @@ from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["best_of_earlier", "warm_started"]
 
-# So many configurations are taken in all.
+# Configurations that are taken in all, at most.
 _MOST = 5
 
 

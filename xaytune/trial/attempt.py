@@ -31,8 +31,8 @@ from xaytune.trial.template_client import Exit, Template
 
 __all__ = ["AttemptProcess", "with_history"]
 
-# A trial that is paused, or has told its end, is given so long until its process has only to be gone: one that is
-# paused beside the time of its threads.
+# Seconds until the process of a trial that is paused, or has told its end, has only to be gone: where it is
+# paused, beside the time of its threads.
 _END_S = 5.0
 
 

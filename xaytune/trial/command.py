@@ -47,15 +47,15 @@ from xaytune.trial.trial import Trial
 
 __all__ = ["CommandRun", "follow"]
 
-# Between two looks whether the trial is to stop.
+# Seconds between two looks whether the trial is to stop.
 _LOOK_S = 0.1
-# A program that has trained all it is to train has so long to end by itself, and what one that has exited leaves
-# behind to let go of its channel.
+# Seconds that a program that has trained all it is to train has to end by itself, and that what one that has
+# exited leaves behind has to let go of its channel.
 _LAST_S = 5.0
 # What one that was told to stop may exit with: done, or ended by SIGTERM, as itself or a shell says it.
 _STOPPED = (0, -SIGTERM, 128 + SIGTERM)
 _CHECKPOINT = "XAYTUNE_CHECKPOINT"
-# So many of the last lines that a program printed are searched for its error, and so many shown: launchers such
+# Lines, of the last that a program printed, that are searched for its error, and that are shown: launchers such
 # as torchrun add a long account of their own.
 _SEARCHED_LINES = 200
 _SHOWN_LINES = 20

@@ -11,7 +11,7 @@ from xaytune.trial.template_client import Exit, Template
 
 __all__ = ["Forked"]
 
-# A process that has only to exit is given so long, and one that was killed to be gone.
+# Seconds that a process has to be gone which has only to exit, or was killed.
 _EXIT_S = 5.0
 
 

@@ -29,7 +29,7 @@ __all__ = ["FusedTrials"]
 
 # Where there is no trial, it is soon looked whether one was assigned.
 _IDLE_S = 0.05
-# A process that has nothing left to do is given so long to exit, beside the time of its threads.
+# Seconds that a process that has nothing left to do is given to exit, beside the time of its threads.
 _EXIT_S = 5.0
 
 

@@ -54,13 +54,14 @@ from xaytune.trial.width import Memory, Width, clock_for
 
 __all__ = ["FusedProcess"]
 
-# While trials train, the actor is listened to so often.
+# Seconds between two looks, while trials train, at what the actor says.
 _LOOK_S = 0.02
-# So long recipes are begun one after the other; then those that wait for a step take one.
+# Seconds for which recipes are begun one after the other; then those that wait for a step take one.
 _BEGIN_S = 0.5
-# That a recipe begins is told before it runs, but for those that follow so soon: a message costs the driver time.
+# Seconds between two messages that only tell that a recipe begins, or bring what can wait: each costs the driver
+# time.
 _TOLD_S = 0.1
-# An error of torch walks up so many frames of the C stack. Beneath a greenlet's own frames it finds what others
+# Frames of the C stack that an error of torch walks up. Beneath a greenlet's own frames it finds what others
 # have left there, which once in some thousand errors ends the process: so a recipe has that many beneath it.
 _FRAMES = 64
 _SHARED = (

@@ -29,11 +29,11 @@ from xaytune.trial.unreported import Unreported
 
 __all__ = ["Reporter"]
 
-# Between two looks whether there is something to read or to send, which cost more than a step's row.
+# Seconds between two looks whether there is something to read or to send, which cost more than a step's row.
 _LOOK_S = 0.02
 # Checkpoints are reported soon: what is not recorded is lost with the process; but not more often than this.
 _QUIET_S = 1.0
-# So many rows at most are kept here.
+# Rows that are kept here at most.
 _MAX_ROWS = 16_384
 _TRAINED_ON = (
     "a trial trained on after it was told to stop: what it trained then does not count; leave the loop where "

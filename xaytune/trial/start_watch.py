@@ -16,7 +16,7 @@ from xaytune.trial.messages import Start
 
 __all__ = ["StartWatch"]
 
-# The main thread is looked at so often, from this on: a shorter start is no matter.
+# Seconds between two looks at the main thread, and until the first: a shorter start is no matter.
 _EVERY_S = 1.0
 _NOT_THE_USERS = (
     *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},

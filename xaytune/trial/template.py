@@ -28,9 +28,9 @@ from xaytune.trial.trial_process import be_trial, name_program
 
 __all__ = ["main"]
 
-# Without a connection it waits so long for another: an actor that was lost is replaced by one that may use it.
+# Seconds that it waits for another connection: an actor that was lost is replaced by one that may use it.
 _ALONE_S = 3.0
-# A trial that is killed is looked at so often whether it has written where it was, and so long at most.
+# Seconds between two looks whether a trial that is to be killed has written where it is, and until it is killed.
 _LOOK_S = 0.05
 _DUMP_S = 1.0
 

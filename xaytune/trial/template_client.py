@@ -25,9 +25,9 @@ from xaytune.trial.recipe import portable
 
 __all__ = ["Exit", "Template", "TemplateError", "set_by_ray", "words_for_exit"]
 
-# A template that is asked to end is given so long.
+# Seconds that a template has to end when it is asked to.
 _EXIT_S = 5.0
-# A template that was killed is started again so often.
+# Attempts to start a process by a template; one that was killed is started again.
 _STARTS = 3
 _ENVIRONMENT = {
     # With it, torch can be asked for GPUs before a fork.

@@ -17,16 +17,17 @@ __all__ = ["FIRST_WIDTH", "Memory", "Width", "clock_for"]
 
 FIRST_WIDTH = 8
 MOST = 1024
-# A width is measured for so long, and so many rounds, while the process has nearly as many trials.
+# Seconds and rounds, at least, that a width is measured for, while the process has nearly as many trials.
 _WINDOW_S = 1.0
 _ROUNDS = 40
-# So many in halves, and as many not, are enough to be compared.
+# Rounds in halves, and as many not, that are enough to be compared.
 _ENOUGH = 3
+# Share of the trials wanted that is nearly as many.
 _NEARLY = 0.75
-# They must train so many times as fast as in two halves, for twice as many to be tried: more trials at once cost
+# Times as fast as in two halves that trials must train for twice as many to be tried: more trials at once cost
 # memory, and a search knows less of them.
 _GAIN = 1.1
-# What twice as many trials take must fit into this share of the memory.
+# Share of the memory that what twice as many trials take must fit into.
 _SHARE = 0.8
 
 

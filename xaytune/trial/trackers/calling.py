@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["Caller", "check_server"]
 
-# A server that does not answer in so long when a sweep starts is taken to be down.
+# Seconds in which a server must answer when a sweep starts; else it is taken to be down.
 _SERVER_S = 8.0
 
 

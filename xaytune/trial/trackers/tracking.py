@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # Where trackers keep files of their own in a sweep's folder.
 FOLDERS = ("tensorboard", "trackers", "wandb")
 
-# Trackers are given what was measured so often, and at the end of each epoch.
+# Seconds after which trackers are given what was measured, as they are at the end of each epoch.
 _EVERY_S = 2.0
 
 
