@@ -53,11 +53,11 @@ class Recorder:
         clock: Tells the time.
         listener: Called with the state and each event that was written.
         known: The events of the sweep's journal, where it was read before.
+        saves: Whether trials write checkpoints, as all but simulated ones do.
 
     Attributes:
         state: What follows from all that was recorded.
         sweep_id: What tells the sweep from all others, also of its name.
-        saves: Whether trials write checkpoints, as all but simulated ones do.
 
     Raises:
         JournalError: The sweep is running, or its journal is damaged.
@@ -72,6 +72,8 @@ class Recorder:
         clock: Clock,
         listener: Listener | None = None,
         known: KnownEvents | None = None,
+        *,
+        saves: bool = True,
     ) -> None:
         self.sweep_folder, self._spec, self._clock = sweep_folder, spec, clock
         self._objective = spec.objective
@@ -81,7 +83,7 @@ class Recorder:
         self._known = known or KnownEvents(sweep_folder.local / FILE_NAME)
         self.state = SweepState(str(sweep_folder), self.events(), sweep_folder.address)
         self.sweep_id = self.state.id or secrets.token_hex(4)
-        self.saves = True
+        self._saves = saves
         self._listener = listener
         self._retention = Retention(spec.checkpoint_config.num_to_keep, self._objective)
         self._notes: set[str] = set()  # what was noted already
@@ -179,7 +181,7 @@ class Recorder:
     def _progressed(self, message: Heartbeat) -> None:
         """Takes in how far a trial is, and records it from time to time."""
         now = self._clock.monotonic()
-        if now < self._quiet_until[message.trial] or not self.saves:  # nobody watches a simulation
+        if now < self._quiet_until[message.trial] or not self._saves:  # nobody watches a simulation
             self.state.progress(
                 message.trial, message.epoch, message.global_step, dict(message.metrics), self._best(message)
             )
@@ -226,7 +228,7 @@ class Recorder:
             SpecError: It has no checkpoint of there: what it has reached would be lost.
         """
         record = self.state.trials[trial]
-        if self.saves and record.results and record.results[-1].global_step not in record.checkpoints:
+        if self._saves and record.results and record.results[-1].global_step not in record.checkpoints:
             raise no_checkpoint(self._spec.trains, "to resume from where it is paused")
         self._write("pause", trial, reason=reason)
 

@@ -67,9 +67,8 @@ def simulate(
         raise SpecError([Problem(("budget", "epochs"), message)])
     with (
         Mirror(sweep_folder) as mirror,
-        contextlib.closing(Recorder(sweep_folder, spec, clock, listener)) as recorder,
+        contextlib.closing(Recorder(sweep_folder, spec, clock, listener, saves=False)) as recorder,
     ):
-        recorder.saves = False
         remaining = resume(spec, recorder, method)
         recorder.begun()
         driver = Driver(spec, method, recorder, clock, remaining)
