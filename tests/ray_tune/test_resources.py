@@ -37,7 +37,7 @@ def spec(**options: Any) -> SweepSpec:
 def test_as_many_trials_run_at_once_as_there_is_room_for(
     ray_here: None, options: dict[str, Any], trials: int
 ) -> None:
-    assert Capacity(spec(**options)).trials() == trials
+    assert Capacity(spec(**options)).count() == trials
 
 
 @pytest.mark.parametrize(("small", "trials"), [(10, 2 + 3 * 8 + 7), (1, 2 + 3 * 8 + 1)])
@@ -57,7 +57,7 @@ def test_no_more_trials_are_waited_for_than_the_nodes_have_room_for_that_an_auto
     with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as monitor:
         assert monitor.stdout is not None
         monitor.stdout.readline()
-        assert Capacity(spec()).trials() == trials
+        assert Capacity(spec()).count() == trials
         monitor.communicate(b"\n")
 
 

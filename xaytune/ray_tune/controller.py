@@ -27,7 +27,7 @@ from xaytune.ray_tune.slot_actor import SlotActor
 from xaytune.ray_tune.slots import SlotBridge, Slots
 from xaytune.trial.messages import Assignment, Task
 
-__all__ = ["SweepTrial", "run_trials"]
+__all__ = ["RestartableTuneTrial", "run_trials"]
 
 _TRAINABLE = "xaytune"
 _ENVIRONMENT = {
@@ -41,8 +41,8 @@ _ENVIRONMENT = {
 }
 
 
-class SweepTrial(TuneTrial):
-    """A trial of Tune.
+class RestartableTuneTrial(TuneTrial):
+    """A trial of Tune, which is restarted where the driver says so.
 
     Attributes:
         restarts: Whether it is to be restarted after its failure.
@@ -83,7 +83,7 @@ class _Controller(TuneController):
     bridge: Bridge
     actors: Any  # the class of a trial's actor
     capacity: Callable[[], int]  # trials that may run at once
-    sweep_trials: dict[int, SweepTrial]  # by number
+    tune_trials: dict[int, RestartableTuneTrial]  # by number
     resources: PlacementGroupFactory  # of a trial
     scratch: StorageContext
 
@@ -102,17 +102,17 @@ class _Controller(TuneController):
             else:
                 self.add_trial(trial)
 
-    def _trial_of(self, assignment: Assignment) -> SweepTrial:
+    def _trial_of(self, assignment: Assignment) -> RestartableTuneTrial:
         """Returns Tune's trial for an assignment: a new one, or the one that it paused."""
         config, number = {"assignment": assignment}, assignment.trial
-        if number in self.sweep_trials:
-            self.sweep_trials[number].set_config(config)  # type: ignore[no-untyped-call]
+        if number in self.tune_trials:
+            self.tune_trials[number].set_config(config)  # type: ignore[no-untyped-call]
         else:
-            self.sweep_trials[number] = self._new_trial(f"trial-{number:05d}", config)
-        return self.sweep_trials[number]
+            self.tune_trials[number] = self._new_trial(f"trial-{number:05d}", config)
+        return self.tune_trials[number]
 
-    def _new_trial(self, name: str, config: dict[str, Any]) -> SweepTrial:
-        return SweepTrial(
+    def _new_trial(self, name: str, config: dict[str, Any]) -> RestartableTuneTrial:
+        return RestartableTuneTrial(
             _TRAINABLE,
             trial_id=name,
             config=config,
@@ -176,7 +176,7 @@ class _SlotController(_Controller):
     slots: Slots
     most: int  # trials that may be trained at once
 
-    def new_slot(self) -> SweepTrial:
+    def new_slot(self) -> RestartableTuneTrial:
         """Returns a new slot, which is to get an actor."""
         number = len(self.get_trials())  # type: ignore[no-untyped-call]
         slot = self._new_trial(f"slot-{number:05d}", {})
@@ -242,7 +242,7 @@ def run_trials(
         tempfile.TemporaryDirectory(prefix="xaytune-") as scratch,
     ):
         register_trainable(_TRAINABLE, Trainable, warn=False)  # a trial of Tune has the name of one
-        fused, trials = width > 1, dict[int, SweepTrial]()
+        fused, trials = width > 1, dict[int, RestartableTuneTrial]()
         slots = Slots(width, capacity, lambda: controller.new_slot())
         bridge = SlotBridge(driver, slots) if fused else Bridge(driver, trials)
         kind: Any = _SlotController if fused else _Controller
@@ -256,7 +256,7 @@ def run_trials(
         )
         bridge.controller = controller
         controller.driver, controller.bridge, controller.capacity = driver, bridge, capacity
-        controller.sweep_trials, controller.resources, controller.scratch = trials, resources, storage
+        controller.tune_trials, controller.resources, controller.scratch = trials, resources, storage
         controller.slots, controller.most = slots, most
         controller.actors = _remote(actor_for(task, SlotActor if fused else TrialActor))
         # What goes wrong in the driver, such as a full disk, is no failure of a trial.

@@ -66,10 +66,10 @@ def _infeasible(message: str) -> SpecError:
 
 
 class Capacity:
-    """How many trials fit into the cluster: at least one; it changes as nodes join and leave.
+    """How many trials fit into the cluster, or processes that train several: at least one.
 
-    Where the cluster has an autoscaler, the head and all that it may add count, if that is more than what is
-    there: nodes come because trials wait for them.
+    It changes as nodes join and leave. Where the cluster has an autoscaler, the head and all that it may add
+    count, if that is more than what is there: nodes come because trials wait for them.
 
     Args:
         spec: The sweep.
@@ -82,14 +82,14 @@ class Capacity:
         addable = addable_nodes()
         heads = [node["Resources"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]]
         self._in_the_end = {n: sum(head.get(n, 0) for head in heads) + addable.most(n) for n in self._need}
-        self._trials = self._count()
+        self._fitting = self._count()
         self._counted = time.monotonic()
 
-    def trials(self) -> int:
+    def count(self) -> int:
         """Returns the number."""
         if time.monotonic() >= self._counted + _EVERY_S:
-            self._trials, self._counted = self._count(), time.monotonic()
-        return self._trials
+            self._fitting, self._counted = self._count(), time.monotonic()
+        return self._fitting
 
     def _count(self) -> int:
         have = ray.cluster_resources()

@@ -77,7 +77,7 @@ def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, in
     spec, session = run.spec, run.session
     capacity = resources.Capacity(spec)
     width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
-    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.trials() * width)
+    heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.count() * width)
     recorder.begun()
     if spec.without_scheduler is not None:
         recorder.noted(spec.without_scheduler)
@@ -95,7 +95,7 @@ def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, in
     task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
     try:
         reserved, interrupted = resources.placement(spec), lambda: interrupts.asked
-        run_trials(driver, task, reserved, capacity.trials, width, _at_once(run), session.check, interrupted)
+        run_trials(driver, task, reserved, capacity.count, width, _at_once(run), session.check, interrupted)
         state, reason = driver.outcome()
     except KeyboardInterrupt:
         state, reason = "interrupted", "interrupted twice: its trials were not waited for"
