@@ -23,7 +23,7 @@ from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.fused.fusion import Fusion
 from xaytune.trainer.fused.program import Program
 from xaytune.trainer.fused.states import States
-from xaytune.trainer.fused.timing import Timing
+from xaytune.trainer.fused.timing import FEWEST, FusionTiming
 from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
 
@@ -381,13 +381,14 @@ def test_runs_that_are_to_be_compiled_are_fused_and_said_to_be_without(caplog: p
 
 
 def test_what_is_not_faster_at_once_is_trained_one_after_the_other() -> None:
-    def measured(timing: Timing, alone: float, together: float, members: int) -> str | None:
+    def measured(timing: FusionTiming, alone: float, together: float, members: int) -> str | None:
         return [timing.took(alone, together, members) for _ in range(8)][-1]
 
-    faster, slower = Timing(3), Timing(3)
+    faster, slower = FusionTiming(), FusionTiming()
     assert measured(faster, 0.001, 0.003, 8) is None
-    assert (faster.settled, faster.fewest) == (True, 3)
+    assert (faster.begin("shapes"), faster.fewest) == (False, FEWEST)
     assert measured(slower, 0.001, 0.0044, 4) is None
-    assert (slower.settled, slower.fewest) == (False, 8), "more of them may be faster"
+    assert (slower.begin("shapes"), slower.fewest) == (True, 8), "more of them may be faster"
+    assert not slower.begin("other shapes")
     assert measured(slower, 0.001, 0.0088, 8) == "a step of 8 at once takes 1.1 ms each, and alone 1 ms"
-    assert slower.settled
+    assert not slower.begin("shapes")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from xaytune.trainer import random_state
-from xaytune.trainer.tolerance import distance
+from xaytune.trainer.tolerance import distance, is_compared
 
 __all__ = ["Computed", "Graphs", "is_recorded"]
 
@@ -146,7 +146,7 @@ class Graphs:
         self._graphs.move_to_end(kind)
         torch._foreach_copy_(graph.inputs, list(inputs))
         graph.uses += 1
-        if _is_power_of_ten(graph.uses):
+        if is_compared(graph.uses):
             return self._compare(graph.repeat, compute, inputs, state, tolerance)
         return _own(graph.repeat())
 
@@ -251,9 +251,3 @@ def _tensors(computed: Computed) -> list[Tensor]:
 
 def _plain(computed: Computed) -> dict[str, Any]:
     return {name: value for name, value in computed.values.items() if not isinstance(value, Tensor)}
-
-
-def _is_power_of_ten(number: int) -> bool:
-    while number % 10 == 0:
-        number //= 10
-    return number == 1

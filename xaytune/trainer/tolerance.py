@@ -1,4 +1,4 @@
-"""How far what is computed in another way may be from what it is to be equal to."""
+"""When what is computed in another way is compared with what it is to be equal to, and how near it must be."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from torch import Tensor
 
 from xaytune.trainer.precision import Precision
 
-__all__ = ["distance", "rounding", "tolerance"]
+__all__ = ["distance", "is_compared", "rounding", "tolerance"]
 
 _TOLERANCES: Final = {torch.float64: 1e-8, torch.float32: 2e-3}
 _TOLERANCE_HALF: Final = 0.1
 _ROUNDING: Final = {torch.float64: 1e-15, torch.float32: 1e-6}
 _ROUNDING_HALF: Final = 1e-2
+
+
+def is_compared(time: int) -> bool:
+    """Whether it is compared this time, counted from 1: the 1st, the 10th, the 100th ..."""
+    return str(time).strip("0") == "1"
 
 
 def tolerance(dtype: torch.dtype, precision: Precision) -> float:

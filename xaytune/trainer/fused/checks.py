@@ -20,9 +20,9 @@ from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.states import RandomStates
 from xaytune.trainer.step import Step, Stepped
-from xaytune.trainer.tolerance import distance, rounding, tolerance
+from xaytune.trainer.tolerance import distance, is_compared, rounding, tolerance
 
-__all__ = ["Rehearsal", "compare", "is_due", "member_to_compare", "rehearse", "same_metrics"]
+__all__ = ["Rehearsal", "compare", "member_to_compare", "rehearse", "same_metrics"]
 
 # What differs from training alone by no more than so many roundings is that.
 _ROUNDINGS = 20
@@ -46,25 +46,20 @@ class Rehearsal(NamedTuple):
     random_states: RandomStates
 
 
-def is_due(taken: int) -> bool:
-    """Whether what was done so often is to be compared the next time: the 1st, the 10th, the 100th ..."""
-    return str(taken + 1).strip("0") == "1"
-
-
-def member_to_compare(taken: int, members: int) -> int:
-    """Returns the place of the member of so many that is compared the next time, where that is due.
+def member_to_compare(time: int, members: int) -> int:
+    """Returns the place of the member, of so many, that is compared this time: the 1st, the 10th, the 100th ...
 
     Each time it is another one, and the first one is the last: a group computes with what that one has.
     """
-    return len(str(taken + 1)) % members
+    return len(str(time)) % members
 
 
 def rehearse(group: Group, asked: Asked) -> dict[int, Rehearsal]:
     """Takes alone what is to be compared, and changes nothing; returns it by the place of the member."""
     places = {at for at, member in enumerate(asked.members) if not member.checked}
-    taken, count = group.learned.taken[asked.shapes], len(asked.members)
-    if is_due(taken):
-        turn = member_to_compare(taken, count)
+    time, count = group.learned.taken[asked.shapes] + 1, len(asked.members)
+    if is_compared(time):
+        turn = member_to_compare(time, count)
         places |= {turn, (turn + count // 2) % count}
     elif (at := _of_an_epoch(group.learned, asked)) is not None:
         places.add(at)

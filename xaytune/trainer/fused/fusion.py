@@ -13,8 +13,8 @@ import torch
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.asked import Asked, Broken
-from xaytune.trainer.fused.checks import Rehearsal, compare, is_due, member_to_compare, rehearse, same_metrics
-from xaytune.trainer.fused.group import FEWEST, Copied, Group
+from xaytune.trainer.fused.checks import Rehearsal, compare, member_to_compare, rehearse, same_metrics
+from xaytune.trainer.fused.group import Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.learned import Learned
@@ -22,10 +22,11 @@ from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.reasons import reason
 from xaytune.trainer.fused.shape import batches_key, criterion_key, difference, shape_of
 from xaytune.trainer.fused.states import Randomness, States
-from xaytune.trainer.fused.timing import Timing, now
+from xaytune.trainer.fused.timing import FEWEST, now
 from xaytune.trainer.hosting import Evaluation
 from xaytune.trainer.run import Run
 from xaytune.trainer.step import Step
+from xaytune.trainer.tolerance import is_compared
 
 __all__ = ["Answer", "Fusion"]
 
@@ -104,7 +105,7 @@ class Fusion:
         for member in members:
             try:
                 self._held.check(member.run)
-                alike = self._batch_key(member)
+                alike = self._prepare(member)
             except Exception as error:  # of its loader, for one
                 answers.append(Answer(member, None, error))
                 continue
@@ -126,8 +127,13 @@ class Fusion:
             answer.member.window, answer.member.waited = None, 0
         return answers
 
-    def _batch_key(self, member: Member) -> tuple[Group, Hashable] | None:
-        """Returns what is the same for members whose requests can be done at once; None for one alone."""
+    def _prepare(self, member: Member) -> tuple[Group, Hashable] | None:
+        """Gives a member its group, and loads the batches of its step, where what it asks for can be done at once.
+
+        Returns:
+            The group, and a key that is the same for members whose requests can be done at once; None for one
+            alone.
+        """
         if isinstance(member.request, Evaluation):
             batches = batches_key(member.run)
             group = _fusing(member)
@@ -148,16 +154,15 @@ class Fusion:
         """Does what members of a group ask for, which is alike."""
         if len(found) < (FEWEST if key[0] == "evaluation" else group.learned.timing.fewest):
             return [self._alone(member) for member in found]
-        settled = sorted((member for member in found if self._settled(member)), key=lambda member: member.row)
+        settled = sorted(filter(self._settle, found), key=lambda member: member.row)
         answers = [self._alone(member) for member in found if member.group is not group]
         if isinstance(settled[0].request if settled else None, Evaluation):
             return answers + self._evaluate_at_once(group, key, settled)
-        asked = Asked(
-            settled,
-            [member.request for member in settled],
-            [member.window for member in settled if member.window is not None],
-            key,
-        )
+        windows: list[list[Any]] = []
+        for member in settled:
+            assert member.window is not None
+            windows.append(member.window)
+        asked = Asked(settled, [member.request for member in settled], windows, key)
         return answers + (self._at_once(group, asked) if settled else [])
 
     def _at_once(self, group: Group, asked: Asked) -> list[Answer]:
@@ -177,7 +182,7 @@ class Fusion:
             self.compared += len(rehearsed)
             self.randomness.vacate()
             timed = self._timed and not rehearsed and len(asked.members) > FEWEST
-            if timed and group.learned.timing.wants(asked.shapes):
+            if timed and group.learned.timing.begin(asked.shapes):
                 return self._time(group, asked)
             before = group.copy(asked.members) if rehearsed else None
             given, broken = group.take_steps(asked, 1 if rehearsed else _how_many(group, asked))
@@ -268,10 +273,10 @@ class Fusion:
             self._say(f"evaluations are not fused: {reason(error)}")
             return [self._alone(member) for member in members]
         answers = [Answer(member, metrics) for member, metrics in zip(members, measured, strict=True)]
-        taken = group.learned.evaluated[batches]
         group.learned.evaluated[batches] += 1
-        if is_due(taken):
-            at = member_to_compare(taken, len(members))
+        time = group.learned.evaluated[batches]
+        if is_compared(time):
+            at = member_to_compare(time, len(members))
             alone = self._alone(members[at])
             if alone.error is None and not same_metrics(members[at], alone.value, measured[at]):
                 group.learned.evaluated_alone.add(batches)
@@ -319,7 +324,7 @@ class Fusion:
         Raises:
             NotFusedError: Runs of that shape train alone.
         """
-        learned = self._learned.get(key, Learned(Timing(FEWEST)))
+        learned = self._learned.get(key, Learned())
         if learned.refused is not None:
             raise NotFusedError(learned.refused)
         group = self._groups.get(key)
@@ -340,8 +345,8 @@ class Fusion:
         parts = sorted({difference(first, other) for other in others})
         self._say(f"trained alone: the first {len(self._learned)} shapes differ in their {' and '.join(parts)}")
 
-    def _settled(self, member: Member) -> bool:
-        """Brings a member's row up to date; takes it out of its group if it has become another shape."""
+    def _settle(self, member: Member) -> bool:
+        """Brings a member's row up to date; False, and out of its group, if its shape has changed."""
         if member.settle():
             return True
         assert member.group is not None

@@ -27,10 +27,8 @@ from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
 from xaytune.trainer.weights import Shares, above_zero, weighted
 
-__all__ = ["FEWEST", "Copied", "Group"]
+__all__ = ["Copied", "Group"]
 
-# Fewer steps than this are taken one after the other, which is as fast.
-FEWEST = 3
 # What a step gives besides its metrics.
 _GRADIENTS = "the gradients"
 # So long steps are taken in a row, at most.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from xaytune.trainer.fused.timing import Timing
+from xaytune.trainer.fused.timing import FusionTiming
 
 __all__ = ["Learned"]
 
@@ -28,7 +28,7 @@ class Learned:
         since: Steps of all members since the last of these.
     """
 
-    timing: Timing
+    timing: FusionTiming = field(default_factory=FusionTiming)
     refused: str | None = None
     failures: int = 0
     most: int = sys.maxsize

@@ -8,7 +8,10 @@ from collections.abc import Hashable
 
 import torch
 
-__all__ = ["Timing", "now"]
+__all__ = ["FEWEST", "FusionTiming", "now"]
+
+# Fewer members than this take their steps one after the other, which is as fast.
+FEWEST = 3
 
 # So many steps are measured, of which the fastest counts: what disturbs them makes them slower.
 _STEPS = 8
@@ -16,27 +19,26 @@ _STEPS = 8
 _ENOUGH = 8
 
 
-class Timing:
+class FusionTiming:
     """Times of steps of the same shapes.
 
     If few at once are not faster, it is measured again with twice as many.
 
     Attributes:
         fewest: With fewer members than this, steps are taken one after the other.
-        settled: Whether nothing more is to be measured.
     """
 
-    def __init__(self, fewest: int) -> None:
-        self.fewest, self.settled = fewest, False
+    def __init__(self) -> None:
+        self.fewest, self._done = FEWEST, False
         self._shapes: Hashable = None
         self._alone = self._together = math.inf
         self._members, self._left = 0, _STEPS
 
-    def wants(self, shapes: Hashable) -> bool:
-        """Whether a step over batches of such shapes is to be measured; the first ones decide which are."""
+    def begin(self, shapes: Hashable) -> bool:
+        """Begins to measure steps over batches of these shapes, unless it measures others; tells if it does."""
         if self._shapes is None:
             self._shapes = shapes
-        return not self.settled and shapes == self._shapes
+        return not self._done and shapes == self._shapes
 
     def took(self, alone: float, together: float, members: int) -> str | None:
         """Takes in the seconds of a step alone, and of one of several members at once.
@@ -51,15 +53,15 @@ class Timing:
         if self._left > 0:
             return None
         each, one = self._together, self._alone
-        self.settled = each < one
-        if self.settled:
+        self._done = each < one
+        if self._done:
             return None
         if self._members < _ENOUGH:
             self.fewest = 2 * self._members
             self._alone = self._together = math.inf
             self._left = _STEPS
             return None
-        self.settled = True
+        self._done = True
         return f"a step of {self._members} at once takes {each * 1e3:.3g} ms each, and alone {one * 1e3:.3g} ms"
 
 
