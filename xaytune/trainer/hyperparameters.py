@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xaytune.trainer.plain import plain
 
-__all__ = ["RATES", "SCHEDULED", "follow", "of", "put", "put_rates"]
+__all__ = ["RATES", "SCHEDULED", "follow", "note_stepped", "of", "put", "put_rates"]
 
 # What schedulers of torch keep in the groups of an optimizer.
 SCHEDULED: Final = frozenset(
@@ -57,6 +57,11 @@ def put(group: dict[str, Any], name: str, value: Any) -> None:
         group[name].fill_(value)
     else:
         group[name] = value
+
+
+def note_stepped(optimizer: torch.optim.Optimizer) -> None:
+    """Notes that an optimizer has stepped where its schedulers do not see it: else they warn, falsely."""
+    optimizer._opt_called = True  # type: ignore[attr-defined]
 
 
 def _of_group(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

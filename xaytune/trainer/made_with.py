@@ -96,8 +96,7 @@ class MadeWith:
                 continue
             if name not in begin_anew:
                 hyperparameters.follow(optimizer, fresh, then)
-            # Else torch warns, falsely: a scheduler does not see the steps of the process before.
-            optimizer._opt_called = True  # type: ignore[attr-defined]
+            hyperparameters.note_stepped(optimizer)
             self._follow_schedules(optimizer, fresh, None if name in begin_anew else then, saved["schedules"])
 
     def _follow_schedules(

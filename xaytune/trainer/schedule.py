@@ -143,8 +143,7 @@ class Schedule:
         self._counted = saved.get("lr_counted") or {**self._counted, interval: steps}
         self._given_at = saved.get("lr_given_at", -1)
         begun = saved["hyperparameters"]
-        # Else torch warns, falsely: a scheduler does not see the steps of the process before.
-        self._optimizer._opt_called = True  # type: ignore[attr-defined]
+        hyperparameters.note_stepped(self._optimizer)
         if not another_optimizer:
             hyperparameters.follow(self._optimizer, self._begun, begun)
         if self.scheduler is None:

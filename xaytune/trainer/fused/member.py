@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from xaytune.trainer import hyperparameters
 from xaytune.trainer.fused.dropout import probabilities
 from xaytune.trainer.fused.rows import Own
 from xaytune.trainer.fused.shape import Watch, criterion_key
@@ -146,8 +147,7 @@ class Member:
         """Takes a row."""
         self.own, self._watch = Own(self.run, group.layout), Watch(self.run)
         self.group, self.row, self.checked = group, row, False
-        optimizer: Any = self.run.stepper.optimizer
-        optimizer._opt_called = True  # else torch's schedulers warn, falsely
+        hyperparameters.note_stepped(self.run.stepper.optimizer)
 
     def settle(self) -> bool:
         """Copies what the run has itself into its row, where that is newer; False if its shape has changed."""
