@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from xaytune.trainer.callbacks import CallbackManager
 
-__all__ = ["EvalEvery", "EvaluationTimes", "RunContext"]
+__all__ = ["Details", "EvalEvery", "EvaluationTimes", "RunContext", "details_of"]
 
 EvalEvery = Literal["epoch"] | int
 
@@ -16,9 +16,7 @@ EvalEvery = Literal["epoch"] | int
 class RunContext(Protocol):
     """What the Trainer asks of the trial that it runs for.
 
-    It may have five attributes more: ``metric`` and ``mode`` of the sweep, for ReduceLROnPlateau;
-    ``taken_over_at``, the step of another's checkpoint that it went on from; ``may_pause``, whether it may be
-    paused where it is judged; and ``conductor``, which trains a Trainer beside others, in place of its own `fit`.
+    It may have more attributes, which are those of `Details`.
     """
 
     @property
@@ -37,6 +35,29 @@ class RunContext(Protocol):
 
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the run is judged when so many epochs, or optimizer steps, are finished."""
+
+
+class Details(NamedTuple):
+    """What a trial may tell beside what it must; these are the values for one that has no such attributes.
+
+    Attributes:
+        metric: That of the sweep, for ReduceLROnPlateau.
+        mode: Whether a ``"max"`` or a ``"min"`` of it is better.
+        taken_over_at: The step of another trial's checkpoint that it went on from; None if it never did.
+        may_pause: Whether it may be paused where it is judged; None if it does not say: then it is saved there.
+        conductor: Trains a Trainer beside others, in place of its own `fit`.
+    """
+
+    metric: str | None = None
+    mode: str | None = None
+    taken_over_at: int | None = None
+    may_pause: bool | None = None
+    conductor: Callable[[Any], None] | None = None
+
+
+def details_of(trial: RunContext | None) -> Details:
+    """Returns what a trial tells now beside what it must."""
+    return Details(*(getattr(trial, name, default) for name, default in Details._field_defaults.items()))
 
 
 class EvaluationTimes:

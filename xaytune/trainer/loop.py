@@ -12,7 +12,7 @@ from torch import nn
 from xaytune.trainer import arguments
 from xaytune.trainer.batches import BatchSize
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trainer.context import EvalEvery, EvaluationTimes, RunContext
+from xaytune.trainer.context import EvalEvery, EvaluationTimes, RunContext, details_of
 from xaytune.trainer.criterion import Criterion, LossFn, TrainingStep
 from xaytune.trainer.data import ResumableLoader, with_workers_of_each_epoch
 from xaytune.trainer.evaluation import EvalFn, EvalMetric, Evaluator
@@ -150,9 +150,9 @@ class Trainer(Run):
         forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
         criterion = Criterion(loss_fn, training_step, batch_size)
         numeric = Precision(precision, self.device, optimizer)
-        schedule = Schedule(
-            optimizer, lr_scheduler, lr_interval, lr_metric, sweep=_metric_of(trial), evaluates=evaluates
-        )
+        details = details_of(trial)
+        sweep = (details.metric, details.mode) if details.metric is not None and details.mode is not None else None
+        schedule = Schedule(optimizer, lr_scheduler, lr_interval, lr_metric, sweep=sweep, evaluates=evaluates)
         stepper = Stepper(
             self.model,
             forward,
@@ -186,7 +186,7 @@ class Trainer(Run):
         )
         if trial is not None:
             trial.attach(self.save_checkpoint)
-            self._conductor = getattr(trial, "conductor", None)
+            self._conductor = details.conductor
 
 
 def _default_device() -> torch.device:
@@ -202,8 +202,3 @@ def _move_state(optimizer: torch.optim.Optimizer) -> None:
     )
     if stays_behind:
         optimizer.load_state_dict(optimizer.state_dict())
-
-
-def _metric_of(trial: RunContext | None) -> tuple[str, str] | None:
-    metric, mode = getattr(trial, "metric", None), getattr(trial, "mode", None)
-    return (metric, mode) if metric is not None and mode is not None else None
