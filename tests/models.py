@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 EXAMPLES, FEATURES, CLASSES = 48, 6, 3
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xaytune.records.results import Results
     from xaytune.report.live import LiveView
     from xaytune.trainer.callbacks import CallbackManager, TrainState
-    from xaytune.trainer.loop import Trainer
+    from xaytune.trainer.trainer import Trainer
     from xaytune.trial.joining import current_trial
     from xaytune.trial.trackers.tracker import Tracker
     from xaytune.trial.trial import Trial
@@ -63,7 +63,7 @@ _HOMES = {
     "xaytune.records.results": ("Results",),
     "xaytune.report.live": ("LiveView",),
     "xaytune.trainer.callbacks": ("CallbackManager", "TrainState"),
-    "xaytune.trainer.loop": ("Trainer",),
+    "xaytune.trainer.trainer": ("Trainer",),
     "xaytune.trial.joining": ("current_trial",),
     "xaytune.trial.trackers.tracker": ("Tracker",),
     "xaytune.trial.trial": ("Trial",),

@@ -23,7 +23,7 @@ from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 __all__ = ["ahead", "core", "mixed_sweeps", "sweeps"]
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from xaytune.trainer.callbacks import TrainState, may_be_late, metrics_only
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 from xaytune.trial.metrics import capture
 
 __all__ = ["MODELS", "compare"]

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.benchmarks import workload
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 from xaytune.trial.trial import Trial
 
 

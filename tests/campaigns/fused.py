@@ -10,7 +10,7 @@ import torch
 from tests.trainer.fused_models import Case, table, trainer_of
 from tests.trainer.test_fused import compare
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 __all__ = ["run"]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.problems import SCHEDULES, Setting, bits, same, trainer
 from xaytune.trainer.callbacks import Event, TrainState
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 PLACES = ["forward", "step_start", "step_end", "eval_end", "epoch_end", "epoch_start", "checkpoint_saved"]
 

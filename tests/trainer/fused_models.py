@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from xaytune.trainer.callbacks import CallbackManager
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 FEATURES, CLASSES, WORDS, LENGTH, EXAMPLES = 6, 3, 11, 5, 22
 

@@ -12,8 +12,8 @@ from xaytune.testing.training import weights_of
 from xaytune.trainer import checkpoint, random_state
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
-from xaytune.trainer.loop import Trainer
 from xaytune.trainer.own import OwnLoop
+from xaytune.trainer.trainer import Trainer
 
 
 def with_trainer(trial: OwnLoop, **options: int) -> Tensor:

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.fused.held import SharedError
-from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
+from xaytune.trainer.trainer import Trainer
 
 X = torch.randn(96, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = (X.sum(1) > 0).long()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler, TensorDataset
 
-from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
+from xaytune.trainer.trainer import Trainer
 
 FEATURES, CLASSES, WORDS, LENGTH = 5, 3, 7, 4
 EXAMPLES = 23

@@ -18,7 +18,7 @@ from xaytune.errors import CheckpointError
 from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},

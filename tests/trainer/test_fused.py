@@ -24,8 +24,8 @@ from xaytune.trainer.fused.fusion import Fusion
 from xaytune.trainer.fused.program import Program
 from xaytune.trainer.fused.states import States
 from xaytune.trainer.fused.timing import FEWEST, FusionTiming
-from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
+from xaytune.trainer.trainer import Trainer
 
 MEMBERS = 5
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 FACTORS = (0.5, 1.0, 0.5, 2.0, 0.5)
 X = torch.randn(96, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -12,8 +12,8 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSample
 from tests.trainer.odd_programs import Once, X, Y, assert_ends_as_alone, mlp, trainer_of
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.fused.checks import member_to_compare
-from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
+from xaytune.trainer.trainer import Trainer
 
 DATA = TensorDataset(X, Y)
 

@@ -14,8 +14,8 @@ from tests.trainer import odd_programs
 from tests.trainer.fused_models import Case, trainer_of
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.loop import Trainer
 from xaytune.trainer.random_state import seed_everything
+from xaytune.trainer.trainer import Trainer
 
 MEMBERS = 4
 ROWS = (MEMBERS, 112)  # of the parameters of all

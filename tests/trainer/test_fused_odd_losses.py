@@ -25,7 +25,7 @@ from tests.trainer.odd_programs import (
     trainer_of,
 )
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 def penalised(beta: Callable[[], float]) -> Callable[[Any, Any], Any]:

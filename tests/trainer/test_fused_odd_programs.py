@@ -28,7 +28,7 @@ from tests.trainer.odd_programs import (
     trainer_of,
 )
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 def hooks_a_weight(member: int, once: Once) -> Trainer:

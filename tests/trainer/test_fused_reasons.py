@@ -12,7 +12,7 @@ from tests.trainer import odd_programs
 from tests.trainer.odd_programs import X, Y
 from tests.trainer.test_fused_differences import Net, trainer_of
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 def told(caplog: pytest.LogCaptureFixture) -> str:

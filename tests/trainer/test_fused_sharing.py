@@ -30,7 +30,7 @@ from tests.trainer.odd_programs import (
 )
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.fused.held import Held, SharedError
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 DRAWS = random.Random(0)
 

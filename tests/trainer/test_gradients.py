@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from tests.models import CLASSES, FEATURES, loader, make_trainer, weights
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])

@@ -20,7 +20,7 @@ from tests.trainer.test_fused import compare
 from xaytune.trainer import step
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.fused import group
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

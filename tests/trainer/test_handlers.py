@@ -24,7 +24,7 @@ from xaytune.trainer.handlers import (
     Throughput,
     forget,
 )
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 def evaluations(handler: EarlyStopping, values: list[float]) -> int:

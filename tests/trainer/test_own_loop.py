@@ -20,8 +20,8 @@ from tests.trainer.own_loops import run_of
 from xaytune.testing.training import JudgedRun
 from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import EVENTS, TrainState
-from xaytune.trainer.loop import Trainer
 from xaytune.trainer.own import OwnLoop
+from xaytune.trainer.trainer import Trainer
 
 
 def rows(run: OwnLoop) -> list[tuple[int, int, int, dict[str, Any]]]:

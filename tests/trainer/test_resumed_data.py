@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, TensorDataset
 
 from tests.models import CLASSES, FEATURES, checkpoints, dataset, loader, make_trainer, stopped_at, weights
 from xaytune.trainer.callbacks import Event
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 @pytest.mark.parametrize("where", ["step_start", "error"])

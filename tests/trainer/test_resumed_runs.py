@@ -20,7 +20,7 @@ from xaytune.errors import CheckpointError
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.data import fingerprint
 from xaytune.trainer.handlers import EarlyStopping, SaveBest, SaveCheckpoint
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 def test_an_average_of_the_weights_that_is_kept_comes_back(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tests.models import CLASSES, FEATURES, loader, make_trainer
 from tests.trainer.own_loops import run_of
 from xaytune.trainer import checkpoint, random_state
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 
 class Colour(enum.IntEnum):

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import SWALR
 
 from tests.models import CLASSES, FEATURES, loader, make_trainer
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

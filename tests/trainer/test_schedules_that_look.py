@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ChainedScheduler, CosineAnnealingLR, LambdaLR, StepLR
 
-from xaytune.trainer.arithmetic import only_computes
+from xaytune.trainer.computed_schedules import only_computes
 
 WARM_UP = 5
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.models import checkpoints, loader, make_trainer
 from xaytune.trainer.callbacks import EVENTS, Event, TrainState
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 STEP = ["step_start", "step_end"]
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.models import CLASSES, FEATURES, dataset, make_trainer, weights
 from xaytune.trainer.fused import fit_fused
-from xaytune.trainer.loop import Trainer
+from xaytune.trainer.trainer import Trainer
 
 INPUTS, TARGETS = dataset(8).tensors
 Part = tuple[Tensor, Tensor]

@@ -30,7 +30,7 @@ from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, Pause, TrainState, note_error
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.made_with import MadeWith
-from xaytune.trainer.plain import plain_metrics
+from xaytune.trainer.metrics import plain_metrics
 
 __all__ = ["XaytuneCallback"]
 

@@ -31,7 +31,7 @@ from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.context import RunContext, details_of
 from xaytune.trainer.made_with import MadeWith, unwrapped
-from xaytune.trainer.plain import plain_metrics
+from xaytune.trainer.metrics import plain_metrics
 
 __all__ = ["XaytuneCallback"]
 

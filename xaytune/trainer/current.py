@@ -7,8 +7,8 @@ import logging
 import sys
 
 from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.metrics import shown
 from xaytune.trainer.own import OwnLoop
-from xaytune.trainer.plain import shown
 
 __all__ = ["current_trial", "set_current_trial"]
 

@@ -14,7 +14,7 @@ from xaytune.trainer import random_state
 from xaytune.trainer.batches import describe, to_device
 from xaytune.trainer.criterion import BatchLoss, Criterion, is_integer
 from xaytune.trainer.data import batches_of, generators_of
-from xaytune.trainer.plain import number
+from xaytune.trainer.metrics import number
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.weights import weighted
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from xaytune.trainer import gradients
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trainer.loop import Trainer
-from xaytune.trainer.plain import shown
+from xaytune.trainer.metrics import shown
+from xaytune.trainer.trainer import Trainer
 
 __all__ = [
     "EarlyStopping",

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from xaytune.trainer import random_state
 from xaytune.trainer.arguments import require
-from xaytune.trainer.arithmetic import only_computes
 from xaytune.trainer.callbacks import CallbackManager, Event, TrainState, fire_end
+from xaytune.trainer.computed_schedules import only_computes
 from xaytune.trainer.context import EvaluationTimes
 from xaytune.trainer.evaluation import Evaluator
 from xaytune.trainer.folder import CheckpointFolder
 from xaytune.trainer.hosting import Evaluation, Host, Loop
 from xaytune.trainer.interrupts import interrupt_stops
+from xaytune.trainer.metrics import number, plain_metrics
 from xaytune.trainer.parts import Parts
 from xaytune.trainer.place import Place
-from xaytune.trainer.plain import number, plain_metrics
 from xaytune.trainer.step import Step, Stepped, Stepper
 
 __all__ = ["Run"]

@@ -16,7 +16,7 @@ from xaytune.trainer.criterion import BatchLoss, Criterion
 from xaytune.trainer.data import ResumableLoader
 from xaytune.trainer.graphed_steps import GraphedSteps
 from xaytune.trainer.graphs import is_recorded
-from xaytune.trainer.plain import number
+from xaytune.trainer.metrics import number
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.weights import Shares, above_zero, weighted
 

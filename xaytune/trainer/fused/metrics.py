@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xaytune.trainer.fused.program import Passed
-from xaytune.trainer.plain import number
+from xaytune.trainer.metrics import number
 from xaytune.trainer.step import Stepped, WindowMeans
 
 __all__ = ["by_member", "means_of", "metrics_of"]

@@ -24,9 +24,9 @@ import numpy as np
 
 from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end, metrics_only
+from xaytune.trainer.metrics import measured
 from xaytune.trainer.own.run import OwnRun
 from xaytune.trainer.own.saves import Saves
-from xaytune.trainer.plain import measured
 
 __all__ = ["OwnLoop"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from xaytune.trainer import random_state
 from xaytune.trainer.data import ResumableLoader
 
-__all__ = ["EpochLoop", "Place", "StepLoop"]
+__all__ = ["EpochLoop", "OwnPlace", "StepLoop"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class EpochLoop:
 
 
 @dataclass
-class Place:
+class OwnPlace:
     """Where a run is.
 
     Attributes:

@@ -11,10 +11,11 @@ from weakref import WeakKeyDictionary
 from xaytune.trainer import random_state
 from xaytune.trainer.callbacks import CallbackManager, Event, Pause, TrainState, fire_end
 from xaytune.trainer.data import check_not_begun, with_workers_of_each_epoch
+from xaytune.trainer.metrics import measured, plain_metrics
 from xaytune.trainer.own.optimizers import OptimizerWatch
-from xaytune.trainer.own.place import EpochLoop, Place, StepLoop
+from xaytune.trainer.own.place import EpochLoop, OwnPlace, StepLoop
 from xaytune.trainer.own.saves import Saves
-from xaytune.trainer.plain import check_dicts, measured, plain_metrics
+from xaytune.trainer.plain import check_dicts
 
 __all__ = ["OwnRun"]
 
@@ -44,7 +45,7 @@ class OwnRun:
         self, callbacks: CallbackManager, saves: Saves, trains_on: Callable[[TrainState], object]
     ) -> None:
         self.state = TrainState()
-        self.place = Place()
+        self.place = OwnPlace()
         self.saves = saves
         self._callbacks, self._trains_on = callbacks, trains_on
         self._memory: dict[str, Any] | None = None
