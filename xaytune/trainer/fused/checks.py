@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from xaytune.trainer import random_state
 from xaytune.trainer.fused.asked import Asked
 from xaytune.trainer.fused.group import Group
 from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
-from xaytune.trainer.fused.states import RandomStates
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import distance, is_compared, rounding, tolerance
 
@@ -43,7 +43,7 @@ class Rehearsal(NamedTuple):
 
     values: list[Tensor]
     trains_others: bool
-    random_states: RandomStates
+    random_states: dict[str, Any]
 
 
 def member_to_compare(time: int, members: int) -> int:
@@ -125,9 +125,9 @@ def _rehearse(member: Member, step: Step) -> Rehearsal | None:
     assert member.own is not None
     member.enter()
     member.group.rows.get(member.row, member.own)
-    random_states = member.states.now()
+    random_states = random_state.capture()
     values = _values(member, step)
-    member.states.rewind(random_states)
+    random_state.restore(random_states)
     return None if values is None else Rehearsal(values, _trains_others(member), random_states)
 
 
@@ -160,14 +160,14 @@ def _with_rounded_weights(member: Member, step: Step, rehearsal: Rehearsal, size
     """Returns what a step gives alone, with weights changed by so much of their size."""
     assert member.own is not None
     member.enter()
-    parameters, random_states = member.own.parameters, member.states.now()
+    parameters, random_states = member.own.parameters, random_state.capture()
     before = [parameter.clone() for parameter in parameters]
     generator = torch.Generator(parameters[0].device).manual_seed(0)
     for parameter in parameters:
         parameter.mul_(1 + size * torch.empty_like(parameter).normal_(generator=generator))
-    member.states.rewind(rehearsal.random_states)
+    random_state.restore(rehearsal.random_states)
     values = _values(member, step)
-    member.states.rewind(random_states)
+    random_state.restore(random_states)
     torch._foreach_copy_(parameters, before)
     return values
 

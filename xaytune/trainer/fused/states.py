@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-__all__ = ["RandomStates", "Randomness", "States"]
-
-
-class RandomStates(NamedTuple):
-    """States of the global generators at some time."""
-
-    python: Any
-    numpy: Any
-    cpu: Tensor
-    cuda: Tensor | None
+__all__ = ["Randomness", "States"]
 
 
 class Randomness:
@@ -76,21 +66,11 @@ class States:
             self._left()
         self._take()
 
-    def now(self) -> RandomStates:
-        """Returns the global states, which are these now."""
-        cuda = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda.device)
-        return RandomStates(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)
-
-    def rewind(self, before: RandomStates) -> None:
-        """Makes the global states what they were."""
-        random.setstate(before.python)
-        np.random.set_state(before.numpy)
-        torch.set_rng_state(before.cpu)
-        if before.cuda is not None and self._cuda is not None:
-            torch.cuda.set_rng_state(before.cuda, self._cuda.device)
-
     def _take(self) -> None:
-        self._python, self._numpy = random.getstate(), np.random.get_state()
+        numpy: Any = np.random.get_state(legacy=False)
+        if "key" in numpy["state"]:  # the 624 numbers of MT19937: numpy reads a list much faster than an array
+            numpy["state"]["key"] = numpy["state"]["key"].tolist()
+        self._python, self._numpy = random.getstate(), numpy
         self._cpu.set_state(torch.get_rng_state())
         if self._cuda is not None:
             self._cuda.set_state(torch.cuda.get_rng_state(self._cuda.device))
