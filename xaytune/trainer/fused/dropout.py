@@ -41,11 +41,11 @@ class Masks:
             layer.masks, layer.number = self, number  # type: ignore[assignment]
 
     def give(self, masks: Sequence[Tensor]) -> None:
-        """Takes the masks of the next forward pass, in the order of their use."""
+        """Stores the masks of the next forward pass, in the order in which its layers use them."""
         self._given = list(masks)
 
     def use(self, layer: int, input: Tensor) -> Tensor:
-        """Returns what a layer makes of its input."""
+        """Returns the output of a layer, or notes the mask that it needs while these are being learned."""
         if self.needed is not None:
             if not input.is_contiguous():
                 raise RuntimeError("the input of a dropout layer is not contiguous")

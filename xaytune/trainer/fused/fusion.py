@@ -32,12 +32,12 @@ __all__ = ["Answer", "Fusion"]
 
 logger = logging.getLogger(__name__)
 
-# What is alike waits for others that are not yet as far for so many steps.
+# Members whose requests are alike wait so many steps for others that will ask for the same.
 _PATIENCE = 40
-# So many shapes, of none of which there are enough runs to be trained at once, are worth a word.
+# Where so many shapes have come, and none has enough runs to be trained at once, the user is told why.
 _UNLIKE = 6
 _DIFFERS = "its loss or gradients are not those of training alone"
-# A shape whose steps could so often not be taken at once is fused no more.
+# A shape whose steps at once have failed so often is fused no more.
 _FAILURES = 3
 
 
@@ -53,18 +53,18 @@ class Fusion:
     """Takes the steps and evaluations of runs that are trained side by side.
 
     Args:
-        tell: Called with a line about what is not fused, once for each.
-        timed: Whether what is not faster at once trains alone.
+        tell: Called with a line about what is not fused, once for each such line.
+        timed: Whether it is measured if steps at once are faster: runs of which they are not train alone.
 
     Attributes:
         randomness: The global random states.
-        compared: How many steps were compared with the same alone, so that what was performed took longer.
+        compared: How many steps were taken alone as well, to compare: a step that is timed meanwhile takes longer.
     """
 
     def __init__(self, tell: Callable[[str], None] = logger.warning, *, timed: bool = False) -> None:
         self.randomness, self.compared = Randomness(), 0
         self._tell, self._timed = tell, timed
-        # A group is its members': without any it is gone. What was learned of its shape stays.
+        # Only its members keep a group alive. What was learned of its shape stays.
         self._groups: MutableMapping[Hashable, Group] = WeakValueDictionary()
         self._learned: dict[Hashable, Learned] = {}  # of all shapes so far
         self._told: set[str] = set()

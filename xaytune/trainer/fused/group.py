@@ -31,7 +31,7 @@ __all__ = ["Copied", "Group"]
 
 # What a step gives besides its metrics.
 _GRADIENTS = "the gradients"
-# So long steps are taken in a row, at most.
+# Steps are taken in a row for so long, at most.
 _IN_A_ROW_S = 0.1
 # Members come and leave: only where so many steps of as many members have been taken a graph is worth recording.
 _AFTER = 20
@@ -41,8 +41,8 @@ class Copied(NamedTuple):
     """Members as they were before a step.
 
     Attributes:
-        rows: Theirs.
-        random_states: Of what draws for them.
+        rows: Copies of their rows.
+        random_states: Those of the generators that draw for them.
     """
 
     rows: WorkingRows
@@ -88,10 +88,10 @@ class Group:
         tell: Called with a line where its steps cannot be recorded as CUDA graphs.
 
     Attributes:
-        learned: Of their shape.
-        layout: Of their rows.
-        rows: Their rows: the members' are the first ones.
-        members: By row.
+        learned: What was learned of their shape.
+        layout: Where each number is in a row.
+        rows: The rows; those of the members come first.
+        members: The members, in the order of their rows.
 
     Raises:
         NotFusedError: Its model cannot be copied.
@@ -109,7 +109,7 @@ class Group:
         self._masks: dict[Hashable, list[Mask]] = {}
         self._trained = [at for at, (begin, end) in enumerate(self.layout.groups) if begin < end]
         self._hyper: dict[int, update.Hyper] = {}
-        self._seconds = _IN_A_ROW_S  # of a step
+        self._seconds = _IN_A_ROW_S  # that a step takes
         self._tolerance = tolerance(self.rows.dtype, stepper.precision)
         self._device, self._tell = stepper.device, tell
         self._graphs = Graphs(stepper.device, tell, _AFTER) if is_recorded(stepper.device) else None

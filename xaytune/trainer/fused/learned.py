@@ -20,12 +20,12 @@ class Learned:
         timing: Whether its steps are faster taken at once.
         refused: Why its runs train alone; None if they need not.
         failures: Steps that could not be taken at once.
-        most: So many are trained at once, as far as there was memory.
-        taken: Steps at once, by the shapes of their batches.
-        evaluated: Evaluations at once, by their batches.
+        most: How many are trained at once, at most: fewer once the memory was not enough.
+        taken: How many steps were taken at once, by the shapes of their batches.
+        evaluated: How many evaluations were made at once, by their batches.
         evaluated_alone: Batches over which each run is evaluated by itself.
         epochs: First steps of an epoch that were compared.
-        since: Steps of all members since the last of these.
+        since: Steps of all members since such a first step was compared last.
     """
 
     timing: FusionTiming = field(default_factory=FusionTiming)

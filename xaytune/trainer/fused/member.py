@@ -35,7 +35,7 @@ class Member:
     Attributes:
         request: What its loop asks for.
         window: The batches of the step that it asks for, once they are loaded.
-        waited: For how many steps of others it has asked for the same.
+        waited: How many steps others have taken while it waited with its request.
         group: Where it has a row; None where it trains alone.
         row: The number of its row.
         trained: Whether it has trained a step here.
@@ -67,7 +67,7 @@ class Member:
         self.drops: list[float] = []
         self.checked = False
         self.gradients: tuple[Tensor, int] | None = None
-        self._taken = self._beside = 0
+        self._taken = self._beside = 0  # its steps that were taken at once, and those of all members in them
         self._randomness = randomness
         self.own: Own | None = None
         self._watch: Watch | None = None
@@ -79,7 +79,7 @@ class Member:
 
     @property
     def fused(self) -> int:
-        """With how many others, and itself, its steps were taken at once in the mean; 0 if none was."""
+        """How many members took its steps at once, itself included, in the mean; 0 if none was so taken."""
         return round(self._beside / self._taken) if self._taken else 0
 
     def stepped(self, members: int, steps: int) -> None:
@@ -116,7 +116,7 @@ class Member:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters in its row."""
+        """The type of the numbers in its row."""
         assert self.own is not None
         return self.own.trained[0].dtype
 

@@ -30,11 +30,11 @@ class Layout:
 
     Attributes:
         kind: The class of the optimizer.
-        names: Of the trained parameters, in their order in a row.
-        places: Begin and end of each.
-        shapes: Of each.
-        groups: Begin and end of each group of the optimizer.
-        width: Of a row.
+        names: The names of the trained parameters, in their order in a row.
+        places: Where each of them begins and ends.
+        shapes: The shape of each.
+        groups: Where each group of the optimizer's parameters begins and ends.
+        width: How many numbers a row has.
         others: Names of parameters that are not trained.
         buffers: Names of buffers.
     """
@@ -134,7 +134,7 @@ class Rows:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """The type of the numbers of the parameters."""
         return self._values.dtype
 
     @property
@@ -241,17 +241,17 @@ class Own:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Those that are trained, as they are now: a handler may give one another memory, by its ``data``."""
+        """The trained ones, as they are now: a handler may have set ``data`` of one, which is then elsewhere."""
         return [parameter.data for parameter in self.trained]
 
     @property
     def others(self) -> list[Tensor]:
-        """Those that are not, and buffers."""
+        """The parameters that are not trained, and the buffers."""
         return [tensor.data for tensor in self._others]
 
     @property
     def is_whole(self) -> bool:
-        """Whether the optimizer keeps what it needs of all parameters, as it does unless somebody clears that."""
+        """Whether the optimizer has its state of all parameters, after as many steps of each."""
         if not self._counts:
             return True
         states = [self._optimizer.state.get(parameter, {}) for parameter in self.trained]

@@ -27,7 +27,7 @@ class Randomness:
         self._whose = states
 
     def vacate(self) -> None:
-        """Makes them nobody's: what is drawn now changes no member."""
+        """Takes them back from the member that has them: what is drawn now changes no member."""
         if self._whose is not None:
             self._whose.take()
             self._whose = None

@@ -36,21 +36,17 @@ T = TypeVar("T")
 class OwnLoop:
     """A run whose loop is the user's own. By itself it stops for nobody, and without a folder it saves nothing.
 
-    A trial of a sweep is one, which is judged.
+    A trial of a sweep is one, which is judged. The arguments but `save_every_s` are attributes too.
 
     Attributes:
-        callbacks: The handlers of this run.
-        checkpoint_dir: Where its checkpoints are; None where it is neither saved nor resumed.
-        metric: The metric of the sweep: a report without it is refused.
         seed: What a program may seed its random numbers with; 0 outside of a sweep.
-        shared: What the sweep's ``setup`` returned; None without.
         stop_reason: What :meth:`stop` was given.
 
     Args:
-        callbacks: As above; new ones by default.
-        checkpoint_dir: As above.
-        metric: As above.
-        shared: As above.
+        callbacks: The handlers of this run; new ones by default.
+        checkpoint_dir: Where its checkpoints are; None where it is neither saved nor resumed.
+        metric: The metric of the sweep: a report without it is refused.
+        shared: What the sweep's ``setup`` returned; None without.
         save_every_s: Seconds between two checkpoints that nothing but the time asks for, at least; they take a
             twentieth of the time at most. With 0 there is one at each body's end.
     """
@@ -72,7 +68,7 @@ class OwnLoop:
         self.metric = metric
         self._saves = Saves(self, save_every_s)
         self._run = OwnRun(self.callbacks, self._saves, self.trains_on)
-        self._training = self._run.state  # of what trains, or trained last, whoever fires its events
+        self._training = self._run.state  # of what trains or trained last: this loop, or a Trainer
         self._open = False  # whether that has begun and not ended
         self._error_fired = False
         self.callbacks.on("train_start")(metrics_only(self._note_start))
@@ -345,11 +341,11 @@ class OwnLoop:
 
     @property
     def _is_anothers(self) -> bool:
-        """Whether a run is open whose events something else fires."""
+        """Whether something else is training, such as a Trainer, and fires the events of the run."""
         return self._open and self._training is not self._run.state
 
     def _check_open(self, method: str) -> None:
-        """Checks that no other run is open, whose events something else fires."""
+        """Checks that nothing else is training, such as a Trainer: a RuntimeError names the method."""
         self.check_process()
         if self._is_anothers:
             raise RuntimeError(

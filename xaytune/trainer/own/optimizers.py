@@ -28,7 +28,7 @@ class OptimizerWatch:
         return bool(self._optimizers)
 
     def watch(self, things: Iterable[Any]) -> None:
-        """Watches optimizers, and those within schedulers and within things of Accelerate's."""
+        """Watches optimizers, and those that schedulers and an Accelerator hold."""
         for optimizer in _optimizers_of(things):
             if optimizer not in self._optimizers:
                 self._optimizers.add(optimizer)

@@ -58,7 +58,7 @@ class EpochLoop:
         done: Epochs that were finished.
         resumed: Whether the run was resumed within it, or at its end.
         closed: Whether it was left by ``break``, ``return`` or an exception.
-        left: Whether that was so although the run was not stopped.
+        left: Whether it was left so by the user, and not because the run was stopped.
         in_body: Whether a body is running, or was left and is not ended yet.
         steps: The newest loop of steps in this body, if it is not over.
         inner: Loops of steps in this body that are over.
@@ -117,10 +117,10 @@ class OwnPlace:
     # The checkpoint, until its place within the body of an epoch is reached.
     _body: Mapping[str, Any] | None = None
     _drawn: dict[str, Any] | None = None  # the random states after an evaluation that will be made again
-    _epochs: int = 0  # that were begun
+    _epochs: int = 0  # how many were begun
     _loaders: dict[int, ResumableLoader] = field(default_factory=dict)  # by their loop's number in the body
     _saved_loaders: dict[int, Any] = field(default_factory=dict)
-    _returned_to: EpochLoop | None = None  # the loop that these are of
+    _returned_to: EpochLoop | None = None  # the loop whose body the saved loaders belong to
 
     @property
     def in_body(self) -> bool:
@@ -195,7 +195,7 @@ class OwnPlace:
         return steps, random
 
     def _return(self, data: ResumableLoader, saved: Mapping[str, Any]) -> None:
-        """Makes a loader what it was; where its epoch begins anew, none of that was trained."""
+        """Puts a loader back where it was; where its epoch begins anew, at that epoch's first batch."""
         now = random_state.capture()
         data.restore(saved["random"])
         if self.loop is self._returned_to:  # a later loop may have loaders of its own
@@ -216,7 +216,7 @@ class OwnPlace:
         return drawn
 
     def position(self) -> tuple[Any, ...]:
-        """What differs between two places."""
+        """Returns a value that is another one at each place where the run can be saved."""
         loop = self.loop
         assert loop is not None
         steps = loop.steps.done if loop.steps is not None else None

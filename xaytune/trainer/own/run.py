@@ -36,9 +36,8 @@ class OwnRun:
     Attributes:
         state: What handlers are given.
         place: Where it is.
-        begun: Whether its loop has.
-        memory: The user's own, saved with it.
-        optimizers: Those that are kept.
+        begun: Whether its first loop has begun.
+        optimizers: A watch on the steps of the optimizers that are kept.
     """
 
     def __init__(
@@ -49,13 +48,13 @@ class OwnRun:
         self.saves = saves
         self._callbacks, self._trains_on = callbacks, trains_on
         self._memory: dict[str, Any] | None = None
-        self._reported: dict[str, Any] = {}  # and not evaluated yet
+        self._reported: dict[str, Any] = {}  # metrics whose eval_start and eval_end are not fired yet
         self.evaluating: frozenset[str] = frozenset()  # what was reported, while its eval_end is fired
-        self._step_counted = False  # and its step_end not fired yet
+        self._step_counted = False  # whether a step was counted whose step_end is not fired yet
         self.begun = self._ended = False
         self._saved_at: tuple[Any, ...] | None = None
         self._told_of_training_on = False
-        # By loaders, what yields their batches in their place.
+        # By the user's loaders, those that stand in for them: with workers that are started anew each epoch.
         self._restarted: WeakKeyDictionary[Any, Iterable[Any]] = WeakKeyDictionary()
         self.optimizers = OptimizerWatch()
 
@@ -109,7 +108,7 @@ class OwnRun:
                     place.step_body, steps.logged = steps, False
                     yield item
                     place.step_body = None
-                    if not loop.cut:  # at its top: what it has trained does not count
+                    if not loop.cut:  # else a report at its top has stopped the run: its step does not count
                         self._end_step(steps)
                     if loop.cut or (state.should_stop and not steps.parts):
                         break
@@ -224,7 +223,7 @@ class OwnRun:
         else:
             self._memory = self.memory
             place.resumed = self.saves.newest
-            del self.saves.newest  # a copy of all that is kept
+            del self.saves.newest  # it holds a copy of all that is kept: its memory is let go
         self.optimizers.watch(self.saves.begin())
         checkpoint = place.resumed
         loop = place.enter(total)
