@@ -9,8 +9,8 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.resuming import resume
-from xaytune.records.state import TrialRecord
 from xaytune.records.sweep_folder import SweepFolder
+from xaytune.records.trial_record import TrialRecord
 from xaytune.search.build import method_for
 from xaytune.simulation.clock import VirtualClock
 from xaytune.sweep.spec import SweepSpec

@@ -11,7 +11,7 @@ from tests.driver.harness import ASHA, Played
 from xaytune.driver.orders import Kill, Release, RequestStop
 from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import FILE_NAME, read_events
-from xaytune.records.state import Best
+from xaytune.records.trial_record import Best
 from xaytune.trial.messages import Failure, Length, Refused, Start, StopRequest
 
 

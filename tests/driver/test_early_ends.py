@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.driver.conftest import Play
 from xaytune.driver.orders import Release, RequestStop
-from xaytune.records.state import Best
+from xaytune.records.trial_record import Best
 from xaytune.trial.messages import Failure, StopRequest
 
 

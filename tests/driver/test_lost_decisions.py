@@ -10,7 +10,7 @@ import pytest
 
 from tests.driver.harness import Played
 from xaytune.driver.orders import Kill, Release, RequestStop
-from xaytune.records.state import Best
+from xaytune.records.trial_record import Best
 from xaytune.trial.messages import Heartbeat, StopRequest
 
 HYPERBAND = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}

@@ -7,7 +7,7 @@ from typing import Any
 from tests import recipes
 from tests.drawing_recipe import drawn_at_import
 from xaytune.records.results import Results
-from xaytune.records.state import TrialRecord
+from xaytune.records.trial_record import TrialRecord
 from xaytune.trial.trial import Trial
 
 __all__ = ["of", "train"]

@@ -18,7 +18,7 @@ from tests.conftest import Run
 from tests.trial.json_lines import JsonLines, logged_by
 from xaytune.errors import SpecError
 from xaytune.records.results import Results
-from xaytune.records.state import TrialRecord
+from xaytune.records.trial_record import TrialRecord
 
 wandb_internal_pb2: Any = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 ASHA = {"algorithm": "asha", "max_t": 9, "reduction_factor": 3}

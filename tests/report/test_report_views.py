@@ -17,7 +17,7 @@ from tests.report.journals import Written, simulated, spec
 from xaytune.cli.main import main
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
-from xaytune.records.state import TrialRecord
+from xaytune.records.trial_record import TrialRecord
 from xaytune.report.figures import plots
 from xaytune.report.page import page
 from xaytune.report.plot import COLORS, Plot

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from xaytune.sweep.objective import Objective
-from xaytune.sweep.spec import Reference
+from xaytune.sweep.options import Reference
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.attempt import AttemptProcess
 from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Progress, Refused, StopRequest, Task

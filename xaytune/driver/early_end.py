@@ -8,8 +8,10 @@ from typing import Literal
 from xaytune.driver.failures import EarlyFailures
 from xaytune.errors import SpecError, StorageError
 from xaytune.records.clock import Clock
-from xaytune.records.state import SweepState, TrialRecord
-from xaytune.sweep.spec import BudgetSpec, SweepSpec
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
+from xaytune.sweep.options import BudgetSpec
+from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import StopRequest
 
 __all__ = ["EarlyEnd", "Ending", "outcome_of", "spent"]

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from xaytune.errors import Problem, SpecError
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.command import Command
-from xaytune.sweep.spec import Reference, SweepSpec, reference_name
+from xaytune.sweep.options import Reference, reference_name
+from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import FailureKind
 
 __all__ = ["ALONE", "LOSSES", "EarlyFailures", "RestartPolicy", "no_checkpoint"]

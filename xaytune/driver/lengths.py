@@ -6,7 +6,7 @@ import math
 
 from xaytune.driver.recorder import Recorder
 from xaytune.errors import Problem, SpecError
-from xaytune.records.state import TrialRecord
+from xaytune.records.trial_record import TrialRecord
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.messages import Ended, Length

@@ -19,8 +19,9 @@ from xaytune.records.checkpoint_store import CheckpointStore
 from xaytune.records.clock import Clock
 from xaytune.records.journal import FILE_NAME, Event, Journal, KnownEvents
 from xaytune.records.retention import Retention
-from xaytune.records.state import Best, SweepState
+from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder
+from xaytune.records.trial_record import Best
 from xaytune.search.method import Decision, Exploit
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.checkpoint_files import step_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from xaytune.driver.early_end import spent
 from xaytune.driver.recorder import Recorder
 from xaytune.errors import Problem, SpecError
-from xaytune.records.state import TrialRecord
+from xaytune.records.trial_record import TrialRecord
 from xaytune.search.method import Action, KeepCheckpoint, SearchMethod
 from xaytune.search.replay import replay
 from xaytune.sweep.spec import SweepSpec

@@ -9,7 +9,7 @@ from typing import Any
 from xaytune.driver.attempts import Attempt
 from xaytune.driver.failures import LOSSES
 from xaytune.errors import Problem, nearest
-from xaytune.records.state import TrialRecord
+from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.spec import SweepSpec

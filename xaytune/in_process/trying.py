@@ -20,7 +20,8 @@ from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
 from xaytune.search.method import Action, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.sweep.command import Command
-from xaytune.sweep.spec import BudgetSpec, FailuresSpec, SweepSpec
+from xaytune.sweep.options import BudgetSpec, FailuresSpec
+from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.command import CommandRun

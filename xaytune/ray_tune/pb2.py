@@ -21,7 +21,7 @@ from xaytune.search.method import Action, Result
 from xaytune.search.schedulers.pbt import PbtScheduler, changed, perturbed
 from xaytune.sweep.algorithms import Options, Pb2Spec
 from xaytune.sweep.domains import Float
-from xaytune.sweep.space import Parameter
+from xaytune.sweep.parameter import Parameter
 
 __all__ = ["Pb2Scheduler"]
 

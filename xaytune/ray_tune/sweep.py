@@ -20,7 +20,8 @@ from xaytune.records.results import Results
 from xaytune.records.sweep_folder import DEFAULT_STORAGE, find_sweep
 from xaytune.sweep.command import Command
 from xaytune.sweep.loader import load_spec
-from xaytune.sweep.spec import SweepSpec, reference_name
+from xaytune.sweep.options import reference_name
+from xaytune.sweep.spec import SweepSpec
 
 __all__ = ["Sweep", "resume"]
 

@@ -16,13 +16,12 @@ from xaytune.records.trial_record import (
     DecisionRecord,
     ResultRecord,
     TrialRecord,
-    TrialStatus,
 )
 from xaytune.records.uptime import Uptime
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["SIMULATED", "TRIAL_STATUSES", "Best", "SweepState", "TrialRecord", "TrialStatus"]
+__all__ = ["SIMULATED", "SweepState"]
 
 # The node of trials that are simulated, and not trained.
 SIMULATED = "simulated"

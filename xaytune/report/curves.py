@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from xaytune.records import history
 from xaytune.records.journal import Event
 from xaytune.records.results import Results
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
 from xaytune.records.uptime import timed
 from xaytune.sweep.time_axis import STEPS, TimeAxis
 

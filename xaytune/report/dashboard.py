@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial
 from xaytune.errors import DashboardError, JournalError
 from xaytune.records.history import measured
 from xaytune.records.results import Results
-from xaytune.records.state import TrialRecord
 from xaytune.records.sweep_folder import SweepFolder
+from xaytune.records.trial_record import TrialRecord
 from xaytune.report.study import frozen, space_of
 from xaytune.search.distributions import direction_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xaytune.records.journal import Event
-from xaytune.records.state import TrialRecord
+from xaytune.records.trial_record import TrialRecord
 from xaytune.report.terms import Terms
 from xaytune.sweep import values
 

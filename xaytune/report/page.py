@@ -9,7 +9,8 @@ from typing import Any
 
 from xaytune.records.journal import Event
 from xaytune.records.results import Results
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
 from xaytune.report.curves import rungs, trained
 from xaytune.report.loading import lines_to_load
 from xaytune.report.plot import Plot

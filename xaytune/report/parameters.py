@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from xaytune.errors import SpecError
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
 from xaytune.report.plot import COLORS, SCALE, Plot, dressed, label, with_values
 from xaytune.report.printing import shortened
 from xaytune.report.study import space_of, study_of

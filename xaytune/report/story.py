@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from xaytune.records.journal import Event
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
 from xaytune.records.uptime import timed
 from xaytune.report.printing import one_line, printable
 from xaytune.report.terms import Terms, number

@@ -7,7 +7,8 @@ from datetime import datetime
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
+from xaytune.records.trial_record import TrialRecord
 from xaytune.search.distributions import Choices, direction_of, distribution_of
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xaytune.records.journal import Event
-from xaytune.records.state import SweepState, TrialRecord
+from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import DEFAULT_STORAGE
-from xaytune.records.trial_record import Restart
+from xaytune.records.trial_record import Restart, TrialRecord
 from xaytune.report.printing import one_line, printable, shortened
 from xaytune.report.terms import Terms, number, value_text
 from xaytune.sweep.numbers import trials

@@ -13,7 +13,8 @@ from typing import Any
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order, Release, RequestStop
-from xaytune.records.state import SIMULATED, Best
+from xaytune.records.state import SIMULATED
+from xaytune.records.trial_record import Best
 from xaytune.search.method import SearchMethod
 from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curve, Curves

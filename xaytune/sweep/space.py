@@ -10,7 +10,7 @@ from xaytune.sweep.grid import Grid
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.values import same, text
 
-__all__ = ["Parameter", "Space", "dotted", "value_at"]
+__all__ = ["Space", "dotted", "value_at"]
 
 _ABSENT = object()
 

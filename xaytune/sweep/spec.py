@@ -22,21 +22,14 @@ from xaytune.sweep.options import (
     reference_name,
     spelt_out,
 )
+from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.references import functions_of
-from xaytune.sweep.space import Parameter, Space
+from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 from xaytune.sweep.spec_problems import contradictions, worded
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = [
-    "BudgetSpec",
-    "CheckpointSpec",
-    "FailuresSpec",
-    "Reference",
-    "SweepSpec",
-    "TrackerSpec",
-    "reference_name",
-]
+__all__ = ["SweepSpec"]
 
 _REFERENCES = ("recipe", "setup", "callbacks")
 

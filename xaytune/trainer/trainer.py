@@ -24,7 +24,7 @@ from xaytune.trainer.run import Run
 from xaytune.trainer.schedule import LRInterval, LRScheduler, Schedule
 from xaytune.trainer.step import Stepper
 
-__all__ = ["LRScheduler", "RunContext", "Trainer"]
+__all__ = ["Trainer"]
 
 
 class Trainer(Run):

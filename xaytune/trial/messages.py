@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from xaytune.errors import Problem
-from xaytune.records.state import Best
+from xaytune.records.trial_record import Best
 from xaytune.sweep.command import Command
 from xaytune.sweep.objective import Objective
-from xaytune.sweep.spec import Reference, TrackerSpec
+from xaytune.sweep.options import Reference, TrackerSpec
 from xaytune.sweep.time_axis import DecisionPoints
 
 __all__ = [

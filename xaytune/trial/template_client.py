@@ -14,7 +14,7 @@ import time
 import zlib
 from typing import IO, Any, NamedTuple
 
-from xaytune.sweep.spec import reference_name
+from xaytune.sweep.options import reference_name
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imported

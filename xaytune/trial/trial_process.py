@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from xaytune.records.history import Row
 from xaytune.sweep.command import Command
-from xaytune.sweep.spec import reference_name
+from xaytune.sweep.options import reference_name
 from xaytune.trial.channel import Channel
 from xaytune.trial.imports import Imports, installed_since
 from xaytune.trial.link import EXITING, ChannelLink

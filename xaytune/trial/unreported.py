@@ -11,7 +11,7 @@ from typing import Any
 
 from xaytune.errors import nearest
 from xaytune.records.history import Row
-from xaytune.records.state import Best
+from xaytune.records.trial_record import Best
 from xaytune.sweep.objective import Objective
 from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import TrainState

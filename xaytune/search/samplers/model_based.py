@@ -20,7 +20,7 @@ from xaytune.search.distributions import Choices, direction_of
 from xaytune.search.samplers.sampler import Outcome, Sampler
 from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, TpeSpec
 from xaytune.sweep.domains import Categorical, Float, Integer
-from xaytune.sweep.space import Parameter
+from xaytune.sweep.parameter import Parameter
 
 __all__ = ["CmaesSampler", "GpSampler", "OptunaSampler", "QmcSampler", "TpeSampler"]
 

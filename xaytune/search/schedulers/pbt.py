@@ -15,7 +15,8 @@ from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.algorithms import Options, PbtSpec
 from xaytune.sweep.domains import Categorical, Domain, Integer
 from xaytune.sweep.numbers import told_apart, trials, written
-from xaytune.sweep.space import Parameter, Space
+from xaytune.sweep.parameter import Parameter
+from xaytune.sweep.space import Space
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
 __all__ = ["PbtScheduler", "changed", "perturbed"]
