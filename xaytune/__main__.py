@@ -7,8 +7,6 @@ import sys
 
 from xaytune.interrupts import interrupt
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Runs the command line, which may be interrupted at any time, by SIGTERM too."""

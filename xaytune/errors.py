@@ -25,23 +25,6 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-__all__ = [
-    "CheckpointError",
-    "ClusterError",
-    "DashboardError",
-    "JournalError",
-    "PicturesError",
-    "Problem",
-    "ProblemPath",
-    "RemoteError",
-    "SessionError",
-    "SkipTrial",
-    "SpecError",
-    "StorageError",
-    "XaytuneError",
-    "nearest",
-]
-
 ProblemPath = tuple[str | int, ...]
 
 

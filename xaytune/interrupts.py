@@ -6,8 +6,6 @@ import signal
 import threading
 from typing import Any
 
-__all__ = ["Interrupts", "interrupt"]
-
 _raised = False
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from xaytune.cluster.connection import Connection
     from xaytune.cluster.sweeps import ClusterSweep
 
-__all__ = ["COMMANDS", "follow_on_cluster", "print_status_on_cluster", "resume_on_cluster"]
-
 
 @click.command()
 @spec_argument

@@ -8,8 +8,6 @@ from typing import NoReturn
 from xaytune.cli.options import print_json
 from xaytune.records.state import SweepState
 
-__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "SWEEP_FAILED", "end_as"]
-
 DONE, SWEEP_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 

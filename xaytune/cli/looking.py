@@ -36,8 +36,6 @@ from xaytune.report.terms import Terms
 if TYPE_CHECKING:
     from xaytune.report.templating import Page
 
-__all__ = ["COMMANDS"]
-
 # A journal that is followed is read so often.
 _FOLLOW_S = 0.5
 _output_folder = click.option(

@@ -21,8 +21,6 @@ from xaytune.errors import (
     StorageError,
 )
 
-__all__ = ["main"]
-
 _GROUPS = {
     "Start": ("init", "check", "try", "simulate"),
     "Run": ("run", "resume"),

@@ -15,20 +15,6 @@ from click.shell_completion import CompletionItem
 from xaytune.records.sweep_folder import DEFAULT_STORAGE, sweeps_in
 from xaytune.report.printing import printable
 
-__all__ = [
-    "Cluster",
-    "as_json_option",
-    "cluster_options",
-    "name_option",
-    "print_json",
-    "say",
-    "set_option",
-    "set_options",
-    "spec_argument",
-    "storage_option",
-    "sweep_argument",
-]
-
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
 
 

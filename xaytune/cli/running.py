@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from xaytune.driver.recorder import Listener
     from xaytune.ray_tune.session import RaySession
 
-__all__ = ["COMMANDS"]
-
 # So many configurations does `check` show.
 _SAMPLES = 10
 _address_option = click.option(

@@ -29,8 +29,6 @@ from xaytune.sweep.spec import SweepSpec
 if TYPE_CHECKING:
     from xaytune.simulation.curves import Curves
 
-__all__ = ["COMMANDS"]
-
 
 @click.command()
 @spec_argument

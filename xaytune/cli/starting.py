@@ -10,8 +10,6 @@ from click.shell_completion import get_completion_class
 
 from xaytune.cli.options import say
 
-__all__ = ["COMMANDS"]
-
 _TEMPLATES = Path(__file__).parent / "templates"
 _SPEC = "spec.yaml"
 # What trains is a recipe of the spec, but for the kind that is a script of its own.

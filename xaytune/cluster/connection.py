@@ -27,8 +27,6 @@ from xaytune.cluster.tunnel import tunnel
 from xaytune.errors import ClusterError
 from xaytune.ray_tune.process_settings import environment, log_level
 
-__all__ = ["Connection", "connected"]
-
 _DASHBOARD_PORT = 8265
 # A cluster that has not answered by then is taken to be gone.
 _ANSWER_S = 10.0

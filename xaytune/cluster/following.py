@@ -14,8 +14,6 @@ from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.records.stream import event_in
 
-__all__ = ["follow"]
-
 # A job that says nothing for so long is asked how it is.
 _QUIET_S = 10.0
 _AGAIN_S = 1.0

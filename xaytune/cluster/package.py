@@ -13,8 +13,6 @@ from xaytune.ray_tune.compat import (
     get_runtime_env_default_excludes,
 )
 
-__all__ = ["EXCLUDED", "check_size"]
-
 # Of the working directory: sweeps that ran here.
 EXCLUDED = ["/runs"]
 _MIB = 2**20

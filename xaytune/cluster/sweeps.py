@@ -23,8 +23,6 @@ from xaytune.records.stream import event_in
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.trackers.tracking import settings
 
-__all__ = ["ClusterSweep", "find", "is_printed", "submit"]
-
 # What the jobs of sweeps are told from others by, and what is noted of them.
 _NAME, _STORAGE = "xaytune.sweep", "xaytune.storage"
 # Beyond the seconds that its trials have to end, those a stopped sweep has to record it.

@@ -18,8 +18,6 @@ from ruamel.yaml.error import YAMLError
 
 from xaytune.errors import ClusterError
 
-__all__ = ["tunnel"]
-
 _CONNECT_S = 20
 _AGAIN_S = 1.0
 _OPTIONS = {

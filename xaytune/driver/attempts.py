@@ -10,8 +10,6 @@ from xaytune.driver.orders import Kill
 from xaytune.records.clock import Clock
 from xaytune.trial.messages import Assignment, Progress, StopRequest
 
-__all__ = ["Attempt", "Attempts"]
-
 # Seconds that a new process may import for before stall_timeout_s begins to count.
 _TO_START_S = 120.0
 # Seconds that a worker has to end a process that it is told to kill.

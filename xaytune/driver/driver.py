@@ -55,8 +55,6 @@ from xaytune.trial.messages import (
     StopRequest,
 )
 
-__all__ = ["Driver"]
-
 
 class Driver:
     """Drives one sweep.

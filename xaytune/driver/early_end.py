@@ -14,8 +14,6 @@ from xaytune.sweep.options import BudgetSpec
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import StopRequest
 
-__all__ = ["EarlyEnd", "Ending", "outcome_of", "spent"]
-
 
 @dataclass(frozen=True)
 class Ending:

@@ -13,8 +13,6 @@ from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import FailureKind
 
-__all__ = ["ALONE", "LOSSES", "EarlyFailures", "RestartPolicy", "no_checkpoint"]
-
 LOSSES: Mapping[FailureKind, str] = {
     "lost": "its process was lost",
     "lost_with_others": "its process was lost, in which other trials were trained",

@@ -11,8 +11,6 @@ from xaytune.search.method import SearchMethod
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.messages import Ended, Length
 
-__all__ = ["never_judged", "take_length"]
-
 
 def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> SpecError | None:
     """Takes what a trial says when it starts, and when another loop begins: what the first one says holds for all.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from xaytune.trial.messages import StopRequest
 
-__all__ = ["Kill", "Order", "Release", "RequestStop"]
-
 
 @dataclass(frozen=True)
 class RequestStop:

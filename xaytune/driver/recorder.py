@@ -36,8 +36,6 @@ from xaytune.trial.messages import (
     StopRequest,
 )
 
-__all__ = ["Listener", "Recorder"]
-
 # Seconds between two records of how far a trial is, for who watches from elsewhere: at least, as a share of the
 # time that the sweep has run, and at most.
 _PROGRESS_S, _PROGRESS_SHARE, _MOST_PROGRESS_S = 2.0, 1 / 60, 10.0

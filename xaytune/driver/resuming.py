@@ -15,8 +15,6 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
 from xaytune.trial.messages import Assignment, StopRequest
 
-__all__ = ["Remaining", "next_attempt", "resume"]
-
 
 @dataclass(frozen=True)
 class Remaining:

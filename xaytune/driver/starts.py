@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from xaytune.trial.messages import Ended
 
-__all__ = ["SlowStarts"]
-
 _LONG_S, _SHARE = 1.0, 0.1
 # The first may have filled caches of the disk for the others.
 _TRIALS = 2

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from xaytune.records.clock import Clock
 
-__all__ = ["Thinking"]
-
 # Share of a sweep's time that may go into decisions.
 _SHARE = 0.1
 # Seconds that they must have taken in all for that to matter.

@@ -15,8 +15,6 @@ from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.messages import Ended, Failure, FailureKind, Progress, StopRequest, nothing_new
 
-__all__ = ["last_words", "never_reported", "settled"]
-
 
 def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:
     """Returns an end as it is to be recorded."""

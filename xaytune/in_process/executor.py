@@ -12,8 +12,6 @@ from xaytune.trial.command_process import ProgramLostError
 from xaytune.trial.link import Link
 from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Message, Started, StopRequest
 
-__all__ = ["InProcessExecutor"]
-
 
 class InProcessExecutor:
     """Trains the trials of a sweep. It is their link to the driver itself; histories are not kept.

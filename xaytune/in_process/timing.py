@@ -14,8 +14,6 @@ from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.own import OwnLoop
 from xaytune.trial.messages import Failure
 
-__all__ = ["Timing", "time_training"]
-
 # The first steps load what later ones find loaded.
 _WARM_UP = 10
 _STEPS = 50

@@ -32,8 +32,6 @@ from xaytune.trial.messages import Assignment, Ended, Message, Task
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trial_process import name_program
 
-__all__ = ["try_configuration"]
-
 # Seconds after which it is shown what a program has trained.
 _PROGRAM_S = 0.2
 

@@ -25,8 +25,6 @@ from xaytune.trial.messages import (
 )
 from xaytune.trial.template_client import TemplateError
 
-__all__ = ["TrialActor"]
-
 
 class TrialActor(NodeActor):
     """Runs one trial at a time, in a process of its own.

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import ray
 from ruamel.yaml import YAML
 
-__all__ = ["AddableNodes", "addable_nodes"]
-
 _YAML = YAML(typ="safe")
 _CONFIG = "--autoscaling-config="
 

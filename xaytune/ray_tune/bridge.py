@@ -17,8 +17,6 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Kill, Order, Release, RequestStop
 from xaytune.trial.messages import FailureKind, Message
 
-__all__ = ["Bridge", "actor_of", "number_of", "without_colours"]
-
 _COLOURS = re.compile(r"\x1b\[\d*m")
 
 

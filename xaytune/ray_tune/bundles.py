@@ -7,8 +7,6 @@ import os
 import ray
 from ray.util.placement_group import PlacementGroup
 
-__all__ = ["PLACEMENT_GROUP", "trial_placement_group"]
-
 # The variable in which a trial finds its placement group: it is no process of Ray's, which would know it.
 PLACEMENT_GROUP = "XAYTUNE_PLACEMENT_GROUP"
 

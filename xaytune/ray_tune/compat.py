@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import SessionError
 
-__all__ = ["SESSION", "TUNE", "check"]
-
 if TYPE_CHECKING:
     from ray._common.usage import usage_lib as usage_lib
     from ray._private import services as services

@@ -18,8 +18,6 @@ from xaytune.ray_tune.compat import GcsClient, authentication_token_setup, globa
 from xaytune.ray_tune.local_ray import LocalNode, check_environment, started
 from xaytune.ray_tune.process_settings import log_level
 
-__all__ = ["Connection", "connected"]
-
 _PORT = 6379
 _ANSWER_S = 5.0
 

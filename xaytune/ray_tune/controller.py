@@ -27,8 +27,6 @@ from xaytune.ray_tune.slot_actor import SlotActor
 from xaytune.ray_tune.slots import SlotBridge, Slots
 from xaytune.trial.messages import Assignment, Task
 
-__all__ = ["RestartableTuneTrial", "run_trials"]
-
 _TRAINABLE = "xaytune"
 _ENVIRONMENT = {
     # Else Tune would restart a preempted trial by itself, and we would not know.

@@ -10,8 +10,6 @@ from ray.tune.search import sample
 
 from xaytune.errors import Problem, ProblemPath, SpecError
 
-__all__ = ["scheduler_from_ray", "space_from_ray"]
-
 # Options of Ray's schedulers that have one value here.
 _FIXED = {"_stop_last_trials": True, "_hard_stop": True, "_min_time_slice": 0}
 # What Ray counts results in is epochs: a trial reports once an epoch.

@@ -25,8 +25,6 @@ from xaytune.ray_tune.compat import (
 )
 from xaytune.ray_tune.process_settings import attribute, environment
 
-__all__ = ["LocalNode", "check_environment", "started"]
-
 # What the processes of a Ray that is started here find in their environment, unless it is set there already.
 _SETTINGS = {
     # Its memory monitor kills the actors of trials; the kernel kills a trial, and the sweep tells that as it is.

@@ -19,8 +19,6 @@ from xaytune.trial.messages import Task
 from xaytune.trial.recipe import portable
 from xaytune.trial.template_client import Template, set_by_ray
 
-__all__ = ["NodeActor", "actor_for"]
-
 
 class NodeActor:
     """An actor on a node.

@@ -23,8 +23,6 @@ from xaytune.sweep.algorithms import Options, Pb2Spec
 from xaytune.sweep.domains import Float
 from xaytune.sweep.parameter import Parameter
 
-__all__ = ["Pb2Scheduler"]
-
 
 @dataclass(frozen=True)
 class _StandIn:

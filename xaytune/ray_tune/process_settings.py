@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["attribute", "environment", "log_level"]
-
 
 @contextmanager
 def environment(**values: str | None) -> Iterator[None]:

@@ -13,8 +13,6 @@ from xaytune.errors import Problem, SpecError
 from xaytune.ray_tune.autoscaler import addable_nodes
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["Capacity", "check_feasible", "placement"]
-
 # A resource that Ray gives to the head alone.
 _HEAD = "node:__internal_head__"
 _RAY_NAMES = {"cpu": "CPU", "gpu": "GPU"}

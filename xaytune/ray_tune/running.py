@@ -26,8 +26,6 @@ from xaytune.trial.messages import Task
 from xaytune.trial.template_client import Template
 from xaytune.trial.trackers import tracking as trackers
 
-__all__ = ["WATCHED_S", "resume_sweep", "run_sweep"]
-
 # Seconds that threads which a recipe leaves are given, and no more than half of what the trial itself is given.
 _THREADS_S = 30.0
 # A sweep that trains records its progress every 10 s at least. One whose trials have not begun, or whose journal

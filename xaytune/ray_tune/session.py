@@ -17,8 +17,6 @@ from xaytune.ray_tune.process_settings import environment
 if TYPE_CHECKING:
     from xaytune.ray_tune.connecting import Connection
 
-__all__ = ["RaySession"]
-
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.1

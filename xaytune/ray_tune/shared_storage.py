@@ -13,8 +13,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from xaytune.errors import Problem, SpecError
 from xaytune.records.sweep_folder import SweepFolder
 
-__all__ = ["check_shared", "not_shared"]
-
 # Seconds that a node may say nothing; then it is on its way out.
 _ANSWER_S = 30.0
 

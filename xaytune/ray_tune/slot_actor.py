@@ -11,8 +11,6 @@ from xaytune.trial.fused_attempts import FusedTrials
 from xaytune.trial.messages import Assignment, Ended, Failure, Message, Refused, Started, StopRequest
 from xaytune.trial.template_client import TemplateError
 
-__all__ = ["SlotActor"]
-
 
 class SlotActor(NodeActor):
     """Runs many trials in one process; they are given to it one by one."""

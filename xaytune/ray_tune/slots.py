@@ -14,8 +14,6 @@ from xaytune.driver.orders import Kill, Order, Release, RequestStop
 from xaytune.ray_tune.bridge import Bridge, actor_of, without_colours
 from xaytune.trial.messages import Assignment, FailureKind
 
-__all__ = ["SlotBridge", "Slots"]
-
 
 class Slots:
     """The slots of a sweep, and the trials in them.

@@ -23,8 +23,6 @@ from xaytune.sweep.loader import load_spec
 from xaytune.sweep.options import reference_name
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["Sweep", "resume"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["SweepRun"]
-
 
 @dataclass(frozen=True)
 class SweepRun:

@@ -29,8 +29,6 @@ from xaytune.trial.messages import Task
 from xaytune.trial.trackers import tracking as trackers
 from xaytune.trial.width import FIRST_WIDTH
 
-__all__ = ["drive"]
-
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0
 _HEARTBEAT_S_PER_TRIAL = 0.02

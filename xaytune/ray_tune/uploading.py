@@ -12,8 +12,6 @@ from xaytune.trial.messages import Ended, Progress
 from xaytune.trial.output import file_of
 from xaytune.trial.trackers.tracking import FOLDERS
 
-__all__ = ["empty", "upload", "upload_rest"]
-
 # What is copied when the process of a trial has ended, beside its output.
 _LEFT = (CHECKPOINTS, "folders", *FOLDERS)
 

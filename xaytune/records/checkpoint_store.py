@@ -16,8 +16,6 @@ from xaytune.errors import CheckpointError
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
 
-__all__ = ["CHECKPOINTS", "CheckpointStore", "checkpoint_folder"]
-
 CHECKPOINTS, _DONORS = "checkpoints", "sources"
 
 

@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DriverProcess"]
-
 # Seconds by which a clock may have been set since.
 _CLOCK_S = 60.0
 # The time of a simulation is virtual, and begins at 0.

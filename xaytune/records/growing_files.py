@@ -15,8 +15,6 @@ from typing import BinaryIO
 
 from xaytune.records.remote import RemoteFolder
 
-__all__ = ["GrowingFile", "fetch_parts"]
-
 _SUFFIX = ".parts"
 # A file that was only appended to still has these bytes where the upload ended. One that was written anew may not,
 # though it may have the same inode, and be longer.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["FOLDER", "Row", "append", "best", "column", "cut", "measured", "pack", "path_for", "read"]
-
 FOLDER = "history"
 _PLACE = ("epoch", "step", "global_step")
 _METRICS = "metrics."

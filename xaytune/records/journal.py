@@ -66,17 +66,6 @@ from xaytune.records.clock import Clock, SystemClock
 from xaytune.records.provenance import versions
 from xaytune.sweep import values
 
-__all__ = [
-    "FILE_NAME",
-    "VERSION",
-    "Event",
-    "Journal",
-    "JournalTail",
-    "KnownEvents",
-    "is_locked",
-    "read_events",
-]
-
 FILE_NAME = "journal.jsonl"
 VERSION = 2
 Event = dict[str, Any]

@@ -12,8 +12,6 @@ from xaytune.records.history import FOLDER as HISTORY
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.sweep_folder import SweepFolder
 
-__all__ = ["Mirror"]
-
 # Copying takes a tenth of the time at most.
 _COPY_EVERY_S = 1.0
 _REST = 10

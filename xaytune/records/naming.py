@@ -10,8 +10,6 @@ from xaytune.records.journal import FILE_NAME
 from xaytune.records.remote import concealed
 from xaytune.records.sweep_folder import SweepFolder, child_of
 
-__all__ = ["check_name", "name_after", "new_sweep_folder"]
-
 
 def check_name(name: str) -> None:
     """Checks that a sweep can have a name.

@@ -7,8 +7,6 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["commit_of", "versions"]
-
 _PACKAGES = ("xaytune", "ray", "torch", "optuna")
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from xaytune.records.state import SweepState
 from xaytune.records.trial_record import TrialRecord
 
-__all__ = ["Recommendation", "recommend"]
-
 # Trials trained in full that are enough to choose among them alone.
 _ENOUGH = 3
 

@@ -17,8 +17,6 @@ from xaytune.errors import RemoteError
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSelector, FileSystem
 
-__all__ = ["RemoteFolder", "child_uri", "concealed", "is_remote", "without_options", "without_secrets"]
-
 T = TypeVar("T")
 _PAUSES_S = (0.5, 2.0, 5.0)
 # What a file's name ends with until it is whole.

@@ -18,8 +18,6 @@ from xaytune.sweep.space import dotted
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Results"]
-
 _ABSENT = object()
 
 

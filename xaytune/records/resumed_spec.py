@@ -11,8 +11,6 @@ from xaytune.records.state import SweepState
 from xaytune.sweep.loader import assign
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["resumed_spec"]
-
 # What a sweep may be resumed with otherwise than it was begun.
 _CHANGEABLE = (
     "budget",

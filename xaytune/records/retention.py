@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.objective import Objective
 
-__all__ = ["Retention"]
-
 # Of a trial that has not ended: its newest, and the one before should that be damaged.
 _TO_RESUME_FROM = 2
 

@@ -21,8 +21,6 @@ from xaytune.records.uptime import Uptime
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["SIMULATED", "SweepState"]
-
 # The node of trials that are simulated, and not trained.
 SIMULATED = "simulated"
 

@@ -6,8 +6,6 @@ import json
 
 from xaytune.records.journal import Event
 
-__all__ = ["as_line", "event_in"]
-
 # What JSON texts in a sequence begin with (RFC 7464): no other line of output does.
 _MARK = "\x1e"
 

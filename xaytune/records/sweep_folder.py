@@ -16,8 +16,6 @@ from xaytune.records.journal import FILE_NAME, is_locked
 from xaytune.records.remote import RemoteFolder, concealed, is_remote, without_secrets
 from xaytune.trainer import checkpoint_files
 
-__all__ = ["DEFAULT_STORAGE", "SweepFolder", "child_of", "find_sweep", "sweep_folder_of", "sweeps_in"]
-
 # Folder of sweeps, where none is named.
 DEFAULT_STORAGE = "runs"
 # Two journals whose last bytes are alike at the same place are the same until there: each event has its time.

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from xaytune.sweep import values
 
-__all__ = ["TRIAL_STATUSES", "Best", "DecisionRecord", "Restart", "ResultRecord", "TrialRecord", "TrialStatus"]
-
 TrialStatus = Literal["pending", "running", "paused", "completed", "stopped", "failed"]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = ("pending", "running", "paused", "completed", "stopped", "failed")
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 
 from xaytune.records.journal import Event
 
-__all__ = ["Uptime", "timed"]
-
 
 class Uptime:
     """Adds up what the runs of a sweep took, from its events.

@@ -14,8 +14,6 @@ from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import Space
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["best_of_earlier", "warm_started"]
-
 # Configurations that are taken in all, at most.
 _MOST = 5
 

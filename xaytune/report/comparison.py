@@ -18,8 +18,6 @@ from xaytune.report.terms import Terms, number
 from xaytune.report.text import clock
 from xaytune.sweep.time_axis import STEPS
 
-__all__ = ["Comparison"]
-
 # So many times are shown in the tables.
 _ROWS = 8
 

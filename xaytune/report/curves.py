@@ -13,17 +13,6 @@ from xaytune.records.trial_record import TrialRecord
 from xaytune.records.uptime import timed
 from xaytune.sweep.time_axis import STEPS, TimeAxis
 
-__all__ = [
-    "BestSoFar",
-    "DrawnCurve",
-    "Rung",
-    "curve_axis",
-    "learning_curves",
-    "progress",
-    "rungs",
-    "trained",
-]
-
 # A curve is drawn by so many points at most.
 _MOST_POINTS = 200
 

@@ -18,8 +18,6 @@ from xaytune.records.trial_record import TrialRecord
 from xaytune.report.study import frozen, space_of
 from xaytune.search.distributions import direction_of
 
-__all__ = ["StudyMirror", "StudyStorage", "serve"]
-
 # The journal is read again so often.
 _EVERY_S = 1.0
 

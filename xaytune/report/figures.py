@@ -28,8 +28,6 @@ from xaytune.report.timeline import AttemptSpan, Timeline, timeline
 from xaytune.sweep import values
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["Figures", "comparison_plots", "figures", "plots", "titled"]
-
 
 class Figures(dict[str, go.Figure]):
     """The figures of a sweep by name; a notebook shows them one below the other."""

@@ -11,8 +11,6 @@ from xaytune.records.trial_record import TrialRecord
 from xaytune.report.terms import Terms
 from xaytune.sweep import values
 
-__all__ = ["Stage", "lineage", "lineage_lines"]
-
 
 @dataclass(frozen=True)
 class Stage:

@@ -26,8 +26,6 @@ from xaytune.report.progress_view import best_so_far, picture, progress_text
 from xaytune.report.terms import Terms, configuration
 from xaytune.report.text import cheaper_means, ending, finished, path_text, planned, restarted, summary
 
-__all__ = ["LiveView"]
-
 # Outside a terminal, at most ten lines on ended trials are printed in five seconds, and a pause only after five
 # quiet ones.
 _AT_ONCE, _QUIET_S = 10, 5.0

@@ -11,8 +11,6 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-__all__ = ["lines_to_load"]
-
 # What the pickles of a checkpoint of Lightning, and of a loop of one's own, hold.
 _LIGHTNING, _OWN_LOOP = b"pytorch-lightning_version", b"loop of one's own"
 

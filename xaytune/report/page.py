@@ -32,8 +32,6 @@ from xaytune.report.timeline import slowest_words, timeline
 from xaytune.sweep import values
 from xaytune.sweep.space import dotted
 
-__all__ = ["page"]
-
 
 @dataclass(frozen=True)
 class _Cell:

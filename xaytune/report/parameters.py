@@ -25,8 +25,6 @@ from xaytune.sweep.numbers import told_apart
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.space import Space
 
-__all__ = ["parameter_plots"]
-
 # Characters of a choice beside others.
 _SHORT = 16
 # Too many of them cannot be told apart any more.

@@ -18,8 +18,6 @@ from xaytune.sweep.time_axis import levels_of
 if TYPE_CHECKING:
     from xaytune.in_process.timing import Timing
 
-__all__ = ["cost", "first_configurations", "plan", "samples"]
-
 
 def plan(spec: SweepSpec) -> str:
     """Writes what a sweep will do."""

@@ -11,8 +11,6 @@ import plotly.graph_objects as go
 
 from xaytune.report.printing import shortened
 
-__all__ = ["COLORS", "SCALE", "Plot", "dressed", "label", "with_values"]
-
 # Okabe and Ito's colours (2008), which people who are colour-blind tell apart, on white and on black.
 COLORS = {
     "completed": "#009e73",

@@ -9,8 +9,6 @@ from xaytune.errors import PicturesError
 from xaytune.report.figures import titled
 from xaytune.report.plot import Plot
 
-__all__ = ["write_pictures"]
-
 
 def write_pictures(plots: Sequence[Plot], folder: Path) -> list[Path]:
     """Draws plots with kaleido, which takes a Chrome or Chromium.

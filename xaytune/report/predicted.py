@@ -13,8 +13,6 @@ from xaytune.report.curves import DrawnCurve
 from xaytune.report.plot import COLORS, SCALE, Plot, dressed, label, with_values
 from xaytune.report.terms import Terms, number
 
-__all__ = ["prediction_plots"]
-
 # So many trials that were stopped, and so many others, can be told apart in one plot.
 _SHOWN = 5
 # Thousands of bars, which lie upon each other, are not to hide the points.

@@ -15,8 +15,6 @@ from xaytune.report.printing import printable, shortened
 from xaytune.report.terms import Terms, number
 from xaytune.report.text import duration, finished, share, tally
 
-__all__ = ["best_so_far", "picture", "progress_text"]
-
 # Trials that must have ended before it is shown how long the others may take.
 _ENOUGH = 3
 

@@ -17,8 +17,6 @@ from xaytune.report.text import clock, metrics, path_text, restart_text, status_
 from xaytune.sweep import values
 from xaytune.sweep.numbers import trials
 
-__all__ = ["Moment", "stories", "tell", "why"]
-
 # What the journal calls failures whose error does not say what kind of thing it is.
 _KINDS = {"infeasible": "it cannot be trained here: ", "stalled": "it hung: "}
 _VERBS = {"stopped": "was stopped", "completed": "was completed", "failed": "failed", "paused": "is paused"}

@@ -13,8 +13,6 @@ from xaytune.search.distributions import Choices, direction_of, distribution_of
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["frozen", "space_of", "study_of"]
-
 _STATES = {
     "pending": TrialState.WAITING,
     "running": TrialState.RUNNING,

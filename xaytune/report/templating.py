@@ -14,8 +14,6 @@ from plotly.offline import get_plotlyjs
 
 from xaytune.report.plot import COLORS, Plot
 
-__all__ = ["Page", "render", "write_page"]
-
 # A page in one file is as large as plotly's bundle, 4.5 MB; in a folder the bundle lies beside it.
 _BUNDLE = "plotly.min.js"
 Page = Callable[[bool], str]

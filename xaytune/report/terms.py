@@ -15,8 +15,6 @@ from xaytune.sweep.space import dotted
 from xaytune.sweep.space_parser import parse_space
 from xaytune.sweep.time_axis import STEPS, TimeAxis
 
-__all__ = ["Terms", "configuration", "number", "value_text"]
-
 
 def number(value: float | None) -> str:
     """Writes a number with four digits that count; a dash if there is none."""

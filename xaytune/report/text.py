@@ -17,30 +17,6 @@ from xaytune.report.terms import Terms, number, value_text
 from xaytune.sweep.numbers import trials
 from xaytune.sweep.time_axis import STEPS
 
-__all__ = [
-    "age",
-    "best",
-    "cheaper_means",
-    "checkpoint_advice",
-    "checkpoint_text",
-    "clock",
-    "counts",
-    "duration",
-    "ending",
-    "finished",
-    "listed",
-    "losses",
-    "metrics",
-    "path_text",
-    "planned",
-    "restart_text",
-    "restarted",
-    "share",
-    "status_word",
-    "summary",
-    "tally",
-]
-
 # Schedulers that have gone on without the failed trials: these cannot be resumed.
 _NEVER_RETRY_FAILED = ("hyperband", "pbt", "pb2")
 

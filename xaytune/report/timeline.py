@@ -13,8 +13,6 @@ from xaytune.records.uptime import timed
 from xaytune.report.terms import Terms
 from xaytune.report.text import duration
 
-__all__ = ["AttemptSpan", "Timeline", "slowest_words", "timeline"]
-
 # Less than what tells two times of the journal apart: a thousandth of a second.
 _MOMENT = 1e-4
 # A trial is called slow where a unit of its training took so many times as long as that of the median trial.

@@ -14,8 +14,6 @@ from xaytune.sweep.algorithms import CLASSES, ExtensionSpec, FifoSpec, Options, 
 from xaytune.sweep.references import look_up
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["method_for"]
-
 
 def method_for(spec: SweepSpec) -> SearchMethod:
     """Returns a new search method for a sweep.

@@ -13,15 +13,6 @@ from xaytune.sweep.domains import Categorical, Domain, Float, Integer
 from xaytune.sweep.space import Space
 from xaytune.sweep.values import key, same
 
-__all__ = [
-    "configuration_key",
-    "distance",
-    "draw_configuration",
-    "draw_value",
-    "hold",
-    "seeded",
-]
-
 
 def seeded(*parts: int) -> Random:
     """Returns a random generator that is a sweep's own: the same for the same numbers."""

@@ -11,8 +11,6 @@ from xaytune.sweep.domains import Categorical, Domain, Float
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.values import key
 
-__all__ = ["Choices", "direction_of", "distribution_of"]
-
 
 class Choices:
     """The values of a parameter as Optuna can tell them apart: choices that Optuna cannot store become texts."""

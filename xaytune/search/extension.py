@@ -10,8 +10,6 @@ from xaytune.sweep.configurable import Configurable
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.space import Space
 
-__all__ = ["Extension", "Setting"]
-
 
 @dataclass(frozen=True)
 class Setting:

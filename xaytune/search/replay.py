@@ -20,8 +20,6 @@ from xaytune.search.method import (
 )
 from xaytune.sweep import values
 
-__all__ = ["Replayed", "replay"]
-
 Event = Mapping[str, Any]
 
 

@@ -27,8 +27,6 @@ from xaytune.search.schedulers.scheduler import Scheduler
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.space import Space, nest
 
-__all__ = ["SampledMethod"]
-
 # How often a sampler draws anew what was tried before.
 _REDRAWS = 3
 # How many points are drawn at random then, of which the nearest is taken.

@@ -20,8 +20,6 @@ from xaytune.sweep.space import Space, dotted
 from xaytune.sweep.time_axis import TimeAxis
 from xaytune.sweep.values import key
 
-__all__ = ["Curve", "Curves", "RecordedCurves", "Surrogate", "surrogate"]
-
 
 @dataclass(frozen=True)
 class Curve:

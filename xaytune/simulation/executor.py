@@ -31,8 +31,6 @@ from xaytune.trial.messages import (
     StopRequest,
 )
 
-__all__ = ["SimulatedExecutor"]
-
 
 @dataclass
 class _Play:

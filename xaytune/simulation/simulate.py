@@ -18,8 +18,6 @@ from xaytune.simulation.curves import Curves, RecordedCurves
 from xaytune.simulation.executor import SimulatedExecutor
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["Simulated", "simulate"]
-
 
 @dataclass(frozen=True)
 class Simulated:

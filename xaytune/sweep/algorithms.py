@@ -25,31 +25,6 @@ from pydantic import (
 from xaytune.sweep.time_axis import TimeAttr
 from xaytune.sweep.values import is_name, name_of
 
-__all__ = [
-    "ALGORITHMS",
-    "CLASSES",
-    "AshaSpec",
-    "CmaesSpec",
-    "CurvesSpec",
-    "ExtensionSpec",
-    "FifoSpec",
-    "GpSpec",
-    "GridSpec",
-    "HyperbandSpec",
-    "MedianSpec",
-    "OpenOptions",
-    "Options",
-    "Pb2Spec",
-    "PbtSpec",
-    "PopulationSpec",
-    "QmcSpec",
-    "RandomSpec",
-    "SchedulerSpec",
-    "SearchExtensionSpec",
-    "SearchSpec",
-    "TpeSpec",
-]
-
 
 class Options(BaseModel):
     """Options of a spec: no others are taken, and none is converted."""

@@ -30,8 +30,6 @@ from xaytune.errors import Problem, nearest
 from xaytune.sweep.space import Space, dotted, value_at
 from xaytune.sweep.values import reference_to, text
 
-__all__ = ["Command", "config_text", "search_path", "what_is_missing"]
-
 _WHOLE_WORDS = ("args", "overrides")
 _PLACES = ("config_file", "folder")
 _NAME = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")

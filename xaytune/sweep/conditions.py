@@ -11,8 +11,6 @@ from xaytune.sweep.domains import Categorical, Domain, Integer
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.values import same
 
-__all__ = ["ordered"]
-
 Wrong = tuple[str, Problem]
 
 

@@ -9,8 +9,6 @@ from pydantic import ValidationError
 from xaytune.errors import Problem, SpecError, nearest
 from xaytune.sweep.algorithms import Options
 
-__all__ = ["Configurable"]
-
 
 class Configurable:
     """Something with options: ``Class(keep=3)`` in Python, ``package.module:Class`` with ``keep: 3`` in a file.

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 
 from xaytune.sweep.values import key, same, text
 
-__all__ = ["Categorical", "Domain", "Float", "Integer"]
-
 # A domain with more values than this is not one to try each value of.
 _MAX_COUNTED = 100_000
 # Beyond this the width of a range would overflow.

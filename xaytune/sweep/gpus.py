@@ -7,8 +7,6 @@ from pathlib import Path
 
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["count_gpus", "unused_gpus"]
-
 
 def count_gpus(devices: Path = Path("/dev")) -> int:
     """Counts this machine's NVIDIA GPUs that its processes may see, without any library of theirs."""

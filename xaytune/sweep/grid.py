@@ -7,8 +7,6 @@ from typing import Any, overload
 
 from xaytune.sweep.parameter import Parameter
 
-__all__ = ["Grid"]
-
 
 class Grid(Sequence[dict[str, Any]]):
     """Every combination of the values of parameters, by name, in the order of the parameters.

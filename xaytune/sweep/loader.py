@@ -17,8 +17,6 @@ from xaytune.errors import Problem, ProblemPath, SpecError
 from xaytune.sweep.options import spelt_out
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["assign", "load_spec", "locating", "parse_assignments"]
-
 
 def load_spec(file: Path | str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
     """Reads and checks a spec.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["told_apart", "trials", "written"]
-
 _DIGITS = 4
 # A float has no more of them.
 _MOST_DIGITS = 17

@@ -22,18 +22,6 @@ from xaytune.sweep.algorithms import OpenOptions, Options
 from xaytune.sweep.command import Command
 from xaytune.sweep.values import is_name, name_of, read
 
-__all__ = [
-    "TRACKERS",
-    "BudgetSpec",
-    "CheckpointSpec",
-    "FailuresSpec",
-    "Reference",
-    "Resources",
-    "TrackerSpec",
-    "reference_name",
-    "spelt_out",
-]
-
 
 class FailuresSpec(Options):
     """What to do about failures.

@@ -9,8 +9,6 @@ from typing import Any
 from xaytune.sweep.domains import Domain
 from xaytune.sweep.values import same
 
-__all__ = ["Parameter"]
-
 
 @dataclass(frozen=True)
 class Parameter:

@@ -21,17 +21,6 @@ from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.values import reference_to
 
-__all__ = [
-    "check_references",
-    "functions_of",
-    "look_up",
-    "not_found_again",
-    "own_functions",
-    "problems_of",
-    "resolve",
-    "use_import_paths",
-]
-
 # What each function that a spec names is called with.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "recipe": ("config", "trial"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["trial_seed"]
-
 
 def trial_seed(sweep_seed: int, number: int) -> int:
     """Returns the seed of a trial: the same for the same sweep and number, unlike its neighbours'."""

@@ -12,8 +12,6 @@ import cloudpickle
 from xaytune.errors import Problem, ProblemPath, SpecError
 from xaytune.sweep.options import Reference, reference_name
 
-__all__ = ["check_shippable"]
-
 # What is pickled with a function goes to every node, and through Ray's own limits.
 _MOST_BYTES = 50 * 2**20
 _MB = 2**20

@@ -10,8 +10,6 @@ from xaytune.sweep.grid import Grid
 from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.values import same, text
 
-__all__ = ["Space", "dotted", "value_at"]
-
 _ABSENT = object()
 
 

@@ -36,8 +36,6 @@ from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.space import Space
 from xaytune.sweep.values import problems, read
 
-__all__ = ["parse_space"]
-
 # What stands beside the bounds of a domain in a spec of Optuna or W&B.
 _ELSEWHERE = ("log", "step", "q", "distribution")
 

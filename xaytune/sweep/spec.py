@@ -29,8 +29,6 @@ from xaytune.sweep.space_parser import parse_space
 from xaytune.sweep.spec_problems import contradictions, worded
 from xaytune.sweep.time_axis import TimeAxis
 
-__all__ = ["SweepSpec"]
-
 _REFERENCES = ("recipe", "setup", "callbacks")
 
 

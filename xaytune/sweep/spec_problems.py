@@ -15,8 +15,6 @@ from xaytune.sweep.values import problems
 if TYPE_CHECKING:
     from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["contradictions", "worded"]
-
 # How pydantic's locations tell which member of a union was chosen.
 _TAGS = {*ALGORITHMS, "built-in", "extension", "bundle", "bundles"}
 # What users of Ray Tune, Optuna and W&B write first, and what it is here.

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-__all__ = ["STEPS", "DecisionPoints", "LevelPoints", "TimeAttr", "TimeAxis", "levels_of"]
-
 TimeAttr = Literal["epoch", "global_step"]
 
 # The ratio of a level to the one before.

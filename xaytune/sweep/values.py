@@ -36,8 +36,6 @@ from typing import Any
 
 from xaytune.errors import Problem, ProblemPath
 
-__all__ = ["NotFound", "is_name", "key", "name_of", "problems", "read", "reference_to", "same", "text", "write"]
-
 # Python itself refuses to read longer numbers from text.
 _MOST_BITS = 14_000
 _MOST_LEVELS = 50

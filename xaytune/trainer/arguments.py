@@ -14,16 +14,6 @@ from torch import Tensor, nn
 from xaytune.trainer.batches import describe
 from xaytune.trainer.plain import plain
 
-__all__ = [
-    "check_evaluation",
-    "check_folder",
-    "check_numbers",
-    "check_optimizer",
-    "check_scheduler",
-    "check_trial",
-    "require",
-]
-
 
 def require(condition: bool, message: str) -> None:
     """Raises a ValueError with the message, unless the condition holds."""

@@ -14,8 +14,6 @@ from torch.utils._pytree import tree_flatten
 
 from xaytune.trainer.indexed import IndexedBatch
 
-__all__ = ["BatchSize", "batch_size", "describe", "signature", "to_device"]
-
 _CONTAINERS = (tuple, list, Mapping)
 BatchSize = Callable[[Any], "int | float | Tensor"]
 

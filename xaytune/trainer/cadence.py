@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Cadence"]
-
 # The largest share of the time that such saves take.
 _SHARE: Final = 0.05
 

@@ -16,8 +16,6 @@ from xaytune.errors import CheckpointError
 from xaytune.trainer import checkpoint_files
 from xaytune.trainer.plain import ARRAY_GLOBALS, plain
 
-__all__ = ["load", "path_for", "save"]
-
 
 def path_for(folder: Path, global_step: int) -> Path:
     """Returns the path of the checkpoint of a step."""

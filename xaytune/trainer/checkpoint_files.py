@@ -20,23 +20,6 @@ from pathlib import Path, PurePath
 
 from xaytune.errors import CheckpointError
 
-__all__ = [
-    "MANIFEST",
-    "add_folder",
-    "copy",
-    "delete",
-    "delete_unfinished",
-    "is_folder",
-    "list_checkpoints",
-    "name_of",
-    "newest_whole",
-    "replacing",
-    "seal",
-    "step_of",
-    "verify",
-    "verify_file",
-]
-
 logger = logging.getLogger(__name__)
 
 MANIFEST = ".manifest.json"

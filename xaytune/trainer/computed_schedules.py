@@ -11,8 +11,6 @@ from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR
 
 from xaytune.trainer.reach import content_of
 
-__all__ = ["only_computes"]
-
 _OF_TORCH: Final = ("torch.optim.lr_scheduler", "torch.optim.swa_utils")
 _NUMBERS: Final = (type(None), bool, int, float, str)
 _BUILT_IN: Final = (abs, float, int, len, max, min, pow, round, sum)

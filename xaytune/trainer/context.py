@@ -8,8 +8,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from xaytune.trainer.callbacks import CallbackManager
 
-__all__ = ["Details", "EvalEvery", "EvaluationTimes", "RunContext", "details_of"]
-
 EvalEvery = Literal["epoch"] | int
 
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from xaytune.trainer.batches import BatchSize, batch_size, describe
 
-__all__ = ["BatchLoss", "Criterion", "LossFn", "TrainingStep", "is_integer"]
-
 LossFn = Callable[[Any, Any], Tensor]
 TrainingStep = Callable[[nn.Module, Any], "Tensor | Mapping[str, Any]"]
 

@@ -10,8 +10,6 @@ from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.metrics import shown
 from xaytune.trainer.own import OwnLoop
 
-__all__ = ["current_trial", "set_current_trial"]
-
 logger = logging.getLogger(__name__)
 
 _current: OwnLoop | None = None

@@ -18,15 +18,6 @@ from xaytune.trainer.indexed import IndexedBatch, draws_at_its_beginning, indexe
 from xaytune.trainer.random_state import Generator
 from xaytune.trainer.reach import reachable
 
-__all__ = [
-    "ResumableLoader",
-    "batches_of",
-    "check_not_begun",
-    "fingerprint",
-    "generators_of",
-    "with_workers_of_each_epoch",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -18,8 +18,6 @@ from xaytune.trainer.metrics import number
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.weights import weighted
 
-__all__ = ["EvalFn", "EvalMetric", "Evaluator", "evaluated"]
-
 EvalFn = Callable[[nn.Module, Iterable[Any]], Mapping[str, Any]]
 
 

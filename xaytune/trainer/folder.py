@@ -15,8 +15,6 @@ from xaytune.trainer.context import RunContext
 from xaytune.trainer.data import fingerprint
 from xaytune.trainer.plain import is_surely_read_again
 
-__all__ = ["CheckpointFolder"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-__all__ = ["clip", "norm", "not_optimized", "optimized", "scale"]
-
 
 def optimized(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Returns the parameters that the optimizer has a gradient for."""

@@ -19,8 +19,6 @@ from xaytune.trainer.tolerance import tolerance
 if TYPE_CHECKING:
     from xaytune.trainer.step import Step, Stepper
 
-__all__ = ["GraphedSteps"]
-
 logger = logging.getLogger(__name__)
 
 # The first steps of a kind also load what is loaded late: kernels, and the workspaces of libraries.

@@ -21,8 +21,6 @@ from torch import Tensor
 from xaytune.trainer import random_state
 from xaytune.trainer.tolerance import distance, is_compared
 
-__all__ = ["Computed", "Graphs", "is_recorded"]
-
 # A graph keeps the memory of all that it computes: of more, the one that was not used for longest goes.
 _MOST: Final = 8
 # So many kinds that are not recorded are kept in mind: they may be different each time.

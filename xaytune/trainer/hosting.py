@@ -7,8 +7,6 @@ from typing import Any, NamedTuple, Protocol
 
 from xaytune.trainer.step import Step
 
-__all__ = ["Evaluation", "Host", "Loop"]
-
 
 class Evaluation(NamedTuple):
     """An evaluation that a run asks for; it is sent the metrics."""

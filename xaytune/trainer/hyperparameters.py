@@ -11,8 +11,6 @@ from torch import Tensor
 
 from xaytune.trainer.plain import plain
 
-__all__ = ["RATES", "SCHEDULED", "follow", "note_stepped", "of", "put", "put_rates"]
-
 # What schedulers of torch keep in the groups of an optimizer.
 SCHEDULED: Final = frozenset(
     {"lr", "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum", "min_momentum"}

@@ -20,8 +20,6 @@ from torch.utils.data import (
     default_collate,
 )
 
-__all__ = ["IndexedBatch", "draws_at_its_beginning", "indexed_batches", "is_over_tensors", "read_stacked"]
-
 _SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 from xaytune.trainer.callbacks import TrainState
 
-__all__ = ["interrupt_stops"]
-
 
 @contextlib.contextmanager
 def interrupt_stops(*states: TrainState) -> Iterator[None]:

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from xaytune.trainer.made_with import unwrapped
 
-__all__ = ["Kept", "restore"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -14,16 +14,6 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from xaytune.trainer import hyperparameters
 
-__all__ = [
-    "MadeWith",
-    "counts",
-    "follow_from_its_beginning",
-    "has_other_functions",
-    "is_another",
-    "put_options",
-    "unwrapped",
-]
-
 logger = logging.getLogger(__name__)
 
 # What a scheduler's state says of where it is, which is no option of it.

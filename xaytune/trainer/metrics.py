@@ -12,8 +12,6 @@ import torch
 
 from xaytune.trainer.plain import plain
 
-__all__ = ["measured", "number", "plain_metrics", "shown"]
-
 
 def number(value: Any) -> Any:
     """Returns a metric as it is kept: numbers of numpy and others as python's, all else as it is."""

@@ -18,8 +18,6 @@ from xaytune.trainer.kept import Kept
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.schedule import Schedule
 
-__all__ = ["Parts"]
-
 logger = logging.getLogger(__name__)
 
 _COMPILED = "_orig_mod."

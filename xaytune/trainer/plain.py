@@ -11,13 +11,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-__all__ = [
-    "ARRAY_GLOBALS",
-    "check_dicts",
-    "is_surely_read_again",
-    "plain",
-]
-
 _KEPT_AS_THEY_ARE: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, torch.device, torch.dtype, torch.Size}
 )

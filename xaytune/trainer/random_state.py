@@ -12,8 +12,6 @@ import torch
 
 from xaytune.trainer.reach import named_in, reachable
 
-__all__ = ["Generator", "capture", "drawn_on_the_host", "held_by", "restore", "seed_everything"]
-
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 

@@ -14,8 +14,6 @@ import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["content_of", "named_in", "reachable"]
-
 # So many objects are looked at, and so many of each container.
 _MOST: Final = 5000
 _MOST_OF_ONE: Final = 100

@@ -26,8 +26,6 @@ from xaytune.trainer.parts import Parts
 from xaytune.trainer.place import Place
 from xaytune.trainer.step import Step, Stepped, Stepper
 
-__all__ = ["Run"]
-
 logger = logging.getLogger(__name__)
 
 _STOPPED_LATE = (

@@ -18,8 +18,6 @@ from xaytune.trainer.made_with import (
     put_options,
 )
 
-__all__ = ["LRInterval", "LRScheduler", "Schedule"]
-
 LRInterval = Literal["epoch", "step"]
 LRScheduler = torch.optim.lr_scheduler.LRScheduler | ReduceLROnPlateau
 _DIRECTIONS = {"loss": "min", "eval_loss": "min", "eval_accuracy": "max"}

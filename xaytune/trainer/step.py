@@ -20,8 +20,6 @@ from xaytune.trainer.metrics import number
 from xaytune.trainer.precision import Precision
 from xaytune.trainer.weights import Shares, above_zero, weighted
 
-__all__ = ["Step", "Stepped", "Stepper", "WindowMeans"]
-
 _NO_BATCH = object()
 
 

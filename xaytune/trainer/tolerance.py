@@ -9,8 +9,6 @@ from torch import Tensor
 
 from xaytune.trainer.precision import Precision
 
-__all__ = ["distance", "is_compared", "rounding", "tolerance"]
-
 _TOLERANCES: Final = {torch.float64: 1e-8, torch.float32: 2e-3}
 _TOLERANCE_HALF: Final = 0.1
 _ROUNDING: Final = {torch.float64: 1e-15, torch.float32: 1e-6}

@@ -24,8 +24,6 @@ from xaytune.trainer.run import Run
 from xaytune.trainer.schedule import LRInterval, LRScheduler, Schedule
 from xaytune.trainer.step import Stepper
 
-__all__ = ["Trainer"]
-
 
 class Trainer(Run):
     """Trains a model; works alone, or for a trial of a sweep.

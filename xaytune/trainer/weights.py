@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Shares", "above_zero", "weighted"]
-
 
 class Shares:
     """Weights of the batches of a window, in weights of the first one that weighs anything.

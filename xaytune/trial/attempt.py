@@ -29,8 +29,6 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.template_client import Exit, Template
 
-__all__ = ["AttemptProcess", "with_history"]
-
 # Seconds until the process of a trial that is paused, or has told its end, has only to be gone: where it is
 # paused, beside the time of its threads.
 _END_S = 5.0

@@ -10,8 +10,6 @@ import socket
 import time
 from typing import Any
 
-__all__ = ["ADDRESS", "Channel"]
-
 # The variable of the environment that tells the program of a trial where the other end is.
 ADDRESS = "XAYTUNE_TRIAL"
 

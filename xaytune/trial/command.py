@@ -45,8 +45,6 @@ from xaytune.trial.resumable_checkpoints import checkpoint_dir_of, settle_checkp
 from xaytune.trial.runner import RecipeRun
 from xaytune.trial.trial import Trial
 
-__all__ = ["CommandRun", "follow"]
-
 # Seconds between two looks whether the trial is to stop.
 _LOOK_S = 0.1
 # Seconds that a program that has trained all it is to train has to end by itself, and that what one that has

@@ -17,8 +17,6 @@ from xaytune.trial.channel import ADDRESS, Channel
 from xaytune.trial.messages import Failure
 from xaytune.trial.template_client import words_for_exit
 
-__all__ = ["Program", "ProgramFailedError", "ProgramLostError"]
-
 # The variable of the environment that tells a program where it writes lines of JSON.
 _DESCRIPTOR = "XAYTUNE_FD"
 # Shells such as dash can write to descriptors of one digit only.

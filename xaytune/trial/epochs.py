@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from xaytune.trainer.callbacks import TrainState
 
-__all__ = ["Epochs"]
-
 
 class Epochs:
     """Epochs that a run has finished. What cannot be counted rightly is refused where it is noticed.

@@ -13,8 +13,6 @@ from xaytune.errors import RemoteError
 from xaytune.trainer.callbacks import words_of
 from xaytune.trial.messages import Failure, FailureKind
 
-__all__ = ["PACKAGE", "failure_of"]
-
 # What the paths of xaytune's own code begin with; a folder beside it may have a name that begins with its name.
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
 # How torch, its allocators and its libraries say that there is not enough memory, where the type does not.

@@ -9,8 +9,6 @@ from typing import Any
 
 from xaytune.trial.template_client import Exit, Template
 
-__all__ = ["Forked"]
-
 # Seconds that a process has to be gone which has only to exit, or was killed.
 _EXIT_S = 5.0
 

@@ -25,8 +25,6 @@ from xaytune.trial.messages import (
 from xaytune.trial.template_client import Exit, Template
 from xaytune.trial.width import FIRST_WIDTH
 
-__all__ = ["FusedTrials"]
-
 # Where there is no trial, it is soon looked whether one was assigned.
 _IDLE_S = 0.05
 # Seconds that a process that has nothing left to do is given to exit, beside the time of its threads.

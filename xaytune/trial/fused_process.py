@@ -52,8 +52,6 @@ from xaytune.trial.output import file_of, flush_output, open_output
 from xaytune.trial.runner import NeedsOwnProcessError, RecipeRun
 from xaytune.trial.width import Memory, Width, clock_for
 
-__all__ = ["FusedProcess"]
-
 # Seconds between two looks, while trials train, at what the actor says.
 _LOOK_S = 0.02
 # Seconds for which recipes are begun one after the other; then those that wait for a step take one.

@@ -24,8 +24,6 @@ from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import ByValue, resolve
 
-__all__ = ["Imported", "Imports", "import_installed", "installed_since", "unforkable"]
-
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 
 

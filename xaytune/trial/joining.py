@@ -17,8 +17,6 @@ from xaytune.trial.channel import ADDRESS, Channel
 if TYPE_CHECKING:
     from xaytune.trial.runner import RecipeRun
 
-__all__ = ["current_trial"]
-
 
 def current_trial() -> OwnLoop:
     """Returns the trial of this process; see :func:`xaytune.trainer.current.current_trial`.

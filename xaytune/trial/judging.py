@@ -9,8 +9,6 @@ from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.metrics import capture
 
-__all__ = ["Judging"]
-
 
 class Judging:
     """Follows a run, and tells whether a decision is due.

@@ -15,23 +15,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = [
-    "adopt_orphans",
-    "be_killed_first",
-    "children",
-    "count_threads",
-    "die_with_parent",
-    "flush_c_streams",
-    "has_handled",
-    "is_ours",
-    "kill_group",
-    "killed_when_alone",
-    "leave_parent",
-    "memory_left",
-    "namespace",
-    "oom_kills",
-]
-
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _F_SETSIG = 10
 

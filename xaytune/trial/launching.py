@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-__all__ = ["launch"]
-
 _PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from xaytune.trial.template import main; main()"

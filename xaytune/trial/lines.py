@@ -27,8 +27,6 @@ from xaytune.trainer.callbacks import Event, TrainState
 from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trainer.context import RunContext
 
-__all__ = ["Lines", "checkpoint_of"]
-
 # A checkpoint is a folder of this file and of what the program wrote.
 _PLACE, _WRITTEN = "place.json", "written"
 _LEFT_OUT = (

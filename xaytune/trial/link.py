@@ -9,8 +9,6 @@ from xaytune.records.history import Row
 from xaytune.trial.channel import Channel
 from xaytune.trial.messages import DecisionDue, Ended, Message, StopRequest, standing
 
-__all__ = ["EXITING", "TRAIN_ON", "ChannelLink", "Link"]
-
 # What an actor answers where a trial waits.
 TRAIN_ON = "train on"
 # What a process says when it has only to be gone: the kernel takes some milliseconds for that.

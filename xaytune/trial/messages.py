@@ -27,27 +27,6 @@ from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import Reference, TrackerSpec
 from xaytune.sweep.time_axis import DecisionPoints
 
-__all__ = [
-    "PAUSE",
-    "Assignment",
-    "DecisionDue",
-    "EndStatus",
-    "Ended",
-    "Failure",
-    "FailureKind",
-    "Heartbeat",
-    "Length",
-    "Message",
-    "Progress",
-    "Refused",
-    "Start",
-    "Started",
-    "StopRequest",
-    "Task",
-    "nothing_new",
-    "standing",
-]
-
 EndStatus = Literal["completed", "stopped", "paused", "failed"]
 FailureKind = Literal[
     "error",

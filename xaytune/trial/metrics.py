@@ -10,8 +10,6 @@ from typing import Any
 
 from xaytune.records.history import Row
 
-__all__ = ["capture", "materialize", "readable"]
-
 
 def capture(value: Any) -> Any:
     """Takes a metric as it stands, without waiting for a device.

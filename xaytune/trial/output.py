@@ -13,17 +13,6 @@ from typing import Any, NoReturn
 
 from xaytune.trial.kernel import flush_c_streams
 
-__all__ = [
-    "DUMP_STACKS",
-    "file_of",
-    "flush_output",
-    "last_lines",
-    "make_readable",
-    "open_output",
-    "redirect_output",
-    "report_stacks",
-]
-
 # Makes a process write where each of its threads is.
 DUMP_STACKS = signal.SIGUSR2
 _TAIL = 1 << 14

@@ -21,8 +21,6 @@ from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.values import reference_to
 from xaytune.trial.messages import Task
 
-__all__ = ["ByValue", "portable", "resolve"]
-
 
 class ByValue:
     """A function that no module has under its name, such as a notebook's: it is made where it is called.

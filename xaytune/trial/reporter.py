@@ -27,8 +27,6 @@ from xaytune.trial.messages import (
 from xaytune.trial.stopping import Stopping
 from xaytune.trial.unreported import Unreported
 
-__all__ = ["Reporter"]
-
 # Seconds between two looks whether there is something to read or to send, which cost more than a step's row.
 _LOOK_S = 0.02
 # Checkpoints are reported soon: what is not recorded is lost with the process; but not more often than this.

@@ -13,8 +13,6 @@ from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
 from xaytune.trial.messages import Assignment, Task
 
-__all__ = ["checkpoint_dir_of", "settle_checkpoints"]
-
 
 def checkpoint_dir_of(task: Task, assignment: Assignment) -> Path:
     """Returns the folder of a trial's checkpoints."""

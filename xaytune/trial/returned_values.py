@@ -10,8 +10,6 @@ from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trial.messages import Failure
 from xaytune.trial.metrics import capture
 
-__all__ = ["nothing_reported", "notice_tune_report", "report_returned", "tune_report_failure"]
-
 # What Ray warns of where its report is called outside of a Tuner.
 _RAY_WARNS = "`report` is meant to only be called inside"
 

@@ -35,8 +35,6 @@ from xaytune.trial.trial import Trial
 if TYPE_CHECKING:
     from xaytune.trainer.run import Run
 
-__all__ = ["NeedsOwnProcessError", "RecipeRun"]
-
 _KEEPS_NOTHING = (
     "no checkpoint is written, because the recipe does not say what to keep: a trial that is restarted begins "
     "from its first step, and the best one cannot be loaded; call trial.keep(model=model, optimizer=optimizer) "

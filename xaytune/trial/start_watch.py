@@ -14,8 +14,6 @@ from types import FrameType
 from xaytune.trial.failures import PACKAGE
 from xaytune.trial.messages import Start
 
-__all__ = ["StartWatch"]
-
 # Seconds between two looks at the main thread, and until the first: a shorter start is no matter.
 _EVERY_S = 1.0
 _NOT_THE_USERS = (

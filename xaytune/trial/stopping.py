@@ -8,8 +8,6 @@ from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.messages import StopRequest, standing
 from xaytune.trial.metrics import capture
 
-__all__ = ["Stopping"]
-
 
 class Stopping:
     """Whether a run was told to stop, at which step, and whether its loop trained on.

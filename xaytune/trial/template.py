@@ -26,8 +26,6 @@ from xaytune.trial.launching import launch
 from xaytune.trial.output import DUMP_STACKS, make_readable, report_stacks
 from xaytune.trial.trial_process import be_trial, name_program
 
-__all__ = ["main"]
-
 # Seconds that it waits for another connection: an actor that was lost is replaced by one that may use it.
 _ALONE_S = 3.0
 # Seconds between two looks whether a trial that is to be killed has written where it is, and until it is killed.

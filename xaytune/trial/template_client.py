@@ -23,8 +23,6 @@ from xaytune.trial.messages import Failure, Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import portable
 
-__all__ = ["Exit", "Template", "TemplateError", "set_by_ray", "words_for_exit"]
-
 # Seconds that a template has to end when it is asked to.
 _EXIT_S = 5.0
 # Attempts to start a process by a template; one that was killed is started again.

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch.backends import cuda, cudnn, mkldnn
 
-__all__ = ["read", "write"]
-
 
 def read() -> tuple[Any, ...]:
     """Returns the settings as they are."""

@@ -11,8 +11,6 @@ from xaytune.trainer.own import OwnLoop
 from xaytune.trial.messages import Assignment, Task
 from xaytune.trial.reporter import Reporter
 
-__all__ = ["Trial"]
-
 
 class Trial(OwnLoop):
     """A trial of a sweep: what a recipe gets beside its configuration.

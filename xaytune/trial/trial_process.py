@@ -34,8 +34,6 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of, flush_output, redirect_output
 from xaytune.trial.start_watch import StartWatch
 
-__all__ = ["ActorLink", "be_trial", "end_threads", "name_program"]
-
 
 class ActorLink(ChannelLink):
     """The way to the driver through the actor, which the trial tells more at its end.

@@ -19,8 +19,6 @@ from xaytune.trainer.checkpoint_files import step_of
 from xaytune.trial.epochs import Epochs
 from xaytune.trial.metrics import capture, materialize, readable
 
-__all__ = ["Unreported"]
-
 logger = logging.getLogger(__name__)
 
 

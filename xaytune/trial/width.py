@@ -13,8 +13,6 @@ from pathlib import Path
 from xaytune.trial.kernel import memory_left
 from xaytune.trial.messages import Task
 
-__all__ = ["FIRST_WIDTH", "Memory", "Width", "clock_for"]
-
 FIRST_WIDTH = 8
 MOST = 1024
 # Seconds and rounds, at least, that a width is measured for, while the process has nearly as many trials.

@@ -8,8 +8,6 @@ import numpy as np
 
 from xaytune.search.curves.axes import Coordinates
 
-__all__ = ["log_expected_improvement"]
-
 # Below so many deviations a series is exact to seven digits, where the sum of two tiny numbers would not be.
 _FAR = -25.0
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from xaytune.search.configurations import hold
 from xaytune.sweep.domains import Categorical, Domain, Float, Integer
 
-__all__ = ["Axis", "Choice", "Coordinates", "Numeric", "axis_of"]
-
 Coordinates = NDArray[np.float64]
 
 

@@ -11,8 +11,6 @@ from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.encoding import Encoding, key_of, keys_of
 from xaytune.sweep.space import Space
 
-__all__ = ["Candidates"]
-
 # Trials at the start that are spread over the space, before the model has a say.
 STARTUP_TRIALS = 8
 _RANDOM, _NEAR = 400, 600

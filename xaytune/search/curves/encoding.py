@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from xaytune.search.curves.axes import Choice, Coordinates, axis_of
 from xaytune.sweep.space import Space
 
-__all__ = ["Encoding", "key_of", "keys_of"]
-
 # A space of more combinations than this is not listed: draws find what is left of it.
 _MAX_LISTED = 20_000
 

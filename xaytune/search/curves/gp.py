@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from xaytune.search.curves.lbfgs import minimise
 
-__all__ = ["ALL_TRIALS", "NEW_TRIAL", "GaussianProcess", "Hyperparameters", "fit", "negative_log_posterior"]
-
 Matrix = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["minimise"]
-
 Vector = NDArray[np.float64]
 
 # The decrease that a step must bring, as a share of what the gradient promises (Armijo).

@@ -24,8 +24,6 @@ from xaytune.sweep.algorithms import CurvesSpec, Options
 from xaytune.sweep.numbers import written
 from xaytune.sweep.time_axis import DecisionPoints, LevelPoints, TimeAxis, levels_of
 
-__all__ = ["CurvesMethod"]
-
 # New configurations are drawn near so many of the best.
 _NEAR_BEST = 6
 

@@ -15,8 +15,6 @@ from xaytune.search.curves.gp import ALL_TRIALS, NEW_TRIAL, GaussianProcess, Hyp
 from xaytune.search.curves.observations import Observations
 from xaytune.search.curves.progress import ObservedTrial, ObservedTrials
 
-__all__ = ["MIN_VALUES", "CurveModel", "Forecast"]
-
 # Fewer values say nothing about the lengthscales.
 MIN_VALUES = 4
 # It is fitted again when there are so many times the values of the last fit, and one.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from xaytune.search.curves.axes import Coordinates
 
-__all__ = ["Observations", "Sample"]
-
 # A model is given no more values than this: the time of a decision grows with the square, of a fit with the cube.
 MAX_VALUES = 500
 _NORMAL = NormalDist()

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from xaytune.search.curves.axes import Coordinates
 
-__all__ = ["ObservedTrial", "ObservedTrials"]
-
 # One trial is trained in full for so many times max_t that all have trained: four, with something to spare.
 FULL_EVERY = 3.5
 # And one of so many trials, where their number is limited: they may all be tried in little time.

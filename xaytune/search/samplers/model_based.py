@@ -22,8 +22,6 @@ from xaytune.sweep.algorithms import CmaesSpec, GpSpec, QmcSpec, TpeSpec
 from xaytune.sweep.domains import Categorical, Float, Integer
 from xaytune.sweep.parameter import Parameter
 
-__all__ = ["CmaesSampler", "GpSampler", "OptunaSampler", "QmcSampler", "TpeSampler"]
-
 # From so many integers on a parameter is a rounded float to samplers: some list all values, or subtract bounds.
 _MOST_INTEGERS = 10_000
 

@@ -10,8 +10,6 @@ from xaytune.search.configurations import draw_configuration, seeded
 from xaytune.search.samplers.sampler import Sampler
 from xaytune.sweep.algorithms import GridSpec, RandomSpec
 
-__all__ = ["GridSampler", "RandomSampler"]
-
 
 class RandomSampler(Sampler):
     """Draws each configuration at random: the same for the same seed and number."""

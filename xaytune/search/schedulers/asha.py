@@ -14,8 +14,6 @@ from xaytune.sweep.algorithms import AshaSpec
 from xaytune.sweep.numbers import told_apart, trials, written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["AshaScheduler"]
-
 
 class AshaScheduler(Scheduler):
     """Stops a trial at a rung where it is not among the best 1 / `reduction_factor` of those that came before it.

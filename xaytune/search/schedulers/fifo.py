@@ -10,8 +10,6 @@ from xaytune.sweep.algorithms import FifoSpec
 from xaytune.sweep.numbers import written
 from xaytune.sweep.time_axis import DecisionPoints
 
-__all__ = ["FifoScheduler"]
-
 
 class FifoScheduler(Scheduler):
     """Lets every trial train to its end, in the order in which they come."""

@@ -15,8 +15,6 @@ from xaytune.sweep.algorithms import HyperbandSpec
 from xaytune.sweep.numbers import written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["HyperbandScheduler"]
-
 
 class HyperbandScheduler(Scheduler):
     """Trials of a bracket wait for each other at its milestones, paused, and the best continue together.

@@ -19,8 +19,6 @@ from xaytune.sweep.algorithms import MedianSpec
 from xaytune.sweep.numbers import told_apart, trials, written
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["MedianScheduler"]
-
 
 class MedianScheduler(Scheduler):
     """Stops a trial whose best value is worse than the median of the others' running averages at its age.

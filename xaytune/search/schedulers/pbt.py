@@ -19,8 +19,6 @@ from xaytune.sweep.parameter import Parameter
 from xaytune.sweep.space import Space
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 
-__all__ = ["PbtScheduler", "changed", "perturbed"]
-
 _FACTORS = (1.2, 0.8)
 
 

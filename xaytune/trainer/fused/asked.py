@@ -10,8 +10,6 @@ from xaytune.trainer.step import Step
 if TYPE_CHECKING:
     from xaytune.trainer.fused.member import Member
 
-__all__ = ["Asked", "Broken"]
-
 
 class Asked(NamedTuple):
     """Steps that members ask for, whose batches have the same shapes.

@@ -22,8 +22,6 @@ from xaytune.trainer.fused.member import Member
 from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import distance, is_compared, rounding, tolerance
 
-__all__ = ["Rehearsal", "compare", "member_to_compare", "rehearse", "same_metrics"]
-
 # What differs from training alone by no more than so many roundings is that.
 _ROUNDINGS = 20
 # The first step of so many epochs is compared, then of one where so many steps of members were taken since.

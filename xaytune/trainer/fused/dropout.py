@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Mask", "Masks", "probabilities"]
-
 
 class Mask(NamedTuple):
     """A mask that a forward pass needs.

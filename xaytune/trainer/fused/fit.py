@@ -11,8 +11,6 @@ from xaytune.trainer.fused.states import States
 from xaytune.trainer.interrupts import interrupt_stops
 from xaytune.trainer.run import Run
 
-__all__ = ["fit_fused"]
-
 
 def fit_fused(trainers: Iterable[Run]) -> list[TrainState]:
     """Trains several Trainers side by side, those of one shape by one program.

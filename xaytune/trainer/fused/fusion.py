@@ -28,8 +28,6 @@ from xaytune.trainer.run import Run
 from xaytune.trainer.step import Step
 from xaytune.trainer.tolerance import is_compared
 
-__all__ = ["Answer", "Fusion"]
-
 logger = logging.getLogger(__name__)
 
 # Members whose requests are alike wait so many steps for others that will ask for the same.

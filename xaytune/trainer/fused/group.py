@@ -27,8 +27,6 @@ from xaytune.trainer.step import Step, Stepped
 from xaytune.trainer.tolerance import tolerance
 from xaytune.trainer.weights import Shares, above_zero, weighted
 
-__all__ = ["Copied", "Group"]
-
 # What a step gives besides its metrics.
 _GRADIENTS = "the gradients"
 # Steps are taken in a row for so long, at most.

@@ -14,8 +14,6 @@ from xaytune.trainer.random_state import held_by
 from xaytune.trainer.reach import reachable
 from xaytune.trainer.run import Run
 
-__all__ = ["Held", "SharedError", "loader_reads_model"]
-
 
 class SharedError(ValueError):
     """Two runs share what training changes."""

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from xaytune.trainer.reach import content_of
 
-__all__ = ["HOOKS", "INTERNAL", "NotFusedError", "is_found", "key_of", "key_of_type"]
-
 _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 # Tensors up to so many numbers are compared by what they hold.
 _SMALL: Final = 1 << 14

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from xaytune.trainer.fused.timing import FusionTiming
 
-__all__ = ["Learned"]
-
 
 @dataclass(eq=False)
 class Learned:

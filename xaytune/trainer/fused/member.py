@@ -18,8 +18,6 @@ from xaytune.trainer.run import Run
 if TYPE_CHECKING:
     from xaytune.trainer.fused.group import Group
 
-__all__ = ["Member"]
-
 
 class Member:
     """One run among those that are trained side by side.

@@ -12,8 +12,6 @@ from xaytune.trainer.fused.program import Passed
 from xaytune.trainer.metrics import number
 from xaytune.trainer.step import Stepped, WindowMeans
 
-__all__ = ["by_member", "means_of", "metrics_of"]
-
 
 def metrics_of(passed: Passed) -> dict[str, Any]:
     """Returns the metrics of a pass, the loss first."""

@@ -24,9 +24,6 @@ from xaytune.trainer.indexed import IndexedBatch, read_stacked
 from xaytune.trainer.random_state import drawn_on_the_host
 from xaytune.trainer.run import Run
 
-__all__ = ["Passed", "Program", "stack"]
-
-
 # Where numbers tie, these have other gradients if many are computed at once.
 _OF_ALL_NUMBERS = {getattr(of, name) for of in (torch, Tensor) for name in ("max", "min", "median", "nanmedian")}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["reason"]
-
 # What stands in an error of torch's, and what it means.
 _MEANT: Final = (
     ("randomness", "its model or loss draws random numbers in its forward pass other than by nn.Dropout"),

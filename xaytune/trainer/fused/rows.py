@@ -16,8 +16,6 @@ from torch.optim import SGD
 from xaytune.trainer.fused.update import STATES
 from xaytune.trainer.run import Run
 
-__all__ = ["Layout", "Own", "Rows", "WorkingRows"]
-
 # Columns of a parameter begin at multiples of so many numbers: kernels read aligned rows faster.
 _ALIGNED = 16
 

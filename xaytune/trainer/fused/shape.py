@@ -17,8 +17,6 @@ from xaytune.trainer.indexed import is_over_tensors
 from xaytune.trainer.run import Run
 from xaytune.trainer.step import Stepper
 
-__all__ = ["Watch", "batches_key", "criterion_key", "difference", "shape_of"]
-
 # What a shape consists of, in its order.
 _PARTS: Final = ("device", "precision", "accumulation", "clipping", "model", "optimizer", "loss", "evaluation")
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Randomness", "States"]
-
 
 class Randomness:
     """The global random states, which are those of one member at a time."""

@@ -8,8 +8,6 @@ from collections.abc import Hashable
 
 import torch
 
-__all__ = ["FEWEST", "FusionTiming", "now"]
-
 # Fewer members than this take their steps one after the other, which is as fast.
 FEWEST = 3
 

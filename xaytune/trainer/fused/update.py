@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-__all__ = ["COLUMNS", "STATES", "Hyper", "clip", "prepare", "read", "shared_options"]
-
 # Hyperparameters that may differ between members.
 COLUMNS: Final[Mapping[type[Optimizer], tuple[str, ...]]] = {
     SGD: ("lr", "weight_decay", "momentum"),

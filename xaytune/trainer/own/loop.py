@@ -28,8 +28,6 @@ from xaytune.trainer.metrics import measured
 from xaytune.trainer.own.run import OwnRun
 from xaytune.trainer.own.saves import Saves
 
-__all__ = ["OwnLoop"]
-
 T = TypeVar("T")
 
 

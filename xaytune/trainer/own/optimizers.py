@@ -8,8 +8,6 @@ from weakref import WeakSet
 
 from torch.optim import Optimizer
 
-__all__ = ["OptimizerWatch"]
-
 
 class OptimizerWatch:
     """Notices the steps of optimizers: a batch after which none of them has stepped is a part of a step.

@@ -10,8 +10,6 @@ from typing import Any
 from xaytune.trainer import random_state
 from xaytune.trainer.data import ResumableLoader
 
-__all__ = ["EpochLoop", "OwnPlace", "StepLoop"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -17,8 +17,6 @@ from xaytune.trainer.own.place import EpochLoop, OwnPlace, StepLoop
 from xaytune.trainer.own.saves import Saves
 from xaytune.trainer.plain import check_dicts
 
-__all__ = ["OwnRun"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -14,8 +14,6 @@ from xaytune.trainer.folder import CheckpointFolder
 from xaytune.trainer.kept import Kept
 from xaytune.trainer.made_with import MadeWith
 
-__all__ = ["Saves"]
-
 _KIND: Final = "loop of one's own"
 
 

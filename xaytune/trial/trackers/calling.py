@@ -9,8 +9,6 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Caller", "check_server"]
-
 # Seconds in which a server must answer when a sweep starts; else it is taken to be down.
 _SERVER_S = 8.0
 

@@ -16,8 +16,6 @@ from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAM_VAL_LENGTH,
 from xaytune.trial.trackers.calling import check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
-__all__ = ["Mlflow"]
-
 _ID = "xaytune.trial_id"
 _STATUS, _REASON, _BEST, _CONFIG = "xaytune.status", "xaytune.reason", "xaytune.best", "xaytune.config."
 # What MLflow refuses in the name of a metric or a parameter.

@@ -11,8 +11,6 @@ from torch.utils.tensorboard.summary import hparams
 
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
-__all__ = ["TensorBoard"]
-
 _LOOK_S = 0.05
 
 

@@ -23,8 +23,6 @@ from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 if TYPE_CHECKING:  # it imports torch, which the driver and actors do without
     from xaytune.trainer.own import OwnLoop
 
-__all__ = ["FOLDERS", "Tracking", "begin", "made", "settings", "tracker_problems"]
-
 logger = logging.getLogger(__name__)
 
 # Where trackers keep files of their own in a sweep's folder.

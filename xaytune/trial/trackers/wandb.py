@@ -10,8 +10,6 @@ import wandb
 from xaytune.trial.trackers.calling import check_server
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 
-__all__ = ["Wandb"]
-
 
 class Wandb(Tracker):
     """A run of W&B. ``WANDB_PROJECT``, ``WANDB_MODE`` and the like mean what they mean to W&B."""
