@@ -19,8 +19,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["ForkedInterpreter", "server"]
-
 # Above all descriptors that a command is given.
 _HIGH = 500
 

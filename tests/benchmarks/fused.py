@@ -25,8 +25,6 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.trainer import Trainer
 
-__all__ = ["ahead", "core", "mixed_sweeps", "sweeps"]
-
 _EPOCHS = 3
 
 

@@ -23,8 +23,6 @@ from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.trainer import Trainer
 from xaytune.trial.metrics import capture
 
-__all__ = ["MODELS", "compare"]
-
 # Steps before those that are measured: of all that is loaded late, and until a graph is recorded.
 _WARM_UP = 40
 _WORDS, _LENGTH = 96, 64

@@ -12,8 +12,6 @@ from tests.trainer.test_fused import compare
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.trainer import Trainer
 
-__all__ = ["run"]
-
 
 def run(steps: int, seed: int) -> None:
     """Trains each combination for so many steps; raises where a member departs by more than 1e-10."""

@@ -23,8 +23,6 @@ from xaytune.records.journal import Event
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
 
-__all__ = ["depart", "kills"]
-
 _TRIALS, _FUSED = 12, 6
 # A process is killed within so many seconds after it began, which is about what its trials take.
 _KILLED_WITHIN_S = 3.0

@@ -26,8 +26,6 @@ from xaytune.records.results import Results
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.trial import Trial
 
-__all__ = ["VICTIMS", "run"]
-
 VICTIMS = ("actor", "template", "trial", "raylet", "driver")
 # Without these there is no sweep any more: it is resumed.
 _ENDS_THE_SWEEP = ("raylet", "driver")

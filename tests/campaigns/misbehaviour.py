@@ -12,8 +12,6 @@ from pathlib import Path
 from tests.trial.conftest import Node, is_gone
 from tests.trial.misbehaving import MISCHIEF
 
-__all__ = ["run"]
-
 
 def run(runs: int, seed: int) -> None:
     """Trains trials one after another on one template process.

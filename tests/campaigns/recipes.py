@@ -33,8 +33,6 @@ from xaytune.trial.attempt import AttemptProcess
 from xaytune.trial.messages import DecisionDue, Ended
 from xaytune.trial.trial import Trial
 
-__all__ = ["run", "train"]
-
 _EXITS: tuple[str | int, ...] = (0, 3, "no data")
 # A trial that has not ended after so long hangs.
 _HANGS_S = 90.0

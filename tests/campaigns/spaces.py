@@ -20,8 +20,6 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.values import same, text
 from xaytune.testing.playing import play
 
-__all__ = ["run"]
-
 # Equal values of different types, and values that JSON has no word for.
 _CHOICES: tuple[tuple[Any, ...], ...] = (
     (0, False),

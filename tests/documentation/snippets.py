@@ -19,8 +19,6 @@ from ruamel.yaml import YAML
 from xaytune.cli.main import main
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["PAGES", "Snippet", "run", "snippets"]
-
 PAGES = [Path("README.md"), *sorted(Path(".docs/pages").glob("*.md")), *sorted(Path(".github").glob("*.md"))]
 _SNIPPET = re.compile(
     r"(?:<!-- not run: (?P<why>.+?) -->\n+)?"

@@ -32,8 +32,6 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trial.trial import Trial
 
-__all__ = ["EPOCHS", "WORKERS", "ExecutorContract", "Scripted", "train", "value"]
-
 EPOCHS, WORKERS = 4, 2
 _TRAINS, _STOPS, _RESUMES, _STOPS_WHILE_PAUSED, _DIVERGES = range(5)
 

@@ -10,8 +10,6 @@ from xaytune.records.results import Results
 from xaytune.records.trial_record import TrialRecord
 from xaytune.trial.trial import Trial
 
-__all__ = ["of", "train"]
-
 
 def train(config: dict[str, Any], trial: Trial) -> Any:
     """Trains by a recipe of :mod:`tests.recipes`: the kind is its name, and its ``x``."""

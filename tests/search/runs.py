@@ -6,8 +6,6 @@ from typing import Any
 
 from xaytune.sweep.spec import SweepSpec
 
-__all__ = ["SPACE", "spec_of"]
-
 SPACE: dict[str, Any] = {"x": {"uniform": [0, 1]}}
 
 

@@ -15,8 +15,6 @@ from tests.sweep.values_to_import import Model, Optimizer, scale
 if TYPE_CHECKING:  # it imports torch, for which the tests of decisions do not wait
     from xaytune.trial.trial import Trial
 
-__all__ = ["KILLED", "KILLED_IN_RAY", "SPACE", "VALUES", "note", "waits_once_to_be_killed"]
-
 VALUES: list[Any] = [
     *(0, False, 1, 1.0, True, None, "", "0", math.inf, b"ab"),
     *((8, 16), [8, 16], {1: "a"}, {"1": {"a": [2**70, None]}}, {1, 2}, Path("data")),

@@ -26,8 +26,6 @@ from tests.trial.world import RUNS, world
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.trial import Trial
 
-__all__ = ["MISCHIEF", "train"]
-
 _KEPT: list[Any] = []
 
 

@@ -18,8 +18,6 @@ from tests.benchmarks.search.methods import METHODS
 from tests.benchmarks.search.results import OURS, Kept, Run, table
 from xaytune.sweep.time_axis import levels_of
 
-__all__ = ["main"]
-
 # What is compared where trainings are real: fifo and asha train the same configurations.
 REAL_METHODS = (OURS, "asha", "fifo", "optuna tpe, pruner")
 

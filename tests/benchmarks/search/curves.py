@@ -19,18 +19,6 @@ from xaytune.sweep.objective import Mode
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = [
-    "FULL_TRAININGS",
-    "LCBENCH_OPEN",
-    "Curve",
-    "LcBench",
-    "Task",
-    "Trouble",
-    "method_seed",
-    "seed_of",
-    "troubled",
-]
-
 # A budget of so many full trainings.
 FULL_TRAININGS = 20
 

@@ -22,8 +22,6 @@ from xaytune.search.method import (
     Stop,
 )
 
-__all__ = ["Outcome", "play"]
-
 
 @dataclass
 class Outcome:

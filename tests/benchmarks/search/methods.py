@@ -28,8 +28,6 @@ from xaytune.sweep.domains import Categorical
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 
-__all__ = ["METHODS", "SHORT_EPOCHS"]
-
 # Epochs of each trial, where a sampler without a scheduler is to spend a budget.
 SHORT_EPOCHS = 5
 

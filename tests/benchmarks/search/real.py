@@ -17,8 +17,6 @@ from tests.benchmarks.search.curves import FULL_TRAININGS, Curve, Task, method_s
 from tests.benchmarks.search.trainings import EPOCHS, RECIPES
 from xaytune.search.configurations import draw_configuration, seeded
 
-__all__ = ["Real"]
-
 
 @dataclass(frozen=True)
 class _Trained(Curve):

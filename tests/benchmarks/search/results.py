@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from tests.benchmarks.search.loop import Outcome
 
-__all__ = ["OURS", "Kept", "Run", "table"]
-
 SHARES = (0.05, 0.1, 0.25, 1.0)
 OURS = "curves"
 

@@ -12,8 +12,6 @@ from tests.benchmarks.search.curves import Curve, Task
 from xaytune.sweep.objective import Mode
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["Steps", "Synthetic"]
-
 
 class Synthetic(Task):
     """Curves ``a - (a - start) * (1 + t / tau) ** -1.5`` that end near a, the sooner the smaller tau.

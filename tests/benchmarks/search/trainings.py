@@ -25,8 +25,6 @@ from xaytune.sweep.objective import Mode
 from xaytune.sweep.space import Space
 from xaytune.sweep.space_parser import parse_space
 
-__all__ = ["EPOCHS", "RECIPES", "Config", "Recipe"]
-
 # Of a full training.
 EPOCHS = 27
 # What a language model sees of a text, and how many places of it an epoch trains on.
