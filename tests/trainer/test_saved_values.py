@@ -159,6 +159,18 @@ def test_what_would_come_back_as_something_else_from_the_memory_is_refused(
         list(run.epochs(1))
 
 
+def test_whatever_generator_numpy_has_its_state_is_put_back(tmp_path: Path) -> None:
+    before = np.random.mtrand.get_bit_generator()
+    np.random.mtrand.set_bit_generator(np.random.PCG64(0))
+    try:
+        checkpoint.save({"random": random_state.capture()}, tmp_path / "step.pt")
+        drawn = np.random.rand(3)
+        random_state.restore(checkpoint.load(tmp_path / "step.pt")["random"])
+        assert np.random.rand(3).tolist() == drawn.tolist()
+    finally:
+        np.random.mtrand.set_bit_generator(before)
+
+
 def test_random_states_of_more_devices_than_there_are_now_are_left_out() -> None:
     saved = random_state.capture() | {"cuda": [torch.get_rng_state()] * (torch.cuda.device_count() + 2)}
     random_state.restore(saved)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -201,15 +202,16 @@ def test_settings_of_a_module_hold_in_its_trials_which_share_what_its_setup_made
     new_node: Callable[..., Node], module: Module, tmp_path: Path
 ) -> None:
     text = """
-import decimal, sqlite3
+import decimal, gc, sqlite3
 import numpy as np, torch
+gc.disable()
 torch.set_default_device("meta"), torch.set_grad_enabled(False), np.seterr(all="raise")
 decimal.getcontext().prec = 5
 connection = sqlite3.connect(":memory:")
 class Words:
     def __str__(self):
         return str([torch.empty(1).device.type, torch.is_grad_enabled(), np.geterr()["divide"],
-                    decimal.getcontext().prec, connection.execute("select 1").fetchone()])
+                    decimal.getcontext().prec, connection.execute("select 1").fetchone(), gc.isenabled()])
 WORDS = Words()
 def prepare():
     with open(FILE, "a") as file:
@@ -219,8 +221,31 @@ def prepare():
     file = tmp_path / "prepared"
     node = new_node(**module("settings", f"FILE = {str(file)!r}\n{text}{RECIPE}"), setup="settings:prepare")
     outputs = [node.train(tmp_path, trial=number).output for number in range(2)]
-    assert outputs == ["['meta', False, 'raise', 5, (1,)] ['shared']\n"] * 2
+    assert outputs == ["['meta', False, 'raise', 5, (1,), False] ['shared']\n"] * 2
     assert file.read_text() == "once "
+
+
+def test_trials_have_nothing_that_a_module_dropped_and_no_packages_of_rays_own(
+    new_node: Callable[..., Node], module: Module, tmp_path: Path
+) -> None:
+    text = """
+import gc, sys, weakref
+class Cycle:
+    def __init__(self):
+        self.itself = self
+DROPPED = weakref.ref(Cycle())
+class Words:
+    def __str__(self):
+        rays = [path for path in sys.path if path.endswith("ray/thirdparty_files")]
+        return str([DROPPED(), gc.isenabled(), gc.get_threshold()[0] > 0, rays])
+WORDS = Words()
+"""
+    sys.path.insert(0, "/of/ray/thirdparty_files")
+    try:
+        outcome = new_node(**module("dropping", text + RECIPE)).train(tmp_path)
+    finally:
+        sys.path.remove("/of/ray/thirdparty_files")
+    assert outcome.output == "[None, True, True, []] None\n"
 
 
 def test_a_module_that_starts_a_thread_is_imported_by_each_trial_which_is_said(

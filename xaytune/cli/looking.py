@@ -36,7 +36,7 @@ from xaytune.report.terms import Terms
 if TYPE_CHECKING:
     from xaytune.report.templating import Page
 
-# A journal that is followed is read so often.
+# Seconds between two readings of a journal that is followed.
 _FOLLOW_S = 0.5
 _output_folder = click.option(
     "--output",

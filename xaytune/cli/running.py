@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from xaytune.driver.recorder import Listener
     from xaytune.ray_tune.session import RaySession
 
-# So many configurations does `check` show.
+# Configurations that `check` shows.
 _SAMPLES = 10
 _address_option = click.option(
     "--address",

@@ -14,10 +14,10 @@ from xaytune.records.journal import Event
 from xaytune.records.state import SweepState
 from xaytune.records.stream import event_in
 
-# A job that says nothing for so long is asked how it is.
+# Seconds without a word of a job after which it is asked how it is.
 _QUIET_S = 10.0
 _AGAIN_S = 1.0
-# A cluster that cannot be reached for so long is given up; the sweep is not.
+# Seconds after which a cluster that cannot be reached is given up; the sweep is not.
 _PATIENCE_S = 300.0
 
 

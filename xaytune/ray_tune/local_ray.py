@@ -74,7 +74,7 @@ def started(over: threading.Event) -> LocalNode:
     with contextlib.ExitStack() as put_back:
         put_back.enter_context(environment(**settings))
         put_back.enter_context(attribute(services, "ConsolePopen", popen))
-        # Whether a dashboard is installed shows by importing what it needs, which takes a while.
+        # Ray would look whether a dashboard is installed by importing what it needs: it is told that none is.
         put_back.enter_context(attribute(utils, "get_dashboard_dependency_error", ImportError))
         try:
             return _started_in_time(over)
@@ -115,7 +115,8 @@ def _start_process(popen: Callable[..., Any], command: list[str], **options: Any
     """Starts a process of Ray's. A raylet's agents and workers end with it.
 
     Agents would try for a minute to tell the GCS, and a worker that is starting does not notice. A raylet must
-    have a dashboard's agent, also where there is no dashboard: Ray's own takes seconds to start.
+    have a dashboard's agent, also where there is no dashboard: a process that sleeps stands in for Ray's own,
+    which takes seconds to start. Without setpriv, Ray's own starts.
     """
     if (setpriv := shutil.which("setpriv")) is not None:
         ends_with_it = f"{setpriv} --pdeathsig KILL "

@@ -73,9 +73,9 @@ Event = dict[str, Any]
 # How version 1 called these kinds of failures.
 _OLD_KINDS = {"node lost": "node_lost", "not begun": "not_started"}
 _BLOCK = 1 << 16
-# Seconds that a writer waits for who looks whether a journal is written (`is_locked`), and locks it for that.
+# Seconds that a writer waits for its lock: `is_locked` takes it for a moment, to see whether there is a writer.
 _LOOKED_AT_S = 0.5
-# Seconds between two tries of it.
+# Seconds between two attempts to take it.
 _AGAIN_S = 0.01
 _PLAIN = frozenset((str, int, bool, type(None)))  # what JSON holds as it is
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)

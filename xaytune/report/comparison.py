@@ -18,7 +18,7 @@ from xaytune.report.terms import Terms, number
 from xaytune.report.text import clock
 from xaytune.sweep.time_axis import STEPS
 
-# So many times are shown in the tables.
+# Times that the tables show.
 _ROWS = 8
 
 

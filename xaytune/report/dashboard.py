@@ -18,7 +18,7 @@ from xaytune.records.trial_record import TrialRecord
 from xaytune.report.study import frozen, space_of
 from xaytune.search.distributions import direction_of
 
-# The journal is read again so often.
+# Seconds between two readings of the journal.
 _EVERY_S = 1.0
 
 

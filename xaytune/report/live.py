@@ -29,15 +29,15 @@ from xaytune.report.text import cheaper_means, ending, finished, path_text, plan
 # Outside a terminal, at most ten lines on ended trials are printed in five seconds, and a pause only after five
 # quiet ones.
 _AT_ONCE, _QUIET_S = 10, 5.0
-# A notebook is brought up to date so often.
+# Seconds between two updates of a notebook.
 _NOTEBOOK_S = 1.0
-# So many trials that ended are kept in view in a notebook.
+# Trials that ended and are kept in view in a notebook.
 _ENDINGS = 5
 _RESTARTED = "yellow"
 # Failures of many trials at once: a note tells of the first kind, and a line of all of them of the other.
 _TOLD_TOGETHER = ("shared", "lost_with_others")
 _STYLES = {"completed": "green", "stopped": "yellow", "failed": "red"}
-# So many lines on what ended are kept, to be shown again in a terminal that was resized.
+# Lines on what ended that are kept, to be shown again in a terminal that was resized.
 _KEPT = 100
 
 

@@ -13,7 +13,7 @@ from xaytune.report.curves import DrawnCurve
 from xaytune.report.plot import COLORS, SCALE, Plot, dressed, label, with_values
 from xaytune.report.terms import Terms, number
 
-# So many trials that were stopped, and so many others, can be told apart in one plot.
+# Trials that were stopped, and others, that can be told apart in one plot.
 _SHOWN = 5
 # Thousands of bars, which lie upon each other, are not to hide the points.
 _BARS = "rgba(138, 143, 152, 0.3)"

@@ -13,7 +13,7 @@ from xaytune.sweep.values import key, same, text
 _MAX_COUNTED = 100_000
 # Beyond this the width of a range would overflow.
 _LARGEST = 1e300
-# So many values are shown of a domain that has more.
+# Values that are shown of a domain that has more.
 _MOST_SHOWN = 20
 
 

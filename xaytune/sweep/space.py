@@ -16,12 +16,10 @@ _ABSENT = object()
 class Space:
     """A checked search space.
 
-    Attributes:
-        raw: The mapping that it was parsed from.
+    Args:
+        raw: The mapping that it was parsed from; this and the next two are attributes, too.
         parameters: In an order in which parents come before what depends on them.
         constants: Fixed values by dotted name.
-
-    Args:
         sequences: The lists and tuples that hold parameters, by dotted name, and how many items each has: these
             are named by index, ``betas.0``.
     """

@@ -23,7 +23,7 @@ from xaytune.trainer.tolerance import distance, is_compared
 
 # A graph keeps the memory of all that it computes: of more, the one that was not used for longest goes.
 _MOST: Final = 8
-# So many kinds that are not recorded are kept in mind: they may be different each time.
+# Kinds that are not recorded and kept in mind, at most: they may be different each time.
 _MOST_SEEN: Final = 128
 
 

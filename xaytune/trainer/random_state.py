@@ -39,13 +39,7 @@ def capture(generators: Sequence[Generator] = ()) -> dict[str, Any]:
     assert isinstance(legacy, dict)
     return {
         "python": _in_tensors(random.getstate()),
-        "numpy": {
-            "bit_generator": legacy["bit_generator"],
-            "key": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
-            "pos": int(legacy["state"]["pos"]),
-            "has_gauss": int(legacy["has_gauss"]),
-            "gauss": float(legacy["gauss"]),
-        },
+        "numpy": legacy if "key" not in legacy["state"] else _mersenne_twister(legacy),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "generators": [_state_of(generator) for generator in generators],
@@ -59,18 +53,7 @@ def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None
         ValueError: It was taken from more generators than are given.
     """
     random.setstate(_as_python_has_it(state["python"]))
-    numpy_state = state["numpy"]
-    np.random.set_state(
-        {
-            "bit_generator": numpy_state["bit_generator"],
-            "state": {
-                "key": numpy_state["key"].tolist(),  # numpy reads a list much faster than an array
-                "pos": numpy_state["pos"],
-            },
-            "has_gauss": numpy_state["has_gauss"],
-            "gauss": numpy_state["gauss"],
-        }
-    )
+    np.random.set_state(_as_numpy_has_it(state["numpy"]))
     torch.set_rng_state(state["torch"])
     for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer now
         torch.cuda.set_rng_state(device_state, device)
@@ -134,6 +117,24 @@ def _put(generator: Generator, state: Any) -> None:
         generator.set_state(state)
     else:
         generator.setstate(_as_python_has_it(state))
+
+
+def _mersenne_twister(legacy: dict[str, Any]) -> dict[str, Any]:
+    """The state of numpy's generator, where it is the one that numpy begins with."""
+    return {
+        "bit_generator": legacy["bit_generator"],
+        "key": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
+        "pos": int(legacy["state"]["pos"]),
+        "has_gauss": int(legacy["has_gauss"]),
+        "gauss": float(legacy["gauss"]),
+    }
+
+
+def _as_numpy_has_it(state: dict[str, Any]) -> dict[str, Any]:
+    if "key" not in state:
+        return state
+    key = state["key"].tolist()  # numpy reads a list much faster than an array
+    return {**state, "state": {"key": key, "pos": state["pos"]}}
 
 
 def _in_tensors(state: tuple[Any, ...]) -> tuple[Any, ...]:

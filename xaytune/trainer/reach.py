@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 
-# So many objects are looked at, and so many of each container.
+# Objects that are looked at, and items of one container, at most.
 _MOST: Final = 5000
 _MOST_OF_ONE: Final = 100
 _LEAVES = (type(None), bool, int, float, str, bytes, type, types.ModuleType, Tensor, np.ndarray, Optimizer)

@@ -29,8 +29,8 @@ from xaytune.trial.messages import (
 from xaytune.trial.output import file_of, last_lines
 from xaytune.trial.template_client import Exit, Template
 
-# Seconds until the process of a trial that is paused, or has told its end, has only to be gone: where it is
-# paused, beside the time of its threads.
+# Seconds that a process has to exit after its trial has told its end, or, beside the time of its threads, after it
+# was told to pause; then it is killed.
 _END_S = 5.0
 
 

@@ -25,7 +25,7 @@ from xaytune.trial.messages import (
 from xaytune.trial.template_client import Exit, Template
 from xaytune.trial.width import FIRST_WIDTH
 
-# Where there is no trial, it is soon looked whether one was assigned.
+# Seconds between two looks whether a trial was assigned, where there is none.
 _IDLE_S = 0.05
 # Seconds that a process that has nothing left to do is given to exit, beside the time of its threads.
 _EXIT_S = 5.0

@@ -78,8 +78,8 @@ class Imports:
     def note(self, name: str, reason: str) -> str:
         """Says why something is loaded by each trial, which the user may want to change."""
         return (
-            f"{self._names.get(name, name)} {reason} when it is imported, so this process cannot be forked after "
-            "it: each trial imports it again. Move what does that into the recipe."
+            f"{self._names.get(name, name)} {reason} when it is imported: the process that trials are forked from "
+            "cannot import it, so each trial does; move what does that into the recipe"
         )
 
     def _import_torch(self) -> None:

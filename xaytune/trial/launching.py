@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+# Where Ray puts packages of its own, before all others, once it is imported: trials find those that are installed.
+_OF_RAY = os.path.join("ray", "thirdparty_files")
 _PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from xaytune.trial.template import main; main()"
@@ -33,7 +35,7 @@ def launch(
         output: Where it writes, until it is a trial's.
     """
     with tempfile.TemporaryFile() as file:
-        pickle.dump([os.path.abspath(path) for path in sys.path], file)
+        pickle.dump([os.path.abspath(path) for path in sys.path if not path.endswith(_OF_RAY)], file)
         file.write(boot)
         file.seek(0)
         return subprocess.Popen(

@@ -65,14 +65,18 @@ def _forks() -> bool:
 def _once_for_all(name: str) -> Iterator[None]:
     """A context to load one of the imports in; if this process cannot be forked then, it begins anew without it.
 
-    What modules make stays. The garbage collector would look at all of it again and again, which is a fifth of the
-    time that imports take, and in forks, which would copy what they look at.
+    Modules stay. The garbage collector would look at them again and again, which is a fifth of the time that
+    imports take, and in forks, which would copy what they look at. A setup works with data: that is collected.
     """
+    before = gc.get_threshold()
     if name != "setup":
-        gc.disable()
+        gc.set_threshold(0)  # which leaves it to the modules whether it is on at all
     yield
+    if gc.get_threshold()[0] == 0:
+        gc.set_threshold(*before)
+    if name not in ("torch", "trial"):  # a module may drop data that it has made
+        gc.collect()
     gc.freeze()
-    gc.enable()
     reason = unforkable()
     if reason is not None:
         os.lseek(0, 0, os.SEEK_SET)

@@ -26,7 +26,7 @@ from xaytune.trainer.tolerance import distance, is_compared, rounding, tolerance
 _ROUNDINGS = 20
 # The first step of so many epochs is compared, then of one where so many steps of members were taken since.
 _EPOCHS, _STEPS_BETWEEN_EPOCHS = 8, 500
-# So many examples of an evaluation may have two highest scores, of which either may win by rounding.
+# Examples of an evaluation that may have two highest scores, of which either may win by rounding.
 _TIES = 2
 
 

@@ -29,7 +29,7 @@ from xaytune.trainer.weights import Shares, above_zero, weighted
 
 # What a step gives besides its metrics.
 _GRADIENTS = "the gradients"
-# Steps are taken in a row for so long, at most.
+# Seconds that steps are taken in a row, at most.
 _IN_A_ROW_S = 0.1
 # Members come and leave: only where so many steps of as many members have been taken a graph is worth recording.
 _AFTER = 20

@@ -11,7 +11,7 @@ import torch
 # Fewer members than this take their steps one after the other, which is as fast.
 FEWEST = 3
 
-# So many steps are measured, of which the fastest counts: what disturbs them makes them slower.
+# Steps that are measured, of which the fastest counts: what disturbs them makes them slower.
 _STEPS = 8
 # Where so many at once are not faster, more would not be either.
 _ENOUGH = 8
@@ -33,7 +33,10 @@ class FusionTiming:
         self._members, self._left = 0, _STEPS
 
     def begin(self, shapes: Hashable) -> bool:
-        """Begins to measure steps over batches of these shapes, unless it measures others; tells if it does."""
+        """Tells whether a step over batches of these shapes is to be measured.
+
+        The first shapes decide which are; none is once it shows what is faster.
+        """
         if self._shapes is None:
             self._shapes = shapes
         return not self._done and shapes == self._shapes
