@@ -23,6 +23,11 @@ def test_imports_point_one_way() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def _printed_by(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
@@ -30,8 +35,7 @@ def test_imports_point_one_way() -> None:
 )
 def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
     program = f"import sys, {module}; print(sorted({{'ray', 'torch'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert _printed_by(program) == "[]"
 
 
 @pytest.mark.slow
@@ -40,8 +44,7 @@ def test_importing_it_imports_neither_ray_nor_torch(module: str) -> None:
 )
 def test_the_driver_and_actors_do_without_torch(module: str) -> None:
     program = f"import sys, {module}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert _printed_by(program) == "False"
 
 
 @pytest.mark.slow
@@ -50,8 +53,7 @@ def test_a_program_that_runs_alone_imports_nothing_that_only_sweeps_need() -> No
         "import sys, xaytune; xaytune.current_trial();"
         "print(sorted({'cloudpickle', 'optuna', 'pandas', 'pydantic', 'ray'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert _printed_by(program) == "[]"
 
 
 @pytest.mark.slow
@@ -59,8 +61,7 @@ def test_an_actor_packs_histories_without_pandas() -> None:
     program = (
         "import sys, xaytune.records.history as h; h.pack([h.Row(0, 0, 1, {})]); print('pandas' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert _printed_by(program) == "False"
 
 
 def test_the_exported_names_are_these() -> None:
