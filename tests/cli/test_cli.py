@@ -294,6 +294,7 @@ def test_resuming_a_sweep_that_is_done_says_so_and_changes_nothing(curved: Path)
     done = here("resume", str(curved))
     assert done.exit_code == 0
     assert "mine: completed" in done.stdout
+    assert done.stdout.endswith("nothing is left to do; --num-samples N adds trials, to N in all\n")
     told = [event_in(line) for line in here("resume", str(curved), "--events").stdout.rstrip().split("\n")]
     assert told == list(read_events(curved / FILE_NAME))
     assert (curved / FILE_NAME).read_bytes() == before
@@ -349,6 +350,13 @@ def test_try_takes_a_value_for_each_parameter_of_the_space(tmp_path: Path, sched
     assert done.stdout.splitlines()[-1] == "completed: best score 0.499"
 
 
+def test_try_trains_what_the_space_does_not_have_and_says_so(tmp_path: Path) -> None:
+    done = here("try", spec_file(tmp_path, "curve"), "--set", "x=3")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[0] == "x 3"
+    assert done.stderr == "note: x: must be from 0 to 1 (got 3): the sweep would not try that\n"
+
+
 def test_try_shows_the_traceback_of_a_recipe_that_raises(tmp_path: Path) -> None:
     done = here("try", spec_file(tmp_path, "fails_for_some"), "--set", "x=0.1")
     assert done.exit_code == 1
@@ -361,4 +369,5 @@ def test_check_says_what_a_sweep_will_do_without_running_it() -> None:
     assert done.exit_code == 0
     assert "36" in done.stdout
     assert "judged at levels up to the epochs that the recipe trains" in done.stdout
+    assert "trials      12, " in here("check", "sweeps/digits.yaml", "--num-samples", "12").stdout
     assert "cpu 1" in done.stdout

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -182,8 +183,9 @@ def test_a_ray_of_this_machine_is_used_with_its_own_tokens_and_none_that_has_end
             start_new_session=True,
         )
         try:
-            wait_until((Path(folder) / "ray" / "ray_current_cluster").exists, 60)
-            address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
+            written = Path(folder) / "ray" / "ray_current_cluster"
+            wait_until(lambda: written.exists() and bool(written.read_text()), 60)
+            address = written.read_text()
             completed, notes = _swept(tmp_path, environment)
             assert completed == 2
             assert any(
@@ -193,10 +195,39 @@ def test_a_ray_of_this_machine_is_used_with_its_own_tokens_and_none_that_has_end
         finally:
             os.killpg(started.pid, signal.SIGKILL)
             started.wait()
-        assert (Path(folder) / "ray" / "ray_current_cluster").exists()
+        assert written.exists()
         completed, notes = _swept(tmp_path, environment)
         assert completed == 2
         assert not any(note.startswith("trials run in the Ray") for note in notes)
+
+
+_NOTES = """
+from xaytune.ray_tune.session import RaySession
+with RaySession() as session:
+    session.wait()
+    print(*session.notes, sep="\\n")
+"""
+
+
+def test_a_ray_of_this_machine_that_does_not_answer_is_told_and_not_used() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="xt", dir=os.environ.get("RAY_TMPDIR", "/tmp")) as folder,
+        socket.create_server(("", 0)) as silent,
+    ):
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray" / "ray_current_cluster").write_text(address)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        done = subprocess.run(
+            [sys.executable, "-c", _NOTES],
+            env={**environment, "RAY_TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("the Ray at ")
+    assert done.stdout.endswith("): it is not used\n")
 
 
 _RAY = [sys.executable, "-m", "ray.scripts.scripts"]

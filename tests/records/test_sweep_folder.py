@@ -55,6 +55,12 @@ def test_a_name_that_is_no_text_is_refused_and_a_lambda_gives_its_sweep_one_that
     assert names == ["train", "make.train", "sweep"]
 
 
+def test_a_sweep_that_is_named_after_its_spec_has_a_name_that_can_be_given_too(tmp_path: Path) -> None:
+    for default, name in (("my sweep (2)", "my-sweep-2"), ("-", "sweep")):
+        check_name(name)
+        assert new_sweep_folder(str(tmp_path), None, default).local == tmp_path / name
+
+
 def test_a_name_whose_sweep_never_began_can_be_used_again(tmp_path: Path) -> None:
     Journal(tmp_path / "once" / FILE_NAME).close()
     assert new_sweep_folder(str(tmp_path), "once", "").local == tmp_path / "once"

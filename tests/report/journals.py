@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xaytune.driver.recorder import Listener
+from xaytune.records.clock import Clock, SystemClock
 from xaytune.records.journal import FILE_NAME, Journal
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
@@ -48,11 +49,12 @@ class Written:
 
     Args:
         folder: The sweep's.
+        clock: Tells the time of each event.
         options: Of its spec.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self._folder, self._journal = folder, Journal(folder / FILE_NAME)
+    def __init__(self, folder: Path, clock: Clock | None = None, **options: Any) -> None:
+        self._folder, self._journal = folder, Journal(folder / FILE_NAME, clock or SystemClock())
         self._spec = spec(**options)
         self.begun()
 

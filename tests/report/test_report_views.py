@@ -180,8 +180,8 @@ def test_names_of_users_are_told_from_ours(tmp_path: Path) -> None:
     results = simulated(tmp_path / "sweep", space={name: {"choice": [1, 2]} for name in ("status", "seconds")})
     html = report(results)
     headings = re.findall(r"<th[^>]*><button>(.*?)</button></th>", html)
-    assert headings == ["trial", "status", "score", "epochs", "steps", "seconds", "x", "status", "seconds", "why"]
-    groups = re.search(r'<tr class="groups"><td colspan="6"></td><td colspan="3">configuration</td>', html)
+    assert headings == ["trial", "status", "score", "epochs", "seconds", "x", "status", "seconds", "why"]
+    groups = re.search(r'<tr class="groups"><td colspan="5"></td><td colspan="3">configuration</td>', html)
     assert groups is not None
 
 

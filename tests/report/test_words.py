@@ -221,6 +221,29 @@ def test_why_tells_the_numbers_of_a_decision_what_was_started_instead_and_why_a_
     assert "decided by cheaper means: decisions took 40 s" in said("status", tmp_path / "sweep")
 
 
+def test_best_tells_of_a_better_value_of_a_trial_that_failed(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    ends = {"completed": 0.5, "failed": 0.9}
+    for number, (status, value) in enumerate(ends.items()):
+        written("trial", number, config={"x": 0.5}, seed=1)
+        written("start", number, attempt=0, node="n", pid=1)
+        written.at("end", number, epoch=1, step=3, value=value, status=status, reason=None)
+    written.results()
+    told = said("best", tmp_path / "sweep")
+    assert told.startswith("best: trial 0, score 0.5")
+    assert "trial 1 reached a better value, but failed: that does not count" in told
+
+
+def test_why_tells_where_a_trial_was_paused_as_its_sweep_was_interrupted(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    written("trial", 0, config={"x": 0.5}, seed=1)
+    written("start", 0, attempt=0, node="n", pid=1)
+    written("stop", 0, reason="interrupted", status="paused", of_sweep=True)
+    written.at("pause", 0, epoch=5, step=95, reason="interrupted")
+    written.results()
+    assert "paused after 5 epochs (95 steps)\n" in said("why", tmp_path / "sweep", 0)
+
+
 def test_best_tells_all_failed_from_none_has_reported(tmp_path: Path) -> None:
     for name in ("failed", "silent"):
         written = Written(tmp_path / name)

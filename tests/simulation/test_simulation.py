@@ -20,6 +20,7 @@ from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
 from xaytune.records.resumed_spec import resumed_spec
 from xaytune.records.sweep_folder import SweepFolder
+from xaytune.simulation.clock import VirtualClock
 from xaytune.simulation.curves import Curve, RecordedCurves, Surrogate, surrogate
 from xaytune.simulation.simulate import Simulated, simulate
 from xaytune.sweep.space_parser import parse_space
@@ -239,7 +240,7 @@ def test_the_curves_of_a_sweep_give_its_own_decisions_again(tmp_path: Path) -> N
 
 
 def recorded(folder: Path, curve: Surrogate, workers: int, *, every: int = 1, **options: Any) -> Results:
-    """A sweep under fifo, with histories: between evaluations a metric stays what it was."""
+    """A sweep under fifo that is evaluated after each so many epochs: between them a metric stays what it was."""
     results = simulate(spec({"algorithm": "fifo"}, **options), curve, SweepFolder(folder), workers).results
     for trial in results.trials:
         values = curve.of(trial.number, trial.config).values
@@ -247,7 +248,7 @@ def recorded(folder: Path, curve: Surrogate, workers: int, *, every: int = 1, **
         rows = [
             history.Row(time - 1, 0, time, {} if value is None else {"m": value}) for time, value in newest.items()
         ]
-        history.append(history.path_for(results.path, trial.number), history.pack(rows))
+        history.path_for(results.path, trial.number).write_bytes(history.pack(rows))
     return Results(folder)
 
 
@@ -259,6 +260,42 @@ def test_the_curves_of_a_sweep_under_fifo_tell_what_asha_would_have_decided(tmp_
     really = simulate(sweep, POWER_LAW, SweepFolder(tmp_path / "really"), workers=4)
     assert story(told.results) == story(really.results)
     assert told.censored == 0
+
+
+@pytest.mark.parametrize("scheduler", [*SCHEDULERS, CURVES], ids=lambda scheduler: scheduler["algorithm"])
+def test_the_best_of_a_simulated_trial_is_that_of_all_its_values_and_its_history_has_them(
+    tmp_path: Path, scheduler: dict[str, Any]
+) -> None:
+    seconds = [float(epoch) for epoch in range(1, 28)]
+    curve = Surrogate(lambda config: (seconds, [math.sin(epoch / (0.1 + config["x"])) for epoch in range(1, 28)]))
+    for trial in simulate(spec(scheduler), curve, SweepFolder(tmp_path), workers=2).results.trials:
+        values = [math.sin(epoch / (0.1 + trial.config["x"])) for epoch in range(1, trial.epoch + 1)]
+        assert trial.value == max(values)
+        rows = Results(tmp_path).history(trial.number)
+        assert list(rows["metrics.m"]) == values
+        assert list(rows["epoch"]) == list(range(trial.epoch))
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_time_in_which_a_sweep_was_interrupted_is_no_training_of_its_trials(
+    tmp_path: Path, timed: bool
+) -> None:
+    clock = VirtualClock()
+    for attempt, (begun, epochs) in enumerate([(0.0, [1, 3]), (1000.0, [9, 27])]):
+        clock.set_forward(begun)
+        written = Written(tmp_path / "sweep", clock)
+        if attempt == 0:
+            written("trial", 0, config={"x": 0.5}, seed=1)
+        written("start", 0, attempt=attempt, node="n", pid=1)
+        before = 3 * attempt
+        for epoch in epochs:
+            clock.set_forward(begun + epoch - before)
+            seconds = float(epoch - before)
+            written.at("result", 0, epoch=epoch, step=epoch, due=True, seconds=seconds, checkpoints={})
+        earlier = written.results()
+    space = parse_space({"x": {"uniform": [0, 1]}})
+    curve = RecordedCurves(earlier, space, TimeAxis(), nearest=False, timed=timed).of(0, {"x": 0.5})
+    assert curve.seconds == {epoch: epoch for epoch in (1, 3, 9, 27)}
 
 
 def test_values_of_a_sweep_under_fifo_come_in_the_order_in_which_they_came_there(tmp_path: Path) -> None:

@@ -68,17 +68,17 @@ num_samples: many
 callbacks: [a:b, 3]
 """
     assert refused(tmp_path / "s.yaml", text) == [
+        "s.yaml metric: is required",
+        "s.yaml:1 recipe: must be 'module:function', or a function (got 'digits')",
+        "s.yaml:2 metrc: unknown option 'metrc'; did you mean 'metric'?",
+        "s.yaml:3 mode: must be 'max' or 'min' (got 'maximum')",
         "s.yaml:5 space.lr: loguniform: low must be above 0 on a logarithmic scale (got 0)",
         "s.yaml:6 space.momentum.unifrom: unknown domain 'unifrom'; did you mean 'uniform'?",
-        "s.yaml:1 recipe: must be 'module:function', or a function (got 'digits')",
-        "s.yaml metric: is required",
-        "s.yaml:3 mode: must be 'max' or 'min' (got 'maximum')",
-        "s.yaml:9 search.algorithm: unknown algorithm 'tpee'; did you mean 'tpe'?",
-        "s.yaml:8 scheduler.grace_period: must be greater than or equal to 1 (got 0)",
         "s.yaml:7 scheduler.max_tt: unknown option 'max_tt'; did you mean 'max_t'?",
+        "s.yaml:8 scheduler.grace_period: must be greater than or equal to 1 (got 0)",
+        "s.yaml:9 search.algorithm: unknown algorithm 'tpee'; did you mean 'tpe'?",
         "s.yaml:10 num_samples: must be a valid integer (got 'many')",
         "s.yaml:11 callbacks.1: must be 'module:function', or a function (got 3)",
-        "s.yaml:2 metrc: unknown option 'metrc'; did you mean 'metric'?",
     ]
 
 

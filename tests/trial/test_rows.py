@@ -78,6 +78,18 @@ def test_heartbeats_are_sent_by_the_training_and_every_row_is_told_once(tmp_path
     assert steps == list(range(1, loop.state.global_step + 1))
 
 
+def test_a_heartbeat_at_the_end_of_an_epoch_tells_epochs_and_metrics_of_the_same_step(tmp_path: Path) -> None:
+    loop = Loop("epoch", (), tmp_path, heartbeat_s=0).start()
+    told = []
+    for epoch in range(1, 4):
+        loop.busy = True
+        loop.steps(4).evaluate(float(epoch))
+        loop.reporter._next_look, loop.busy = 0.0, False
+        loop.end_epoch()
+        told.append((loop.told[-1][0].epoch, loop.told[-1][0].metrics.get("score")))
+    assert told == [(0, None), (1, 1.0), (2, 2.0)]
+
+
 def test_what_is_trained_after_a_verdict_does_not_count_and_is_said(tmp_path: Path) -> None:
     loop = Loop("epoch", (1,), tmp_path, num_epochs=3).start()
     loop.answer = StopRequest("weak")

@@ -28,7 +28,7 @@ def _complete_sweep(context: click.Context, parameter: click.Parameter, incomple
 
 
 sweep_argument = click.argument("sweep", shell_complete=_complete_sweep)
-set_option = click.option(
+_set_option = click.option(
     "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Set an option of the spec; repeatable."
 )
 name_option = click.option(
@@ -88,7 +88,7 @@ def set_options(command: Callable[..., None]) -> Callable[..., None]:
     samples = click.option(
         "--num-samples", type=int, help="Configurations to draw in all, instead of the spec's num_samples."
     )
-    return samples(set_option(with_assignments))
+    return samples(_set_option(with_assignments))
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -20,7 +20,6 @@ from xaytune.cli.options import (
     name_option,
     print_json,
     say,
-    set_option,
     set_options,
     spec_argument,
     storage_option,
@@ -130,6 +129,7 @@ def resume(
                 click.echo(as_line(event))
         else:
             say(text.summary(results.sweep))
+            say("nothing is left to do; --num-samples N adds trials, to N in all")
         return
 
     def drive(session: RaySession, listener: Listener) -> Results:
@@ -205,6 +205,8 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
     from xaytune.in_process.trying import try_configuration
     from xaytune.trial.metrics import readable
 
+    for problem in loaded.space.outside(values):
+        say(f"note: {problem}: the sweep would not try that", err=True)
     with locating(spec):
         ended = try_configuration(
             loaded,
@@ -230,7 +232,7 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 @click.command()
 @spec_argument
 @storage_option
-@set_option
+@set_options
 @click.option(
     "--time",
     "timed",

@@ -165,7 +165,8 @@ class Recorder:
         path = history.path_for(self.sweep_folder.local, message.trial)
         if message.resumed_at is not None:
             history.cut(path, after=message.resumed_at)
-            self._best_before[message.trial] = self._best_until(message.trial, message.resumed_at)
+            before = self._best_until(message.trial, message.resumed_at) if message.resumed_at > 0 else None
+            self._best_before[message.trial] = before
         if message.history is not None:
             history.append(path, message.history)
 

@@ -27,11 +27,11 @@ class Connection(NamedTuple):
 
     Attributes:
         node: The one that was started for it, if one was.
-        found: The address of the one that runs on this machine, if it is used without being asked for.
+        notes: What whoever runs the sweep should know of it.
     """
 
     node: LocalNode | None
-    found: str | None
+    notes: tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -47,9 +47,10 @@ def connected(address: str | None, over: threading.Event) -> Iterator[Connection
     """
     compat.check(*compat.SESSION)
     node: LocalNode | None = None
+    notes: tuple[str, ...] = ()
     with log_level(logging.ERROR, "ray"):
-        found = _found_here() if address is None else None
-        address = found or address
+        if address is None:
+            address, notes = _found_here()
         if address not in (None, "local"):
             address = _checked(address)
         else:
@@ -59,7 +60,7 @@ def connected(address: str | None, over: threading.Event) -> Iterator[Connection
         try:
             _join(address)
             _silence()
-            yield Connection(node, found)
+            yield Connection(node, notes)
         finally:
             ray.shutdown()
             if node is not None:
@@ -132,16 +133,26 @@ def _join(address: str | None) -> None:
         ) from error
 
 
-def _found_here() -> str | None:
-    """Returns the address of the Ray that was started on this machine; None where none runs."""
-    address = None
+def _found_here() -> tuple[str | None, tuple[str, ...]]:
+    """Returns the address of the Ray that was started on this machine, if it is used, and notes on it."""
     try:
         address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
-        return _reached(address) if address is not None else None
+    except (OSError, ValueError):  # it is another user's, or being written
+        address = None
+    if address is None:
+        return None, ()
+    try:
+        address = _reached(address)
     except AuthenticationError:
-        return address  # which token it takes is told where it is used
-    except (OSError, ValueError, RayError):
-        return None  # it was killed, and left its address behind; or it is another user's
+        pass  # which token it takes is told where it is used
+    except ConnectionRefusedError:
+        return None, ()  # it was killed, and left its address behind
+    except (OSError, ValueError, RayError) as error:
+        return None, (f"the Ray at {address} on this machine does not answer ({error}): it is not used",)
+    return address, (
+        f"trials run in the Ray at {address}, which this machine is a node of; with RAY_ADDRESS=local the sweep "
+        "starts one of its own",
+    )
 
 
 def _silence() -> None:

@@ -87,9 +87,9 @@ class RaySession:
             raise self._error
 
     @property
-    def found(self) -> str | None:
-        """The address of the Ray that was running on this machine, if it is used without being asked for."""
-        return self._connection.found if self._connection is not None else None
+    def notes(self) -> tuple[str, ...]:
+        """What whoever runs a sweep in it should know of it."""
+        return self._connection.notes if self._connection is not None else ()
 
     def check(self) -> None:
         """Checks that the Ray that was started here is whole; without all of its processes no trial ever starts.

@@ -79,11 +79,7 @@ def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, in
     recorder.begun()
     if spec.without_scheduler is not None:
         recorder.noted(spec.without_scheduler)
-    if session.found is not None:
-        recorder.noted(
-            f"trials run in the Ray at {session.found}, which this machine is a node of; with "
-            "RAY_ADDRESS=local the sweep starts one of its own"
-        )
+    recorder.noted(*session.notes)
     for reference in spec.functions.values():
         if (why := not_found_again(reference)) is not None:
             recorder.noted(why)

@@ -33,13 +33,14 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
     Args:
         storage: Folder of all sweeps, a path or a URI.
         name: The sweep's name, if it was given one.
-        default: Else this, with a number where there is such a sweep already.
+        default: Else this, as far as names may be so, with a number where there is such a sweep already.
 
     Raises:
         SpecError: There is such a sweep, or such a folder of something else, or the folder cannot be made.
     """
     if name is not None:
         check_name(name)
+    default = re.sub(r"[^\w.-]+", "-", default).strip(".-") or "sweep"
     names = [name] if name is not None else (default if n == 1 else f"{default}-{n}" for n in itertools.count(1))
     try:
         for candidate in names:

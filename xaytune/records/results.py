@@ -94,8 +94,8 @@ class Results:
             trial: The trial's number.
 
         Returns:
-            Columns ``epoch``, ``step``, ``global_step``, and ``metrics.NAME`` for each metric, as it stood after
-            the step.
+            Columns ``epoch`` (from 0), ``step`` (within the epoch), ``global_step``, and ``metrics.NAME`` for each
+            metric, as it stood after the step: what an evaluation measured stays until the next one.
 
         Raises:
             KeyError: There is no such trial.

@@ -81,7 +81,7 @@ class Restart:
     lost: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class TrialRecord:
     """What is known of a trial.
 
@@ -148,8 +148,12 @@ class TrialRecord:
     written_before: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     results: list[ResultRecord] = field(default_factory=list)
     decisions: list[DecisionRecord] = field(default_factory=list)
-    _trained_before: float = field(default=0.0, repr=False)  # seconds, in earlier attempts
-    _began: float | None = field(default=None, repr=False)  # the attempt, in seconds of the driver's run
+    _trained_before: float = field(default=0.0)  # seconds, in earlier attempts
+    _began: float | None = field(default=None)  # the attempt, in seconds of the driver's run
+
+    def __repr__(self) -> str:
+        shown = f"{self.number}, {self.status}, value={self.value}, config={self.best_config}"
+        return f"<{type(self).__name__} {shown}, checkpoint={self.checkpoint!r}>"
 
     @property
     def config(self) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown_at: deque[float] = deque([-math.inf] * _AT_ONCE, maxlen=_AT_ONCE)
-        self._held_back: str | None = None  # the last one, if it was
+        self._held_back: Callable[[], None] | None = None  # prints the last one, if it was
         self._best = ""  # as it was told last
 
     def begin(self) -> None:
@@ -177,21 +177,25 @@ class _Lines:
             if event["event"] == "note":
                 _print(self._console, line.plain)
                 return
-            best = best_so_far(sweep, terms)
-            text = f"[{progress_text(sweep)}] {line.plain}" + (f"; {best}" if best != self._best else "")
             failed = event["event"] == "failure" or event.get("status") == "failed"
             paused = event["event"] == "pause"
             now = time.monotonic()
             if failed or now >= self._shown_at[-1 if paused else 0] + _QUIET_S:
                 self._shown_at.append(now)
-                self._held_back, self._best = None, best
-                _print(self._console, text)
+                self._print_progress(sweep, terms, line)
             elif not paused:
-                self._held_back = text
+                self._held_back = lambda: self._print_progress(sweep, terms, line)
 
     def end(self, summary: str | None) -> None:
-        _print(self._console, self._held_back)
+        if self._held_back is not None:
+            self._held_back()
         _print(self._console, summary)
+
+    def _print_progress(self, sweep: SweepState, terms: Terms, line: Text) -> None:
+        best = best_so_far(sweep, terms)
+        news = f"; {best}" if best != self._best else ""
+        self._held_back, self._best = None, best
+        _print(self._console, f"[{progress_text(sweep)}] {line.plain}{news}")
 
 
 class _InNotebook:

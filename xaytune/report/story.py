@@ -110,7 +110,7 @@ class _Teller:
             "reopen": lambda event: "restarted, though it had failed",
             "offer": lambda event: f"{_name(event)} is kept as a donor checkpoint, for others to resume from",
             "exploit": self._exploit,
-            "pause": lambda event: f"paused: {event['reason']}",
+            "pause": self._pause,
             "end": self._end,
         }
 
@@ -126,7 +126,7 @@ class _Teller:
                 return None
         reason = event.get("reason")
         repeated = reason is not None and reason == self._reasons.get(number)
-        if repeated and event["event"] in ("stop", "pause"):
+        if repeated and event["event"] in ("stop", "pause") and "epoch" not in event:
             return None
         self._reasons[number] = event.get("reason", self._reasons.get(number))
         return word({**event, "reason": None} if repeated else event)
@@ -184,14 +184,20 @@ class _Teller:
         reason = f"{event['reason']}; it " if event.get("reason") else ""
         return f"{reason}resumes from {_name(event)} of trial {event['source']}, with {config}"
 
+    def _pause(self, event: Event) -> str:
+        reason = f": {event['reason']}" if event["reason"] else ""
+        return f"paused{f' after {self._after(event)}' if 'epoch' in event else ''}{reason}"
+
     def _end(self, event: Event) -> str:
         best, worth = event["best"], ""
         if best is not None:
             worth = f"; best {self._terms.worth(best['value'])} at {self._place(best)}"
         reason = f": {event['reason']}" if event["reason"] else ""
-        after = self._terms.after(epoch=event["epoch"], global_step=event["global_step"])
         fused = f"; trained together with {trials(event['fused'] - 1)}" if event.get("fused") else ""
-        return f"{event['status']} after {after}{reason}{worth}{fused}"
+        return f"{event['status']} after {self._after(event)}{reason}{worth}{fused}"
+
+    def _after(self, event: Event) -> str:
+        return self._terms.after(epoch=event["epoch"], global_step=event["global_step"])
 
     def _place(self, event: Event) -> str:
         return self._terms.place(epoch=event["epoch"], global_step=event["global_step"])

@@ -68,6 +68,11 @@ class Terms:
             counted = "global_step" if no_epochs else "epoch"
         return TimeAxis(counted)
 
+    @property
+    def told_in_both(self) -> bool:
+        """Whether steps are told beside epochs; where trials were simulated by epochs, no steps are known."""
+        return not self.told_in.by_step and not self._sweep.simulated
+
     def differing(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values that may differ between trials, by dotted name."""
         return {name: value for name, value in dotted(config).items() if name not in self.constants}
@@ -91,12 +96,15 @@ class Terms:
     def place(self, *, epoch: int, global_step: int) -> str:
         """Says where a trial was, with its steps where it counts epochs: ``epoch 3, step 66``."""
         at = self.at(epoch=epoch, global_step=global_step)
-        return at if self.told_in.by_step or not epoch else f"{at}, {STEPS.at(global_step)}"
+        return f"{at}, {STEPS.at(global_step)}" if epoch and self.told_in_both else at
 
     def after(self, *, epoch: int, global_step: int) -> str:
         """Says how much was trained: ``3 epochs (66 steps)``, or ``60 steps``."""
         steps = STEPS.count(global_step)
-        return steps if self.told_in.by_step or not epoch else f"{self.told_in.count(epoch)} ({steps})"
+        if not epoch or self.told_in.by_step:
+            return steps
+        epochs = self.told_in.count(epoch)
+        return f"{epochs} ({steps})" if self.told_in_both else epochs
 
     def worth(self, value: float | None) -> str:
         """Writes a value of the metric."""

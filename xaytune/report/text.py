@@ -15,6 +15,7 @@ from xaytune.records.trial_record import Restart, TrialRecord
 from xaytune.report.printing import one_line, printable, shortened
 from xaytune.report.terms import Terms, number, value_text
 from xaytune.sweep.numbers import trials
+from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import STEPS
 
 # Schedulers that have gone on without the failed trials: these cannot be resumed.
@@ -155,7 +156,15 @@ def best(sweep: SweepState) -> str:
         f"  checkpoint  {checkpoint_text(trial)}",
         *(f"  {line}" for line in checkpoint_advice(trial)),
     ]
+    better = [t.number for t in list(sweep.trials.values()) if _failed_above(t, trial.value, sweep.objective)]
+    if better:
+        lines.append(f"  {listed(better)} reached a better value, but failed: that does not count")
     return "\n".join(lines)
+
+
+def _failed_above(trial: TrialRecord, value: float | None, objective: Objective) -> bool:
+    """Whether a trial reached a better value than the best one before it failed."""
+    return trial.status == "failed" and trial.value is not None and objective.is_better(trial.value, value)
 
 
 def checkpoint_text(trial: TrialRecord) -> str:
@@ -203,7 +212,8 @@ def summary(sweep: SweepState, resume: str | None = None) -> str:
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
-    if sweep.state in ("interrupted", "lost"):
+    unfinished = any(not trial.finished for trial in list(sweep.trials.values()))
+    if sweep.state in ("interrupted", "lost") or (sweep.state == "failed" and unfinished):
         lines.append(f"  to continue it: {_resume(sweep, resume)}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
         lines.append(

@@ -14,6 +14,8 @@ import numpy as np
 from xaytune.errors import Problem, SpecError
 from xaytune.records.history import measured
 from xaytune.records.results import Results
+from xaytune.records.state import SweepState
+from xaytune.records.uptime import timed
 from xaytune.search.configurations import distance
 from xaytune.sweep.references import resolve
 from xaytune.sweep.space import Space, dotted
@@ -174,22 +176,33 @@ class RecordedCurves:
         times, found = measured(self._results.history(number), metric, self._axis, record.epoch)
         values: dict[int, float | None] = dict(zip(times, found, strict=True))
         values |= {self._axis.reached_by(result): result.value for result in record.results}
-        ended_at = self._axis.reached_by(record)
         if metric in record.metrics:
-            values.setdefault(ended_at, record.metrics[metric])
-        began, started, ended = sweep.started or 0.0, record.started or 0.0, record.ended
-        # Of decisions and the end it is known when they came; steps between them take equally long.
-        known = {0: started} | {self._axis.reached_by(decision): decision.t for decision in record.decisions}
-        known.setdefault(ended_at, sweep.latest if ended is None else ended)
-        at, moments = zip(*sorted(known.items()), strict=True)
+            values.setdefault(self._axis.reached_by(record), record.metrics[metric])
+        # Steps between two moments that are known take equally long; what was lost was trained again, later.
+        at, moments = zip(*sorted(self._moments[number].items()), strict=True)
+        seconds = np.maximum.accumulate(moments)
         return Curve(
             dict(sorted(values.items())),
-            {time: float(np.interp(time, at, moments)) - started for time in values},
+            {time: float(np.interp(time, at, seconds) - seconds[0]) for time in values},
             ends=record.status == "completed",
-            began=started - began if self._timed else None,
-            ended=ended - began if ended is not None and self._timed else None,
+            began=float(seconds[0]) if self._timed else None,
+            ended=float(seconds[-1]) if record.finished and self._timed else None,
             length=self._length,
         )
+
+    @functools.cached_property
+    def _moments(self) -> dict[int, dict[int, float]]:
+        """When each trial was where: seconds that the sweep had run, or that the trial had trained."""
+        sweep = SweepState("")
+        moments: dict[int, dict[int, float]] = {number: {0: 0.0} for number in self._configs}
+        for ran, event in timed(self._results.events()):
+            sweep.apply(event)
+            if event["event"] == "start" and event.get("attempt", 0) == 0:
+                moments[event["trial"]][0] = ran if self._timed else 0.0
+            elif "epoch" in event:
+                seconds = ran if self._timed else sweep.trials[event["trial"]].seconds
+                moments[event["trial"]][self._axis.in_event(event)] = seconds
+        return moments
 
 
 def _finite(value: float) -> float | None:

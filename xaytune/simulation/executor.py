@@ -13,6 +13,7 @@ from typing import Any
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order, Release, RequestStop
+from xaytune.records import history
 from xaytune.records.state import SIMULATED
 from xaytune.records.trial_record import Best
 from xaytune.search.method import SearchMethod
@@ -40,13 +41,18 @@ class _Play:
         curve: The curve.
         time: How far it is; while it trains, where it is judged or ends next.
         judged: Where it was judged last.
+        told: Where it was when it reported last, or began.
+        resumed_at: Where it began, until it has reported that.
+        best: Where its metric was best since then.
         stop: Why it is to stop, if it is.
     """
 
     assignment: Assignment
     curve: Curve
-    time: int = 0
-    judged: int = 0
+    time: int
+    judged: int
+    told: int
+    resumed_at: int | None
     best: Best | None = None
     stop: StopRequest | None = None
 
@@ -112,9 +118,10 @@ class SimulatedExecutor:
         """Gives the free workers what the driver wants started."""
         while self._driver.running < self._workers and (assignment := self._driver.next()) is not None:
             curve = self._curves.of(assignment.trial, assignment.config)
-            play = self._plays[assignment.trial] = _Play(assignment, curve, stop=assignment.stop)
             saved = assignment.last_judged if self._points.pausing else 0
-            play.time = play.judged = self._reached.pop(assignment.trial, saved)
+            begun = self._reached.pop(assignment.trial, saved)
+            play = _Play(assignment, curve, begun, begun, begun, resumed_at=begun, stop=assignment.stop)
+            self._plays[assignment.trial] = play
             self._perform(self._driver.started(assignment.trial))
             self._perform(self._driver.receive(Started(**assignment.sender, node=SIMULATED)))
             if isinstance(self._points, LevelPoints) and curve.length is not None:
@@ -182,19 +189,32 @@ class SimulatedExecutor:
         self._perform(self._driver.receive(message))
 
     def _progress(self, play: _Play) -> dict[str, Any]:
-        value = play.curve.values.get(play.time)
-        metrics = {self._objective.metric: math.nan if value is None else value}
-        epoch = 0 if self._points.axis.by_step else play.time
-        if value is not None and self._objective.is_better(value, play.best.value if play.best else None):
-            play.best = Best(value, epoch, play.time, metrics)
+        """What a trial reports: where it is, and all values since it reported last."""
+        passed = play.times[bisect.bisect(play.times, play.told) : bisect.bisect(play.times, play.time)]
+        rows = [self._row(time, play.curve.values[time]) for time in passed]
+        for row in rows:
+            value = row.metrics[self._objective.metric]
+            if math.isfinite(value) and self._objective.is_better(value, play.best.value if play.best else None):
+                play.best = Best(value, self._epochs(row.global_step), row.global_step, row.metrics)
+        resumed_at, play.resumed_at, play.told = play.resumed_at, None, play.time
         return {
             **play.assignment.sender,
-            "epoch": epoch,
+            "epoch": self._epochs(play.time),
             "global_step": play.time,
-            "metrics": metrics,
+            "metrics": self._row(play.time, play.curve.values.get(play.time)).metrics,
             "best": play.best,
             "seconds": play.curve.seconds.get(play.time, 0.0),
+            "history": history.pack(rows) if rows else None,
+            "resumed_at": resumed_at,
         }
+
+    def _row(self, time: int, value: float | None) -> history.Row:
+        metrics = {self._objective.metric: math.nan if value is None else value}
+        by_step = self._points.axis.by_step
+        return history.Row(0 if by_step else time - 1, time - 1 if by_step else 0, time, metrics)
+
+    def _epochs(self, time: int) -> int:
+        return 0 if self._points.axis.by_step else time
 
     def _perform(self, orders: Iterable[Order]) -> None:
         for order in orders:

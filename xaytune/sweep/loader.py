@@ -46,9 +46,11 @@ def locating(file: Path | str) -> Iterator[None]:
         if all(problem.place for problem in error.problems):
             raise
         document = _read(Path(file))
-        lines = {problem: _line(document, problem.path) for problem in error.problems}
-        places = {problem: f"{file}:{line}" if line else str(file) for problem, line in lines.items()}
-        raise SpecError(dataclasses.replace(p, place=p.place or place) for p, place in places.items()) from None
+        lines = {problem: _line(document, problem.path) or 0 for problem in error.problems}
+        raise SpecError(
+            dataclasses.replace(problem, place=problem.place or (f"{file}:{line}" if line else str(file)))
+            for problem, line in sorted(lines.items(), key=lambda found: found[1])
+        ) from None
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -124,6 +124,15 @@ class Space:
         searched = tuple(parameter for parameter in self.parameters if parameter.name not in values)
         return Space(self.raw, searched, {**self.constants, **values}, dict(self._sequences))
 
+    def outside(self, values: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yields what is wrong with values, by dotted name, that the domains of their parameters do not have."""
+        for parameter in self.parameters:
+            if parameter.name in values:
+                try:
+                    parameter.domain.accept(values[parameter.name])
+                except ValueError as error:
+                    yield Problem((parameter.name,), str(error))
+
     def mutated(self, names: Sequence[str] | None) -> tuple[Parameter, ...]:
         """Returns the parameters that a population perturbs: those that are named, or all that always exist."""
         return tuple(p for p in self.parameters if (p.name in names if names is not None else not p.when))

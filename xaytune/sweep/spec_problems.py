@@ -82,7 +82,7 @@ def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
     """
     kind, got, context = details["type"], details["input"], details.get("ctx", {})
     # Pydantic puts the chosen member of a union into the path, where the file has no such key.
-    path = tuple(part for part in details["loc"] if part not in _TAGS)
+    path = tuple(part for part in details["loc"] if part not in _TAGS and part != "[key]")
     if kind == "extra_forbidden":
         *model, key = details["loc"]
         if not model and key in _ELSEWHERE:

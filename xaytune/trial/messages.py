@@ -214,7 +214,7 @@ class Progress(Message):
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: Best | None = None
     seconds: float = 0.0
-    history: bytes | None = None
+    history: bytes | None = field(default=None, repr=False)  # Tune writes each result as text, which nobody reads
     checkpoints: Mapping[int, str] = field(default_factory=dict)
     discarded: Mapping[int, str] = field(default_factory=dict)
     damaged: Mapping[int, str] = field(default_factory=dict)

@@ -178,12 +178,15 @@ class Unreported:
         """
         rows = self._take_rows(keep_last=keep_last, lenient=lenient)
         metrics, global_step = self._newest
+        epoch = self.epochs.finished
+        if state is None and self.rows:  # the row that stays may be the last of an epoch, which has ended then
+            epoch = min(epoch, self.rows[-1].epoch)
         if state is not None:
             metrics, global_step = readable(state.metrics, lenient=lenient), state.global_step
             self._consider(metrics, state.epoch, global_step)
         checkpoints = _pop(self.checkpoints, math.inf if all_checkpoints else self._newest[1])
         fields = {
-            "epoch": self.epochs.finished,
+            "epoch": epoch,
             "global_step": global_step,
             "metrics": metrics,
             "best": self.best,
