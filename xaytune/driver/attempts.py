@@ -76,7 +76,9 @@ class Attempts:
 
     def add(self, assignment: Assignment) -> None:
         """Takes in an attempt that is about to be started."""
-        self._running[assignment.trial] = Attempt(assignment)
+        self._running[assignment.trial] = Attempt(assignment, stop=assignment.stop)
+        if assignment.stop is not None:
+            self._stopping.add(assignment.trial)
 
     def remove(self, trial: int) -> Attempt:
         """Drops an attempt that is over."""

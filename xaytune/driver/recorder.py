@@ -254,6 +254,8 @@ class Recorder:
         donor = self.state.trials[decision.donor].donor_checkpoint
         if donor is None:
             raise no_checkpoint(self._spec.trains, "for others to resume from")
+        before = self.state.trials[decision.trial].checkpoints.values()
+        superseded = [self._within(checkpoint) for checkpoint in before]
         with self._storing():
             path = self._checkpoints.hand_over(donor, decision.trial)
         self._write(
@@ -265,6 +267,10 @@ class Recorder:
             global_step=step_of(path),
             reason=decision.reason,
         )
+        with self._storing():
+            for checkpoint in superseded:
+                if checkpoint != path:
+                    self._checkpoints.delete(checkpoint)
 
     def stop_requested(self, number: int, request: StopRequest, *, of_sweep: bool = False) -> None:
         """Records that a trial was asked to stop; once, also where its next attempt is asked again.

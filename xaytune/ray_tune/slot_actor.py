@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
 from xaytune.errors import Problem
 from xaytune.ray_tune.node_actor import NodeActor
-from xaytune.trial.fused_attempts import FusedTrials
+from xaytune.trial.fused_attempts import IDLE_S, FusedTrials
 from xaytune.trial.messages import Assignment, Ended, Failure, Message, Refused, Started, StopRequest
 from xaytune.trial.template_client import TemplateError
 
@@ -53,7 +54,9 @@ class SlotActor(NodeActor):
     def train(self) -> dict[str, Any]:
         """Waits for the trials' next messages, and returns them as a result of Tune's."""
         messages, self._unsent = self._unsent, []
-        if not messages and self._trials is not None:
+        if not messages and self._trials is None:
+            time.sleep(IDLE_S)  # its process could not be started, and it has no other trial yet
+        elif not messages and self._trials is not None:
             heard = self._trials.next_messages(self.task.heartbeat_s)
             known = {**self.node, "notes": self._trials.notes}
             messages = [replace(one, **known) if isinstance(one, Started) else one for one in heard]

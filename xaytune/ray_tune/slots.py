@@ -148,7 +148,7 @@ class SlotBridge(Bridge):
         """The actor of a slot is gone, or raised: another slot takes its trials that are to be restarted."""
         assignments = self._slots.close(trial)
         numbers = [assignment.trial for assignment in assignments if self._driver.runs(assignment.trial)]
-        kinds = [self._kind(number, error) for number in numbers]
+        kinds = (self._kind(number, error) for number in numbers)
         # Of which node that was is known from those whose recipe has begun.
         kind: FailureKind = next((kind for kind in kinds if kind != "lost"), "lost")
         if kind == "lost" and len(assignments) > 1:

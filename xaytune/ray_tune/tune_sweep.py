@@ -77,17 +77,17 @@ def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, in
     width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.count() * width)
     recorder.begun()
-    if spec.without_scheduler is not None:
-        recorder.noted(spec.without_scheduler)
-    recorder.noted(*session.notes)
-    for reference in spec.functions.values():
-        if (why := not_found_again(reference)) is not None:
-            recorder.noted(why)
-    if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
-        recorder.noted(unused)
-    driver = Driver(spec, run.method, recorder, SystemClock(), remaining, heartbeat_s)
-    task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
     try:
+        if spec.without_scheduler is not None:
+            recorder.noted(spec.without_scheduler)
+        recorder.noted(*session.notes)
+        for reference in spec.functions.values():
+            if (why := not_found_again(reference)) is not None:
+                recorder.noted(why)
+        if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
+            recorder.noted(unused)
+        driver = Driver(spec, run.method, recorder, SystemClock(), remaining, heartbeat_s)
+        task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         reserved, interrupted = resources.placement(spec), lambda: interrupts.asked
         run_trials(driver, task, reserved, capacity.count, width, _at_once(run), session.check, interrupted)
         state, reason = driver.outcome()

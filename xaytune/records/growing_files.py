@@ -99,6 +99,12 @@ def fetch_parts(remote: RemoteFolder, folder: str, target: Path) -> None:
         folder: The folder, there and here.
         target: What the folder is in here.
     """
+    while not _fetched(remote, folder, target):
+        pass  # their writer has begun another generation meanwhile
+
+
+def _fetched(remote: RemoteFolder, folder: str, target: Path) -> bool:
+    """Does so, and tells whether all that was listed was still there."""
     parts: dict[str, dict[_Part, int]] = defaultdict(dict)
     whole: dict[str, int] = {}
     for file, size in remote.sizes(folder).items():
@@ -112,17 +118,23 @@ def fetch_parts(remote: RemoteFolder, folder: str, target: Path) -> None:
             remote.fetch(name, target / name)
     for name, sizes in parts.items():
         chosen = _newest(sizes)
-        if sum(sizes[part] for part in chosen) != _size_if_there(target / name):
-            _put_together(remote, name, chosen, target / name)
+        current = sum(sizes[part] for part in chosen) == _size_if_there(target / name)
+        if not current and not _put_together(remote, name, chosen, target / name):
+            return False
+    return True
 
 
-def _put_together(remote: RemoteFolder, name: str, parts: list[_Part], target: Path) -> None:
+def _put_together(remote: RemoteFolder, name: str, parts: list[_Part], target: Path) -> bool:
+    """Puts a file together, unless a part of it is gone."""
+    read = [remote.get(f"{name}{_SUFFIX}/{part.name}") for part in parts]
+    known = [part for part in read if part is not None]
+    if len(known) < len(read):
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        for part in parts:
-            file.write(remote.get(f"{name}{_SUFFIX}/{part.name}") or b"")
+    temporary.write_bytes(b"".join(known))
     os.replace(temporary, target)
+    return True
 
 
 def _newest(sizes: dict[_Part, int]) -> list[_Part]:

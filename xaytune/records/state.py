@@ -226,7 +226,7 @@ class SweepState:
         self.name, self.spec, self.num_trials = event["name"], event["spec"], event["num_trials"]
         self.folder, self.id = event.get("folder", ""), event.get("id", "")
         self.driver = DriverProcess(event["host"], event["pid"], event["t"])
-        self.started, self.ended = self.started or event["t"], None
+        self.started, self.ended = event["t"] if self.started is None else self.started, None
 
     def _on_max_t(self, event: Event) -> None:
         self._reported_max_t = event["max_t"]
@@ -242,7 +242,7 @@ class SweepState:
         trial.start(event.get("attempt", 0), self.ran_s)
         trial.node, trial.pid = sys.intern(event["node"]), event["pid"]
         self.simulated = trial.node == SIMULATED
-        trial.started = trial.started or event["t"]
+        trial.started = event["t"] if trial.started is None else trial.started  # virtual time begins at 0
         trial.reason = trial.error = trial.failure = None
         if trial.stop_status == "paused":
             trial.stop_reason = trial.stop_status = None

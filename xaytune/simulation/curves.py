@@ -166,7 +166,7 @@ class RecordedCurves:
             change
             for trial in self._results.trials
             if trial.started is not None
-            for change in ((trial.started, 1), (trial.ended or math.inf, -1))
+            for change in ((trial.started, 1), (math.inf if trial.ended is None else trial.ended, -1))
         )
         return max(itertools.accumulate(change for _, change in changes), default=1)
 

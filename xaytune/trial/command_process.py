@@ -91,6 +91,11 @@ class Program:
                 pass_fds=[given],
                 preexec_fn=prepare,
             )
+        except BaseException:
+            self._listener.close()
+            os.close(reading)
+            self._selector.close()
+            raise
         finally:
             os.close(writing)
             os.close(kept)

@@ -26,7 +26,7 @@ from xaytune.trial.template_client import Exit, Template
 from xaytune.trial.width import FIRST_WIDTH
 
 # Seconds between two looks whether a trial was assigned, where there is none.
-_IDLE_S = 0.05
+IDLE_S = 0.05
 # Seconds that a process that has nothing left to do is given to exit, beside the time of its threads.
 _EXIT_S = 5.0
 
@@ -86,9 +86,9 @@ class FusedTrials:
             self._process.put(("go", self._waiting))
             self._waiting = []
         if not self.running:
-            time.sleep(min(timeout, _IDLE_S))
+            time.sleep(min(timeout, IDLE_S))
             return []
-        said = self._process.get(timeout if self._latest else _IDLE_S)
+        said = self._process.get(timeout if self._latest else IDLE_S)
         if isinstance(said, Exit):
             return self._lost(said)
         messages: list[Message] = []

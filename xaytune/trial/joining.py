@@ -27,9 +27,10 @@ def current_trial() -> OwnLoop:
     Raises:
         RuntimeError: Another process of the program has its trial.
     """
-    address = os.environ.pop(ADDRESS, None)  # the processes that this one starts are not the trial
+    address = os.environ.get(ADDRESS)
     if address is not None:
         _join(address)
+        del os.environ[ADDRESS]  # the processes that this one starts are not the trial
     return current.current_trial()
 
 

@@ -202,19 +202,33 @@ class _Template:
             connection: The one that asks for it.
             descriptor: The trial's end of its channel to the actor.
         """
+        error: str | None = None
         try:
             self._import_for_next()
             if not any(self._trials.values()):
                 self._oom_kills = kernel.oom_kills()  # those before are not of this trial
-            pid, turn = self._ready.pop() if self._ready else self._launch()
-            turn.put("begin", descriptor)
-            turn.close()
-            self._trials[connection] = pid
+            self._trials[connection] = self._let_begin(descriptor)
+        except OSError as short:  # the machine is, of memory or processes
+            error = str(short)
         finally:
             os.close(descriptor)
-        connection.put(("started", pid, self._notes))
+        connection.put(("started", self._trials[connection], self._notes, error))
         with contextlib.suppress(OSError):  # there is no room for a process ahead of its turn
             self._ready.append(self._launch())
+
+    def _let_begin(self, descriptor: int) -> int:
+        """Lets a process become a trial, and returns its pid: the one that is ready, or a new one."""
+        while True:
+            was_ready = bool(self._ready)
+            pid, turn = self._ready.pop() if was_ready else self._launch()
+            with contextlib.closing(turn):
+                try:
+                    turn.put("begin", descriptor)
+                except BrokenPipeError:  # it was killed
+                    if not was_ready:
+                        raise
+                else:
+                    return pid
 
     def _import_for_next(self) -> None:
         """Imports what trials have imported; a process that was made ready before lacks it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -67,24 +68,25 @@ class Template:
 
         Raises:
             TemplateError: The template cannot be started.
-            OSError: It is there, and can start no process: the machine is short of something.
+            OSError: The template can start no process: the machine is short of something.
         """
-        lives = False
         for _ in range(_STARTS):
             here, there = socket.socketpair()
             try:
                 with there:
                     self._ended = None
                     self._channel.put(("start", None), there.fileno())
-                pid, notes = self._await("started", None)
-                return pid, notes, Channel(here)
+                pid, notes, error = self._await("started", None)
             except (OSError, EOFError):
                 here.close()
                 self._channel.close()
-                lives = self._lives()
+                self._check_own()
                 self._channel = self._connect()
-        if lives:
-            raise OSError(f"the process that trials are forked from started none, {_STARTS} times")
+                continue
+            if error is not None:
+                here.close()
+                raise OSError(f"no process can be started for it: {error}")
+            return pid, notes, Channel(here)
         raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._printed()}")
 
     def exit_of_trial(self, pid: int, timeout: float) -> Exit | None:
@@ -154,8 +156,9 @@ class Template:
             with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
                 try:
                     listener.bind(self.address)
-                except OSError:
-                    pass  # there is one
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:  # else there is one
+                        raise
                 else:
                     listener.listen()
                     self._start(listener)
@@ -179,24 +182,23 @@ class Template:
                 self._output,
             )
 
-    def _lives(self) -> bool:
-        """Whether the template is there after it hung up: it could start no process.
+    def _check_own(self) -> None:
+        """Looks why the template hung up, where it was started here; one that was killed is started again.
 
         Raises:
-            TemplateError: It was started here, and ended by what it imported.
+            TemplateError: It was ended by what it imported.
         """
         if self._process is None:
-            return False
+            return
         try:
             code = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
-            return True
+            return
         if code not in (0, -signal.SIGKILL):
             name = reference_name(self._task.recipe)
             raise TemplateError(
                 f"the process that imports {name} ended there: {words_for_exit(code)}; {self._printed()}"
             )
-        return False
 
     def _printed(self) -> str:
         printed = last_lines(self._output.fileno()) if self._output is not None else ""
