@@ -174,27 +174,6 @@ def counts_threads(config: dict[str, Any], trial: Trial) -> TrainState:
     return state
 
 
-def trains_in_its_second_bundle(config: dict[str, Any], trial: Trial) -> TrainState:
-    """Its score comes from an actor that it starts in what it reserves beside its own process."""
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    from xaytune.ray_tune.bundles import trial_placement_group
-
-    @ray.remote(num_cpus=1)
-    class Elsewhere:
-        def score(self) -> float:
-            return 1.0
-
-    second = PlacementGroupSchedulingStrategy(trial_placement_group(), placement_group_bundle_index=1)
-    elsewhere = Elsewhere.options(scheduling_strategy=second).remote()  # type: ignore[attr-defined]
-    state = TrainState(global_step=1)
-    state.metrics.update(score=ray.get(elsewhere.score.remote()), threads=torch.get_num_threads())
-    trial.callbacks.fire("step_end", state)
-    ray.kill(elsewhere)
-    return state
-
-
 def waits(config: dict[str, Any], trial: Trial) -> TrainState:
     """Trains until it is told to stop."""
     state = TrainState(metrics={"score": 1.0})

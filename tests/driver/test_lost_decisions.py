@@ -42,6 +42,34 @@ def test_a_trial_that_hyperband_stopped_ends_at_once_where_its_process_was_lost_
     assert restarted.stop == stopped
 
 
+def test_a_trial_that_was_stopped_while_it_was_paused_is_killed_where_it_does_not_end(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, scheduler=HYPERBAND, num_samples=9, stop_grace_s=10)
+    stopped_by_its_own_report(sweep)
+    assignment = sweep.driver.next()
+    while assignment is not None and assignment.stop is None:
+        assignment = sweep.driver.next()
+    assert assignment is not None
+    sweep.driver.started(assignment.trial)
+    sweep.clock.set_forward(11.1)
+    assert Kill(assignment.trial) in sweep.driver.tick()
+
+
+def test_a_trial_that_takes_over_another_leaves_no_checkpoint_of_its_own_behind(tmp_path: Path) -> None:
+    sweep = Played(tmp_path, scheduler=PBT, num_samples=4)
+    for trial in range(4):
+        sweep.start()
+    for trial in range(4):
+        file = f"checkpoints/{trial:05d}/step-00000030.pt"
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_bytes(b"earlier")
+        sweep.report(trial, 2, trial / 10, due=False, checkpoints={30: file})
+        newer = file.replace("30.pt", "40.pt")
+        (tmp_path / newer).write_bytes(b"newer")
+        sweep.report(trial, 4, (4 - trial) / 10, checkpoints={40: newer})
+    (taken_over,) = [trial for trial in range(4) if sweep[trial].taken_over_at is not None]
+    assert [path.name for path in (tmp_path / f"checkpoints/{taken_over:05d}").iterdir()] == ["step-00000040.pt"]
+
+
 @pytest.mark.parametrize("scheduler", [HYPERBAND, PBT, {"algorithm": "asha", "max_t": 9, "grace_period": 3}])
 def test_a_trial_that_diverged_stays_stopped_where_its_process_was_lost_first(
     tmp_path: Path, scheduler: dict[str, Any]

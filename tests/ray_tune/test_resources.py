@@ -85,7 +85,12 @@ def test_a_trial_uses_the_cpus_that_it_reserves(run: Run) -> None:
 
 
 def test_a_trial_of_several_bundles_has_them_for_what_it_starts(run: Run) -> None:
-    results = run("trains_in_its_second_bundle", num_samples=2, resources_per_trial=[{"cpu": 1}, {"cpu": 1}])
+    results = run(
+        "trains_in_its_second_bundle",
+        module="tests.ray_tune.bundle_recipes",
+        num_samples=2,
+        resources_per_trial=[{"cpu": 1}, {"cpu": 1}],
+    )
     first, second = results.trials
     assert [trial.value for trial in results.trials] == [1, 1]
     assert [trial.metrics["threads"] for trial in results.trials] == [1, 1]  # as many as its own bundle has CPUs

@@ -90,6 +90,26 @@ def test_a_part_that_is_missing_ends_what_is_read(remote: Counting, tmp_path: Pa
     assert fetched(remote, tmp_path / "there") == b"one"
 
 
+def test_a_file_that_is_written_anew_while_it_is_read_is_read_whole(remote: Counting, tmp_path: Path) -> None:
+    path = tmp_path / "here" / NAME
+    growing = GrowingFile(path, remote, NAME)
+    for text in (b"one", b"two"):
+        append(path, text)
+        growing.upload()
+
+    class Overtaken(RemoteFolder):
+        begun = False
+
+        def get(self, file: str) -> bytes | None:
+            if not self.begun:
+                self.begun = True
+                path.write_bytes(b"anew")
+                growing.upload()
+            return super().get(file)
+
+    assert fetched(Overtaken(f"memory://{tmp_path.name}/sweep"), tmp_path / "there") == b"anew"
+
+
 def test_files_that_an_earlier_version_kept_whole_are_read(remote: Counting, tmp_path: Path) -> None:
     remote.put(NAME, b"old")
     assert fetched(remote, tmp_path / "there") == b"old"

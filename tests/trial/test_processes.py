@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -71,6 +73,27 @@ def test_what_a_sweep_adds_to_a_trial_looks_at_metrics_alone(
 def test_loaders_that_keep_their_processes_end_with_the_trial(node: Node, tmp_path: Path, context: str) -> None:
     outcome = node.train(tmp_path, "loads", {"context": context})
     assert (outcome.ended.status, outcome.output) == ("completed", "")
+
+
+def test_a_node_without_room_for_another_process_is_no_fault_of_the_recipe(
+    new_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    node = new_node()
+    trial = node.begin(tmp_path, "waits")
+    template = int(Path(f"/proc/{trial.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    trial.close()
+    children = Path(f"/proc/{template}/task/{template}/children").read_text().split()
+    (ready,) = {*map(int, children)} - {trial.pid}
+    os.kill(ready, signal.SIGKILL)
+    assert is_gone(ready)
+    limits = resource.prlimit(template, resource.RLIMIT_NOFILE)
+    used = {int(number) for number in os.listdir(f"/proc/{template}/fd")}
+    one_more = next(limit for limit in itertools.count(1) if len(set(range(limit)) - used) == 1)
+    resource.prlimit(template, resource.RLIMIT_NOFILE, (one_more, limits[1]))
+    with pytest.raises(OSError, match="no process can be started for it: .*Too many open files"):
+        node.template.start_trial()
+    resource.prlimit(template, resource.RLIMIT_NOFILE, limits)
+    assert node.train(tmp_path, "main_thread", trial=1).ended.status == "completed"
 
 
 def left_by(folder: Path) -> list[int]:

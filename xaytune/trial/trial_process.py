@@ -120,6 +120,7 @@ def be_trial(channel: Channel, imports: Imports, begun_with: Mapping[str, str]) 
         output = Path(task.sweep_dir) / name
         redirect_output(output)
         os.environ.update({name: value for name, value in environment.items() if begun_with.get(name) != value})
+        _let_ray_read_the_environment()
         if assignment is None:
             _train_fused(channel, imports, task)
         else:
@@ -135,6 +136,13 @@ def be_trial(channel: Channel, imports: Imports, begun_with: Mapping[str, str]) 
     with contextlib.suppress(OSError):
         channel.put(EXITING)
     os._exit(0)
+
+
+def _let_ray_read_the_environment() -> None:
+    """Lets Ray read what it read once, where a module imported it: how the sweep's Ray takes tokens, say."""
+    raylet = sys.modules.get("ray._raylet")
+    if raylet is not None:
+        raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
 def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignment) -> None:
