@@ -56,7 +56,7 @@ def test_a_trial_that_was_stopped_while_it_was_paused_is_killed_where_it_does_no
 
 def test_a_trial_that_takes_over_another_leaves_no_checkpoint_of_its_own_behind(tmp_path: Path) -> None:
     sweep = Played(tmp_path, scheduler=PBT, num_samples=4)
-    for trial in range(4):
+    for _ in range(4):
         sweep.start()
     for trial in range(4):
         file = f"checkpoints/{trial:05d}/step-00000030.pt"

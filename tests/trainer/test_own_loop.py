@@ -63,6 +63,19 @@ def test_a_report_belongs_to_the_steps_that_were_logged_before_it(tmp_path: Path
     assert evaluated == [(2, 0.0), (4, 1.0)]
 
 
+def test_of_two_reports_at_a_step_the_later_counts_which_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = run_of(tmp_path)
+    found = rows(run)
+    for _ in run.epochs(3):
+        run.report(score=0.1)
+        run.report(score=0.5)
+    run.finish()
+    assert [metrics["score"] for *_, metrics in found] == [0.5] * 3
+    assert caplog.text.count("trial.report() of score again at step 0: the later value counts") == 1
+
+
 def test_a_stop_at_the_top_of_a_step_is_known_at_once_and_what_is_trained_after_it_does_not_count(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

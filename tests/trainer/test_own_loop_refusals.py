@@ -76,7 +76,7 @@ class Misuse:
 
     @staticmethod
     def another_metric(run: OwnLoop) -> None:
-        """the sweep's metric is 'accuracy': report that, or name 'acuracy' as"""
+        """the sweep's metric is 'accuracy': report that in the same call, or name 'acuracy' as"""
         run.report(acuracy=1.0)
 
     @staticmethod

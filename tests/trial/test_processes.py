@@ -90,7 +90,7 @@ def test_a_node_without_room_for_another_process_is_no_fault_of_the_recipe(
     used = {int(number) for number in os.listdir(f"/proc/{template}/fd")}
     one_more = next(limit for limit in itertools.count(1) if len(set(range(limit)) - used) == 1)
     resource.prlimit(template, resource.RLIMIT_NOFILE, (one_more, limits[1]))
-    with pytest.raises(OSError, match="no process can be started for it: .*Too many open files"):
+    with pytest.raises(OSError, match=r"no process can be started for it: .*Too many open files"):
         node.template.start_trial()
     resource.prlimit(template, resource.RLIMIT_NOFILE, limits)
     assert node.train(tmp_path, "main_thread", trial=1).ended.status == "completed"

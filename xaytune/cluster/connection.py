@@ -161,5 +161,6 @@ def _get(name: str, url: str, headers: dict[str, str], missing: Any = None) -> A
         cause = "it speaks no HTTP" if isinstance(error, http.client.HTTPException) else _reason(error)
     raise ClusterError(
         f"no Ray dashboard answers at {name} ({cause}): is the cluster up, and is this the address of its head's "
-        f"dashboard (port {_DASHBOARD_PORT})? On a node of the cluster, `xaytune run` takes RAY_ADDRESS=HEAD:6379"
+        f"dashboard (port {_DASHBOARD_PORT})? On a node of the cluster, `xaytune run` and `xaytune resume` "
+        "take RAY_ADDRESS=HEAD:6379"
     )

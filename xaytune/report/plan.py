@@ -86,7 +86,8 @@ def _count(spec: SweepSpec) -> str:
     if spec.num_trials is None:
         return "as many as the budget allows"
     points = spec.num_trials // spec.num_samples
-    product = f" ({spec.num_samples} samples of each of {points} grid points)" if points > 1 else ""
+    drawn = "1 sample" if spec.num_samples == 1 else f"{spec.num_samples} samples"
+    product = f" ({drawn} of each of {points} grid points)" if points > 1 else ""
     return f"{spec.num_trials}{product}"
 
 

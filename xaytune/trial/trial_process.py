@@ -142,7 +142,7 @@ def _let_ray_read_the_environment() -> None:
     """Lets Ray read what it read once, where a module imported it: how the sweep's Ray takes tokens, say."""
     raylet = sys.modules.get("ray._raylet")
     if raylet is not None:
-        raylet.Config.initialize("")  # type: ignore[attr-defined]
+        raylet.Config.initialize("")
 
 
 def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignment) -> None:

@@ -246,7 +246,7 @@ class OwnLoop:
             near = difflib.get_close_matches(self.metric, values, n=1)
             raise ValueError(
                 f"trial.report() was given {', '.join(values) or 'nothing'}, and the sweep's metric is "
-                f"{self.metric!r}: report that, or name "
+                f"{self.metric!r}: report that in the same call, or name "
                 f"{repr(near[0]) if near else 'what you report'} as the metric of the sweep"
             )
         if self.is_pausing and run.is_cut:

@@ -51,7 +51,7 @@ class OwnRun:
         self._step_counted = False  # whether a step was counted whose step_end is not fired yet
         self.begun = self._ended = False
         self._saved_at: tuple[Any, ...] | None = None
-        self._told_of_training_on = False
+        self._told_of_training_on = self._told_of_reporting_again = False
         # By the user's loaders, those that stand in for them: with workers that are started anew each epoch.
         self._restarted: WeakKeyDictionary[Any, Iterable[Any]] = WeakKeyDictionary()
         self.optimizers = OptimizerWatch()
@@ -154,6 +154,17 @@ class OwnRun:
             )
         self._told_of_training_on = True
 
+    def _tell_of_reporting_again(self, names: list[str]) -> None:
+        """Says, once, that of two values at the same step the later one counts."""
+        if not self._told_of_reporting_again:
+            logger.warning(
+                "trial.report() of %s again at step %d: the later value counts; report once, after the steps that "
+                "it is of",
+                ", ".join(names),
+                self.state.global_step,
+            )
+        self._told_of_reporting_again = True
+
     def evaluate_before_step(self, metrics: Mapping[str, Any]) -> None:
         """Takes what was measured at the top of a step's body: it is judged before that step is trained."""
         loop = self.place.loop
@@ -168,11 +179,14 @@ class OwnRun:
         """Takes what was measured; it is judged where the body ends, or the next step begins."""
         if self.place.resumed is not None and self.begun:
             return  # after a loop that was over before the run was resumed: it was judged then
-        if not self.begun and (again := sorted(self._reported.keys() & metrics.keys())):
+        again = sorted(self._reported.keys() & metrics.keys())
+        if again and not self.begun:
             raise RuntimeError(
                 f"trial.report() of {', '.join(again)} again, outside of a loop: together they would count as one "
                 "epoch, and nothing could be stopped in between; report within `for epoch in trial.epochs(N)`"
             )
+        if again:
+            self._tell_of_reporting_again(again)
         self._reported |= metrics
         if self.begun and not self.place.in_body:
             self.settle()
