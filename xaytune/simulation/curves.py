@@ -15,7 +15,7 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.history import measured
 from xaytune.records.results import Results
 from xaytune.records.state import SweepState
-from xaytune.records.uptime import timed
+from xaytune.records.trial_record import TrialRecord
 from xaytune.search.configurations import distance
 from xaytune.sweep.references import resolve
 from xaytune.sweep.space import Space, dotted
@@ -195,13 +195,22 @@ class RecordedCurves:
         """When each trial was where: seconds that the sweep had run, or that the trial had trained."""
         sweep = SweepState("")
         moments: dict[int, dict[int, float]] = {number: {0: 0.0} for number in self._configs}
-        for ran, event in timed(self._results.events()):
+
+        def seconds(trial: TrialRecord) -> float:
+            return sweep.ran_s if self._timed else trial.seconds
+
+        for event in self._results.events():
             sweep.apply(event)
-            if event["event"] == "start" and event.get("attempt", 0) == 0:
-                moments[event["trial"]][0] = ran if self._timed else 0.0
-            elif "epoch" in event:
-                seconds = ran if self._timed else sweep.trials[event["trial"]].seconds
-                moments[event["trial"]][self._axis.in_event(event)] = seconds
+            if event["event"] in ("start", "result", "end"):
+                trial = sweep.trials[event["trial"]]
+                if event["event"] == "result":
+                    moments[trial.number][self._axis.in_event(event)] = seconds(trial)
+                elif event["event"] == "end":
+                    moments[trial.number].setdefault(self._axis.in_event(event), seconds(trial))
+                elif event.get("attempt", 0) == 0:
+                    moments[trial.number][0] = seconds(trial)
+        for trial in sweep.trials.values():  # those that were cut off
+            moments[trial.number].setdefault(self._axis.reached_by(trial), seconds(trial))
         return moments
 
 
