@@ -27,6 +27,7 @@ from tests.report.journals import Written, simulated
 from xaytune.cli.main import main
 from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
+from xaytune.report.curves import progress
 from xaytune.report.dashboard import StudyMirror
 from xaytune.report.terms import number
 
@@ -173,6 +174,30 @@ def test_a_comparison_is_named_by_its_sweeps_however_they_were_found(
     assert xaytune("compare", ".", f"file://{tmp_path}/b?secret_key=SECRET").output.splitlines()[-1] == (
         "a-b-comparison.html"
     )
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_a_comparison_of_a_short_training_has_a_row_for_each_epoch(
+    tmp_path: Path, in_folder: Path, epochs: int
+) -> None:
+    for name in "ab":
+        written = Written(tmp_path / name)
+        written("trial", 0, config={"x": 0.5}, seed=0)
+        for epoch in range(1, epochs + 1):
+            written.at("result", 0, epoch, epoch, epoch / 10)
+    told = xaytune("compare", tmp_path / "a", tmp_path / "b").output.partition("best after epochs")[2]
+    rows = [line.split()[:2] for line in told.splitlines()[1:-1] if line.strip()]
+    assert rows == [[str(epoch), number(epoch / 10)] for epoch in range(1, epochs + 1)]
+
+
+def test_epochs_that_are_trained_again_after_a_crash_do_not_make_the_training_spent_less(tmp_path: Path) -> None:
+    written = Written(tmp_path / "s")
+    for trial in (0, 1):
+        written("trial", trial, config={"x": 0.5}, seed=0)
+    for trial, epoch in ((0, 8), (1, 2), (0, 5), (1, 4), (0, 9)):
+        written.at("result", trial, epoch, epoch, epoch + 10 * trial)
+    results = written.results()
+    assert progress(results.sweep, results.events(), results.sweep.axis).trained == [8, 10, 12, 13]
 
 
 def test_a_trial_that_was_skipped_counts_in_no_comparison(tmp_path: Path, in_folder: Path) -> None:

@@ -61,7 +61,8 @@ class Comparison:
         seconds = [grown.seconds for grown in self._grown]
         training = [grown.trained for grown in self._grown]
         over_time = [(clock(at), self._best_at(at, seconds)) for at in _rows_of(seconds)]
-        over_training = [(str(at), self._best_at(at, training)) for at in map(round, _rows_of(training))]
+        counted = sorted({*map(round, _rows_of(training))} - {0})  # in a short training, rows fall together
+        over_training = [(str(at), self._best_at(at, training)) for at in counted]
         units = f"best after {self._axis.unit}s"
         return [summary, self._table("best after", over_time), self._table(units, over_training)]
 

@@ -108,7 +108,8 @@ def progress(sweep: SweepState, events: Iterable[Event], axis: TimeAxis) -> Best
     for seconds, event in timed(events):
         if "best" not in event:
             continue
-        reached[event["trial"]] = axis.in_event(event)
+        # What a trial trains again after it has lost its process adds nothing.
+        reached[event["trial"]] = max(reached.get(event["trial"], 0), axis.in_event(event))
         best = event["best"]
         if best is not None and sweep.trials[event["trial"]].counted_value is not None:
             before = found.best[-1] if found.best else None
