@@ -66,6 +66,14 @@ def test_results_and_trials_show_themselves_in_a_few_words(tmp_path: Path) -> No
     assert "_trained_before" not in repr(results.best)
 
 
+def test_a_trial_shows_the_configuration_of_its_best_value_by_that_name(tmp_path: Path) -> None:
+    write(tmp_path / "s")
+    best = Results(tmp_path / "s").best
+    assert best is not None
+    assert f", best_config={best.best_config}, " in repr(best)
+    assert " config=" not in repr(best)
+
+
 def test_the_checkpoint_is_that_of_the_best_step_where_there_is_one(tmp_path: Path) -> None:
     write(tmp_path)
     best = Results(tmp_path).best

@@ -148,11 +148,11 @@ class TrialRecord:
     written_before: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     results: list[ResultRecord] = field(default_factory=list)
     decisions: list[DecisionRecord] = field(default_factory=list)
-    _trained_before: float = field(default=0.0)  # seconds, in earlier attempts
-    _began: float | None = field(default=None)  # the attempt, in seconds of the driver's run
+    _trained_before: float = 0.0  # seconds, in earlier attempts
+    _began: float | None = None  # the attempt, in seconds of the driver's run
 
     def __repr__(self) -> str:
-        shown = f"{self.number}, {self.status}, value={self.value}, config={self.best_config}"
+        shown = f"{self.number}, {self.status}, value={self.value}, best_config={self.best_config}"
         return f"<{type(self).__name__} {shown}, checkpoint={self.checkpoint!r}>"
 
     @property
