@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -194,6 +196,23 @@ def test_the_name_of_a_sweep_that_was_killed_as_it_began_is_free(tmp_path: Path)
     assert "no sweep" in xaytune("status", "killed", "--storage", tmp_path).output
     assert new_sweep_folder(str(tmp_path), "killed", "s").local == tmp_path / "killed"
     assert simulated(tmp_path / "killed").sweep.done
+
+
+def test_a_launch_tells_the_name_that_its_sweep_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(connection: object, command: object, name: str, *others: object) -> SimpleNamespace:
+        return SimpleNamespace(job=f"{name}-1")
+
+    monkeypatch.setattr(
+        "xaytune.cluster.connection.connected", lambda *to: nullcontext(SimpleNamespace(options=""))
+    )
+    monkeypatch.setattr("xaytune.cluster.sweeps.submit", submit)
+    monkeypatch.chdir(tmp_path)
+    Path("my sweep (2).yaml").write_text(
+        "{recipe: 'tests.recipes:curve', metric: score, mode: max, space: {x: {uniform: [0, 1]}}, num_samples: 3}"
+    )
+    told = xaytune("launch", "my sweep (2).yaml", "--address", "head:8265", "--detach").output
+    assert told.startswith("my-sweep-2 was launched as my-sweep-2-1;")
+    assert new_sweep_folder(str(tmp_path), None, "my sweep (2)").name == "my-sweep-2"
 
 
 def test_simulate_refuses_curves_of_another_metric(tmp_path: Path) -> None:

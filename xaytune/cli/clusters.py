@@ -24,7 +24,7 @@ from xaytune.cli.options import (
     sweep_argument,
 )
 from xaytune.errors import ClusterError
-from xaytune.records.naming import check_name
+from xaytune.records.naming import check_name, default_name
 from xaytune.records.remote import is_remote
 from xaytune.records.results import Results
 from xaytune.records.resumed_spec import resumed_spec
@@ -76,7 +76,7 @@ def launch(
     from xaytune.cluster.connection import connected
 
     with connected(cluster.address, cluster.file) as connection:
-        _submit(connection, command, name or spec.stem, storage, loaded, as_json, detach)
+        _submit(connection, command, name or default_name(spec.stem), storage, loaded, as_json, detach)
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 
 from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import FILE_NAME
@@ -27,6 +28,11 @@ def name_after(function: str) -> str:
     return function.partition(":")[2].replace(".<locals>", "").replace("<lambda>", "sweep")
 
 
+def default_name(text: str) -> str:
+    """Returns the name of a sweep that is named after something, as far as names may be so."""
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "sweep"
+
+
 def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolder:
     """Makes the folder of a new sweep, and returns it.
 
@@ -40,8 +46,10 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
     """
     if name is not None:
         check_name(name)
-    default = re.sub(r"[^\w.-]+", "-", default).strip(".-") or "sweep"
-    names = [name] if name is not None else (default if n == 1 else f"{default}-{n}" for n in itertools.count(1))
+        names: Iterable[str] = [name]
+    else:
+        default = default_name(default)
+        names = (default if n == 1 else f"{default}-{n}" for n in itertools.count(1))
     try:
         for candidate in names:
             sweep_folder = child_of(storage, candidate)
