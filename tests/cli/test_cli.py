@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -298,6 +299,28 @@ def test_resuming_a_sweep_that_is_done_says_so_and_changes_nothing(curved: Path)
     told = [event_in(line) for line in here("resume", str(curved), "--events").stdout.rstrip().split("\n")]
     assert told == list(read_events(curved / FILE_NAME))
     assert (curved / FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "why", "more"),
+    [
+        ({"num_samples": 3}, None, True),
+        ({"num_samples": 1, "space": {"x": {"grid": [1, 2, 3]}}}, None, False),
+        ({"num_samples": 3, "budget": {"epochs": 9}}, None, False),
+        ({"num_samples": 3}, "the space is used up: all of its 3 configurations were tried", False),
+    ],
+)
+def test_a_sweep_that_is_done_tells_how_to_add_trials_only_where_that_adds_them(
+    tmp_path: Path, options: dict[str, Any], why: str | None, more: bool
+) -> None:
+    written = Written(tmp_path / "written", **options)
+    for trial in range(3):
+        written("trial", trial, config={"x": trial + 1}, seed=1)
+        written.at("end", trial, 1, 4, status="completed", reason=None, due=False, checkpoints={})
+    written("sweep", state="completed", reason=why)
+    written.results()
+    last = here("resume", str(tmp_path / "written")).stdout.splitlines()[-1]
+    assert last == "nothing is left to do" + "; --num-samples N adds trials, to N in all" * more
 
 
 def test_a_typo_ends_the_sweep_at_once_with_its_traceback(mistyped: tuple[Path, Result]) -> None:

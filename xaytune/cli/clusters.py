@@ -139,6 +139,8 @@ def resume_on_cluster(
             raise ClusterError(f"{found.why_not_begun(found.details())}; launch it again")
         if state.done and not overrides and not flags:
             _print(state, as_json, connection)
+            if not as_json:
+                say(text.nothing_left(state))
             return
         command = ["resume", state.name, "--storage", found.storage, *options]
         _submit(connection, command, state.name, found.storage, resumed_spec(state, overrides), as_json)

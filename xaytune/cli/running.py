@@ -129,7 +129,7 @@ def resume(
                 click.echo(as_line(event))
         else:
             say(text.summary(results.sweep))
-            say("nothing is left to do; --num-samples N adds trials, to N in all")
+            say(text.nothing_left(results.sweep))
         return
 
     def drive(session: RaySession, listener: Listener) -> Results:

@@ -226,6 +226,16 @@ def summary(sweep: SweepState, resume: str | None = None) -> str:
     return printable("\n".join(lines))
 
 
+def nothing_left(sweep: SweepState) -> str:
+    """Writes that nothing is left to do of a sweep, and how it gets more trials where nothing else limits them."""
+    said = "nothing is left to do"
+    drawn = sweep.num_trials == sweep.spec.get("num_samples")  # a grid multiplies them
+    budget = any((sweep.spec.get("budget") or {}).values())
+    if not drawn or budget or sweep.reason or sweep.simulated:
+        return said
+    return f"{said}; --num-samples N adds trials, to N in all"
+
+
 def _resume(sweep: SweepState, given: str | None, *, errored: bool = False) -> str:
     """What resumes a sweep: the command or, from the script or notebook that has its recipe, the call."""
     address = path_text(sweep.address)
