@@ -268,6 +268,16 @@ def test_commands_in_hints_can_be_pasted_whatever_the_folder_is_called(tmp_path:
     assert shlex.split(hint.partition("to continue it: ")[2]) == ["xaytune", "resume", str(folder)]
 
 
+def test_a_sweep_that_failed_before_all_its_trials_were_drawn_tells_how_to_continue_it(tmp_path: Path) -> None:
+    for name, trials in (("begun", 2), ("whole", 3)):
+        written = Written(tmp_path / name)
+        for trial in range(trials):
+            written("trial", trial, config={"x": 0.5}, seed=1)
+            written.at("end", trial, 1, 1, status="completed", reason=None)
+        written("sweep", state="failed", reason="no space left on device")
+        assert ("to continue it: " in summary(written.results().sweep)) == (name == "begun")
+
+
 def test_a_sweep_of_a_script_or_notebook_is_said_to_be_resumed_from_there(tmp_path: Path) -> None:
     written = Written(tmp_path / "s", recipe="__main__:train")
     written("sweep", state="interrupted", reason="interrupted by the user")

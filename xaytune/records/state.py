@@ -181,10 +181,16 @@ class SweepState:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do of the sweep; a trial whose process never began is to be tried again."""
-        finished = sum(trial.finished and trial.failure != "not_started" for trial in self.trials.values())
+        """Whether nothing is left to do of the sweep."""
+        return self.state == "completed" and self.all_finished
+
+    @property
+    def all_finished(self) -> bool:
+        """Whether all its trials have ended, also those to come; one whose process never began is tried again."""
+        trials = list(self.trials.values())
+        finished = sum(trial.finished and trial.failure != "not_started" for trial in trials)
         wanted = len(self.trials) if self.num_trials is None else self.num_trials
-        return self.state == "completed" and finished == wanted
+        return finished == wanted
 
     def counts(self) -> dict[str, int]:
         """Trials by status; those that were not suggested yet are pending."""

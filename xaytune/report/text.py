@@ -212,8 +212,7 @@ def summary(sweep: SweepState, resume: str | None = None) -> str:
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
-    unfinished = any(not trial.finished for trial in list(sweep.trials.values()))
-    if sweep.state in ("interrupted", "lost") or (sweep.state == "failed" and unfinished):
+    if sweep.state in ("interrupted", "lost") or (sweep.state == "failed" and not sweep.all_finished):
         lines.append(f"  to continue it: {_resume(sweep, resume)}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
         lines.append(
