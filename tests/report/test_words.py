@@ -62,6 +62,23 @@ def test_a_file_has_a_line_on_each_trial_that_ends_unless_they_are_many_and_on_t
     assert [*map(int, numbers)] == [*range(1, told), trials]
 
 
+def test_a_line_that_was_held_back_tells_how_far_the_sweep_was_then(tmp_path: Path) -> None:
+    written = Written(tmp_path / "sweep")
+    for trial in range(12):
+        written("trial", trial, config={"x": 0.5}, seed=1)
+    for trial in range(11):
+        written.at("end", trial, epoch=1, step=1, status="completed", reason=None)
+    written.at("end", 11, epoch=1, step=1, status="failed", reason="no")
+    *events, end = written.results().events()
+    shown, sweep = io.StringIO(), SweepState(str(tmp_path / "sweep"))
+    with LiveView(Console(file=shown, width=200)) as view:
+        for event in events:
+            sweep.apply(event)
+            view(sweep, event)
+        sweep.apply(end)
+    assert re.search(r"^\[11/3\b.*\] trial 10 completed", shown.getvalue(), re.MULTILINE)
+
+
 def test_without_a_scheduler_a_loop_without_epochs_is_told_in_steps(tmp_path: Path) -> None:
     written = Written(tmp_path / "sweep", scheduler={"algorithm": "fifo"})
     written("trial", 0, config={"x": 0.5}, seed=1)

@@ -179,23 +179,24 @@ class _Lines:
                 return
             failed = event["event"] == "failure" or event.get("status") == "failed"
             paused = event["event"] == "pause"
+            told = f"[{progress_text(sweep)}] {line.plain}"  # as it is now, also where it is printed later
             now = time.monotonic()
             if failed or now >= self._shown_at[-1 if paused else 0] + _QUIET_S:
                 self._shown_at.append(now)
-                self._print_progress(sweep, terms, line)
+                self._print(sweep, terms, told)
             elif not paused:
-                self._held_back = lambda: self._print_progress(sweep, terms, line)
+                self._held_back = lambda: self._print(sweep, terms, told)
 
     def end(self, summary: str | None) -> None:
         if self._held_back is not None:
             self._held_back()
         _print(self._console, summary)
 
-    def _print_progress(self, sweep: SweepState, terms: Terms, line: Text) -> None:
+    def _print(self, sweep: SweepState, terms: Terms, told: str) -> None:
         best = best_so_far(sweep, terms)
         news = f"; {best}" if best != self._best else ""
         self._held_back, self._best = None, best
-        _print(self._console, f"[{progress_text(sweep)}] {line.plain}{news}")
+        _print(self._console, f"{told}{news}")
 
 
 class _InNotebook:

@@ -13,7 +13,7 @@ from xaytune.records.state import SweepState
 from xaytune.records.trial_record import TrialRecord
 from xaytune.report.printing import printable, shortened
 from xaytune.report.terms import Terms, number
-from xaytune.report.text import duration, finished, share, tally
+from xaytune.report.text import duration, finished, share_of, tally
 
 # Trials that must have ended before it is shown how long the others may take.
 _ENOUGH = 3
@@ -27,12 +27,13 @@ def picture(sweep: SweepState, terms: Terms, console: Console) -> RenderableType
         terms: How it is spoken of.
         console: Whose size the picture fits.
     """
+    ended = finished(sweep)
     heading = Table.grid(padding=(0, 1))
     heading.add_row(
         Text(sweep.name, style="bold", no_wrap=True, overflow="ellipsis"),
-        ProgressBar(total=sweep.num_trials, completed=finished(sweep), width=max(8, min(30, console.width // 4))),
-        share(sweep),
-        Text(", ".join(filter(None, (duration(int(_ran_s(sweep))), _left(sweep)))), style="dim"),
+        ProgressBar(total=sweep.num_trials, completed=ended, width=max(8, min(30, console.width // 4))),
+        share_of(ended, sweep),
+        Text(", ".join(filter(None, (duration(int(_ran_s(sweep))), _left(sweep, ended)))), style="dim"),
     )
     running = [trial for trial in list(sweep.trials.values()) if trial.status == "running"]
     room = max(1, console.height - 8)
@@ -58,7 +59,8 @@ def best_so_far(sweep: SweepState, terms: Terms) -> str:
 
 def progress_text(sweep: SweepState) -> str:
     """Writes how many trials have ended, and how long the others may take."""
-    return ", ".join(filter(None, (share(sweep), _left(sweep))))
+    ended = finished(sweep)  # once: this is written of every trial that ends
+    return ", ".join(filter(None, (share_of(ended, sweep), _left(sweep, ended))))
 
 
 def _running_table(trials: list[TrialRecord], max_t: int | None, terms: Terms, width: int) -> Table:
@@ -88,14 +90,13 @@ def _ran_s(sweep: SweepState) -> float:
     return sweep.running_s(sweep.ended or time.time())
 
 
-def _left(sweep: SweepState) -> str:
+def _left(sweep: SweepState, ended: int) -> str:
     """How long the sweep may still take, by how long it took so far; empty where that is too early to say."""
-    ended = finished(sweep)
     if ended < _ENOUGH or ended == sweep.num_trials or sweep.state != "running":
         return ""
     ran = _ran_s(sweep)
     now = time.time()
-    first = min((trial.started for trial in list(sweep.trials.values()) if trial.started), default=now)
+    first = next((trial.started for trial in list(sweep.trials.values()) if trial.started), now)
     training = max(0.0, now - max(first, now - ran))  # processes are started once
     budget = (sweep.spec.get("budget") or {}).get("time")
     estimates = [] if budget is None else [max(0.0, budget - ran)]

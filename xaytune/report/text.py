@@ -71,7 +71,12 @@ def finished(sweep: SweepState) -> int:
 
 def share(sweep: SweepState) -> str:
     """Writes how many trials have finished, and of how many where that is known."""
-    return str(finished(sweep)) if sweep.num_trials is None else f"{finished(sweep)}/{sweep.num_trials}"
+    return share_of(finished(sweep), sweep)
+
+
+def share_of(ended: int, sweep: SweepState) -> str:
+    """Writes the same, where they were counted already."""
+    return str(ended) if sweep.num_trials is None else f"{ended}/{sweep.num_trials}"
 
 
 def listed(numbers: list[int]) -> str:
