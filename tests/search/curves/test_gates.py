@@ -67,8 +67,8 @@ def test_where_a_value_was_seen_the_model_is_near_it(played: CurvesMethod) -> No
     process, _ = model._condition(None, [])
     seen = [
         (trial, time, float(task.curve(played._candidates.encoding.config(trial.point)).true[time - 1]))
-        for trial in played._progress.trials
-        for time in played._progress.levels
+        for trial in played._trials.trials
+        for time in played._trials.levels
         if time <= trial.time
     ]
     values = np.array([value for _, _, value in seen])
@@ -80,7 +80,7 @@ def test_where_a_value_was_seen_the_model_is_near_it(played: CurvesMethod) -> No
 
 
 def test_what_is_predicted_depends_on_the_time(played: CurvesMethod) -> None:
-    model, progress = played._model, played._progress
+    model, progress = played._model, played._trials
     process, _ = model._condition(None, [])
     features = [trial.features for trial in progress.trials if trial.time]
     numbers = np.array([trial.number for trial in progress.trials if trial.time])
@@ -92,7 +92,7 @@ def test_what_is_predicted_depends_on_the_time(played: CurvesMethod) -> None:
 
 
 def test_a_running_trial_is_known_where_it_will_be_seen(played: CurvesMethod) -> None:
-    model, progress = played._model, played._progress
+    model, progress = played._model, played._trials
     waiting = next(trial for trial in progress.running.values() if not trial.chosen)
     known, _ = model._condition(None, [])
     ignored, _ = model._condition(waiting, [])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xaytune.search.curves.observations import Observations
-from xaytune.search.curves.progress import ObservedTrials
+from xaytune.search.curves.observed import ObservedTrials
 from xaytune.search.method import Continue, Decision, Done, End, NewTrial, Result, SearchMethod, Stop
 from xaytune.sweep.algorithms import CurvesSpec
 from xaytune.sweep.time_axis import levels_of
@@ -157,7 +157,7 @@ def test_a_trial_that_ended_by_itself_at_a_level_counts_there(make: Any) -> None
     method.next()
     method.on_end(0, End("completed", 0.5, Result(3, 0.5)))
     assert method._model.observations.count == 1
-    assert (method._progress.spent, method._progress.full) == (3, 1)
+    assert (method._trials.spent, method._trials.full) == (3, 1)
 
 
 def test_values_between_two_levels_are_taken_at_their_own_time(make: Any) -> None:
@@ -238,7 +238,7 @@ def test_after_a_fall_back_trials_are_compared_as_successive_halving_does(make: 
     method = make(SPACE)
     sweep(method, 40)
     method.fall_back("a decision takes longer than an epoch")
-    started = len(method._progress.trials)
+    started = len(method._trials.trials)
     for trial, value in enumerate([-5.0, 5.0], start=started):
         method.next()
         [action] = method.on_result(trial, Result(1, value))

@@ -59,7 +59,7 @@ def test_a_trial_that_went_on_by_its_journal_trains_on_and_nothing_is_started_in
     assert trial in left.unfinished
     assert trial not in left.stops
     assert not method._planned
-    assert trial in method._progress.running
+    assert trial in method._trials.running
     # What was planned for it is tried in its own time, once.
     more = sweep(method, 500, value=value_of_choices, first=len(before))
     tried = [event["config"] for event in [*before, *journal(more)] if event["event"] == "trial"]

@@ -16,7 +16,7 @@ import numpy as np
 from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.candidates import STARTUP_TRIALS, Candidates
 from xaytune.search.curves.model import MIN_VALUES, CurveModel, Forecast
-from xaytune.search.curves.progress import ObservedTrial, ObservedTrials
+from xaytune.search.curves.observed import ObservedTrial, ObservedTrials
 from xaytune.search.extension import Extension
 from xaytune.search.method import Action, Continue, Decision, Done, End, NewTrial, Next, Result, SearchMethod, Stop
 from xaytune.sweep import values
@@ -40,8 +40,8 @@ class CurvesMethod(Extension, SearchMethod):
         self._objective = setting.objective
         self._num_trials = math.inf if setting.num_trials is None else setting.num_trials
         self._candidates = Candidates(setting.space, setting.seed)
-        self._progress = ObservedTrials(limited=setting.num_trials is not None)
-        self._model = CurveModel(self._progress)
+        self._trials = ObservedTrials(limited=setting.num_trials is not None)
+        self._model = CurveModel(self._trials)
         # What is tried next, in this order.
         self._planned = [dict(config) for config in setting.points_to_evaluate]
         for config in self._planned:
@@ -54,17 +54,17 @@ class CurvesMethod(Extension, SearchMethod):
             self.points: DecisionPoints = LevelPoints(axis, grace_period=first)
         else:
             self.points = DecisionPoints(axis, levels_of(first, options.max_t))
-            self._progress.levels = self.points.milestones or ()
+            self._trials.levels = self.points.milestones or ()
 
     def set_max_t(self, max_t: int) -> None:
         """Learns when a trial has trained in full. Until then none is judged."""
         assert isinstance(self.points, LevelPoints), "the options say it"
         self.points = self.points.of_length(max_t)
-        self._progress.levels = self.points.milestones
+        self._trials.levels = self.points.milestones
 
     def next(self) -> Next:
         """Says what is tried next: what is given, what was found when a trial was stopped, or something new."""
-        if len(self._progress.trials) >= self._num_trials:
+        if len(self._trials.trials) >= self._num_trials:
             return Done()
         config = self._planned[0] if self._planned else self._new_config()
         if config is None:
@@ -79,21 +79,21 @@ class CurvesMethod(Extension, SearchMethod):
         if not values.same(planned, config):  # a journal tells of another
             self._candidates.release(planned)
         point = self._candidates.take(config)
-        self._progress.begin(point, self._features([point])[0])
+        self._trials.begin(point, self._features([point])[0])
 
     def on_result(self, trial: int, result: Result) -> Sequence[Action]:
         """Judges a trial at a level."""
         self._decisions += 1
-        decision = self._judge(self._progress.trials[trial], result)
+        decision = self._judge(self._trials.trials[trial], result)
         if isinstance(decision, Stop):
-            self._progress.end(trial)
+            self._trials.end(trial)
         return [decision]
 
     def on_end(self, trial: int, end: End) -> Sequence[Action]:
         """Learns that a trial has ended: what was seen of it stays."""
         if end.last is not None and end.last.due and end.last.value is not None:
-            self._see(self._progress.trials[trial], end.last.time, end.last.value)
-        self._progress.end(trial, completed=end.status == "completed")
+            self._see(self._trials.trials[trial], end.last.time, end.last.value)
+        self._trials.end(trial, completed=end.status == "completed")
         return []
 
     def recall(self, decision: Decision) -> None:
@@ -101,9 +101,9 @@ class CurvesMethod(Extension, SearchMethod):
         if self._planned and self._planned_for == decision.trial:
             self._candidates.release(self._planned.pop())
         if not isinstance(decision, Stop):
-            self._progress.reopen(decision.trial)
+            self._trials.reopen(decision.trial)
             return
-        self._progress.end(decision.trial)
+        self._trials.end(decision.trial)
         if (instead := decision.details.get("instead")) is not None:
             self._plan(values.read(instead), decision.trial)
 
@@ -114,7 +114,7 @@ class CurvesMethod(Extension, SearchMethod):
     @property
     def _closing(self) -> bool:
         """Whether no trial is started instead of another: none are left to start, or all are few."""
-        asked = len(self._progress.trials) + len(self._planned)
+        asked = len(self._trials.trials) + len(self._planned)
         return asked >= self._num_trials or self._num_trials <= STARTUP_TRIALS
 
     def _judge(self, trial: ObservedTrial, result: Result) -> Continue | Stop:
@@ -124,9 +124,9 @@ class CurvesMethod(Extension, SearchMethod):
         if result.time <= trial.time:
             return Continue(trial=number, reason=f"was judged at {at} before")
         self._see(trial, result.time, result.value)
-        if result.time >= self._progress.max_t:
+        if result.time >= self._trials.max_t:
             return Stop(trial=number, reason=f"trained in full, to {at}", status="completed")
-        if self._progress.choose(trial, closing=self._closing):
+        if self._trials.choose(trial, closing=self._closing):
             return Continue(trial=number, reason=f"at {at} it is to train in full, for few trials have")
         return self._compete(trial)
 
@@ -151,19 +151,19 @@ class CurvesMethod(Extension, SearchMethod):
 
     def _halve(self, trial: ObservedTrial) -> Continue | Stop:
         """Compares a trial with others at its level, as successive halving does."""
-        survives = self._progress.survives(trial)
+        survives = self._trials.survives(trial)
         side = "is not" if survives else "is"
         why = "the model would take too long" if self._fallen_back else "no other is to be started for it"
         return (Continue if survives else Stop)(
             trial=trial.number,
             reason=f"{side} among the worst at {self.points.axis.at(trial.time)}; {why}",
-            compared=len(self._progress.trials) - 1,
+            compared=len(self._trials.trials) - 1,
         )
 
     def _see(self, trial: ObservedTrial, time: int, value: float) -> None:
         score = self._objective.score(value)
         self._model.observations.add(trial.number, time, score)
-        self._progress.reach(trial, time, score)
+        self._trials.reach(trial, time, score)
 
     def _new_config(self) -> dict[str, Any] | None:
         """Finds a configuration to try; None where all have been tried."""
@@ -179,14 +179,14 @@ class CurvesMethod(Extension, SearchMethod):
     @property
     def _starting(self) -> bool:
         """Whether the next trial is one of the first, which are spread over the space."""
-        return len(self._progress.trials) + len(self._planned) < STARTUP_TRIALS
+        return len(self._trials.trials) + len(self._planned) < STARTUP_TRIALS
 
     def _untried(self, trial: ObservedTrial | None) -> Coordinates:
         """Draws what could be started instead of a trial, or beside all."""
         rng = np.random.default_rng([self.setting.seed, self._decisions, trial is not None])
         if self._starting:
-            return self._candidates.first(len(self._progress.trials) + len(self._planned), rng)
-        return self._candidates.draw(rng, [other.point for other in self._progress.best(_NEAR_BEST)])
+            return self._candidates.first(len(self._trials.trials) + len(self._planned), rng)
+        return self._candidates.draw(rng, [other.point for other in self._trials.best(_NEAR_BEST)])
 
     def _forecast(self, trial: ObservedTrial | None, points: Coordinates) -> Forecast | None:
         """Asks the model about a trial and what could be tried; None where it has no say, as few values are known.
@@ -213,7 +213,7 @@ class CurvesMethod(Extension, SearchMethod):
         """Why a trial continues, or is stopped for a new configuration."""
         at = self.points.axis.at(trial.time)
         started = None if instead is None else values.write(instead)
-        others = len(self._progress.trials) - 1
+        others = len(self._trials.trials) - 1
         if forecast is None:
             reason = f"few values are known at {at}: more configurations are tried first"
             return {"reason": reason, "compared": others, "details": {"instead": started}}

@@ -13,7 +13,7 @@ from xaytune.search.curves.acquisition import log_expected_improvement
 from xaytune.search.curves.axes import Coordinates
 from xaytune.search.curves.gp import ALL_TRIALS, NEW_TRIAL, GaussianProcess, Hyperparameters, fit
 from xaytune.search.curves.observations import Observations
-from xaytune.search.curves.progress import ObservedTrial, ObservedTrials
+from xaytune.search.curves.observed import ObservedTrial, ObservedTrials
 
 # Fewer values say nothing about the lengthscales.
 MIN_VALUES = 4
@@ -49,15 +49,15 @@ class CurveModel:
     """A Gaussian process over what was seen. What it says follows from the values and their order alone.
 
     Args:
-        progress: The trials.
+        trials: Those that were observed.
 
     Attributes:
         observations: What was seen of them.
     """
 
-    def __init__(self, progress: ObservedTrials) -> None:
+    def __init__(self, trials: ObservedTrials) -> None:
         self.observations = Observations()
-        self._progress = progress
+        self._trials = trials
         self._fitted: tuple[int, Hyperparameters] | None = None
 
     def compare(
@@ -78,18 +78,18 @@ class CurveModel:
         Raises:
             numpy.linalg.LinAlgError: The values cannot be modelled.
         """
-        level_after = self._progress.level_after
+        level_after = self._trials.level_after
         process, best = self._condition(trial, planned)
 
         def promises(new: Coordinates, time: int, of: int) -> Coordinates:
             x = self._inputs(new, [time] * len(new))
             return log_expected_improvement(*process.posterior(x, _numbers([of] * len(new))), best)
 
-        best_candidate = int(promises(candidates, self._progress.known_level(), ALL_TRIALS).argmax())
+        best_candidate = int(promises(candidates, self._trials.known_level(), ALL_TRIALS).argmax())
         promise = float(promises(candidates[[best_candidate]], level_after(0, 2), NEW_TRIAL)[0])
         own, predicted = -math.inf, {}
         if trial is not None:
-            times = [level_after(trial.time, 2), level_after(trial.time), self._progress.max_t]
+            times = [level_after(trial.time, 2), level_after(trial.time), self._trials.max_t]
             ahead = self._inputs([trial.features] * len(times), times)
             mean, deviation = process.posterior(ahead, _numbers([trial.number] * len(times)))
             own = float(log_expected_improvement(mean[:1], deviation[:1], best)[0])
@@ -107,9 +107,9 @@ class CurveModel:
     ) -> tuple[GaussianProcess, float]:
         """The process given all that was seen and what is on its way, and the best that is known."""
         x, trials, y = self._given(self.observations.count)
-        others = [other for other in self._progress.running.values() if other is not trial]
-        times = [self._progress.level_after(other.time) for other in others]
-        times += [self._progress.level_after(0)] * len(planned)
+        others = [other for other in self._trials.running.values() if other is not trial]
+        times = [self._trials.level_after(other.time) for other in others]
+        times += [self._trials.level_after(0)] * len(planned)
         if times:
             ahead = self._inputs([*(other.features for other in others), *planned], times)
             numbers = _numbers([*(other.number for other in others), *([NEW_TRIAL] * len(planned))])
@@ -129,14 +129,14 @@ class CurveModel:
 
     def _given(self, count: int) -> tuple[Coordinates, NDArray[np.int64], Coordinates]:
         sample = self.observations.sample(count)
-        features = [self._progress.trials[trial].features for trial in sample.trials]
+        features = [self._trials.trials[trial].features for trial in sample.trials]
         return self._inputs(features, sample.times), sample.trials, sample.y
 
     def _inputs(
         self, features: Sequence[Coordinates] | Coordinates, times: Sequence[float] | Coordinates
     ) -> Coordinates:
         """Features and time, 0 at the first level and 1 at the last, ``[n, d + 1]``."""
-        first, last = self._progress.levels[0], self._progress.max_t
+        first, last = self._trials.levels[0], self._trials.max_t
         relative = np.log(np.asarray(times, float) / first) / (math.log(last / first) or 1.0)
         rows = np.asarray(features).reshape(len(relative), -1)
         return np.concatenate([rows, relative[:, None]], axis=1)
