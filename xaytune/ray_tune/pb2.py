@@ -108,7 +108,7 @@ class Pb2Scheduler(PbtScheduler):
         super()._take_over(trial, donor, config)
         member = self._members[trial]
         if member.score is not None:
-            self._learn(trial, member.time, self.objective.score(member.score))
+            self._learn(trial, member.time, self.objective.value_of(member.score))
 
     def _learn(self, trial: int, time: int, value: float) -> None:
         """Lets the model know what a trial is worth: it learns from differences under one configuration."""

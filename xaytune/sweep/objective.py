@@ -29,6 +29,10 @@ class Objective:
         """Returns a value as a score: larger is better."""
         return self.sign * value
 
+    def value_of(self, score: float) -> float:
+        """Returns the value that a score is of."""
+        return self.sign * score
+
     def is_better(self, value: float, than: float | None) -> bool:
         """Tells whether a value is better than another; any is better than None."""
         return than is None or (value > than if self.mode == "max" else value < than)

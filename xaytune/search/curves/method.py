@@ -217,14 +217,14 @@ class CurvesMethod(Extension, SearchMethod):
         if forecast is None:
             reason = f"few values are known at {at}: more configurations are tried first"
             return {"reason": reason, "compared": others, "details": {"instead": started}}
-        score = self._objective.score
-        predicted = {time: (score(value), deviation) for time, (value, deviation) in forecast.predicted.items()}
+        value_of = self._objective.value_of
+        predicted = {time: (value_of(score), deviation) for time, (score, deviation) in forecast.predicted.items()}
         words = " or ".join(
             f"{written(value)} ± {written(deviation, 2)} at {self.points.axis.at(time)}"
             for time, (value, deviation) in predicted.items()
         )
         promises = "promises more than" if instead is None else "promises less than"
-        best = score(forecast.best)
+        best = value_of(forecast.best)
         return {
             "reason": f"predicted {words} against a best of {written(best)}, {promises} a new trial",
             "cutoff": best,

@@ -56,7 +56,7 @@ class AshaScheduler(Scheduler):
         if cutoff == WORST_SCORE:
             reason = f"{at}: {better_than_diverged(result.value, compared)}"
             return self.keep_training(trial, reason, compared=compared)
-        value, worse = self.objective.score(cutoff), score < cutoff
+        value, worse = self.objective.value_of(cutoff), score < cutoff
         side = self.objective.describe_worse(worse=worse)
         own, other = told_apart(result.value, value)
         reason = f"{at}: {own} {side} the cut-off {other} of {trials(compared)}"

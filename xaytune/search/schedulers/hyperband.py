@@ -113,7 +113,7 @@ class HyperbandScheduler(Scheduler):
                     yield self._complete(bracket, trial)
                 return
             best, others = bracket.halve()
-            cutoff = self.objective.score(bracket.score(best[0]))
+            cutoff = self.objective.value_of(bracket.score(best[0]))
             compared = len(best) + len(others)
             for trial in others:
                 place, size = self._place(bracket, trial), len(best)
@@ -141,7 +141,7 @@ class HyperbandScheduler(Scheduler):
         self._bracket_of.pop(trial, None)
 
     def _place(self, bracket: _Bracket, trial: int) -> str:
-        value = self.objective.score(bracket.score(trial))
+        value = self.objective.value_of(bracket.score(trial))
         return f"{self.axis.at(bracket.time(trial))}: {written(value)}"
 
     @property

@@ -57,8 +57,8 @@ class MedianScheduler(Scheduler):
         if median == WORST_SCORE:
             reason = f"{self.axis.at(result.time)}: {better_than_diverged(result.value, others)}"
             return self.keep_training(trial, reason, compared=others)
-        cutoff, worse = self.objective.score(median), median > curve.best
-        best, other = told_apart(self.objective.score(curve.best), cutoff)
+        cutoff, worse = self.objective.value_of(median), median > curve.best
+        best, other = told_apart(self.objective.value_of(curve.best), cutoff)
         side = self.objective.describe_worse(worse=worse)
         compared = f"the median {other} of the running averages of {trials(others)}"
         reason = f"{self.axis.at(result.time)}: its best value {best} {side} {compared}"

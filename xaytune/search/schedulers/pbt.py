@@ -164,7 +164,7 @@ class PbtScheduler(Scheduler):
                 worst, donors = self._quantiles(scores, time)
                 if trial in worst and donors:
                     return self._exploit(trial, donors, scores, time)
-                reason = f"{self._place(trial, time)}: {written(self.objective.score(scores[trial]))}"
+                reason = f"{self._place(trial, time)}: {written(self.objective.value_of(scores[trial]))}"
                 if trial in worst:
                     reason += (
                         f" is among the worst of {trials(len(scores))}, but no checkpoint of the best is kept"
@@ -267,7 +267,7 @@ class PbtScheduler(Scheduler):
         rng = seeded(self.setting.seed, trial, self._members[trial].judgements)
         donor = rng.choice(donors)
         config = self.explore(trial, donor, self._members[donor].kept_config, rng)
-        mine, theirs = told_apart(self.objective.score(scores[trial]), self.objective.score(scores[donor]))
+        mine, theirs = told_apart(self.objective.value_of(scores[trial]), self.objective.value_of(scores[donor]))
         place = self._place(trial, time)
         self._take_over(trial, donor, config)
         reason = f"{place}: {mine} is among the worst, and {theirs} of trial {donor} among the best"
