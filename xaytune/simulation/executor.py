@@ -39,6 +39,7 @@ class _Play:
 
     Attributes:
         curve: The curve.
+        begun: Where it began.
         time: How far it is; while it trains, where it is judged or ends next.
         judged: Where it was judged last.
         told: Where it was when it reported last, or began.
@@ -49,12 +50,13 @@ class _Play:
 
     assignment: Assignment
     curve: Curve
-    time: int
-    judged: int
-    told: int
-    resumed_at: int | None
-    best: Best | None = None
+    begun: int
     stop: StopRequest | None = None
+    best: Best | None = None
+
+    def __post_init__(self) -> None:
+        self.time = self.judged = self.told = self.begun
+        self.resumed_at: int | None = self.begun
 
     @functools.cached_property
     def times(self) -> list[int]:
@@ -120,7 +122,7 @@ class SimulatedExecutor:
             curve = self._curves.of(assignment.trial, assignment.config)
             saved = assignment.last_judged if self._points.pausing else 0
             begun = self._reached.pop(assignment.trial, saved)
-            play = _Play(assignment, curve, begun, begun, begun, resumed_at=begun, stop=assignment.stop)
+            play = _Play(assignment, curve, begun, assignment.stop)
             self._plays[assignment.trial] = play
             self._perform(self._driver.started(assignment.trial))
             self._perform(self._driver.receive(Started(**assignment.sender, node=SIMULATED)))
@@ -161,7 +163,7 @@ class SimulatedExecutor:
         elif due or value is None:
             self._judge(play, due=due)
         elif play.time < play.times[-1]:
-            self._perform(self._driver.receive(Heartbeat(**self._progress(play))))
+            self._perform(self._driver.receive(Heartbeat(**self._take_progress(play))))
             self._schedule(play)
         else:
             self._cut_off(play)
@@ -169,7 +171,7 @@ class SimulatedExecutor:
     def _judge(self, play: _Play, *, due: bool) -> None:
         self.decisions += 1
         play.judged = play.time
-        self._perform(self._driver.receive(DecisionDue(**self._progress(play), due=due)))
+        self._perform(self._driver.receive(DecisionDue(**self._take_progress(play), due=due)))
         if play.assignment.trial not in self._plays:
             return  # it was paused
         if play.stop is None and play.time == play.times[-1]:
@@ -185,11 +187,11 @@ class SimulatedExecutor:
 
     def _end(self, play: _Play, status: EndStatus, reason: str | None, *, due: bool = False) -> None:
         del self._plays[play.assignment.trial]
-        message = Ended(**self._progress(play), status=status, reason=reason, due=due)
+        message = Ended(**self._take_progress(play), status=status, reason=reason, due=due)
         self._perform(self._driver.receive(message))
 
-    def _progress(self, play: _Play) -> dict[str, Any]:
-        """What a trial reports: where it is, and all values since it reported last."""
+    def _take_progress(self, play: _Play) -> dict[str, Any]:
+        """Takes what a trial reports: where it is, and all values since it reported last."""
         passed = play.times[bisect.bisect(play.times, play.told) : bisect.bisect(play.times, play.time)]
         rows = [self._row(time, play.curve.values[time]) for time in passed]
         for row in rows:
@@ -201,7 +203,7 @@ class SimulatedExecutor:
             **play.assignment.sender,
             "epoch": self._epochs(play.time),
             "global_step": play.time,
-            "metrics": self._row(play.time, play.curve.values.get(play.time)).metrics,
+            "metrics": self._metrics(play.curve.values.get(play.time)),
             "best": play.best,
             "seconds": play.curve.seconds.get(play.time, 0.0),
             "history": history.pack(rows) if rows else None,
@@ -209,9 +211,11 @@ class SimulatedExecutor:
         }
 
     def _row(self, time: int, value: float | None) -> history.Row:
-        metrics = {self._objective.metric: math.nan if value is None else value}
         by_step = self._points.axis.by_step
-        return history.Row(0 if by_step else time - 1, time - 1 if by_step else 0, time, metrics)
+        return history.Row(0 if by_step else time - 1, time - 1 if by_step else 0, time, self._metrics(value))
+
+    def _metrics(self, value: float | None) -> dict[str, float]:
+        return {self._objective.metric: math.nan if value is None else value}
 
     def _epochs(self, time: int) -> int:
         return 0 if self._points.axis.by_step else time
