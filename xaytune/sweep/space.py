@@ -101,10 +101,7 @@ class Space:
             elif value is _ABSENT:
                 problems.append(Problem((parameter.name,), "is missing: a configuration has all parameters"))
             else:
-                try:
-                    values[parameter.name] = parameter.domain.accept(value)
-                except ValueError as error:
-                    problems.append(Problem((parameter.name,), str(error)))
+                problems += _accept(parameter, value, into=values)
         if problems:
             raise SpecError(problems)
         return self._nest(values)
@@ -124,14 +121,10 @@ class Space:
         searched = tuple(parameter for parameter in self.parameters if parameter.name not in values)
         return Space(self.raw, searched, {**self.constants, **values}, dict(self._sequences))
 
-    def outside(self, values: Mapping[str, Any]) -> Iterator[Problem]:
-        """Yields what is wrong with values, by dotted name, that the domains of their parameters do not have."""
-        for parameter in self.parameters:
-            if parameter.name in values:
-                try:
-                    parameter.domain.accept(values[parameter.name])
-                except ValueError as error:
-                    yield Problem((parameter.name,), str(error))
+    def outside(self, values: Mapping[str, Any]) -> list[Problem]:
+        """Returns what is wrong with values, by dotted name, that the domains of their parameters do not have."""
+        given = [parameter for parameter in self.parameters if parameter.name in values]
+        return [problem for one in given for problem in _accept(one, values[one.name], into={})]
 
     def mutated(self, names: Sequence[str] | None) -> tuple[Parameter, ...]:
         """Returns the parameters that a population perturbs: those that are named, or all that always exist."""
@@ -216,6 +209,15 @@ def value_at(config: Any, name: str, absent: Any = None) -> Any:
         else:
             return absent
     return found
+
+
+def _accept(parameter: Parameter, value: Any, *, into: dict[str, Any]) -> list[Problem]:
+    """Takes in a parameter's value as its domain has it, and returns what is wrong where it has none such."""
+    try:
+        into[parameter.name] = parameter.domain.accept(value)
+    except ValueError as error:
+        return [Problem((parameter.name,), str(error))]
+    return []
 
 
 def _needs(parameter: Parameter) -> str:
