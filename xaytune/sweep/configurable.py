@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from xaytune.errors import Problem, SpecError, nearest
 from xaytune.sweep.algorithms import Options
+from xaytune.sweep.spec_problems import message_of
 
 
 class Configurable:
@@ -32,10 +34,10 @@ class Configurable:
             raise SpecError(_problem(details, known) for details in error.errors()) from None
 
 
-def _problem(details: Any, known: list[str]) -> Problem:
+def _problem(details: ErrorDetails, known: list[str]) -> Problem:
     *_, name = path = details["loc"] or ("",)
     if details["type"] == "extra_forbidden":
         return Problem(path, f"unknown option {name!r}; {nearest(name, known)}")
-    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message_of(details)
     got = "" if details["type"] in ("value_error", "missing") else f" (got {details['input']!r})"
     return Problem(details["loc"], message + got)

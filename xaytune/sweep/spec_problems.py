@@ -104,8 +104,13 @@ def worded(details: ErrorDetails, spec: type[SweepSpec]) -> Problem:
         return Problem((*path, "algorithm"), f"unknown algorithm {tag!r}; {hint}")
     if kind == "union_tag_not_found":
         return Problem(path, "needs an 'algorithm'")
-    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message_of(details)
     return Problem(path, message if kind == "value_error" else f"{message} (got {_shown(got)})")
+
+
+def message_of(details: ErrorDetails) -> str:
+    """Returns what pydantic says of a value, in the words of other problems."""
+    return details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def contradictions(spec: SweepSpec) -> Iterator[Problem]:
