@@ -1,1 +1,1 @@
-"""Pictures of what is recorded: the live view of a running sweep, and its summary."""
+"""Pictures of what is recorded: the live view, the summary, reports, stories, comparisons, dashboard, plan."""

@@ -116,7 +116,7 @@ def _recommended(results: Results) -> str:
 
 def _columns(sweep: SweepState, terms: Terms) -> list[dict[str, str]]:
     """Our own columns; those of the configuration come after them, and the reason last."""
-    trained = ["epochs", "steps"] if terms.told_in_both else [f"{terms.told_in.unit}s"]
+    trained = ["epochs", "steps"] if terms.tells_steps_too else [f"{terms.told_in.unit}s"]
     heads = ["trial", "status", shortened(terms.metric), *trained, "seconds"]
     ranked = "descending" if sweep.objective.sign > 0 else "ascending"
     return [{"name": name, "sorted": ranked if index == 2 else ""} for index, name in enumerate(heads)]
@@ -131,7 +131,7 @@ def _ranked(sweep: SweepState) -> list[TrialRecord]:
 def _row(trial: TrialRecord, sweep: SweepState, names: Sequence[str], terms: Terms) -> dict[str, Any]:
     config = dotted(trial.best_config)
     in_both = [trial.epoch, trial.global_step]
-    trained = in_both if terms.told_in_both else [terms.told_in.reached_by(trial)]
+    trained = in_both if terms.tells_steps_too else [terms.told_in.reached_by(trial)]
     seconds = trial.seconds if trial.started is not None else None
     cells = [
         _Cell(number(trial.value), "" if trial.value is None else repr(trial.value)),

@@ -117,16 +117,17 @@ class _Teller:
     def text(self, event: Event) -> str | None:
         """Takes in the next event, and words it; None where it tells nothing new of a trial."""
         self._then.apply(event)
-        word, number = self._words.get(event["event"]), event.get("trial", -1)
+        kind, number = event["event"], event.get("trial", -1)
+        word = self._words.get(kind)
         if word is None:
             return None
-        if event["event"] in ("result", "progress"):
+        if kind in ("result", "progress"):
             before, self._steps[number] = self._steps.get(number), event["global_step"]
-            if event["event"] == "progress" and before == event["global_step"]:
+            if kind == "progress" and before == event["global_step"]:
                 return None
         reason = event.get("reason")
         repeated = reason is not None and reason == self._reasons.get(number)
-        if repeated and event["event"] in ("stop", "pause") and "epoch" not in event:
+        if repeated and (kind == "stop" or (kind == "pause" and "epoch" not in event)):
             return None
         self._reasons[number] = event.get("reason", self._reasons.get(number))
         return word({**event, "reason": None} if repeated else event)

@@ -69,7 +69,7 @@ class Terms:
         return TimeAxis(counted)
 
     @property
-    def told_in_both(self) -> bool:
+    def tells_steps_too(self) -> bool:
         """Whether steps are told beside epochs; where trials were simulated by epochs, no steps are known."""
         return not self.told_in.by_step and not self._sweep.simulated
 
@@ -96,7 +96,7 @@ class Terms:
     def place(self, *, epoch: int, global_step: int) -> str:
         """Says where a trial was, with its steps where it counts epochs: ``epoch 3, step 66``."""
         at = self.at(epoch=epoch, global_step=global_step)
-        return f"{at}, {STEPS.at(global_step)}" if epoch and self.told_in_both else at
+        return f"{at}, {STEPS.at(global_step)}" if epoch and self.tells_steps_too else at
 
     def after(self, *, epoch: int, global_step: int) -> str:
         """Says how much was trained: ``3 epochs (66 steps)``, or ``60 steps``."""
@@ -104,7 +104,7 @@ class Terms:
         if not epoch or self.told_in.by_step:
             return steps
         epochs = self.told_in.count(epoch)
-        return f"{epochs} ({steps})" if self.told_in_both else epochs
+        return f"{epochs} ({steps})" if self.tells_steps_too else epochs
 
     def worth(self, value: float | None) -> str:
         """Writes a value of the metric."""

@@ -192,7 +192,7 @@ class RecordedCurves:
 
     @functools.cached_property
     def _moments(self) -> dict[int, dict[int, float]]:
-        """When each trial was where: seconds that the sweep had run, or that the trial had trained."""
+        """When each trial was where: seconds that the sweep had run if `timed`, else that the trial trained."""
         sweep = SweepState("")
         moments: dict[int, dict[int, float]] = {number: {0: 0.0} for number in self._configs}
 

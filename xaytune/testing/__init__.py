@@ -8,7 +8,7 @@
         def make_scheduler(self):
             return MyScheduler(keep=3)
 
-They need pytest, and neither Ray nor torch.
+They need pytest, and neither Ray nor torch; that of whatever trains, in `xaytune.testing.training`, needs torch.
 """
 
 from xaytune.testing.methods import SamplerContract, SchedulerContract, SearchMethodContract
