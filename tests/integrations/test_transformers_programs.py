@@ -284,7 +284,7 @@ def test_a_run_that_takes_over_another_loads_the_best_of_its_own(tmp_path: Path)
         trainer_of(donor, StopsAt(9), learning_rate=1e-2, **options).train()
     run = JudgedRun(tmp_path / "run")
     latest: Any = run.latest_checkpoint
-    taken_over_at = run.taken_over_at = step_of(latest)  # type: ignore[attr-defined]
+    taken_over_at = run.taken_over_at = step_of(latest)
     takes_over = trainer_of(run, learning_rate=1.0, **options)  # which makes it worse
     takes_over.train(resume_from_checkpoint=latest)
     values = measured(takes_over, "eval_loss")

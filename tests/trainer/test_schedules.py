@@ -14,7 +14,8 @@ from torch.optim import lr_scheduler as L
 from torch.optim.swa_utils import SWALR
 
 from tests.models import CLASSES, FEATURES, loader, make_trainer
-from xaytune.trainer.callbacks import CallbackManager, TrainState
+from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.own import OwnLoop
 from xaytune.trainer.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -223,22 +224,12 @@ def test_reduce_on_plateau_is_given_the_metric_that_the_user_named() -> None:
     assert values == [value for _, value in measured]
 
 
-class Sweep:
+class Sweep(OwnLoop):
     """A trial of a sweep that tells its metric."""
 
-    metric, mode = "eval_accuracy", "max"
-
     def __init__(self, folder: Path) -> None:
-        self.callbacks, self.checkpoint_dir = CallbackManager(), folder
-
-    def attach(self, save_checkpoint: Callable[[], Path]) -> None:
-        pass
-
-    def discard(self, checkpoint: Path) -> None:
-        checkpoint.unlink()
-
-    def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
-        return False
+        super().__init__(checkpoint_dir=folder, metric="eval_accuracy")
+        self.mode = "max"
 
 
 def test_reduce_on_plateau_is_given_the_metric_of_the_sweep(tmp_path: Path) -> None:

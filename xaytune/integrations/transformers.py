@@ -29,7 +29,7 @@ from xaytune.integrations.transformers_run import (
 from xaytune.trainer import checkpoint, checkpoint_files, random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.callbacks import Event, TrainState
-from xaytune.trainer.context import RunContext, details_of
+from xaytune.trainer.context import RunContext
 from xaytune.trainer.made_with import MadeWith, unwrapped
 from xaytune.trainer.metrics import plain_metrics
 
@@ -96,7 +96,7 @@ class XaytuneCallback(TrainerCallback):
         """
         if args.save_only_model:
             raise ValueError("a trial cannot resume from what save_only_model=True saves: leave it out")
-        if args.save_strategy == SaveStrategy.BEST and details_of(self._trial).may_pause:
+        if args.save_strategy == SaveStrategy.BEST and self._trial.may_pause:
             raise ValueError(
                 'save_strategy="best" saves at no other time, and this scheduler may pause a trial wherever it is '
                 'judged: write save_strategy="epoch", or "no"'
@@ -112,7 +112,7 @@ class XaytuneCallback(TrainerCallback):
         run.epoch, run.step = divmod(state.global_step, self._steps_per_epoch)
         if run.epoch >= run.num_epochs:
             run.epoch, run.step = run.num_epochs - 1, self._steps_per_epoch
-        if state.global_step == details_of(self._trial).taken_over_at:
+        if state.global_step == self._trial.taken_over_at:
             state.best_metric = state.best_global_step = state.best_model_checkpoint = None  # of another trial
         for logged in state.log_history:
             run.metrics.update(_metrics(logged))
@@ -273,7 +273,7 @@ class XaytuneCallback(TrainerCallback):
             if not (control.should_evaluate or (ends_epoch and args.eval_strategy == IntervalStrategy.EPOCH)):
                 self._beside = random_state.capture()
             control.should_evaluate = True
-        self._want_saved(control, asked=over or (judged and details_of(self._trial).may_pause is not False))
+        self._want_saved(control, asked=over or (judged and self._trial.may_pause is not False))
 
     def _expect(self, control: TrainerControl) -> None:
         """Notes whether the Trainer evaluates now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from xaytune.trainer.callbacks import CallbackManager
 
@@ -12,10 +12,7 @@ EvalEvery = Literal["epoch"] | int
 
 
 class RunContext(Protocol):
-    """What the Trainer asks of the trial that it runs for.
-
-    It may have more attributes, which are those of `Details`.
-    """
+    """What the Trainer asks of the trial that it runs for."""
 
     @property
     def callbacks(self) -> CallbackManager:
@@ -25,6 +22,26 @@ class RunContext(Protocol):
     def checkpoint_dir(self) -> Path | None:
         """Where this run's checkpoints are kept, and found again when it is resumed; None keeps none."""
 
+    @property
+    def metric(self) -> str | None:
+        """The metric of the sweep, for ReduceLROnPlateau; None outside of one."""
+
+    @property
+    def mode(self) -> str | None:
+        """Whether a ``"max"`` or a ``"min"`` of it is better; None outside of a sweep."""
+
+    @property
+    def taken_over_at(self) -> int | None:
+        """The step of another trial's checkpoint that it went on from; None if it never did."""
+
+    @property
+    def may_pause(self) -> bool | None:
+        """Whether it may be paused where it is judged; None if it does not say: then it is saved there."""
+
+    @property
+    def conductor(self) -> Callable[[Any], None] | None:
+        """Trains a Trainer beside others, in place of its own `fit`."""
+
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run, where a decision asks for it."""
 
@@ -33,29 +50,6 @@ class RunContext(Protocol):
 
     def decision_due(self, *, epoch: int | None = None, global_step: int | None = None) -> bool:
         """Tells whether the run is judged when so many epochs, or optimizer steps, are finished."""
-
-
-class Details(NamedTuple):
-    """What a trial may tell beside what it must; these are the values for one that has no such attributes.
-
-    Attributes:
-        metric: That of the sweep, for ReduceLROnPlateau.
-        mode: Whether a ``"max"`` or a ``"min"`` of it is better.
-        taken_over_at: The step of another trial's checkpoint that it went on from; None if it never did.
-        may_pause: Whether it may be paused where it is judged; None if it does not say: then it is saved there.
-        conductor: Trains a Trainer beside others, in place of its own `fit`.
-    """
-
-    metric: str | None = None
-    mode: str | None = None
-    taken_over_at: int | None = None
-    may_pause: bool | None = None
-    conductor: Callable[[Any], None] | None = None
-
-
-def details_of(trial: RunContext | None) -> Details:
-    """Returns what a trial tells now beside what it must."""
-    return Details(*(getattr(trial, name, default) for name, default in Details._field_defaults.items()))
 
 
 class EvaluationTimes:

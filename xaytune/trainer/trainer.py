@@ -12,7 +12,7 @@ from torch import nn
 from xaytune.trainer import arguments
 from xaytune.trainer.batches import BatchSize
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trainer.context import EvalEvery, EvaluationTimes, RunContext, details_of
+from xaytune.trainer.context import EvalEvery, EvaluationTimes, RunContext
 from xaytune.trainer.criterion import Criterion, LossFn, TrainingStep
 from xaytune.trainer.data import ResumableLoader, with_workers_of_each_epoch
 from xaytune.trainer.evaluation import EvalFn, EvalMetric, Evaluator
@@ -148,8 +148,9 @@ class Trainer(Run):
         forward: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
         criterion = Criterion(loss_fn, training_step, batch_size)
         numeric = Precision(precision, self.device, optimizer)
-        details = details_of(trial)
-        sweep = (details.metric, details.mode) if details.metric is not None and details.mode is not None else None
+        sweep = None
+        if trial is not None and trial.metric is not None and trial.mode is not None:
+            sweep = trial.metric, trial.mode
         schedule = Schedule(optimizer, lr_scheduler, lr_interval, lr_metric, sweep=sweep, evaluates=evaluates)
         stepper = Stepper(
             self.model,
@@ -184,7 +185,7 @@ class Trainer(Run):
         )
         if trial is not None:
             trial.attach(self.save_checkpoint)
-            self._conductor = details.conductor
+            self._conductor = trial.conductor
 
 
 def _default_device() -> torch.device:

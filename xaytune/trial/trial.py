@@ -47,7 +47,6 @@ class Trial(OwnLoop):
         self.config = assignment.config
         self.seed = assignment.seed
         self.mode = task.objective.mode
-        self.conductor: Callable[[Any], None] | None = None
         self.taken_over_at = assignment.taken_over_at
         self._reporter = reporter
 

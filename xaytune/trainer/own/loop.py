@@ -39,6 +39,9 @@ class OwnLoop:
     Attributes:
         seed: What a program may seed its random numbers with; 0 outside of a sweep.
         stop_reason: What :meth:`stop` was given.
+        mode: Whether a ``"max"`` or a ``"min"`` of the metric is better; None outside of a sweep.
+        taken_over_at: The step of another trial's checkpoint that it went on from; None if it never did.
+        conductor: Trains Trainers of this run beside those of others; None where they train by themselves.
 
     Args:
         callbacks: The handlers of this run; new ones by default.
@@ -64,6 +67,9 @@ class OwnLoop:
         self.shared = shared
         self.stop_reason: str | None = None
         self.metric = metric
+        self.mode: str | None = None
+        self.taken_over_at: int | None = None
+        self.conductor: Callable[[Any], None] | None = None
         self._saves = Saves(self, save_every_s)
         self._run = OwnRun(self.callbacks, self._saves, self.trains_on)
         self._training = self._run.state  # of what trains or trained last: this loop, or a Trainer
@@ -72,6 +78,11 @@ class OwnLoop:
         self.callbacks.on("train_start")(metrics_only(self._note_start))
         self.callbacks.on("error")(metrics_only(self._note_error))
         self.callbacks.on("train_end")(metrics_only(self._note_end))
+
+    @property
+    def may_pause(self) -> bool | None:
+        """Whether the run may be paused where it is judged. Only a trial says."""
+        return None
 
     def attach(self, save_checkpoint: Callable[[], Path]) -> None:
         """Takes the means to save the run. A trial uses it where a decision asks for a checkpoint."""
