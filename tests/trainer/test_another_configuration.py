@@ -23,6 +23,8 @@ SCHEDULES: dict[str, Schedule] = {
     "cyclic": lambda o, x: lr_scheduler.CyclicLR(o, x / 100, x, step_size_up=3),
     "exponential": lambda o, x: lr_scheduler.ExponentialLR(o, x),
     "lambda": lambda o, x: lr_scheduler.LambdaLR(o, lambda step: x**step),
+    "linear": lambda o, x: lr_scheduler.LinearLR(o, x / 7, total_iters=8),
+    "multiplicative": lambda o, x: lr_scheduler.MultiplicativeLR(o, lambda step: x),
     "multistep": lambda o, x: lr_scheduler.MultiStepLR(o, [2, 4], x),
     "one cycle": lambda o, x: lr_scheduler.OneCycleLR(o, x, total_steps=12),
     "plateau": lambda o, x: ReduceLROnPlateau(o, factor=x, patience=0, threshold=9.0, threshold_mode="abs"),
@@ -52,13 +54,14 @@ def rates(folder: Path, how: tuple[Schedule, Any], epochs: int, *, option: float
     model = nn.Linear(4, 1)
     steps = optimizer(model, rate)
     scheduler = schedule(steps, option)
-    run.keep(model=model, optimizer=steps, scheduler=scheduler)
+    run.keep(model=model, optimizer=steps, **({} if scheduler is None else {"scheduler": scheduler}))
     found = []
     for _ in run.epochs(epochs):
         model(torch.ones(2, 4)).mean().backward()
         steps.step()
         found.append([group["lr"] for group in steps.param_groups])
-        scheduler.step(*([1.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+        if scheduler is not None:
+            scheduler.step(*([1.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
     run.finish()
     return found
 
@@ -79,6 +82,22 @@ def test_a_loop_of_ones_own_goes_on_with_the_schedule_of_its_own_configuration(
     else:
         for mine, other in zip(resumed, expected[5:], strict=True):
             assert mine == pytest.approx(other)
+
+
+@pytest.mark.parametrize("now", ["none", *SCHEDULES])
+@pytest.mark.parametrize("before", ["linear", "one cycle", "cosine", "sequence", "plateau"])
+def test_a_loop_of_ones_own_goes_on_with_another_kind_of_schedule_as_if_from_its_beginning(
+    tmp_path: Path, before: str, now: str
+) -> None:
+    schedule = (SCHEDULES | {"none": lambda o, x: None})[now]
+    optimizer = OPTIMIZERS["two groups"]
+    rates(tmp_path / "one", (SCHEDULES[before], optimizer), 5, option=0.7, rate=0.1)
+    resumed = rates(tmp_path / "one", (schedule, optimizer), 9, option=0.7, rate=0.1)
+    expected = rates(tmp_path / "other", (schedule, optimizer), 9, option=0.7, rate=0.1)
+    if now == "plateau":  # it has watched nothing yet
+        expected = expected[:4] if before != "plateau" else expected[5:]
+    for mine, other in zip(resumed, expected[-4:], strict=True):
+        assert mine == pytest.approx(other)
 
 
 def test_a_rate_that_began_at_nothing_is_followed_by_another(tmp_path: Path) -> None:

@@ -265,6 +265,40 @@ def test_a_run_resumed_without_its_schedule_trains_at_the_optimizers_own_rate(tm
     assert resumed.fit().metrics["learning_rate"] == rate
 
 
+@pytest.mark.parametrize("now", ["none", "ReduceLROnPlateau"])
+@pytest.mark.parametrize("before", ["LinearLR", "OneCycleLR", "CosineAnnealingLR", "SequentialLR", "CyclicLR"])
+def test_a_run_resumed_with_no_schedule_or_one_by_a_metric_trains_as_the_optimizer_was_made(
+    before: str, now: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"lr": 0.1, "checkpoint_dir": tmp_path}
+    make_trainer(schedule=lambda o: SCHEDULERS[before](o, 0.1), num_epochs=2, **options).fit()
+    again = make_trainer(
+        schedule=lambda o: None if now == "none" else L.ReduceLROnPlateau(o, patience=9), num_epochs=3, **options
+    )
+    assert again.fit().metrics["learning_rate"] == 0.1
+    assert again.optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_a_multiplicative_schedule_of_another_function_is_followed_from_its_beginning(tmp_path: Path) -> None:
+    def by(factor: float) -> Callable[[torch.optim.Optimizer], Any]:
+        return lambda optimizer: L.MultiplicativeLR(optimizer, lambda step: factor)
+
+    make_trainer(lr=0.1, schedule=by(0.9), num_epochs=2, checkpoint_dir=tmp_path).fit()
+    again = make_trainer(lr=0.1, schedule=by(0.5), num_epochs=3, checkpoint_dir=tmp_path)
+    assert again.fit().metrics["learning_rate"] == pytest.approx(0.1 * 0.5**2)
+
+
+def test_a_rate_that_a_handler_changes_under_a_multiplicative_schedule_stays(tmp_path: Path) -> None:
+    def multiply(optimizer: torch.optim.Optimizer) -> Any:
+        return L.MultiplicativeLR(optimizer, lambda step: 0.5)
+
+    trainer = make_trainer(lr=0.1, schedule=multiply, num_epochs=2, checkpoint_dir=tmp_path)
+    trainer.callbacks.on("train_start")(lambda state: trainer.optimizer.param_groups[0].update(lr=0.01))
+    trainer.fit()
+    again = make_trainer(lr=0.1, schedule=multiply, num_epochs=3, checkpoint_dir=tmp_path)
+    assert again.fit().metrics["learning_rate"] == pytest.approx(0.01 * 0.5**2)
+
+
 def test_a_schedule_that_counted_epochs_is_not_continued_by_steps(tmp_path: Path) -> None:
     options: dict[str, Any] = {"schedule": lambda o: L.ExponentialLR(o, 0.5), "checkpoint_dir": tmp_path}
     make_trainer(num_epochs=2, **options).fit()

@@ -15,6 +15,8 @@ from xaytune.trainer.plain import plain
 SCHEDULED: Final = frozenset(
     {"lr", "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum", "min_momentum"}
 )
+# What they cycle besides, of the optimizer's own.
+CYCLED: Final = frozenset({"momentum", "betas"})
 RATES: Final = frozenset({"lr", "initial_lr"})
 
 
@@ -43,9 +45,9 @@ def follow(optimizer: torch.optim.Optimizer, fresh: list[dict[str, Any]], begun:
 
 
 def put_rates(optimizer: torch.optim.Optimizer, fresh: list[dict[str, Any]]) -> None:
-    """Gives groups the rates, and what else schedulers keep there, that the optimizer was made with."""
+    """Gives groups the rates, and what else schedulers change there, that the optimizer was made with."""
     for group, begun in zip(optimizer.param_groups, fresh, strict=True):
-        for name in begun.keys() & SCHEDULED:
+        for name in begun.keys() & (SCHEDULED | CYCLED):
             put(group, name, begun[name])
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
-from xaytune.trainer.made_with import unwrapped
+from xaytune.trainer.made_with import kind_of, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ class Kept:
         return {name: _state_of(thing) for name, thing in self._things.items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> set[str]:
-        """Restores each from what :meth:`state_dict` returned; an optimizer of another kind begins anew.
+        """Restores each from what :meth:`state_dict` returned.
 
         Returns:
-            The names of optimizers that begin anew.
+            The names of optimizers and schedulers that begin anew: they are of another kind than the saved ones.
 
         Raises:
             ValueError: Nothing was saved of one of them: its state would silently be a new one.
@@ -72,7 +73,7 @@ class Kept:
 def _state_of(thing: Any) -> dict[str, Any]:
     """Returns the state of a thing that can be kept, in a form that a checkpoint can hold."""
     if _has(thing, "state_dict", "load_state_dict"):
-        return {"state": thing.state_dict(), "optimizer_kind": _optimizer_kind(thing)}
+        return {"state": thing.state_dict(), "kind": _kind(thing)}
     with tempfile.TemporaryDirectory(prefix="xaytune-kept-") as scratch:
         thing.save(Path(scratch))
         files = sorted(path for path in Path(scratch).rglob("*") if path.is_file())
@@ -94,7 +95,7 @@ def restore(thing: Any, saved: Mapping[str, Any]) -> None:
 
 
 def _restored(name: str, thing: Any, saved: Mapping[str, Any]) -> bool:
-    kind, saved_kind = _optimizer_kind(thing), saved.get("optimizer_kind")
+    kind, saved_kind = _kind(thing), saved.get("kind")
     if kind is not None and saved_kind not in (None, kind):
         logger.warning("%r was saved with %s: %s begins without its state", name, saved_kind, kind)
         return False
@@ -102,9 +103,8 @@ def _restored(name: str, thing: Any, saved: Mapping[str, Any]) -> bool:
     return True
 
 
-def _optimizer_kind(thing: Any) -> str | None:
-    optimizer = unwrapped(thing)
-    return type(optimizer).__name__ if isinstance(optimizer, torch.optim.Optimizer) else None
+def _kind(thing: Any) -> str | None:
+    return kind_of(thing) if isinstance(unwrapped(thing), (torch.optim.Optimizer, LRScheduler)) else None
 
 
 def _check_groups(thing: Any, state: Any) -> None:

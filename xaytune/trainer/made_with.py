@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiplicativeLR, ReduceLROnPlateau
 
 from xaytune.trainer import hyperparameters
+from xaytune.trainer.computed_schedules import only_computes
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 _COUNTS = {"last_epoch", "_step_count", "_last_lr"}
 # Hyperparameters of an optimizer, and the state of a scheduler of it, when the scheduler was made.
 Settings = tuple[list[dict[str, Any]], Mapping[str, Any]]
+
+# What schedulers are, and have done since they were made, by their names.
+Described = Mapping[str, Mapping[str, Any]]
 
 
 class MadeWith:
@@ -68,16 +73,24 @@ class MadeWith:
         return [group["lr"] for group in self._hyperparameters[name]] if name in self._hyperparameters else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what they were made with."""
-        return {"hyperparameters": self._hyperparameters, "schedules": self._schedules}
+        """Returns what they were made with, and what the schedulers have done since."""
+        return {
+            "hyperparameters": self._hyperparameters,
+            "schedules": self._schedules,
+            "schedulers": self._described(),
+        }
 
     def follow(self, saved: Mapping[str, Any], begin_anew: Container[str] = ()) -> None:
         """Puts what they were made with in the place of what was loaded, where the saved ones were made otherwise.
+
+        Where schedulers of an optimizer are of another kind than the saved ones, or gone, its rates are its own.
 
         Args:
             saved: What :meth:`state_dict` returned of the saved run; empty where that is not known.
             begin_anew: Optimizers of another kind than the saved ones, of whose state nothing was loaded.
         """
+        mine = self._described()
+        theirs = saved.get("schedulers", mine)  # which an earlier version did not save
         for name in self._hyperparameters.keys() & saved.get("hyperparameters", {}).keys():
             optimizer = self._optimizers[name]
             fresh, then = self._hyperparameters[name], saved["hyperparameters"][name]
@@ -87,32 +100,65 @@ class MadeWith:
             if name not in begin_anew:
                 hyperparameters.follow(optimizer, fresh, then)
             hyperparameters.note_stepped(optimizer)
-            self._follow_schedules(optimizer, fresh, None if name in begin_anew else then, saved["schedules"])
+            over, begun = _kinds_over(name, mine), saved["schedules"]
+            if over != _kinds_over(name, theirs):
+                hyperparameters.put_rates(optimizer, fresh)
+            for scheduler in over.keys() & begun.keys():
+                settings = (fresh, self._schedules[scheduler]), (then, begun[scheduler])
+                another = name in begin_anew or is_another(*settings)
+                self._follow_schedule(
+                    scheduler, settings, theirs[scheduler], another=another, alone=len(over) == 1
+                )
 
-    def _follow_schedules(
+    def _described(self) -> Described:
+        """What schedulers are, and have done since they were made."""
+        names = {id(optimizer): name for name, optimizer in self._optimizers.items()}
+        return {
+            name: {
+                "optimizer": names.get(id(scheduler.optimizer)),
+                "kind": kind_of(scheduler),
+                "steps": _steps_of(scheduler.state_dict()) - _steps_of(self._schedules[name]),
+                "factors": factors_of(scheduler),
+            }
+            for name, scheduler in self._schedulers.items()
+        }
+
+    def _follow_schedule(
         self,
-        optimizer: torch.optim.Optimizer,
-        fresh: list[dict[str, Any]],
-        then: list[dict[str, Any]] | None,
-        saved: Mapping[str, dict[str, Any]],
+        name: str,
+        settings: tuple[Settings, Settings],
+        saved: Mapping[str, Any],
+        *,
+        another: bool,
+        alone: bool,
     ) -> None:
-        names = [name for name, scheduler in self._schedulers.items() if scheduler.optimizer is optimizer]
-        for name in names:
-            scheduler, begun = self._schedulers[name], self._schedules[name]
-            if name not in saved:
-                continue
-            another = then is None or is_another((fresh, begun), (then, saved[name]))
-            if len(names) == 1 and counts(scheduler) and (another or has_other_functions(scheduler)):
-                steps = _steps_of(scheduler.state_dict()) - _steps_of(saved[name])
-                follow_from_its_beginning(scheduler, begun, fresh, steps)
-            elif another:  # what rates are is not of its steps alone
-                put_options(scheduler, begun, saved[name])
+        scheduler, ((fresh, begun), (_, was_begun)) = self._schedulers[name], settings
+        another_kind = kind_of(scheduler) != saved["kind"]
+        another = another or another_kind or has_other_functions(scheduler, saved["factors"])
+        if another and alone and counts(scheduler):
+            follow_from_its_beginning(scheduler, begun, fresh, saved["steps"])
+        elif another_kind:  # other libraries have given it the state of the other one
+            scheduler.load_state_dict(copy.deepcopy(dict(begun)))
+        elif another:  # what rates are is not of its steps alone
+            put_options(scheduler, begun, was_begun)
+
+
+def _kinds_over(optimizer: str, schedulers: Described) -> dict[str, str]:
+    """Returns the kinds of the schedulers of an optimizer, by their names."""
+    return {name: of["kind"] for name, of in schedulers.items() if of["optimizer"] == optimizer}
 
 
 def unwrapped(thing: Any) -> Any:
     """Returns what Accelerate has wrapped; anything else as it is."""
     inner = getattr(thing, "optimizer" if isinstance(thing, torch.optim.Optimizer) else "scheduler", None)
     return inner if isinstance(inner, (torch.optim.Optimizer, LRScheduler)) else thing
+
+
+def kind_of(thing: Any) -> str:
+    """Returns what an optimizer or a scheduler is, and of which parts: the state of another does not suit it."""
+    thing = unwrapped(thing)
+    parts = ", ".join(map(kind_of, getattr(thing, "_schedulers", ())))
+    return f"{type(thing).__name__}({parts})" if parts else type(thing).__name__
 
 
 def counts(scheduler: Any) -> bool:
@@ -132,8 +178,24 @@ def is_another(mine: Settings, saved: Settings) -> bool:
     return rates or _differ(mine[1], saved[1])
 
 
-def has_other_functions(scheduler: Any) -> bool:
-    """Whether a scheduler computes by functions that do not give the rates of the state that was loaded."""
+def factors_of(scheduler: Any) -> list[float] | None:
+    """Returns what a MultiplicativeLR has multiplied its rates by; None where that may not be asked."""
+    if not isinstance(scheduler, MultiplicativeLR) or not only_computes(scheduler):
+        return None
+    steps = range(1, scheduler.last_epoch + 1)
+    return [math.prod(float(function(step)) for step in steps) for function in scheduler.lr_lambdas]
+
+
+def has_other_functions(scheduler: Any, saved_factors: list[float] | None = None) -> bool:
+    """Whether a scheduler computes by functions that do not give the rates of the state that was loaded.
+
+    Args:
+        scheduler: The scheduler.
+        saved_factors: What :func:`factors_of` returned of the saved one.
+    """
+    factors = factors_of(scheduler)
+    if factors is not None and saved_factors is not None:  # its rates may have been changed besides
+        return not np.allclose(factors, saved_factors, rtol=1e-6, atol=0.0)
     if not isinstance(scheduler, LambdaLR):
         return False
     factors = [function(scheduler.last_epoch) for function in scheduler.lr_lambdas]

@@ -12,9 +12,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from xaytune.trainer import hyperparameters
 from xaytune.trainer.made_with import (
     counts,
+    factors_of,
     follow_from_its_beginning,
     has_other_functions,
     is_another,
+    kind_of,
     put_options,
 )
 
@@ -115,6 +117,8 @@ class Schedule:
         return {
             "lr_scheduler": self._scheduler_state(),
             "lr_scheduler_begun": self._scheduler_begun,
+            "lr_scheduler_kind": self._kind,
+            "lr_factors": factors_of(self.scheduler),
             "lr_interval": self._interval,
             "lr_counted": dict(self._counted),
             "lr_given_at": self._given_at,
@@ -125,8 +129,9 @@ class Schedule:
         """Resumes the schedule; the optimizer's own state was loaded before.
 
         Hyperparameters that are not those which the saved run was begun with take the place of the saved ones.
-        A schedule that has become another one, by its rate or its own options, is followed from its beginning to
-        where the run is; where there is none any more, the rates are the optimizer's own again.
+        A schedule that has become another one, by its kind, its rate or its own options, is followed from its
+        beginning to where the run is. Where it is of another kind and does not count steps, or there is none any
+        more, the rates are the optimizer's own again.
 
         Args:
             saved: What :meth:`state_dict` returned.
@@ -144,9 +149,12 @@ class Schedule:
         hyperparameters.note_stepped(self._optimizer)
         if not another_optimizer:
             hyperparameters.follow(self._optimizer, self._begun, begun)
+        # An earlier version did not tell the kind.
+        saved_kind = saved.get("lr_scheduler_kind", self._kind) if saved["lr_scheduler"] else None
+        another_kind = self._kind != saved_kind
+        if another_kind:
+            hyperparameters.put_rates(self._optimizer, self._begun)
         if self.scheduler is None:
-            if saved["lr_scheduler"]:
-                hyperparameters.put_rates(self._optimizer, self._begun)
             return
         if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
             raise ValueError(
@@ -155,16 +163,20 @@ class Schedule:
                 "sweep, as a new trial"
             )
         was_begun = saved.get("lr_scheduler_begun", self._scheduler_begun)
-        another = is_another((self._begun, self._scheduler_begun), (begun, was_begun))
+        another = another_kind or is_another((self._begun, self._scheduler_begun), (begun, was_begun))
         followed = counts(self.scheduler) and (another or another_optimizer)
-        if not followed:
+        if not followed and not another_kind:
             self.scheduler.load_state_dict(saved["lr_scheduler"])
-            followed = has_other_functions(self.scheduler)
+            followed = has_other_functions(self.scheduler, saved.get("lr_factors"))
         if followed:
             steps = self._counted[self._interval]
             follow_from_its_beginning(self.scheduler, self._scheduler_begun, self._begun, steps)
-        elif another:
+        elif another and not another_kind:
             put_options(self.scheduler, self._scheduler_begun, was_begun)
+
+    @property
+    def _kind(self) -> str | None:
+        return None if self.scheduler is None else kind_of(self.scheduler)
 
     def _scheduler_state(self) -> dict[str, Any]:
         return {} if self.scheduler is None else copy.deepcopy(self.scheduler.state_dict())
