@@ -140,6 +140,15 @@ def test_a_training_step_of_the_users_own() -> None:
     assert metrics["eval_loss"] > 0
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_metric_that_is_no_number_is_kept_as_it_was_last(accumulate: int) -> None:
+    def training_step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        return {"loss": F.cross_entropy(model(batch[0]), batch[1]), "nothing": None, "text": "a"}
+
+    metrics = make_trainer(loss_fn=None, training_step=training_step, accumulate=accumulate).fit().metrics
+    assert (metrics["nothing"], metrics["text"]) == (None, "a")
+
+
 class Keyworded(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +55,7 @@ class Stepped(NamedTuple):
 
 
 class WindowMeans:
-    """Means of metrics over the batches of a window; of texts and truth values it keeps the last."""
+    """Means of metrics over the batches of a window; of what is no number, such as a text, it keeps the last."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Any] = {}
@@ -68,7 +69,7 @@ class WindowMeans:
     def add(self, metrics: dict[str, Any], weight: Any) -> None:
         """Adds those of a batch, ``loss`` among them."""
         for name, value in metrics.items():
-            if isinstance(value, (str, bool)):
+            if isinstance(value, bool) or not isinstance(value, (int, float, complex, Tensor, np.ndarray)):
                 self._sums[name], self._weights[name] = value, None
             else:
                 self._sums[name] = self._sums.get(name, 0.0) + weighted(value, weight)
