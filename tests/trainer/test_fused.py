@@ -21,6 +21,7 @@ from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState, may_be_late, metrics_only
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.fused.fusion import Fusion
+from xaytune.trainer.fused.held import SharedError
 from xaytune.trainer.fused.program import Program
 from xaytune.trainer.fused.states import States
 from xaytune.trainer.fused.timing import FEWEST, FusionTiming
@@ -392,3 +393,11 @@ def test_what_is_not_faster_at_once_is_trained_one_after_the_other() -> None:
     assert not slower.begin("other shapes")
     assert measured(slower, 0.001, 0.0088, 8) == "a step of 8 at once takes 1.1 ms each, and alone 1 ms"
     assert not slower.begin("shapes")
+
+
+def test_runs_that_were_not_begun_because_one_was_refused_are_still_compiled() -> None:
+    trainer = trainer_of(Case(), 0, compile=True)
+    compiled = trainer.stepper.forward
+    with pytest.raises(SharedError):
+        fit_fused([trainer, trainer])
+    assert trainer.stepper.forward is compiled

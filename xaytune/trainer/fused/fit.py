@@ -35,7 +35,14 @@ def fit_fused(trainers: Iterable[Run]) -> list[TrainState]:
     if odd is not None:
         raise TypeError(f"fit_fused takes Trainers (got a {type(odd).__name__})")
     fusion = Fusion()
-    members = [fusion.begin(trainer, States()) for trainer in trainers]
+    members: list[Member] = []
+    try:
+        for trainer in trainers:
+            members.append(fusion.begin(trainer, States()))
+    except BaseException:
+        for member in members:  # which are still to train alone, as they were to
+            member.use_compiled(True)
+        raise
     before = States()
     with interrupt_stops(*(trainer.state for trainer in trainers)):
         errors = _drive(fusion, members)
