@@ -10,6 +10,7 @@ from typing import Any
 
 from xaytune.records import history
 from xaytune.records.history import Row
+from xaytune.trial.exits import Exit
 from xaytune.trial.forked import Forked
 from xaytune.trial.imports import Imported
 from xaytune.trial.link import TRAIN_ON
@@ -27,7 +28,7 @@ from xaytune.trial.messages import (
     nothing_new,
 )
 from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.template_client import Exit, Template
+from xaytune.trial.template_client import Template
 
 # Seconds that a process has to exit after its trial has told its end, or, beside the time of its threads, after it
 # was told to pause; then it is killed.

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from xaytune.sweep.command import search_path
 from xaytune.trial import kernel
 from xaytune.trial.channel import ADDRESS, Channel
+from xaytune.trial.exits import words_for_exit
 from xaytune.trial.messages import Failure
-from xaytune.trial.template_client import words_for_exit
 
 # The variable of the environment that tells a program where it writes lines of JSON.
 _DESCRIPTOR = "XAYTUNE_FD"

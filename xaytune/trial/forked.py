@@ -7,7 +7,8 @@ import select
 import time
 from typing import Any
 
-from xaytune.trial.template_client import Exit, Template
+from xaytune.trial.exits import Exit
+from xaytune.trial.template_client import Template
 
 # Seconds that a process has to be gone which has only to exit, or was killed.
 _EXIT_S = 5.0

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xaytune.trial.attempt import with_history
+from xaytune.trial.exits import Exit
 from xaytune.trial.forked import Forked
 from xaytune.trial.messages import (
     PAUSE,
@@ -22,7 +23,7 @@ from xaytune.trial.messages import (
     Task,
     nothing_new,
 )
-from xaytune.trial.template_client import Exit, Template
+from xaytune.trial.template_client import Template
 from xaytune.trial.width import FIRST_WIDTH
 
 # Seconds between two looks whether a trial was assigned, where there is none.

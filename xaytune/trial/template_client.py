@@ -13,14 +13,15 @@ import sys
 import tempfile
 import time
 import zlib
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from xaytune.sweep.options import reference_name
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
+from xaytune.trial.exits import Exit, words_for_exit
 from xaytune.trial.imports import Imported
 from xaytune.trial.launching import launch
-from xaytune.trial.messages import Failure, Task
+from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import portable
 
@@ -203,37 +204,6 @@ class Template:
     def _printed(self) -> str:
         printed = last_lines(self._output.fileno()) if self._output is not None else ""
         return f"it printed:\n{printed}" if printed else "it printed nothing"
-
-
-class Exit(NamedTuple):
-    """The exit of a process.
-
-    Attributes:
-        status: Its wait status.
-        out_of_memory: Whether the kernel killed it for want of memory.
-    """
-
-    status: int
-    out_of_memory: bool
-
-    @property
-    def failure(self) -> Failure:
-        """What became of the trial of a process that has not told its end."""
-        if self.out_of_memory:
-            return Failure("infeasible", "out of memory: the kernel killed its process")
-        code = os.waitstatus_to_exitcode(self.status)
-        error = f"its process ended before the recipe did: {words_for_exit(code)}"
-        return Failure("lost" if code < 0 else "error", error)
-
-
-def words_for_exit(code: int) -> str:
-    """Returns an exit code in words; it is negative for a signal."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
 
 
 def set_by_ray(name: str, value: str) -> bool:
