@@ -27,7 +27,8 @@ from xaytune.testing.training import JudgedRun, TrainingContract
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
 from xaytune.trial.command import CommandRun, follow
-from xaytune.trial.command_process import Program, ProgramLostError
+from xaytune.trial.command_process import Program
+from xaytune.trial.failures import ProgramLostError
 from xaytune.trial.lines import checkpoint_of
 from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Ended, Message, StopRequest, Task
 

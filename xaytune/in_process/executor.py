@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order, Release, RequestStop
 from xaytune.records.history import Row
-from xaytune.trial.command_process import ProgramLostError
+from xaytune.trial.failures import ProgramLostError
 from xaytune.trial.link import Link
 from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Message, Started, StopRequest
 

@@ -25,7 +25,7 @@ from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trial.command import CommandRun
-from xaytune.trial.command_process import ProgramLostError
+from xaytune.trial.failures import ProgramLostError
 from xaytune.trial.imports import Imports
 from xaytune.trial.link import Link
 from xaytune.trial.messages import Assignment, Ended, Message, Task

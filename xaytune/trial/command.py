@@ -25,7 +25,8 @@ from xaytune.sweep.objective import Objective
 from xaytune.trainer.callbacks import Pause, TrainState
 from xaytune.trainer.context import RunContext
 from xaytune.trial.channel import Channel
-from xaytune.trial.command_process import Program, ProgramFailedError, ProgramLostError
+from xaytune.trial.command_process import Program
+from xaytune.trial.failures import ProgramFailedError, ProgramLostError
 from xaytune.trial.lines import Lines, checkpoint_of
 from xaytune.trial.link import TRAIN_ON, Link
 from xaytune.trial.messages import (

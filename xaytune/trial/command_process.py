@@ -14,40 +14,12 @@ from collections.abc import Mapping, Sequence
 from xaytune.sweep.command import search_path
 from xaytune.trial import kernel
 from xaytune.trial.channel import ADDRESS, Channel
-from xaytune.trial.exits import words_for_exit
-from xaytune.trial.messages import Failure
 
 # The variable of the environment that tells a program where it writes lines of JSON.
 _DESCRIPTOR = "XAYTUNE_FD"
 # Shells such as dash can write to descriptors of one digit only.
 _LARGEST = 9
 _READ = 1 << 16
-
-
-class ProgramFailedError(Exception):
-    """The program of a trial failed.
-
-    Attributes:
-        failure: How.
-    """
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.error)
-        self.failure = failure
-
-
-class ProgramLostError(BaseException):
-    """The program of a trial was killed by a signal: what started it is to end in the same way.
-
-    Attributes:
-        signal: The signal.
-        failure: What became of its trial.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(words_for_exit(-number))
-        self.signal = number
-        self.failure = Failure("lost", f"the program was {self}")
 
 
 class Program:

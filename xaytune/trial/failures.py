@@ -1,4 +1,4 @@
-"""Errors of recipes, as their authors want to read them."""
+"""Errors of recipes and programs, as their authors want to read them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import TracebackType
 
 from xaytune.errors import RemoteError
 from xaytune.trainer.callbacks import words_of
+from xaytune.trial.exits import words_for_exit
 from xaytune.trial.messages import Failure, FailureKind
 
 # What the paths of xaytune's own code begin with; a folder beside it may have a name that begins with its name.
@@ -28,6 +29,32 @@ _OUT_OF_MEMORY = (
     "Failed to CUDA calloc",
     "std::bad_alloc",
 )
+
+
+class ProgramFailedError(Exception):
+    """The program of a trial failed.
+
+    Attributes:
+        failure: How.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error)
+        self.failure = failure
+
+
+class ProgramLostError(BaseException):
+    """The program of a trial was killed by a signal: what started it is to end in the same way.
+
+    Attributes:
+        signal: The signal.
+        failure: What became of its trial.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(words_for_exit(-number))
+        self.signal = number
+        self.failure = Failure("lost", f"the program was {self}")
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -14,8 +14,7 @@ from xaytune.sweep.options import reference_name
 from xaytune.sweep.space import dotted
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end, words_of
 from xaytune.trainer.current import set_current_trial
-from xaytune.trial.command_process import ProgramFailedError, ProgramLostError
-from xaytune.trial.failures import failure_of
+from xaytune.trial.failures import ProgramFailedError, ProgramLostError, failure_of
 from xaytune.trial.link import Link
 from xaytune.trial.messages import Assignment, Ended, EndStatus, Failure, Task
 from xaytune.trial.output import file_of, last_lines

@@ -156,7 +156,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
 
     from xaytune.trainer.callbacks import metrics_only
     from xaytune.trial.command import CommandRun
-    from xaytune.trial.command_process import ProgramLostError
+    from xaytune.trial.failures import ProgramLostError
     from xaytune.trial.runner import RecipeRun
 
     link = ActorLink(channel, watch, task.threads_s)
