@@ -12,8 +12,7 @@ from xaytune.records import history
 from xaytune.records.history import Row
 from xaytune.trial.exits import Exit
 from xaytune.trial.forked import Forked
-from xaytune.trial.imports import Imported
-from xaytune.trial.link import TRAIN_ON
+from xaytune.trial.link import TRAIN_ON, Imported
 from xaytune.trial.messages import (
     PAUSE,
     Assignment,

@@ -13,13 +13,13 @@ import sysconfig
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 from xaytune.errors import Problem, ProblemPath
 from xaytune.sweep.command import Command, what_is_missing
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.references import functions_of, problems_of, use_import_paths
 from xaytune.trial.kernel import count_threads
+from xaytune.trial.link import Imported
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import ByValue, resolve
@@ -149,18 +149,6 @@ def unforkable() -> str | None:
         return "uses the GPU"
     threads = count_threads() - 1
     return f"starts {threads} thread{'s' * (threads > 1)}" if threads else None
-
-
-class Imported(NamedTuple):
-    """What a trial has imported.
-
-    Attributes:
-        names: The modules of installed packages, in their order.
-        changed: Variables of the environment that are not what they were; None for one that is gone.
-    """
-
-    names: list[str]
-    changed: dict[str, str | None]
 
 
 def installed_since(known: int, environment: Mapping[str, str]) -> Imported:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from xaytune.records.history import Row
 from xaytune.trial.channel import Channel
@@ -13,6 +13,18 @@ from xaytune.trial.messages import DecisionDue, Ended, Message, StopRequest, sta
 TRAIN_ON = "train on"
 # What a process says when it has only to be gone: the kernel takes some milliseconds for that.
 EXITING = "exiting"
+
+
+class Imported(NamedTuple):
+    """What a trial has imported.
+
+    Attributes:
+        names: The modules of installed packages, in their order.
+        changed: Variables of the environment that are not what they were; None for one that is gone.
+    """
+
+    names: list[str]
+    changed: dict[str, str | None]
 
 
 class Link(Protocol):

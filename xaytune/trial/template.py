@@ -21,8 +21,9 @@ from typing import NoReturn
 
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
-from xaytune.trial.imports import Imported, Imports, import_installed, unforkable
+from xaytune.trial.imports import Imports, import_installed, unforkable
 from xaytune.trial.launching import launch
+from xaytune.trial.link import Imported
 from xaytune.trial.output import DUMP_STACKS, make_readable, report_stacks
 from xaytune.trial.trial_process import be_trial, name_program
 

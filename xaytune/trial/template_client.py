@@ -19,8 +19,8 @@ from xaytune.sweep.options import reference_name
 from xaytune.trial import kernel
 from xaytune.trial.channel import Channel
 from xaytune.trial.exits import Exit, words_for_exit
-from xaytune.trial.imports import Imported
 from xaytune.trial.launching import launch
+from xaytune.trial.link import Imported
 from xaytune.trial.messages import Task
 from xaytune.trial.output import last_lines
 from xaytune.trial.recipe import portable
