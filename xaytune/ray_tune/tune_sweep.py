@@ -25,9 +25,8 @@ from xaytune.records.mirror import Mirror
 from xaytune.records.results import Results
 from xaytune.sweep.gpus import unused_gpus
 from xaytune.sweep.references import not_found_again
-from xaytune.trial.messages import Task
+from xaytune.trial.messages import FIRST_WIDTH, Task
 from xaytune.trial.trackers import tracking as trackers
-from xaytune.trial.width import FIRST_WIDTH
 
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.
 _HEARTBEAT_S = 2.0

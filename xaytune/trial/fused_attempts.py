@@ -11,6 +11,7 @@ from xaytune.trial.attempt import with_history
 from xaytune.trial.exits import Exit
 from xaytune.trial.forked import Forked
 from xaytune.trial.messages import (
+    FIRST_WIDTH,
     PAUSE,
     Assignment,
     DecisionDue,
@@ -24,7 +25,6 @@ from xaytune.trial.messages import (
     nothing_new,
 )
 from xaytune.trial.template_client import Template
-from xaytune.trial.width import FIRST_WIDTH
 
 # Seconds between two looks whether a trial was assigned, where there is none.
 IDLE_S = 0.05

@@ -27,6 +27,9 @@ from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import Reference, TrackerSpec
 from xaytune.sweep.time_axis import DecisionPoints
 
+# How many trials a process asks for at first that finds out how many to train at once.
+FIRST_WIDTH = 8
+
 EndStatus = Literal["completed", "stopped", "paused", "failed"]
 FailureKind = Literal[
     "error",

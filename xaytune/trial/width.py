@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xaytune.trial.kernel import memory_left
-from xaytune.trial.messages import Task
+from xaytune.trial.messages import FIRST_WIDTH, Task
 
-FIRST_WIDTH = 8
 MOST = 1024
 # Seconds and rounds, at least, that a width is measured for, while the process has nearly as many trials.
 _WINDOW_S = 1.0
