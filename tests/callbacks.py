@@ -10,7 +10,7 @@ from typing import Any
 
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.trainer.callbacks import EVENTS, TrainState
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 def notes(sweep_dir: Path, number: int) -> Path:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import interpreters
 from xaytune.records.results import Results
-from xaytune.trial import launching
+from xaytune.trial.common import launching
 
 # A busy machine is no failure.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 DRAWN = torch.rand(()).item()
 

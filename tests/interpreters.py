@@ -67,9 +67,9 @@ def _serve(requests: socket.socket) -> None:
     """Forks a process for each request, as long as there is somebody to ask."""
     import torch._dynamo  # noqa: F401
 
-    import xaytune.trial.command
-    import xaytune.trial.runner
-    import xaytune.trial.template  # noqa: F401
+    import xaytune.trial.process.template
+    import xaytune.trial.program.command_run
+    import xaytune.trial.run.runner  # noqa: F401
 
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lack the other threads"
     gc.freeze()

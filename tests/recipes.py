@@ -15,7 +15,7 @@ from tests.models import loader, make_trainer
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.handlers import SaveCheckpoint
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 STEPS_PER_EPOCH = 4
 

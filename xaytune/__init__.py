@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from xaytune.report.live import LiveView
     from xaytune.trainer.callbacks import CallbackManager, TrainState
     from xaytune.trainer.trainer import Trainer
-    from xaytune.trial.joining import current_trial
+    from xaytune.trial.program.joining import current_trial
+    from xaytune.trial.run.trial import Trial
     from xaytune.trial.trackers.tracker import Tracker
-    from xaytune.trial.trial import Trial
 
     __version__: str
 
@@ -64,9 +64,9 @@ _HOMES = {
     "xaytune.report.live": ("LiveView",),
     "xaytune.trainer.callbacks": ("CallbackManager", "TrainState"),
     "xaytune.trainer.trainer": ("Trainer",),
-    "xaytune.trial.joining": ("current_trial",),
+    "xaytune.trial.program.joining": ("current_trial",),
     "xaytune.trial.trackers.tracker": ("Tracker",),
-    "xaytune.trial.trial": ("Trial",),
+    "xaytune.trial.run.trial": ("Trial",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

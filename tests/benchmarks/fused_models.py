@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from xaytune.trainer.callbacks import TrainState, may_be_late, metrics_only
 from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.trainer import Trainer
-from xaytune.trial.metrics import capture
+from xaytune.trial.common.metrics import capture
 
 # Steps before those that are measured: of all that is loaded late, and until a graph is recorded.
 _WARM_UP = 40

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.benchmarks import workload
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.trainer import Trainer
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 def digits(config: dict[str, Any], trial: Trial) -> TrainState:

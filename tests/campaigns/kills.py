@@ -24,7 +24,7 @@ from tests.recipes import saved
 from xaytune.records.journal import FILE_NAME, Event, read_events
 from xaytune.records.results import Results
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 VICTIMS = ("actor", "template", "trial", "raylet", "driver")
 # Without these there is no sweep any more: it is resumed.

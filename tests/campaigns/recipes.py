@@ -25,13 +25,13 @@ from tests.driver.harness import ASHA, Played
 from tests.trial.conftest import Node
 from xaytune.driver.orders import Kill, RequestStop
 from xaytune.errors import SkipTrial
+from xaytune.messages import DecisionDue, Ended
 from xaytune.records import history
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.attempt import AttemptProcess
-from xaytune.trial.messages import DecisionDue, Ended
-from xaytune.trial.trial import Trial
+from xaytune.trial.client.attempt import AttemptProcess
+from xaytune.trial.run.trial import Trial
 
 _EXITS: tuple[str | int, ...] = (0, 3, "no data")
 # A trial that has not ended after so long hangs.

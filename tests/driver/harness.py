@@ -9,12 +9,12 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order
 from xaytune.driver.recorder import Recorder
 from xaytune.driver.resuming import resume
+from xaytune.messages import Assignment, DecisionDue, Ended, Heartbeat, Started
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.trial_record import TrialRecord
 from xaytune.search.build import method_for
 from xaytune.simulation.clock import VirtualClock
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Heartbeat, Started
 
 ASHA = {"algorithm": "asha", "max_t": 9, "grace_period": 1, "reduction_factor": 3}
 

@@ -10,9 +10,9 @@ from tests.driver.conftest import Play
 from tests.driver.harness import ASHA, Played
 from xaytune.driver.orders import Kill, Release, RequestStop
 from xaytune.errors import Problem, SpecError
+from xaytune.messages import Failure, Length, Refused, Start, StopRequest
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.trial_record import Best
-from xaytune.trial.messages import Failure, Length, Refused, Start, StopRequest
 
 
 def test_a_weak_trial_is_asked_to_stop_and_the_journal_says_why(play: Play) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.driver.conftest import Play
 from xaytune.driver.orders import Release, RequestStop
+from xaytune.messages import Failure, StopRequest
 from xaytune.records.trial_record import Best
-from xaytune.trial.messages import Failure, StopRequest
 
 
 def test_a_spent_budget_of_time_stops_what_runs_and_starts_no_more(play: Play) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.driver.harness import Played
 from xaytune.driver.orders import Kill, Release, RequestStop
+from xaytune.messages import Heartbeat, StopRequest
 from xaytune.records.trial_record import Best
-from xaytune.trial.messages import Heartbeat, StopRequest
 
 HYPERBAND = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}
 PBT = {"algorithm": "pbt", "perturbation_interval": 3, "hyperparam_mutations": ["x"]}

@@ -10,6 +10,7 @@ import pytest
 
 from tests.driver.harness import Played
 from xaytune.errors import SpecError, StorageError
+from xaytune.messages import Failure
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.results import Results
 from xaytune.records.resumed_spec import resumed_spec
@@ -18,7 +19,6 @@ from xaytune.search.method import Action, End
 from xaytune.search.replay import replay
 from xaytune.search.sampled import SampledMethod
 from xaytune.trainer.checkpoint import path_for
-from xaytune.trial.messages import Failure
 
 RAISED = Failure("error", "KeyError: 'lr'", "Traceback ...")
 

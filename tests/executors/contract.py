@@ -30,7 +30,7 @@ from xaytune.search.method import Stop as StopTrial
 from xaytune.sweep.algorithms import Options
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import DecisionPoints
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 EPOCHS, WORKERS = 4, 2
 _TRAINS, _STOPS, _RESUMES, _STOPS_WHILE_PAUSED, _DIVERGES = range(5)

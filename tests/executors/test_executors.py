@@ -13,6 +13,7 @@ from tests.executors.contract import EPOCHS, WORKERS, ExecutorContract, train, v
 from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Recorder
 from xaytune.in_process.executor import InProcessExecutor
+from xaytune.messages import Task
 from xaytune.records.clock import SystemClock
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.search.build import method_for
@@ -21,8 +22,7 @@ from xaytune.simulation.simulate import simulate
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.current import set_current_trial
-from xaytune.trial.messages import Task
-from xaytune.trial.runner import RecipeRun
+from xaytune.trial.run.runner import RecipeRun
 
 
 class TestSimulated(ExecutorContract):

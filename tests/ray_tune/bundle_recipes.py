@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from xaytune.ray_tune.bundles import trial_placement_group
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 @ray.remote(num_cpus=1)

@@ -8,7 +8,7 @@ from tests import recipes
 from tests.drawing_recipe import drawn_at_import
 from xaytune.records.results import Results
 from xaytune.records.trial_record import TrialRecord
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 def train(config: dict[str, Any], trial: Trial) -> Any:

@@ -17,16 +17,16 @@ from ray.exceptions import RayTaskError
 
 from tests.driver.harness import Played
 from tests.trial.conftest import is_gone
+from xaytune.messages import Assignment, DecisionDue, Ended, Message, Started, StopRequest, Task
 from xaytune.ray_tune.actor import TrialActor
 from xaytune.ray_tune.bridge import Bridge, without_colours
 from xaytune.ray_tune.node_actor import actor_for
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Started, StopRequest, Task
-from xaytune.trial.output import file_of
-from xaytune.trial.template_client import Template
-from xaytune.trial.trial import Trial
+from xaytune.trial.client.template_client import Template
+from xaytune.trial.common.output import file_of
+from xaytune.trial.run.trial import Trial
 
 
 @ray.remote
@@ -123,7 +123,7 @@ def test_an_actor_serves_trial_after_trial_each_in_a_process_of_its_own(make: Ma
         assert (ended.trial, ended.status, ended.epoch) == (number, "stopped", 1)
     assert len(pids) == 2
     there = ray.get(actor.__ray_call__.remote(lambda self: sorted(__import__("sys").modules)))
-    assert "xaytune.trial.attempt" in there
+    assert "xaytune.trial.client.attempt" in there
     assert not {"torch", "ray.tune", "tests.trial.recipes"} & set(there)
 
 

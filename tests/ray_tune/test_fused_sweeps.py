@@ -21,7 +21,7 @@ from xaytune.search.method import Action, Decision, Result
 from xaytune.search.replay import replay
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.fused.timing import FEWEST
-from xaytune.trial.output import file_of
+from xaytune.trial.common.output import file_of
 
 OPTIONS = {"metric": "eval_loss", "mode": "min", "space": {"x": {"loguniform": [0.001, 0.3]}, "drop": 0.2}}
 

@@ -15,7 +15,7 @@ from tests.ray_tune.sweeps import assert_same, events_of, fired, last_checkpoint
 from xaytune.ray_tune.sweep import resume
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
-from xaytune.trial.output import file_of
+from xaytune.trial.common.output import file_of
 
 OPTIONS: dict[str, Any] = {
     "metric": "eval_accuracy",

@@ -11,7 +11,7 @@ from tests.ray_tune.sweeps import start
 from xaytune.ray_tune.sweep import Sweep, resume
 from xaytune.records.journal import FILE_NAME, read_events
 from xaytune.records.results import Results
-from xaytune.trial.output import file_of
+from xaytune.trial.common.output import file_of
 
 SCRIPT = Path(__file__).parents[1] / "trial" / "counting.sh"
 SPEC = f"""

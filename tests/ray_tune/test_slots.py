@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.driver.harness import Played
 from xaytune.driver.orders import Kill
+from xaytune.messages import Assignment, Started
 from xaytune.ray_tune.slots import SlotBridge, Slots
-from xaytune.trial.messages import Assignment, Started
 
 
 def slots(width: int, capacity: int) -> tuple[Slots, list[Any]]:

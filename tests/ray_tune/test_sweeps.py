@@ -29,7 +29,7 @@ from xaytune.simulation.curves import RecordedCurves
 from xaytune.simulation.simulate import simulate
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from xaytune.messages import Ended, Heartbeat
 from xaytune.ray_tune.uploading import upload, upload_rest
 from xaytune.records.remote import RemoteFolder
 from xaytune.trainer.checkpoint import path_for
-from xaytune.trial.messages import Ended, Heartbeat
-from xaytune.trial.output import file_of
+from xaytune.trial.common.output import file_of
 
 
 @pytest.fixture

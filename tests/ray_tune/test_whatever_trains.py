@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Run
 from tests.ray_tune.sweeps import events_of
 from tests.ray_tune.test_pausing import assert_every_trial_ends_once
-from xaytune.trial.output import file_of
+from xaytune.trial.common.output import file_of
 
 ASHA: dict[str, Any] = {"algorithm": "asha", "max_t": 9, "reduction_factor": 3}
 HYPERBAND: dict[str, Any] = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}

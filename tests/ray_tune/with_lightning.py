@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tests.integrations.lightning_recipes import Classifier
 from tests.models import dataset, loader
 from xaytune.integrations.lightning import XaytuneCallback
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 class Tuned(Classifier):

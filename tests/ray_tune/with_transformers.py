@@ -8,7 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from tests.integrations.transformers_recipes import Texts, network
 from xaytune.integrations.transformers import XaytuneCallback
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 def scored(predicted: Any) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from tests.sweep.values_to_import import Model, Optimizer, scale
 
 if TYPE_CHECKING:  # it imports torch, for which the tests of decisions do not wait
-    from xaytune.trial.trial import Trial
+    from xaytune.trial.run.trial import Trial
 
 VALUES: list[Any] = [
     *(0, False, 1, 1.0, True, None, "", "0", math.inf, b"ab"),

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from xaytune.messages import Assignment, DecisionDue, Ended, Message, Progress, Refused, StopRequest, Task
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.options import Reference
 from xaytune.sweep.time_axis import DecisionPoints
-from xaytune.trial.attempt import AttemptProcess
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, Progress, Refused, StopRequest, Task
-from xaytune.trial.output import file_of
-from xaytune.trial.recipe import portable
-from xaytune.trial.template_client import Template
+from xaytune.trial.client.attempt import AttemptProcess
+from xaytune.trial.client.template_client import Template
+from xaytune.trial.common.output import file_of
+from xaytune.trial.common.recipe import portable
 
 Answer = Callable[[Progress], StopRequest | None]
 

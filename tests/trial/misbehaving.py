@@ -24,7 +24,7 @@ import torch
 from tests.trial.recipes import loop
 from tests.trial.world import RUNS, world
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 _KEPT: list[Any] = []
 

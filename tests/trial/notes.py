@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xaytune.trainer.callbacks import EVENTS, TrainState
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 
 def note(trial: Trial, config: dict[str, Any]) -> None:

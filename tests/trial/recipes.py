@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.trial.world import RUNS, Net, cached, world
 from xaytune.trainer.callbacks import EVENTS, Event, TrainState
 from xaytune.trainer.trainer import Trainer
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 

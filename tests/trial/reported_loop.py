@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xaytune.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
 from xaytune.records.history import Row
 from xaytune.sweep.objective import Objective
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Message, StopRequest, Task
-from xaytune.trial.reporter import Reporter
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.reporter import Reporter
+from xaytune.trial.run.trial import Trial
 
 
 class Loop:

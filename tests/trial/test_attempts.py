@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from tests.trial.conftest import Node, finish, is_gone
+from xaytune.messages import DecisionDue, Heartbeat, Progress, StopRequest
 from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
-from xaytune.trial.messages import DecisionDue, Heartbeat, Progress, StopRequest
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ import pytest
 
 from tests.trial.conftest import Node
 from tests.trial.recipes import loop
+from xaytune.messages import Ended, Refused
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.messages import Ended, Refused
-from xaytune.trial.trial import Trial
+from xaytune.trial.run.trial import Trial
 
 pytestmark = pytest.mark.slow
 

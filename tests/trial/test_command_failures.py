@@ -16,10 +16,10 @@ from tests.trial.test_commands import command_run, run_alone
 from xaytune.sweep.objective import Objective
 from xaytune.testing.training import JudgedRun
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
-from xaytune.trial.channel import ADDRESS
-from xaytune.trial.joining import current_trial
-from xaytune.trial.lines import Lines
-from xaytune.trial.output import file_of
+from xaytune.trial.common.channel import ADDRESS
+from xaytune.trial.common.output import file_of
+from xaytune.trial.program.joining import current_trial
+from xaytune.trial.program.lines import Lines
 
 
 def test_the_exit_code_of_a_program_says_whether_it_failed(tmp_path: Path) -> None:

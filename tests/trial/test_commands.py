@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tests.trial.reported_loop import Loop
 from xaytune.errors import SpecError
+from xaytune.messages import PAUSE, Assignment, DecisionDue, Ended, Message, StopRequest, Task
 from xaytune.records.history import Row
 from xaytune.sweep.command import Command, config_text
 from xaytune.sweep.objective import Objective
@@ -26,11 +27,10 @@ from xaytune.sweep.time_axis import DecisionPoints, TimeAxis
 from xaytune.testing.training import JudgedRun, TrainingContract
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.checkpoint_files import list_checkpoints, step_of
-from xaytune.trial.command import CommandRun, follow
-from xaytune.trial.command_process import Program
-from xaytune.trial.failures import ProgramLostError
-from xaytune.trial.lines import checkpoint_of
-from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Ended, Message, StopRequest, Task
+from xaytune.trial.program.command_process import Program
+from xaytune.trial.program.command_run import CommandRun, follow
+from xaytune.trial.program.lines import checkpoint_of
+from xaytune.trial.run.failures import ProgramLostError
 
 HERE = Path(__file__).parent
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.trial.reported_loop import Loop
+from xaytune.messages import Assignment
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.messages import Assignment
 
 
 def test_a_loop_that_never_sets_the_epoch_is_told_at_its_second(tmp_path: Path) -> None:

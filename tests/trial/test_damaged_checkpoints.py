@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tests.models import checkpoints
 from tests.trial.reported_loop import Loop
+from xaytune.messages import Assignment
 from xaytune.trainer import checkpoint, checkpoint_files
 from xaytune.trainer.checkpoint_files import list_checkpoints
-from xaytune.trial.messages import Assignment
-from xaytune.trial.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
+from xaytune.trial.run.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
 
 
 def test_what_is_left_of_a_save_that_was_killed_is_deleted_when_the_trial_goes_on(tmp_path: Path) -> None:

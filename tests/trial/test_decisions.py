@@ -8,9 +8,9 @@ import pytest
 from torch import nn
 
 from tests.trial.reported_loop import Loop
+from xaytune.messages import Assignment, Length, StopRequest
 from xaytune.sweep.time_axis import LevelPoints, TimeAxis
 from xaytune.trainer.callbacks import Pause
-from xaytune.trial.messages import Assignment, Length, StopRequest
 
 
 def test_epochs_are_judged_at_the_milestones_with_the_value_of_that_epoch(tmp_path: Path) -> None:

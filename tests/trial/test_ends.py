@@ -46,7 +46,7 @@ def test_threads_that_end_are_waited_for_no_longer_than_they_run() -> None:
     program = """
 import os, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from xaytune.trial.trial_process import end_threads
+from xaytune.trial.process.trial_process import end_threads
 threading.Thread(target=time.sleep, args=(0.1,)).start()
 ThreadPoolExecutor().submit(time.sleep, 0)
 print(end_threads(3600), flush=True)
@@ -59,7 +59,7 @@ os._exit(0)
 def test_a_thread_that_never_ends_is_not_waited_for_longer_than_given_and_is_named() -> None:
     program = """
 import os, threading
-from xaytune.trial.trial_process import end_threads
+from xaytune.trial.process.trial_process import end_threads
 threading.Thread(target=threading.Event().wait, name="endless").start()
 print(end_threads(0.1), flush=True)
 os._exit(0)

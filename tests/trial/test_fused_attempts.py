@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.trial.conftest import Node, is_gone
+from xaytune.messages import Assignment, DecisionDue, Ended, Heartbeat, Message, Started, StopRequest
 from xaytune.sweep.time_axis import DecisionPoints
-from xaytune.trial.fused_attempts import FusedTrials
-from xaytune.trial.messages import Assignment, DecisionDue, Ended, Heartbeat, Message, Started, StopRequest
-from xaytune.trial.output import file_of
+from xaytune.trial.client.fused_attempts import FusedTrials
+from xaytune.trial.common.output import file_of
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from xaytune.trial import kernel
-from xaytune.trial.kernel import memory_left
-from xaytune.trial.width import Memory, Width
+from xaytune.trial.common import kernel
+from xaytune.trial.common.kernel import memory_left
+from xaytune.trial.process.width import Memory, Width
 
 Gains = Mapping[int, float]
 

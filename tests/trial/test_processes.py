@@ -19,12 +19,12 @@ import pytest
 from tests.campaigns import misbehaviour
 from tests.trial.conftest import Node, finish, is_gone
 from tests.trial.recipes import loop
+from xaytune.messages import Ended, Heartbeat, Refused
 from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial import launching
-from xaytune.trial.messages import Ended, Heartbeat, Refused
-from xaytune.trial.template_client import TemplateError
-from xaytune.trial.trial import Trial
+from xaytune.trial.client.template_client import TemplateError
+from xaytune.trial.common import launching
+from xaytune.trial.run.trial import Trial
 
 pytestmark = pytest.mark.slow
 

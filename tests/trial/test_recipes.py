@@ -20,13 +20,13 @@ from tests.models import make_trainer
 from xaytune.errors import SkipTrial
 from xaytune.in_process.timing import time_training
 from xaytune.in_process.trying import try_configuration
+from xaytune.messages import Ended
 from xaytune.report.plan import cost
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
-from xaytune.trial.messages import Ended
-from xaytune.trial.recipe import ByValue, resolve
-from xaytune.trial.trial import Trial
+from xaytune.trial.common.recipe import ByValue, resolve
+from xaytune.trial.run.trial import Trial
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.trial.reported_loop import Loop
-from xaytune.trial.messages import Assignment, StopRequest
+from xaytune.messages import Assignment, StopRequest
 
 
 def test_the_best_value_is_the_best_that_was_reached_not_the_last(tmp_path: Path) -> None:

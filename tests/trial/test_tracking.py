@@ -11,17 +11,17 @@ import pytest
 
 from tests.trial.json_lines import logged_by
 from tests.trial.reported_loop import Loop
+from xaytune.messages import PAUSE, Assignment, DecisionDue, Message, StopRequest
 from xaytune.records.history import Row
 from xaytune.sweep.options import TrackerSpec
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.current import set_current_trial
 from xaytune.trainer.own import OwnLoop
-from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Message, StopRequest
-from xaytune.trial.metrics import capture
-from xaytune.trial.runner import RecipeRun
+from xaytune.trial.common.metrics import capture
+from xaytune.trial.run.runner import RecipeRun
+from xaytune.trial.run.trial import Trial
 from xaytune.trial.trackers import tracking
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
-from xaytune.trial.trial import Trial
 
 
 class InMemory(Tracker):

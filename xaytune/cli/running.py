@@ -203,7 +203,7 @@ def try_(spec: Path, assignments: tuple[str, ...]) -> None:
 
     from xaytune.driver.trial_ends import never_reported
     from xaytune.in_process.trying import try_configuration
-    from xaytune.trial.metrics import readable
+    from xaytune.trial.common.metrics import readable
 
     for problem in loaded.space.outside(values):
         say(f"note: {problem}: the sweep would not try that", err=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xaytune.driver.orders import Kill
+from xaytune.messages import Assignment, Progress, StopRequest
 from xaytune.records.clock import Clock
-from xaytune.trial.messages import Assignment, Progress, StopRequest
 
 # Seconds that a new process may import for before stall_timeout_s begins to count.
 _TO_START_S = 120.0

@@ -23,6 +23,19 @@ from xaytune.driver.starts import SlowStarts
 from xaytune.driver.thinking import Thinking
 from xaytune.driver.trial_ends import last_words, settled
 from xaytune.errors import SpecError, StorageError
+from xaytune.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Failure,
+    FailureKind,
+    Length,
+    Message,
+    Progress,
+    Refused,
+    Started,
+    StopRequest,
+)
 from xaytune.records.clock import Clock
 from xaytune.records.state import SweepState
 from xaytune.search.method import (
@@ -41,19 +54,6 @@ from xaytune.search.method import (
 )
 from xaytune.sweep.seeds import trial_seed
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import (
-    Assignment,
-    DecisionDue,
-    Ended,
-    Failure,
-    FailureKind,
-    Length,
-    Message,
-    Progress,
-    Refused,
-    Started,
-    StopRequest,
-)
 
 
 class Driver:

@@ -7,12 +7,12 @@ from typing import Literal
 
 from xaytune.driver.failures import EarlyFailures
 from xaytune.errors import SpecError, StorageError
+from xaytune.messages import StopRequest
 from xaytune.records.clock import Clock
 from xaytune.records.state import SweepState
 from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.options import BudgetSpec
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import StopRequest
 
 
 @dataclass(frozen=True)

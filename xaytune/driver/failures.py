@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from xaytune.errors import Problem, SpecError
+from xaytune.messages import FailureKind
 from xaytune.records.state import SweepState
 from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import FailureKind
 
 LOSSES: Mapping[FailureKind, str] = {
     "lost": "its process was lost",

@@ -6,10 +6,10 @@ import math
 
 from xaytune.driver.recorder import Recorder
 from xaytune.errors import Problem, SpecError
+from xaytune.messages import Ended, Length
 from xaytune.records.trial_record import TrialRecord
 from xaytune.search.method import SearchMethod
 from xaytune.sweep.time_axis import DecisionPoints
-from xaytune.trial.messages import Ended, Length
 
 
 def take_length(message: Length, method: SearchMethod, recorder: Recorder) -> SpecError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xaytune.trial.messages import StopRequest
+from xaytune.messages import StopRequest
 
 
 @dataclass(frozen=True)

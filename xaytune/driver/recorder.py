@@ -14,6 +14,16 @@ from typing import Any
 
 from xaytune.driver.failures import no_checkpoint
 from xaytune.errors import StorageError
+from xaytune.messages import (
+    Assignment,
+    DecisionDue,
+    Ended,
+    Failure,
+    Heartbeat,
+    Progress,
+    Started,
+    StopRequest,
+)
 from xaytune.records import history
 from xaytune.records.checkpoint_store import CheckpointStore
 from xaytune.records.clock import Clock
@@ -25,16 +35,6 @@ from xaytune.records.trial_record import Best
 from xaytune.search.method import Decision, Exploit
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trainer.checkpoint_files import step_of
-from xaytune.trial.messages import (
-    Assignment,
-    DecisionDue,
-    Ended,
-    Failure,
-    Heartbeat,
-    Progress,
-    Started,
-    StopRequest,
-)
 
 # Seconds between two records of how far a trial is, for who watches from elsewhere: at least, as a share of the
 # time that the sweep has run, and at most.

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from xaytune.driver.early_end import spent
 from xaytune.driver.recorder import Recorder
 from xaytune.errors import Problem, SpecError
+from xaytune.messages import Assignment, StopRequest
 from xaytune.records.trial_record import TrialRecord
 from xaytune.search.method import Action, KeepCheckpoint, SearchMethod
 from xaytune.search.replay import replay
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import TimeAxis
-from xaytune.trial.messages import Assignment, StopRequest
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xaytune.trial.messages import Ended
+from xaytune.messages import Ended
 
 _LONG_S, _SHARE = 1.0, 0.1
 # The first may have filled caches of the disk for the others.

@@ -9,11 +9,11 @@ from typing import Any
 from xaytune.driver.attempts import Attempt
 from xaytune.driver.failures import LOSSES
 from xaytune.errors import Problem, nearest
+from xaytune.messages import Ended, Failure, FailureKind, Progress, StopRequest, nothing_new
 from xaytune.records.trial_record import TrialRecord
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import Ended, Failure, FailureKind, Progress, StopRequest, nothing_new
 
 
 def settled(message: Ended, record: TrialRecord, spec: SweepSpec) -> Ended:

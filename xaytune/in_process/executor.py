@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order, Release, RequestStop
+from xaytune.messages import PAUSE, Assignment, DecisionDue, Message, Started, StopRequest
 from xaytune.records.history import Row
-from xaytune.trial.failures import ProgramLostError
-from xaytune.trial.link import Link
-from xaytune.trial.messages import PAUSE, Assignment, DecisionDue, Message, Started, StopRequest
+from xaytune.trial.common.link import Link
+from xaytune.trial.run.failures import ProgramLostError
 
 
 class InProcessExecutor:

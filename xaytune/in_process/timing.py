@@ -8,11 +8,11 @@ from typing import Any
 
 from xaytune.errors import Problem, SpecError
 from xaytune.in_process.trying import try_configuration
+from xaytune.messages import Failure
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import STEPS, TimeAxis
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.own import OwnLoop
-from xaytune.trial.messages import Failure
 
 # The first steps load what later ones find loaded.
 _WARM_UP = 10

@@ -14,6 +14,7 @@ from xaytune.driver.driver import Driver
 from xaytune.driver.recorder import Recorder
 from xaytune.errors import SpecError
 from xaytune.in_process.executor import InProcessExecutor
+from xaytune.messages import Assignment, Ended, Message, Task
 from xaytune.records.clock import SystemClock
 from xaytune.records.history import Row
 from xaytune.records.sweep_folder import SweepFolder
@@ -24,13 +25,12 @@ from xaytune.sweep.options import BudgetSpec, FailuresSpec
 from xaytune.sweep.spec import SweepSpec
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.command import CommandRun
-from xaytune.trial.failures import ProgramLostError
-from xaytune.trial.imports import Imports
-from xaytune.trial.link import Link
-from xaytune.trial.messages import Assignment, Ended, Message, Task
-from xaytune.trial.runner import RecipeRun
-from xaytune.trial.trial_process import name_program
+from xaytune.trial.common.link import Link
+from xaytune.trial.process.imports import Imports
+from xaytune.trial.process.trial_process import name_program
+from xaytune.trial.program.command_run import CommandRun
+from xaytune.trial.run.failures import ProgramLostError
+from xaytune.trial.run.runner import RecipeRun
 
 # Seconds after which it is shown what a program has trained.
 _PROGRAM_S = 0.2

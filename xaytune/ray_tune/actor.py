@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xaytune.errors import Problem
-from xaytune.ray_tune.node_actor import NodeActor
-from xaytune.ray_tune.uploading import empty, upload, upload_rest
-from xaytune.records.remote import RemoteFolder
-from xaytune.trial.attempt import AttemptProcess
-from xaytune.trial.messages import (
+from xaytune.messages import (
     Assignment,
     Ended,
     Failure,
@@ -23,7 +19,11 @@ from xaytune.trial.messages import (
     Started,
     StopRequest,
 )
-from xaytune.trial.template_client import TemplateError
+from xaytune.ray_tune.node_actor import NodeActor
+from xaytune.ray_tune.uploading import empty, upload, upload_rest
+from xaytune.records.remote import RemoteFolder
+from xaytune.trial.client.attempt import AttemptProcess
+from xaytune.trial.client.template_client import TemplateError
 
 
 class TrialActor(NodeActor):

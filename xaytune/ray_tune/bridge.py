@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Kill, Order, Release, RequestStop
-from xaytune.trial.messages import FailureKind, Message
+from xaytune.messages import FailureKind, Message
 
 _COLOURS = re.compile(r"\x1b\[\d*m")
 

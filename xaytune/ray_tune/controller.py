@@ -18,6 +18,7 @@ from ray.tune.search import SearchAlgorithm
 from xaytune.driver.driver import Driver
 from xaytune.driver.failures import ALONE
 from xaytune.errors import SessionError
+from xaytune.messages import Assignment, Task
 from xaytune.ray_tune.actor import TrialActor
 from xaytune.ray_tune.bridge import Bridge
 from xaytune.ray_tune.compat import ENV_VARS_TO_PROPAGATE, StorageContext, TuneController
@@ -25,7 +26,6 @@ from xaytune.ray_tune.node_actor import NodeActor, actor_for
 from xaytune.ray_tune.process_settings import environment, log_level
 from xaytune.ray_tune.slot_actor import SlotActor
 from xaytune.ray_tune.slots import SlotBridge, Slots
-from xaytune.trial.messages import Assignment, Task
 
 _TRAINABLE = "xaytune"
 _ENVIRONMENT = {

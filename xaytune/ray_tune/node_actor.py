@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import ray
 
 from xaytune.errors import Problem
+from xaytune.messages import Task
 from xaytune.ray_tune.bundles import PLACEMENT_GROUP
 from xaytune.ray_tune.shared_storage import not_shared
-from xaytune.trial.messages import Task
-from xaytune.trial.recipe import portable
-from xaytune.trial.template_client import Template, set_by_ray
+from xaytune.trial.client.template_client import Template, set_by_ray
+from xaytune.trial.common.recipe import portable
 
 
 class NodeActor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from xaytune.driver.recorder import Listener
 from xaytune.errors import JournalError, Problem, SessionError, SpecError, StorageError
+from xaytune.messages import Task
 from xaytune.ray_tune import compat
 from xaytune.ray_tune.session import RaySession
 from xaytune.ray_tune.sweep_run import SweepRun
@@ -22,8 +23,7 @@ from xaytune.search.build import method_for
 from xaytune.sweep.references import own_functions, use_import_paths
 from xaytune.sweep.shipping import check_shippable
 from xaytune.sweep.spec import SweepSpec
-from xaytune.trial.messages import Task
-from xaytune.trial.template_client import Template
+from xaytune.trial.client.template_client import Template
 from xaytune.trial.trackers import tracking as trackers
 
 # Seconds that threads which a recipe leaves are given, and no more than half of what the trial itself is given.

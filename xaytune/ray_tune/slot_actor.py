@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from xaytune.errors import Problem
+from xaytune.messages import Assignment, Ended, Failure, Message, Refused, Started, StopRequest
 from xaytune.ray_tune.node_actor import NodeActor
-from xaytune.trial.fused_attempts import IDLE_S, FusedTrials
-from xaytune.trial.messages import Assignment, Ended, Failure, Message, Refused, Started, StopRequest
-from xaytune.trial.template_client import TemplateError
+from xaytune.trial.client.fused_attempts import IDLE_S, FusedTrials
+from xaytune.trial.client.template_client import TemplateError
 
 
 class SlotActor(NodeActor):

@@ -11,8 +11,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Kill, Order, Release, RequestStop
+from xaytune.messages import Assignment, FailureKind
 from xaytune.ray_tune.bridge import Bridge, actor_of, without_colours
-from xaytune.trial.messages import Assignment, FailureKind
 
 
 class Slots:

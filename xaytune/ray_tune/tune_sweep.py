@@ -16,6 +16,7 @@ from xaytune.driver.recorder import Recorder
 from xaytune.driver.resuming import Remaining, resume
 from xaytune.errors import StorageError
 from xaytune.interrupts import Interrupts
+from xaytune.messages import FIRST_WIDTH, Task
 from xaytune.ray_tune import resources
 from xaytune.ray_tune.controller import run_trials
 from xaytune.ray_tune.shared_storage import check_shared
@@ -25,7 +26,6 @@ from xaytune.records.mirror import Mirror
 from xaytune.records.results import Results
 from xaytune.sweep.gpus import unused_gpus
 from xaytune.sweep.references import not_found_again
-from xaytune.trial.messages import FIRST_WIDTH, Task
 from xaytune.trial.trackers import tracking as trackers
 
 # A heartbeat costs the driver about 2 ms: with n trials one every 20 n ms takes a tenth of a core.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from xaytune.messages import Ended, Progress
 from xaytune.records.checkpoint_store import CHECKPOINTS, checkpoint_folder
 from xaytune.records.remote import RemoteFolder
 from xaytune.trainer import checkpoint_files
-from xaytune.trial.messages import Ended, Progress
-from xaytune.trial.output import file_of
+from xaytune.trial.common.output import file_of
 from xaytune.trial.trackers.tracking import FOLDERS
 
 # What is copied when the process of a trial has ended, beside its output.

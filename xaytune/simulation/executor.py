@@ -13,15 +13,7 @@ from typing import Any
 
 from xaytune.driver.driver import Driver
 from xaytune.driver.orders import Order, Release, RequestStop
-from xaytune.records import history
-from xaytune.records.state import SIMULATED
-from xaytune.records.trial_record import Best
-from xaytune.search.method import SearchMethod
-from xaytune.simulation.clock import VirtualClock
-from xaytune.simulation.curves import Curve, Curves
-from xaytune.sweep.objective import Objective
-from xaytune.sweep.time_axis import DecisionPoints, LevelPoints
-from xaytune.trial.messages import (
+from xaytune.messages import (
     Assignment,
     DecisionDue,
     Ended,
@@ -31,6 +23,14 @@ from xaytune.trial.messages import (
     Started,
     StopRequest,
 )
+from xaytune.records import history
+from xaytune.records.state import SIMULATED
+from xaytune.records.trial_record import Best
+from xaytune.search.method import SearchMethod
+from xaytune.simulation.clock import VirtualClock
+from xaytune.simulation.curves import Curve, Curves
+from xaytune.sweep.objective import Objective
+from xaytune.sweep.time_axis import DecisionPoints, LevelPoints
 
 
 @dataclass

@@ -15,8 +15,8 @@ from xaytune.errors import Problem, SpecError
 from xaytune.records.history import Row
 from xaytune.sweep.options import TRACKERS, TrackerSpec
 from xaytune.trainer.callbacks import Event, Handler, TrainState, metrics_only
-from xaytune.trial.metrics import capture, materialize
-from xaytune.trial.recipe import resolve
+from xaytune.trial.common.metrics import capture, materialize
+from xaytune.trial.common.recipe import resolve
 from xaytune.trial.trackers.calling import Caller
 from xaytune.trial.trackers.tracker import Point, TrackedTrial, Tracker
 

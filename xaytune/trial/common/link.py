@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from xaytune.messages import DecisionDue, Ended, Message, StopRequest, standing
 from xaytune.records.history import Row
-from xaytune.trial.channel import Channel
-from xaytune.trial.messages import DecisionDue, Ended, Message, StopRequest, standing
+from xaytune.trial.common.channel import Channel
 
 # What an actor answers where a trial waits.
 TRAIN_ON = "train on"

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from xaytune.sweep.command import search_path
-from xaytune.trial import kernel
-from xaytune.trial.channel import ADDRESS, Channel
+from xaytune.trial.common import kernel
+from xaytune.trial.common.channel import ADDRESS, Channel
 
 # The variable of the environment that tells a program where it writes lines of JSON.
 _DESCRIPTOR = "XAYTUNE_FD"

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from xaytune.trainer import current
 from xaytune.trainer.callbacks import Pause
 from xaytune.trainer.own import OwnLoop
-from xaytune.trial.channel import ADDRESS, Channel
+from xaytune.trial.common.channel import ADDRESS, Channel
 
 if TYPE_CHECKING:
-    from xaytune.trial.runner import RecipeRun
+    from xaytune.trial.run.runner import RecipeRun
 
 
 def current_trial() -> OwnLoop:
     """Returns the trial of this process; see :func:`xaytune.trainer.current.current_trial`.
 
-    In a program that the ``command`` of a sweep has started it is a :class:`~xaytune.trial.trial.Trial`, which
+    In a program that the ``command`` of a sweep has started it is a :class:`~xaytune.trial.run.trial.Trial`, which
     ends with the program.
 
     Raises:
@@ -37,8 +37,8 @@ def current_trial() -> OwnLoop:
 def _join(address: str) -> None:
     # A program that runs alone needs none of these.
     from xaytune.sweep.references import use_import_paths
-    from xaytune.trial.link import ChannelLink
-    from xaytune.trial.runner import RecipeRun
+    from xaytune.trial.common.link import ChannelLink
+    from xaytune.trial.run.runner import RecipeRun
 
     end = socket.socket(socket.AF_UNIX)
     try:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from xaytune.messages import Assignment, Task
 from xaytune.trainer.callbacks import CallbackManager, TrainState
 from xaytune.trainer.own import OwnLoop
-from xaytune.trial.messages import Assignment, Task
-from xaytune.trial.reporter import Reporter
+from xaytune.trial.run.reporter import Reporter
 
 
 class Trial(OwnLoop):

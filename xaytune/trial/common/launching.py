@@ -14,7 +14,7 @@ from typing import IO
 _OF_RAY = os.path.join("ray", "thirdparty_files")
 _PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from xaytune.trial.template import main; main()"
+    "from xaytune.trial.process.template import main; main()"
 )
 
 

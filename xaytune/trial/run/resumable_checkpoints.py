@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 from xaytune.errors import CheckpointError
+from xaytune.messages import Assignment, Task
 from xaytune.records.checkpoint_store import CheckpointStore, checkpoint_folder
 from xaytune.records.remote import RemoteFolder
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.trainer import checkpoint_files
-from xaytune.trial.messages import Assignment, Task
 
 
 def checkpoint_dir_of(task: Task, assignment: Assignment) -> Path:

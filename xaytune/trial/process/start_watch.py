@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from xaytune.trial.failures import PACKAGE
-from xaytune.trial.messages import Start
+from xaytune.messages import Start
+from xaytune.trial.run.failures import PACKAGE
 
 # Seconds between two looks at the main thread, and until the first: a shorter start is no matter.
 _EVERY_S = 1.0

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
+from xaytune.messages import Task
 from xaytune.sweep import references
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.values import reference_to
-from xaytune.trial.messages import Task
 
 
 class ByValue:

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import NamedTuple
 
-from xaytune.trial.messages import Failure
+from xaytune.messages import Failure
 
 
 class Exit(NamedTuple):

@@ -16,8 +16,8 @@ from xaytune.sweep.objective import Objective
 from xaytune.trainer import checkpoint_files
 from xaytune.trainer.callbacks import TrainState
 from xaytune.trainer.checkpoint_files import step_of
-from xaytune.trial.epochs import Epochs
-from xaytune.trial.metrics import capture, materialize, readable
+from xaytune.trial.common.metrics import capture, materialize, readable
+from xaytune.trial.run.epochs import Epochs
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Unreported:
             lenient: Leave out metrics that cannot be read: those on a device that has failed.
 
         Returns:
-            The fields of a :class:`~xaytune.trial.messages.Progress`, and the rows that go with it.
+            The fields of a :class:`~xaytune.messages.Progress`, and the rows that go with it.
         """
         rows = self._take_rows(keep_last=keep_last, lenient=lenient)
         metrics, global_step = self._newest

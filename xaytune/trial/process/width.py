@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from xaytune.trial.kernel import memory_left
-from xaytune.trial.messages import FIRST_WIDTH, Task
+from xaytune.messages import FIRST_WIDTH, Task
+from xaytune.trial.common.kernel import memory_left
 
 MOST = 1024
 # Seconds and rounds, at least, that a width is measured for, while the process has nearly as many trials.

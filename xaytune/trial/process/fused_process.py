@@ -26,17 +26,7 @@ from typing import Any
 import greenlet
 import torch
 
-from xaytune.records.history import Row
-from xaytune.trainer.current import set_current_trial
-from xaytune.trainer.fused.fusion import Answer, Fusion
-from xaytune.trainer.fused.held import SharedError
-from xaytune.trainer.fused.member import Member
-from xaytune.trainer.fused.states import States
-from xaytune.trainer.run import Run
-from xaytune.trial import torch_settings
-from xaytune.trial.channel import Channel
-from xaytune.trial.imports import Imports
-from xaytune.trial.messages import (
+from xaytune.messages import (
     Assignment,
     DecisionDue,
     Ended,
@@ -48,9 +38,19 @@ from xaytune.trial.messages import (
     Task,
     standing,
 )
-from xaytune.trial.output import file_of, flush_output, open_output
-from xaytune.trial.runner import NeedsOwnProcessError, RecipeRun
-from xaytune.trial.width import Memory, Width, clock_for
+from xaytune.records.history import Row
+from xaytune.trainer.current import set_current_trial
+from xaytune.trainer.fused.fusion import Answer, Fusion
+from xaytune.trainer.fused.held import SharedError
+from xaytune.trainer.fused.member import Member
+from xaytune.trainer.fused.states import States
+from xaytune.trainer.run import Run
+from xaytune.trial.common.channel import Channel
+from xaytune.trial.common.output import file_of, flush_output, open_output
+from xaytune.trial.process import torch_settings
+from xaytune.trial.process.imports import Imports
+from xaytune.trial.process.width import Memory, Width, clock_for
+from xaytune.trial.run.runner import NeedsOwnProcessError, RecipeRun
 
 # Seconds between two looks, while trials train, at what the actor says.
 _LOOK_S = 0.02

@@ -15,14 +15,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 
 from xaytune.errors import Problem, ProblemPath
+from xaytune.messages import Task
 from xaytune.sweep.command import Command, what_is_missing
 from xaytune.sweep.options import Reference, reference_name
 from xaytune.sweep.references import functions_of, problems_of, use_import_paths
-from xaytune.trial.kernel import count_threads
-from xaytune.trial.link import Imported
-from xaytune.trial.messages import Task
-from xaytune.trial.output import last_lines
-from xaytune.trial.recipe import ByValue, resolve
+from xaytune.trial.common.kernel import count_threads
+from xaytune.trial.common.link import Imported
+from xaytune.trial.common.output import last_lines
+from xaytune.trial.common.recipe import ByValue, resolve
 
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 
@@ -95,8 +95,8 @@ class Imports:
         seed_everything(self.task.seed)
 
     def _import_trial(self) -> None:
-        import xaytune.trial.command
-        import xaytune.trial.runner  # noqa: F401
+        import xaytune.trial.program.command_run
+        import xaytune.trial.run.runner  # noqa: F401
 
     def _import_trackers(self) -> None:
         from xaytune.trial.trackers.tracking import tracker_problems

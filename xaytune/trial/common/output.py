@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from xaytune.trial.kernel import flush_c_streams
+from xaytune.trial.common.kernel import flush_c_streams
 
 # Makes a process write where each of its threads is.
 DUMP_STACKS = signal.SIGUSR2

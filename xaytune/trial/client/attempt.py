@@ -8,12 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xaytune.records import history
-from xaytune.records.history import Row
-from xaytune.trial.exits import Exit
-from xaytune.trial.forked import Forked
-from xaytune.trial.link import TRAIN_ON, Imported
-from xaytune.trial.messages import (
+from xaytune.messages import (
     PAUSE,
     Assignment,
     DecisionDue,
@@ -26,8 +21,13 @@ from xaytune.trial.messages import (
     Task,
     nothing_new,
 )
-from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.template_client import Template
+from xaytune.records import history
+from xaytune.records.history import Row
+from xaytune.trial.client.forked import Forked
+from xaytune.trial.client.template_client import Template
+from xaytune.trial.common.exits import Exit
+from xaytune.trial.common.link import TRAIN_ON, Imported
+from xaytune.trial.common.output import file_of, last_lines
 
 # Seconds that a process has to exit after its trial has told its end, or, beside the time of its threads, after it
 # was told to pause; then it is killed.

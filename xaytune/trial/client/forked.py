@@ -7,8 +7,8 @@ import select
 import time
 from typing import Any
 
-from xaytune.trial.exits import Exit
-from xaytune.trial.template_client import Template
+from xaytune.trial.client.template_client import Template
+from xaytune.trial.common.exits import Exit
 
 # Seconds that a process has to be gone which has only to exit, or was killed.
 _EXIT_S = 5.0

@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from xaytune.messages import Failure
 from xaytune.trainer.callbacks import CallbackManager, TrainState
-from xaytune.trial.messages import Failure
-from xaytune.trial.metrics import capture
+from xaytune.trial.common.metrics import capture
 
 # What Ray warns of where its report is called outside of a Tuner.
 _RAY_WARNS = "`report` is meant to only be called inside"

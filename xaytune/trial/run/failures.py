@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 
 from xaytune.errors import RemoteError
+from xaytune.messages import Failure, FailureKind
 from xaytune.trainer.callbacks import words_of
-from xaytune.trial.exits import words_for_exit
-from xaytune.trial.messages import Failure, FailureKind
+from xaytune.trial.common.exits import words_for_exit
 
 # What the paths of xaytune's own code begin with; a folder beside it may have a name that begins with its name.
-PACKAGE = str(Path(__file__).parents[1]) + os.sep
+PACKAGE = str(Path(__file__).parents[2]) + os.sep
 # How torch, its allocators and its libraries say that there is not enough memory, where the type does not.
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",

@@ -9,27 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaytune.errors import SkipTrial
+from xaytune.messages import Assignment, Ended, EndStatus, Failure, Task
 from xaytune.sweep.command import Command
 from xaytune.sweep.options import reference_name
 from xaytune.sweep.space import dotted
 from xaytune.trainer.callbacks import CallbackManager, Pause, TrainState, fire_end, words_of
 from xaytune.trainer.current import set_current_trial
-from xaytune.trial.failures import ProgramFailedError, ProgramLostError, failure_of
-from xaytune.trial.link import Link
-from xaytune.trial.messages import Assignment, Ended, EndStatus, Failure, Task
-from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.recipe import resolve
-from xaytune.trial.reporter import Reporter
-from xaytune.trial.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
-from xaytune.trial.returned_values import (
+from xaytune.trial.common.link import Link
+from xaytune.trial.common.output import file_of, last_lines
+from xaytune.trial.common.recipe import resolve
+from xaytune.trial.run.failures import ProgramFailedError, ProgramLostError, failure_of
+from xaytune.trial.run.reporter import Reporter
+from xaytune.trial.run.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
+from xaytune.trial.run.returned_values import (
     nothing_reported,
     notice_tune_report,
     report_returned,
     tune_report_failure,
 )
+from xaytune.trial.run.trial import Trial
 from xaytune.trial.trackers.tracker import TrackedTrial
 from xaytune.trial.trackers.tracking import Tracking
-from xaytune.trial.trial import Trial
 
 if TYPE_CHECKING:
     from xaytune.trainer.run import Run

@@ -19,13 +19,13 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-from xaytune.trial import kernel
-from xaytune.trial.channel import Channel
-from xaytune.trial.imports import Imports, import_installed, unforkable
-from xaytune.trial.launching import launch
-from xaytune.trial.link import Imported
-from xaytune.trial.output import DUMP_STACKS, make_readable, report_stacks
-from xaytune.trial.trial_process import be_trial, name_program
+from xaytune.trial.common import kernel
+from xaytune.trial.common.channel import Channel
+from xaytune.trial.common.launching import launch
+from xaytune.trial.common.link import Imported
+from xaytune.trial.common.output import DUMP_STACKS, make_readable, report_stacks
+from xaytune.trial.process.imports import Imports, import_installed, unforkable
+from xaytune.trial.process.trial_process import be_trial, name_program
 
 # Seconds that it waits for another connection: an actor that was lost is replaced by one that may use it.
 _ALONE_S = 3.0
@@ -35,7 +35,7 @@ _DUMP_S = 1.0
 
 
 def main() -> NoReturn:
-    """Is the template, or a process that it keeps ready; see :func:`xaytune.trial.launching.launch`."""
+    """Is the template, or a process that it keeps ready; see :func:`xaytune.trial.common.launching.launch`."""
     role, first, *others = sys.argv[1:]  # the descriptors that it was started with
     if role == "template" and len(others) == 1:  # not begun anew
         kernel.leave_parent()

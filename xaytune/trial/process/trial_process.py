@@ -15,13 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from xaytune.records.history import Row
-from xaytune.sweep.command import Command
-from xaytune.sweep.options import reference_name
-from xaytune.trial.channel import Channel
-from xaytune.trial.imports import Imports, installed_since
-from xaytune.trial.link import EXITING, ChannelLink
-from xaytune.trial.messages import (
+from xaytune.messages import (
     Assignment,
     Ended,
     Heartbeat,
@@ -31,8 +25,14 @@ from xaytune.trial.messages import (
     Task,
     nothing_new,
 )
-from xaytune.trial.output import file_of, flush_output, redirect_output
-from xaytune.trial.start_watch import StartWatch
+from xaytune.records.history import Row
+from xaytune.sweep.command import Command
+from xaytune.sweep.options import reference_name
+from xaytune.trial.common.channel import Channel
+from xaytune.trial.common.link import EXITING, ChannelLink
+from xaytune.trial.common.output import file_of, flush_output, redirect_output
+from xaytune.trial.process.imports import Imports, installed_since
+from xaytune.trial.process.start_watch import StartWatch
 
 
 class ActorLink(ChannelLink):
@@ -155,9 +155,9 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
         return
 
     from xaytune.trainer.callbacks import metrics_only
-    from xaytune.trial.command import CommandRun
-    from xaytune.trial.failures import ProgramLostError
-    from xaytune.trial.runner import RecipeRun
+    from xaytune.trial.program.command_run import CommandRun
+    from xaytune.trial.run.failures import ProgramLostError
+    from xaytune.trial.run.runner import RecipeRun
 
     link = ActorLink(channel, watch, task.threads_s)
     if not isinstance(task.recipe, Command):
@@ -177,7 +177,7 @@ def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignmen
 def _train_fused(channel: Channel, imports: Imports, task: Task) -> None:
     imports.load()
 
-    from xaytune.trial.fused_process import FusedProcess
+    from xaytune.trial.process.fused_process import FusedProcess
 
     FusedProcess(channel, task, imports).run()
     end_threads(task.threads_s)

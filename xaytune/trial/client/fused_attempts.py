@@ -7,10 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from xaytune.trial.attempt import with_history
-from xaytune.trial.exits import Exit
-from xaytune.trial.forked import Forked
-from xaytune.trial.messages import (
+from xaytune.messages import (
     FIRST_WIDTH,
     PAUSE,
     Assignment,
@@ -24,7 +21,10 @@ from xaytune.trial.messages import (
     Task,
     nothing_new,
 )
-from xaytune.trial.template_client import Template
+from xaytune.trial.client.attempt import with_history
+from xaytune.trial.client.forked import Forked
+from xaytune.trial.client.template_client import Template
+from xaytune.trial.common.exits import Exit
 
 # Seconds between two looks whether a trial was assigned, where there is none.
 IDLE_S = 0.05

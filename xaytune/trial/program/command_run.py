@@ -1,9 +1,9 @@
 """A trial whose training is a program of its own, which a command starts.
 
 The way in which the program speaks first is that of the trial. A Python program that says
-``xaytune.current_trial()`` runs the trial itself (:mod:`xaytune.trial.joining`): its messages are passed on here,
-and its exit code has the last word. Any other writes lines of JSON (:mod:`xaytune.trial.lines`), whose events are
-fired here.
+``xaytune.current_trial()`` runs the trial itself (:mod:`xaytune.trial.program.joining`): its messages are passed
+on here, and its exit code has the last word. Any other writes lines of JSON (:mod:`xaytune.trial.program.lines`),
+whose events are fired here.
 """
 
 from __future__ import annotations
@@ -19,17 +19,7 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
-from xaytune.records.history import Row
-from xaytune.sweep.command import Command, config_text
-from xaytune.sweep.objective import Objective
-from xaytune.trainer.callbacks import Pause, TrainState
-from xaytune.trainer.context import RunContext
-from xaytune.trial.channel import Channel
-from xaytune.trial.command_process import Program
-from xaytune.trial.failures import ProgramFailedError, ProgramLostError
-from xaytune.trial.lines import Lines, checkpoint_of
-from xaytune.trial.link import TRAIN_ON, Link
-from xaytune.trial.messages import (
+from xaytune.messages import (
     Assignment,
     DecisionDue,
     Ended,
@@ -39,12 +29,22 @@ from xaytune.trial.messages import (
     Task,
     nothing_new,
 )
-from xaytune.trial.output import file_of, last_lines
-from xaytune.trial.recipe import portable
-from xaytune.trial.reporter import Reporter
-from xaytune.trial.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
-from xaytune.trial.runner import RecipeRun
-from xaytune.trial.trial import Trial
+from xaytune.records.history import Row
+from xaytune.sweep.command import Command, config_text
+from xaytune.sweep.objective import Objective
+from xaytune.trainer.callbacks import Pause, TrainState
+from xaytune.trainer.context import RunContext
+from xaytune.trial.common.channel import Channel
+from xaytune.trial.common.link import TRAIN_ON, Link
+from xaytune.trial.common.output import file_of, last_lines
+from xaytune.trial.common.recipe import portable
+from xaytune.trial.program.command_process import Program
+from xaytune.trial.program.lines import Lines, checkpoint_of
+from xaytune.trial.run.failures import ProgramFailedError, ProgramLostError
+from xaytune.trial.run.reporter import Reporter
+from xaytune.trial.run.resumable_checkpoints import checkpoint_dir_of, settle_checkpoints
+from xaytune.trial.run.runner import RecipeRun
+from xaytune.trial.run.trial import Trial
 
 # Seconds between two looks whether the trial is to stop.
 _LOOK_S = 0.1

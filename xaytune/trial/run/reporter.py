@@ -7,14 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from xaytune.records.history import Row
-from xaytune.sweep.time_axis import LevelPoints
-from xaytune.trainer.callbacks import CallbackManager, Event, Handler, Pause, TrainState, may_be_late, metrics_only
-from xaytune.trainer.handlers import forget
-from xaytune.trial.epochs import Epochs
-from xaytune.trial.judging import Judging
-from xaytune.trial.link import Link
-from xaytune.trial.messages import (
+from xaytune.messages import (
     Assignment,
     DecisionDue,
     Ended,
@@ -24,8 +17,15 @@ from xaytune.trial.messages import (
     Length,
     Task,
 )
-from xaytune.trial.stopping import Stopping
-from xaytune.trial.unreported import Unreported
+from xaytune.records.history import Row
+from xaytune.sweep.time_axis import LevelPoints
+from xaytune.trainer.callbacks import CallbackManager, Event, Handler, Pause, TrainState, may_be_late, metrics_only
+from xaytune.trainer.handlers import forget
+from xaytune.trial.common.link import Link
+from xaytune.trial.run.epochs import Epochs
+from xaytune.trial.run.judging import Judging
+from xaytune.trial.run.stopping import Stopping
+from xaytune.trial.run.unreported import Unreported
 
 # Seconds between two looks whether there is something to read or to send, which cost more than a step's row.
 _LOOK_S = 0.02

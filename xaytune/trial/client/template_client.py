@@ -15,15 +15,15 @@ import time
 import zlib
 from typing import IO, Any
 
+from xaytune.messages import Task
 from xaytune.sweep.options import reference_name
-from xaytune.trial import kernel
-from xaytune.trial.channel import Channel
-from xaytune.trial.exits import Exit, words_for_exit
-from xaytune.trial.launching import launch
-from xaytune.trial.link import Imported
-from xaytune.trial.messages import Task
-from xaytune.trial.output import last_lines
-from xaytune.trial.recipe import portable
+from xaytune.trial.common import kernel
+from xaytune.trial.common.channel import Channel
+from xaytune.trial.common.exits import Exit, words_for_exit
+from xaytune.trial.common.launching import launch
+from xaytune.trial.common.link import Imported
+from xaytune.trial.common.output import last_lines
+from xaytune.trial.common.recipe import portable
 
 # Seconds that a template has to end when it is asked to.
 _EXIT_S = 5.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from xaytune.sweep.time_axis import DecisionPoints
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.metrics import capture
+from xaytune.trial.common.metrics import capture
 
 
 class Judging:

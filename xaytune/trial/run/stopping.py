@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from xaytune.messages import StopRequest, standing
 from xaytune.trainer.callbacks import TrainState
-from xaytune.trial.messages import StopRequest, standing
-from xaytune.trial.metrics import capture
+from xaytune.trial.common.metrics import capture
 
 
 class Stopping:

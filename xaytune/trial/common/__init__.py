@@ -1,0 +1,1 @@
+"""What the processes of trials and their actors talk by; runs in each of them."""
