@@ -77,6 +77,18 @@ def sleep_a_little(trial: Trial, config: dict[str, Any]) -> None:
     trial.callbacks.on("step_end")(lambda state: time.sleep(0.1))
 
 
+def wait_to_be_seen(trial: Trial, config: dict[str, Any]) -> None:
+    """Trains on when the test has seen what it looks for: it writes a file then, for the first trial two."""
+    awaited = {2: "seen", 5: "seen again"} if trial.number == 0 else {0: "seen"}
+    folder = trial.checkpoint_dir.parents[1]
+
+    @trial.callbacks.on("epoch_end")
+    def wait(state: TrainState) -> None:
+        name = awaited.get(state.epoch)
+        while name is not None and not (folder / name).exists():
+            time.sleep(0.05)
+
+
 def sleep_10_ms(trial: Trial, config: dict[str, Any]) -> None:
     """Makes every step take a while, but not as long."""
     trial.callbacks.on("step_end")(lambda state: time.sleep(0.01))

@@ -22,7 +22,7 @@ metric: score
 mode: max
 space: {x: {grid: [0.9, 0.2, 0.8, 0.1, 0.7, 0.3]}, words: {choice: ["[/red]", "[bold]x[/bold]"]}}
 scheduler: {algorithm: asha, max_t: 9, reduction_factor: 3}
-callbacks: [tests.callbacks:sleep_a_little]
+callbacks: [tests.callbacks:wait_to_be_seen]
 """
 Terminal = Callable[[str, int], "_Terminal"]
 
@@ -86,8 +86,10 @@ def test_the_live_view_shows_what_runs_says_why_trials_were_stopped_and_ends_wit
     assert max(map(len, rows)) <= 48, rows
     other = terminal(f"status --follow slow --storage {tmp_path}", 120)
     other.shows("2 running", "configuration", "/9", "words [")  # what looks like markup is none
+    (tmp_path / "slow" / "seen").touch()
     window.resize(120)
     window.shows("is below the cut-off", "best score", "configuration")
+    (tmp_path / "slow" / "seen again").touch()
     for shown in (window, other):
         ended = shown.shows("slow: completed in", "best: trial 0, score 0.89", "x 0.9", "checkpoint")
         assert "configuration" not in ended.partition("slow: completed in")[2]
