@@ -10,7 +10,7 @@ import pytest
 
 from tests.driver.harness import Played
 from xaytune.driver.orders import Kill, Release, RequestStop
-from xaytune.messages import Heartbeat, StopRequest
+from xaytune.messages import Heartbeat, Started, StopRequest
 from xaytune.records.trial_record import Best
 
 HYPERBAND = {"algorithm": "hyperband", "max_t": 9, "reduction_factor": 3}
@@ -50,6 +50,7 @@ def test_a_trial_that_was_stopped_while_it_was_paused_is_killed_where_it_does_no
         assignment = sweep.driver.next()
     assert assignment is not None
     sweep.driver.started(assignment.trial)
+    sweep.driver.receive(Started(trial=assignment.trial, attempt=assignment.attempt, node="here", node_id="n"))
     sweep.clock.set_forward(11.1)
     assert Kill(assignment.trial) in sweep.driver.tick()
 
@@ -123,9 +124,12 @@ def test_a_trial_that_is_to_stop_before_it_has_begun_hears_of_it_then_and_has_al
     sweep.clock.set_forward(100)
     assert sweep.driver.tick() == []
     assert sweep.driver.started(0) == [RequestStop(0, request)]
-    sweep.clock.set_forward(110.9)
+    sweep.clock.set_forward(200)  # its process imports
     assert sweep.driver.tick() == []
-    sweep.clock.set_forward(111.1)
+    sweep.driver.receive(Started(trial=0, node="here", node_id="n"))
+    sweep.clock.set_forward(210.9)
+    assert sweep.driver.tick() == []
+    sweep.clock.set_forward(211.1)
     assert sweep.driver.tick() == [Kill(0)]
 
 

@@ -292,10 +292,14 @@ def test_the_time_in_which_a_sweep_was_interrupted_is_no_training_of_its_trials(
             clock.set_forward(begun + epoch - before)
             seconds = float(epoch - before)
             written.at("result", 0, epoch=epoch, step=epoch, due=True, seconds=seconds, checkpoints={})
+        if attempt == 1:
+            clock.set_forward(1030.0)
+            written.at("end", 0, epoch=27, step=27, seconds=24.0, status="stopped", reason="weak")
         earlier = written.results()
     space = parse_space({"x": {"uniform": [0, 1]}})
     curve = RecordedCurves(earlier, space, TimeAxis(), nearest=False, timed=timed).of(0, {"x": 0.5})
     assert curve.seconds == {epoch: epoch for epoch in (1, 3, 9, 27)}
+    assert curve.ended == (33.0 if timed else None)  # it was still to stop
 
 
 def test_values_of_a_sweep_under_fifo_come_in_the_order_in_which_they_came_there(tmp_path: Path) -> None:

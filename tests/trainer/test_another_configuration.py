@@ -100,6 +100,36 @@ def test_a_loop_of_ones_own_goes_on_with_another_kind_of_schedule_as_if_from_its
         assert mine == pytest.approx(other)
 
 
+def test_a_schedule_that_takes_its_place_again_is_followed_through_what_others_were_trained_by(
+    tmp_path: Path,
+) -> None:
+    optimizer = OPTIMIZERS["two groups"]
+    for now, epochs in (("exponential", 3), ("plateau", 5), ("one cycle", 7)):
+        rates(tmp_path / "one", (SCHEDULES[now], optimizer), epochs, option=0.7, rate=0.1)
+    again = rates(tmp_path / "one", (SCHEDULES["exponential"], optimizer), 9, option=0.7, rate=0.1)
+    expected = rates(tmp_path / "other", (SCHEDULES["exponential"], optimizer), 9, option=0.7, rate=0.1)
+    assert again == [pytest.approx(rate) for rate in expected[-2:]]
+
+
+def test_of_two_schedules_the_one_that_is_left_is_followed_alone(tmp_path: Path) -> None:
+    def train(folder: str, epochs: int, *, both: bool) -> float:
+        run = JudgedRun(tmp_path / folder)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 1.0)
+        schedulers: dict[str, Any] = {"first": lr_scheduler.ExponentialLR(optimizer, 0.9)}
+        if both:
+            schedulers["second"] = lr_scheduler.StepLR(optimizer, 2, 0.1)
+        run.keep(optimizer=optimizer, **schedulers)
+        for _ in run.epochs(epochs):
+            optimizer.step()
+            for scheduler in schedulers.values():
+                scheduler.step()
+        run.finish()
+        return float(optimizer.param_groups[0]["lr"])
+
+    train("one", 4, both=True)
+    assert train("one", 5, both=False) == pytest.approx(0.9**5)
+
+
 def test_a_rate_that_began_at_nothing_is_followed_by_another(tmp_path: Path) -> None:
     def warm_up(optimizer: Optimizer, steps: float) -> Any:
         return lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / steps) if steps else 1.0)

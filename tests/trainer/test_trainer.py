@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from typing import Any
@@ -147,6 +148,17 @@ def test_a_metric_that_is_no_number_is_kept_as_it_was_last(accumulate: int) -> N
 
     metrics = make_trainer(loss_fn=None, training_step=training_step, accumulate=accumulate).fit().metrics
     assert (metrics["nothing"], metrics["text"]) == (None, "a")
+
+
+def test_a_metric_that_becomes_a_number_within_a_step_of_several_batches_is_one_from_there() -> None:
+    seen = itertools.count()
+
+    def training_step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        return {"loss": loss, "late": None if next(seen) % 2 == 0 else 3.0}
+
+    metrics = make_trainer(loss_fn=None, training_step=training_step, accumulate=2).fit().metrics
+    assert metrics["late"] == 3.0
 
 
 class Keyworded(nn.Module):

@@ -46,8 +46,8 @@ class Attempt:
 class Attempts:
     """The trials that run, by number.
 
-    A trial that is to stop hears of it with its assignment, where it was judged while it was paused; else by a
-    order to its process; where a worker has not taken it yet, by that order once one has.
+    A trial that is to stop hears of it by an order to its process; where a worker has not taken it yet, once one
+    has. Where it was judged while it was paused, it hears of it with its assignment too.
 
     Args:
         clock: Tells the time.
@@ -89,12 +89,14 @@ class Attempts:
         """Notes that a worker took the trial: it makes a process for it, which may have to import much before."""
         attempt = self._running[trial]
         attempt.begun, attempt.idle_since = True, self._clock.monotonic() + _TO_START_S
-        self._set_deadline(attempt, self._stop_grace_s)
+        self._set_deadline(attempt, _TO_START_S + self._stop_grace_s)
 
     def start(self, trial: int, node_id: str) -> None:
         """Notes that a process trains the trial."""
         attempt = self._running[trial]
         attempt.node_id, attempt.idle_since = node_id, self._clock.monotonic()
+        if attempt.killed is None:
+            self._set_deadline(attempt, self._stop_grace_s)
 
     def note_training(self, trial: int) -> None:
         """Notes that a trial's process has trained something, of this trial or another in it: it does not hang."""

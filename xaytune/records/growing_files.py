@@ -8,11 +8,13 @@ earlier ones do not count.
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from xaytune.errors import RemoteError
 from xaytune.records.remote import RemoteFolder
 
 _SUFFIX = ".parts"
@@ -21,6 +23,8 @@ _SUFFIX = ".parts"
 _COMPARED_BYTES = 4096
 # A file of more parts is put together again once it has doubled: so it is uploaded twice at most.
 _MANY = 32
+# Attempts to read files while their writers write them anew, and seconds between two.
+_ATTEMPTS, _AGAIN_S = 5, 0.5
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,11 @@ def fetch_parts(remote: RemoteFolder, folder: str, target: Path) -> None:
         folder: The folder, there and here.
         target: What the folder is in here.
     """
-    while not _fetched(remote, folder, target):
-        pass  # their writer has begun another generation meanwhile
+    for _ in range(_ATTEMPTS):
+        if _fetched(remote, folder, target):
+            return
+        time.sleep(_AGAIN_S)  # their writer has begun another generation meanwhile
+    raise RemoteError(f"{remote} lists files in {folder} that are not there, again and again")
 
 
 def _fetched(remote: RemoteFolder, folder: str, target: Path) -> bool:

@@ -32,14 +32,14 @@ class Retention:
             needed = sorted(trial.checkpoints)[-_TO_RESUME_FROM:]
             yield from _all_but([*needed, trial.checkpoint_step], trial)
             return
+        if any(kept is trial for _, _, kept in self._kept):  # it had ended before, and was continued
+            self._kept = [one for one in self._kept if one[2] is not trial]
+            heapq.heapify(self._kept)
         if trial.status == "failed" or trial.value is None:
             resumable = trial.status == "failed"  # `resume --resume-errored` restarts it there
             yield from _all_but([max(trial.checkpoints, default=None)] if resumable else [], trial)
             return
         yield from _all_but([trial.checkpoint_step], trial)
-        if any(kept is trial for _, _, kept in self._kept):  # it had ended before, and was continued
-            self._kept = [one for one in self._kept if one[2] is not trial]
-            heapq.heapify(self._kept)
         heapq.heappush(self._kept, (self._objective.score(trial.value), -trial.number, trial))
         if len(self._kept) > self._num_to_keep:
             yield from _all_but([], heapq.heappop(self._kept)[2])

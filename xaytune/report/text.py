@@ -217,7 +217,8 @@ def summary(sweep: SweepState, resume: str | None = None) -> str:
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
-    if sweep.state in ("interrupted", "lost") or (sweep.state == "failed" and not sweep.all_finished):
+    unfinished = sweep.num_trials is None or not sweep.all_finished
+    if sweep.state in ("interrupted", "lost") or (sweep.state == "failed" and unfinished):
         lines.append(f"  to continue it: {_resume(sweep, resume)}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
         lines.append(

@@ -179,22 +179,23 @@ class RecordedCurves:
         if metric in record.metrics:
             values.setdefault(self._axis.reached_by(record), record.metrics[metric])
         # Steps between two moments that are known take equally long; what was lost was trained again, later.
-        at, moments = zip(*sorted(self._moments[number].items()), strict=True)
+        at, moments = zip(*sorted(self._told[0][number].items()), strict=True)
         seconds = np.maximum.accumulate(moments)
         return Curve(
             dict(sorted(values.items())),
             {time: float(np.interp(time, at, seconds) - seconds[0]) for time in values},
             ends=record.status == "completed",
             began=float(seconds[0]) if self._timed else None,
-            ended=float(seconds[-1]) if record.finished and self._timed else None,
+            ended=self._told[1].get(number) if self._timed else None,
             length=self._length,
         )
 
     @functools.cached_property
-    def _moments(self) -> dict[int, dict[int, float]]:
-        """When each trial was where: seconds that the sweep had run if `timed`, else that the trial trained."""
+    def _told(self) -> tuple[dict[int, dict[int, float]], dict[int, float]]:
+        """When each trial was where, and ended: seconds of the sweep if `timed`, else of its training."""
         sweep = SweepState("")
         moments: dict[int, dict[int, float]] = {number: {0: 0.0} for number in self._configs}
+        ends: dict[int, float] = {}
 
         def seconds(trial: TrialRecord) -> float:
             return sweep.ran_s if self._timed else trial.seconds
@@ -207,11 +208,12 @@ class RecordedCurves:
                     moments[trial.number][self._axis.in_event(event)] = seconds(trial)
                 elif event["event"] == "end":
                     moments[trial.number].setdefault(self._axis.in_event(event), seconds(trial))
+                    ends[trial.number] = seconds(trial)
                 elif event.get("attempt", 0) == 0:
                     moments[trial.number][0] = seconds(trial)
         for trial in sweep.trials.values():  # those that were cut off
             moments[trial.number].setdefault(self._axis.reached_by(trial), seconds(trial))
-        return moments
+        return moments, ends
 
 
 def _finite(value: float) -> float | None:

@@ -95,7 +95,7 @@ def restore(thing: Any, saved: Mapping[str, Any]) -> None:
 
 
 def _restored(name: str, thing: Any, saved: Mapping[str, Any]) -> bool:
-    kind, saved_kind = _kind(thing), saved.get("kind")
+    kind, saved_kind = _kind(thing), saved.get("kind", saved.get("optimizer_kind"))
     if kind is not None and saved_kind not in (None, kind):
         logger.warning("%r was saved with %s: %s begins without its state", name, saved_kind, kind)
         return False

@@ -35,6 +35,8 @@ class MadeWith:
         self._schedulers: dict[str, Any] = {}
         self._hyperparameters: dict[str, list[dict[str, Any]]] = {}
         self._schedules: dict[str, dict[str, Any]] = {}
+        # Steps that were taken before the scheduler of a name took none of them: it is another, or does not count.
+        self._before: dict[str, int] = {}
         self._trained: list[torch.optim.Optimizer] = []
 
     def add(self, name: str, thing: Any) -> None:
@@ -46,8 +48,8 @@ class MadeWith:
         thing = unwrapped(thing)
         if any(thing is known for known in (*self._optimizers.values(), *self._schedulers.values())):
             return
-        named: list[dict[str, Any]] = [self._optimizers, self._schedulers, self._hyperparameters, self._schedules]
-        for things in named:
+        of_optimizers: list[dict[str, Any]] = [self._optimizers, self._hyperparameters]
+        for things in (*of_optimizers, self._schedulers, self._schedules, self._before):
             things.pop(name, None)
         if getattr(thing, "optimizer", thing) in self._trained:
             return
@@ -87,7 +89,7 @@ class MadeWith:
 
         Args:
             saved: What :meth:`state_dict` returned of the saved run; empty where that is not known.
-            begin_anew: Optimizers of another kind than the saved ones, of whose state nothing was loaded.
+            begin_anew: Those of another kind than the saved ones, of whose state nothing was loaded.
         """
         mine = self._described()
         theirs = saved.get("schedulers", mine)  # which an earlier version did not save
@@ -101,14 +103,16 @@ class MadeWith:
                 hyperparameters.follow(optimizer, fresh, then)
             hyperparameters.note_stepped(optimizer)
             over, begun = _kinds_over(name, mine), saved["schedules"]
-            if over != _kinds_over(name, theirs):
+            others = over != _kinds_over(name, theirs)
+            if others:
                 hyperparameters.put_rates(optimizer, fresh)
             for scheduler in over.keys() & begun.keys():
                 settings = (fresh, self._schedules[scheduler]), (then, begun[scheduler])
-                another = name in begin_anew or is_another(*settings)
+                another = others or name in begin_anew or is_another(*settings)
                 self._follow_schedule(
                     scheduler, settings, theirs[scheduler], another=another, alone=len(over) == 1
                 )
+                self._before[scheduler] = theirs[scheduler]["steps"] - self._taken_by(scheduler)
 
     def _described(self) -> Described:
         """What schedulers are, and have done since they were made."""
@@ -117,11 +121,15 @@ class MadeWith:
             name: {
                 "optimizer": names.get(id(scheduler.optimizer)),
                 "kind": kind_of(scheduler),
-                "steps": _steps_of(scheduler.state_dict()) - _steps_of(self._schedules[name]),
+                "steps": self._before.get(name, 0) + self._taken_by(name),
                 "factors": factors_of(scheduler),
             }
             for name, scheduler in self._schedulers.items()
         }
+
+    def _taken_by(self, scheduler: str) -> int:
+        """Returns how many steps a scheduler has taken since it was made."""
+        return _steps_of(self._schedulers[scheduler].state_dict()) - _steps_of(self._schedules[scheduler])
 
     def _follow_schedule(
         self,

@@ -150,13 +150,14 @@ class Schedule:
         if not another_optimizer:
             hyperparameters.follow(self._optimizer, self._begun, begun)
         # An earlier version did not tell the kind.
-        saved_kind = saved.get("lr_scheduler_kind", self._kind) if saved["lr_scheduler"] else None
+        saved_kind = saved.get("lr_scheduler_kind", self._kind or "") if saved["lr_scheduler"] else None
         another_kind = self._kind != saved_kind
         if another_kind:
             hyperparameters.put_rates(self._optimizer, self._begun)
         if self.scheduler is None:
             return
-        if saved["lr_scheduler"] and interval != self._interval and not self._by_evaluations:
+        counted_both = another_kind and "lr_counted" in saved
+        if saved["lr_scheduler"] and interval != self._interval and not (self._by_evaluations or counted_both):
             raise ValueError(
                 f"the checkpoint's learning rates were scheduled each {interval}, and cannot be continued each "
                 f"{self._interval}: give lr_interval={interval!r}, or begin another run: with resume=False; in a "

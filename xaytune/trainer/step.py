@@ -72,6 +72,8 @@ class WindowMeans:
             if isinstance(value, bool) or not isinstance(value, (int, float, complex, Tensor, np.ndarray)):
                 self._sums[name], self._weights[name] = value, None
             else:
+                if self._weights.get(name, 0.0) is None:  # it was no number before
+                    del self._sums[name], self._weights[name]
                 self._sums[name] = self._sums.get(name, 0.0) + weighted(value, weight)
                 self._weights[name] = self._weights.get(name, 0.0) + weight
 

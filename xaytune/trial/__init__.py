@@ -1,1 +1,1 @@
-"""A trial: what runs the recipe of one configuration, and reports what it trains. No Ray."""
+"""Trials, and the processes that they run in. No Ray."""

@@ -40,7 +40,7 @@ def fit_fused(trainers: Iterable[Run]) -> list[TrainState]:
         for trainer in trainers:
             members.append(fusion.begin(trainer, States()))
     except BaseException:
-        for member in members:  # which are still to train alone, as they were to
+        for member in members:  # they may still be trained alone, compiled
             member.use_compiled(True)
         raise
     before = States()

@@ -71,6 +71,7 @@ class Template:
             TemplateError: The template cannot be started.
             OSError: The template can start no process: the machine is short of something.
         """
+        lives = False
         for _ in range(_STARTS):
             here, there = socket.socketpair()
             try:
@@ -81,13 +82,15 @@ class Template:
             except (OSError, EOFError):
                 here.close()
                 self._channel.close()
-                self._check_own()
+                lives = self._lives()
                 self._channel = self._connect()
                 continue
             if error is not None:
                 here.close()
                 raise OSError(f"no process can be started for it: {error}")
             return pid, notes, Channel(here)
+        if lives:
+            raise OSError(f"the process that trials are forked from hung up {_STARTS} times")
         raise TemplateError(f"the process that trials are forked from was lost {_STARTS} times; {self._printed()}")
 
     def exit_of_trial(self, pid: int, timeout: float) -> Exit | None:
@@ -183,23 +186,24 @@ class Template:
                 self._output,
             )
 
-    def _check_own(self) -> None:
-        """Looks why the template hung up, where it was started here; one that was killed is started again.
+    def _lives(self) -> bool:
+        """Whether the template that was started here is there, though it hung up; else it is started again.
 
         Raises:
             TemplateError: It was ended by what it imported.
         """
         if self._process is None:
-            return
+            return False
         try:
             code = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
-            return
+            return True
         if code not in (0, -signal.SIGKILL):
             name = reference_name(self._task.recipe)
             raise TemplateError(
                 f"the process that imports {name} ended there: {words_for_exit(code)}; {self._printed()}"
             )
+        return False
 
     def _printed(self) -> str:
         printed = last_lines(self._output.fileno()) if self._output is not None else ""

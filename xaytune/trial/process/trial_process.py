@@ -140,9 +140,9 @@ def be_trial(channel: Channel, imports: Imports, begun_with: Mapping[str, str]) 
 
 def _let_ray_read_the_environment() -> None:
     """Lets Ray read what it read once, where a module imported it: how the sweep's Ray takes tokens, say."""
-    raylet = sys.modules.get("ray._raylet")
-    if raylet is not None:
-        raylet.Config.initialize("")
+    config = getattr(sys.modules.get("ray._raylet"), "Config", None)
+    if config is not None:
+        config.initialize("")
 
 
 def _train(channel: Channel, imports: Imports, task: Task, assignment: Assignment) -> None:

@@ -30,7 +30,6 @@ def current_trial() -> OwnLoop:
     address = os.environ.get(ADDRESS)
     if address is not None:
         _join(address)
-        del os.environ[ADDRESS]  # the processes that this one starts are not the trial
     return current.current_trial()
 
 
@@ -50,6 +49,7 @@ def _join(address: str) -> None:
             "the trial of this program belongs to another process of it, or is over: call xaytune.current_trial() "
             "in one process, such as that of rank 0"
         ) from None
+    del os.environ[ADDRESS]  # the processes that this one starts are not the trial
     if task.callbacks:
         use_import_paths([os.getcwd(), *task.import_paths])
     run = RecipeRun(task, assignment, ChannelLink(channel), damaged=damaged)
