@@ -48,7 +48,8 @@ def test_a_program_that_failed_is_quoted_with_its_error_or_its_last_words(
 
 
 STOPPED = {
-    "lines": 'sh -c \'echo "$0" >&$XAYTUNE_FD; exit 3\' \'{{"epoch": 1, "score": 1}}\'',
+    "lines": 'sh -c \'trap "exit 3" TERM; echo "$0" >&$XAYTUNE_FD; while :; do sleep 0.05; done\''
+    ' \'{{"epoch": 1, "score": 1}}\'',
     "trial": f"{sys.executable} -c 'import sys, xaytune; t = xaytune.current_trial(); e = t.epochs(9);"
     " [t.log(score=1) for _ in e]; sys.exit(3)'",
 }
