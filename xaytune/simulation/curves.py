@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -99,6 +99,18 @@ class Surrogate:
         return Curve(by_time, by_seconds, length=len(by_time))
 
 
+class _Recorded(NamedTuple):
+    """When trials were where: in seconds of the sweep where values come as they came, else of their training.
+
+    Attributes:
+        moments: By number, and by epochs or steps finished.
+        ends: By number, of those that have ended.
+    """
+
+    moments: dict[int, dict[int, float]]
+    ends: dict[int, float]
+
+
 class RecordedCurves:
     """The curves of an earlier sweep: of its decision points, evaluations and ends.
 
@@ -179,20 +191,19 @@ class RecordedCurves:
         if metric in record.metrics:
             values.setdefault(self._axis.reached_by(record), record.metrics[metric])
         # Steps between two moments that are known take equally long; what was lost was trained again, later.
-        at, moments = zip(*sorted(self._told[0][number].items()), strict=True)
+        at, moments = zip(*sorted(self._recorded.moments[number].items()), strict=True)
         seconds = np.maximum.accumulate(moments)
         return Curve(
             dict(sorted(values.items())),
             {time: float(np.interp(time, at, seconds) - seconds[0]) for time in values},
             ends=record.status == "completed",
             began=float(seconds[0]) if self._timed else None,
-            ended=self._told[1].get(number) if self._timed else None,
+            ended=self._recorded.ends.get(number) if self._timed else None,
             length=self._length,
         )
 
     @functools.cached_property
-    def _told(self) -> tuple[dict[int, dict[int, float]], dict[int, float]]:
-        """When each trial was where, and ended: seconds of the sweep if `timed`, else of its training."""
+    def _recorded(self) -> _Recorded:
         sweep = SweepState("")
         moments: dict[int, dict[int, float]] = {number: {0: 0.0} for number in self._configs}
         ends: dict[int, float] = {}
@@ -213,7 +224,7 @@ class RecordedCurves:
                     moments[trial.number][0] = seconds(trial)
         for trial in sweep.trials.values():  # those that were cut off
             moments[trial.number].setdefault(self._axis.reached_by(trial), seconds(trial))
-        return moments, ends
+        return _Recorded(moments, ends)
 
 
 def _finite(value: float) -> float | None:
