@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from tests.conftest import Run
+from tests.driver.harness import Played
 from tests.ray_tune.sweeps import assert_same, events_of, fired, last_checkpoint, start, wait_for
+from xaytune.errors import CheckpointError
 from xaytune.ray_tune.sweep import resume
 from xaytune.records.journal import FILE_NAME
 from xaytune.records.results import Results
@@ -162,3 +164,20 @@ def test_a_loop_that_is_left_where_its_trial_would_be_paused_has_ended(
     for trial in results.trials:
         assert (trial.status, trial.attempts, trial.epoch, trial.global_step) == ("completed", 1, 2, 4)
         assert (results.path / file_of(trial.number)).read_text() == "after the loop\n"
+
+
+def test_a_sweep_that_cannot_begin_its_trials_again_is_not_left_running_in_its_journal(
+    ray_here: None, tmp_path: Path
+) -> None:
+    scheduler = {"algorithm": "pbt", "perturbation_interval": 3, "hyperparam_mutations": ["x"]}
+    killed = Played(tmp_path / "sweep", recipe="tests.recipes:saved", scheduler=scheduler)
+    killed.start()
+    checkpoint = "checkpoints/00000/step-00000030.pt"
+    with pytest.raises(CheckpointError):  # it was deleted by hand
+        killed.report(0, 3, 0.5, checkpoints={30: checkpoint})
+    killed.close()
+    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+        resume(tmp_path / "sweep")
+    sweep = Results(tmp_path / "sweep").sweep
+    assert sweep.state == "failed"
+    assert "there is no such checkpoint" in str(sweep.reason)

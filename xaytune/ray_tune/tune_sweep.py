@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 
 import ray
 
@@ -76,31 +77,46 @@ def _run(run: SweepRun, task: Task, recorder: Recorder, remaining: Remaining, in
     width = FIRST_WIDTH if spec.fused == "auto" else spec.fused
     heartbeat_s = max(_HEARTBEAT_S, _HEARTBEAT_S_PER_TRIAL * capacity.count() * width)
     recorder.begun()
-    try:
-        if spec.without_scheduler is not None:
-            recorder.noted(spec.without_scheduler)
-        recorder.noted(*session.notes)
-        for reference in spec.functions.values():
-            if (why := not_found_again(reference)) is not None:
-                recorder.noted(why)
-        if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
-            recorder.noted(unused)
+    with _failure_recorded(recorder):
+        _note(run, recorder)
         driver = Driver(spec, run.method, recorder, SystemClock(), remaining, heartbeat_s)
         task = dataclasses.replace(task, sweep_id=recorder.sweep_id, heartbeat_s=heartbeat_s)
         reserved, interrupted = resources.placement(spec), lambda: interrupts.asked
-        run_trials(driver, task, reserved, capacity.count, width, _at_once(run), session.check, interrupted)
-        state, reason = driver.outcome()
-    except KeyboardInterrupt:
-        state, reason = "interrupted", "interrupted twice: its trials were not waited for"
-        recorder.abandoned(reason)
-    except BaseException as error:
-        with contextlib.suppress(StorageError):  # it may be what failed
-            recorder.finished("failed", f"{type(error).__name__}: {error}")
-        raise
+        try:
+            run_trials(driver, task, reserved, capacity.count, width, _at_once(run), session.check, interrupted)
+            state, reason = driver.outcome()
+        except KeyboardInterrupt:
+            state, reason = "interrupted", "interrupted twice: its trials were not waited for"
+            recorder.abandoned(reason)
     # Where the storage is full, that was reported already.
     with contextlib.suppress(StorageError) if driver.fatal is not None else contextlib.nullcontext():
         recorder.finished(state, reason)
     return driver
+
+
+def _note(run: SweepRun, recorder: Recorder) -> None:
+    """Records what whoever runs the sweep should know before its trials begin."""
+    spec = run.spec
+    if spec.without_scheduler is not None:
+        recorder.noted(spec.without_scheduler)
+    recorder.noted(*run.session.notes)
+    for reference in spec.functions.values():
+        if (why := not_found_again(reference)) is not None:
+            recorder.noted(why)
+    if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
+        recorder.noted(unused)
+
+
+@contextlib.contextmanager
+def _failure_recorded(recorder: Recorder) -> Iterator[None]:
+    """A context whose exceptions are recorded as how the sweep ended."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(StorageError):  # it may be what failed
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            recorder.finished(state, f"{type(error).__name__}: {error}")
+        raise
 
 
 def _at_once(run: SweepRun) -> int:

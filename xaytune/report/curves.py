@@ -44,7 +44,7 @@ def learning_curves(results: Results) -> list[DrawnCurve]:
     curves = []
     for trial in results.trials:
         times, values = history.measured(results.history(trial.number), metric, axis, trial.epoch)
-        if not times:  # a sweep that an earlier version simulated has no histories
+        if not times:  # its history is lost
             judged = {
                 axis.reached_by(result): result.value for result in trial.results if result.value is not None
             }
