@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial as TuneTrial
 
 from tests.driver.harness import Played
 from tests.trial.conftest import is_gone
+from xaytune.driver.orders import Kill, RequestStop
 from xaytune.messages import Assignment, DecisionDue, Ended, Message, Started, StopRequest, Task
 from xaytune.ray_tune.actor import TrialActor
 from xaytune.ray_tune.bridge import Bridge, without_colours
@@ -96,14 +97,15 @@ def given(trial: int) -> Assignment:
     return Assignment(trial=trial, seed=trial, config={})
 
 
-def next_message(actor: Any) -> Message:
-    message: Message = ray.get(actor.train.remote())["message"]
+def next_message(actor: Any, *orders: RequestStop | Kill) -> Message:
+    message: Message = ray.get(actor.train.remote(orders))["message"]
     return message
 
 
-def until(actor: Any, kind: type[Message]) -> Message:
-    while not isinstance(message := next_message(actor), kind):
-        pass
+def until(actor: Any, kind: type[Message], *orders: RequestStop | Kill) -> Message:
+    message = next_message(actor, *orders)
+    while not isinstance(message, kind):
+        message = next_message(actor)
     return message
 
 
@@ -117,8 +119,8 @@ def test_an_actor_serves_trial_after_trial_each_in_a_process_of_its_own(make: Ma
         assert isinstance(started, Started)
         pids.add(started.pid)
         assert isinstance(until(actor, DecisionDue), DecisionDue)
-        actor.request_stop.remote(StopRequest("weak"))  # in order: it is there before the next step
-        ended = until(actor, Ended)
+        stop = RequestStop(number, StopRequest("weak"))  # it is there before the next step
+        ended = until(actor, Ended, stop)
         assert isinstance(ended, Ended)
         assert (ended.trial, ended.status, ended.epoch) == (number, "stopped", 1)
     assert len(pids) == 2
@@ -145,7 +147,8 @@ def test_an_actor_that_does_not_kill_a_trial_that_hangs_is_ended_with_it(make: M
         next_message(actor)
     os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGSTOP)
     sweep = Played(tmp_path / "sweep", stall_timeout_s=60)
-    running: Any = SimpleNamespace(temporary_state=SimpleNamespace(ray_actor=actor))
+    running = TuneTrial("a trainable", stub=True)
+    running.temporary_state.ray_actor = actor
     bridge = Bridge(sweep.driver, {sweep.start().trial: running})
     for seconds in (61, 61 + 19):
         sweep.clock.set_forward(seconds)
@@ -166,8 +169,7 @@ def test_what_a_trial_left_on_its_node_is_kept_when_it_is_paused_and_when_it_is_
     assert (storage / "checkpoints" / "00000" / "mine.txt").read_text() == "mine"
     until(actor, DecisionDue)
     next_message(actor)
-    actor.kill.remote()
-    ended = until(actor, Ended)
+    ended = until(actor, Ended, Kill(1))
     assert isinstance(ended, Ended)
     assert ended.failure is not None
     assert ended.failure.kind == "lost"

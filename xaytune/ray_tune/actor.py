@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from xaytune.driver.orders import Kill, RequestStop
 from xaytune.errors import Problem
 from xaytune.messages import (
     Assignment,
@@ -45,8 +47,10 @@ class TrialActor(NodeActor):
             self.task = dataclasses.replace(self.task, sweep_dir=self._scratch.name)
         self._assign(assignment)
 
-    def train(self) -> dict[str, Any]:
-        """Waits for the trial's next message, and returns it as a result of Tune's."""
+    def train(self, orders: Iterable[RequestStop | Kill]) -> dict[str, Any]:
+        """Does what is ordered, waits for the trial's next message, and returns it as a result of Tune's."""
+        for order in orders:
+            self._carry_out(order)
         message = self._next_message()
         return {"message": message, "done": _is_last(message)}
 
@@ -86,17 +90,15 @@ class TrialActor(NodeActor):
         if self._early_request is not None:
             self._process.request_stop(self._early_request)
 
-    def request_stop(self, request: StopRequest) -> None:
-        """Asks the trial to end through its own loop."""
-        if self._process is None:
-            self._early_request = request
+    def _carry_out(self, order: RequestStop | Kill) -> None:
+        """Asks the trial to end through its own loop; or kills its process, whose end is the next message."""
+        if isinstance(order, Kill):
+            if self._process is not None:
+                self._process.kill()
+        elif self._process is None:
+            self._early_request = order.request
         else:
-            self._process.request_stop(request)
-
-    def kill(self) -> None:
-        """Kills the trial's process, which hangs or does not stop: its end is the next message."""
-        if self._process is not None:
-            self._process.kill()
+            self._process.request_stop(order.request)
 
     def _next_message(self) -> Message:
         sender = self._assignment.sender

@@ -1,9 +1,10 @@
-"""The bridge between Ray Tune and the driver: results become messages, orders become calls to actors."""
+"""The bridge between Ray Tune and the driver: results become messages, orders go to actors."""
 
 from __future__ import annotations
 
 import re
 import socket
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,9 +35,9 @@ def without_colours(error: Exception) -> str:
 class Bridge(TrialScheduler):
     """Stands where Tune expects a scheduler.
 
-    Tune is always told to continue, unless the trial is released. Where the driver says stop, the trial's actor is
-    asked to: calls to an actor from one caller run in order, so the request is there before the next ``train()``
-    begins, and no further step is trained. The trial ends with a result that is ``done``.
+    Tune is always told to continue, unless the trial is released. What an actor is to do goes to it with the next
+    call of ``train()``, and is done first: a trial that is to stop trains no further step. It ends with a result
+    that is ``done``.
 
     Args:
         driver: Decides.
@@ -48,9 +49,15 @@ class Bridge(TrialScheduler):
     def __init__(self, driver: Driver, trials: Mapping[int, TuneTrial]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._driver, self._trials = driver, trials
+        self._orders: defaultdict[TuneTrial, list[Any]] = defaultdict(list)  # for actors, not yet sent
+
+    def orders_for(self, trial: TuneTrial) -> list[Any]:
+        """Returns what the actor of a trial is to do before it trains on, and takes it as sent."""
+        return self._orders.pop(trial, [])
 
     def started(self, trial: TuneTrial) -> None:
         """A trial has got an actor."""
+        self._orders.pop(trial, None)  # for the process that it had before
         self._perform(self._driver.started(number_of(trial)))
 
     def tick(self) -> None:
@@ -95,12 +102,10 @@ class Bridge(TrialScheduler):
     def _perform(self, orders: Iterable[Order]) -> None:
         for order in orders:
             trial = self._trials[order.trial]
-            if isinstance(order, RequestStop):
-                actor_of(trial).request_stop.remote(order.request)
-            elif isinstance(order, Kill) and order.with_worker:
+            if isinstance(order, Kill) and order.with_worker:
                 ray.kill(actor_of(trial))
-            elif isinstance(order, Kill):
-                actor_of(trial).kill.remote()
+            elif isinstance(order, (RequestStop, Kill)):
+                self._orders[trial].append(order)
             elif trial.status == TuneTrial.RUNNING:
                 self.controller.pause_trial(trial, should_checkpoint=False)
             else:  # it never got an actor

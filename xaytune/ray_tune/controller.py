@@ -34,8 +34,6 @@ _ENVIRONMENT = {
     # Results carry no metric at their top: the driver finds them in the message.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    # A decision must follow each result.
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
 
 
@@ -150,6 +148,16 @@ class _Controller(TuneController):
             on_error=self._trial_task_failure,
         )
 
+    def _schedule_trial_train(self, trial: Any) -> None:
+        """Has a trial train on, and tells its actor what it is to do first."""
+        self._schedule_trial_task(
+            trial=trial,
+            method_name="train",
+            args=(self.bridge.orders_for(trial),),
+            on_result=self._on_training_result,
+            on_error=self._trial_task_failure,
+        )
+
     def _trial_task_failure(self, trial: Any, exception: Any) -> None:
         # Tune's own would raise it, as everything else is that goes wrong in the driver.
         self._process_trial_failure(trial, exception)
@@ -180,6 +188,11 @@ class _SlotController(_Controller):
         slot = self._new_trial(f"slot-{number:05d}", {})
         self.add_trial(slot)
         return slot
+
+    def _schedule_trial_train(self, trial: Any) -> None:
+        """Has the trials of a slot train on, with those that take the places of ended ones."""
+        self._maybe_update_trial_queue()
+        super()._schedule_trial_train(trial)
 
     def _maybe_update_trial_queue(self) -> None:
         """Gives the slots the trials that the driver wants started, as many as there is room for."""

@@ -10,9 +10,10 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
 from xaytune.driver.driver import Driver
-from xaytune.driver.orders import Kill, Order, Release, RequestStop
+from xaytune.driver.orders import Kill, Order, Release
 from xaytune.messages import Assignment, FailureKind
 from xaytune.ray_tune.bridge import Bridge, actor_of, without_colours
+from xaytune.ray_tune.slot_actor import Begin
 
 
 class Slots:
@@ -141,11 +142,12 @@ class SlotBridge(Bridge):
             self._begin(trial, assignment)
 
     def _begin(self, slot: TuneTrial, assignment: Assignment) -> None:
-        actor_of(slot).assign.remote(assignment, alone=self._slots.is_alone(slot))
+        self._orders[slot].append(Begin(assignment, alone=self._slots.is_alone(slot)))
         self._perform(self._driver.started(assignment.trial))
 
     def lost(self, trial: TuneTrial, error: Exception) -> bool:
         """The actor of a slot is gone, or raised: another slot takes its trials that are to be restarted."""
+        self._orders.pop(trial, None)
         assignments = self._slots.close(trial)
         numbers = [assignment.trial for assignment in assignments if self._driver.runs(assignment.trial)]
         kinds = (self._kind(number, error) for number in numbers)
@@ -181,9 +183,7 @@ class SlotBridge(Bridge):
                 self._slots.remove(order.trial)
             if slot is None or slot.temporary_state.ray_actor is None:
                 continue  # only a trial that has not begun has none
-            if isinstance(order, RequestStop):
-                actor_of(slot).stop_trial.remote(order.trial, order.request)
-            elif isinstance(order, Kill):  # the worker of a slot is always ended: its trials share the process
+            if isinstance(order, Kill):  # the worker of a slot is always ended: its trials share the process
                 ray.kill(actor_of(slot))
             else:
-                actor_of(slot).release.remote(order.trial)
+                self._orders[slot].append(order)
