@@ -232,6 +232,13 @@ def test_a_script_resumes_a_sweep_of_its_own_recipe_which_the_command_line_is_to
         resume("script", storage=tmp_path, overrides={"num_samples": 3})
 
 
+def test_a_sweep_of_a_lambda_gets_more_trials_where_it_is_given_again(ray_here: None, tmp_path: Path) -> None:
+    sweep = Sweep(lambda config, trial: config["x"], metric="score", mode="max", space={"x": {"uniform": [0, 1]}})
+    sweep.run(name="lambda", storage=tmp_path)
+    results = resume("lambda", storage=tmp_path, overrides={"recipe": its_score, "num_samples": 2})
+    assert [trial.status for trial in results.trials] == ["completed", "completed"]
+
+
 def test_trials_that_failed_are_resumed_once_their_recipe_is_mended(run: Run, tmp_path: Path) -> None:
     space = {"x": {"grid": [0.1, 0.2, 0.3]}, "mended": str(tmp_path / "mended")}
     results = run("raises_until_it_is_mended", space=space, max_concurrent_trials=1)

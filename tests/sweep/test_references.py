@@ -47,7 +47,7 @@ def closure(captured: Any) -> Any:
     "reference", [train, Recipe, Recipe.plain, f"{__name__}:train", f"{__name__}:Recipe.plain", "no:matter"]
 )
 def test_functions_and_classes_of_modules_are_found_again(reference: Reference) -> None:
-    assert references.not_found_again(reference) is None
+    assert references.not_found_again("recipe", reference) is None
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,17 @@ def test_functions_and_classes_of_modules_are_found_again(reference: Reference) 
     ],
 )
 def test_what_is_not_found_again_is_told_with_how_to_resume(reference: Reference, kind: str) -> None:
-    told = references.not_found_again(reference)
+    told = references.not_found_again("callbacks", reference)
     assert told is not None
     assert kind in told
-    assert "xaytune.resume(NAME, overrides=" in told
+    assert told.endswith('xaytune.resume(NAME, overrides={"callbacks": ...}) can')
+
+
+def test_what_the_script_itself_defines_need_not_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "__module__", "__main__")
+    told = references.not_found_again("recipe", train)
+    assert told is not None
+    assert told.endswith("xaytune.resume(NAME) can")
 
 
 def test_a_recipe_of_the_script_itself_is_found_there_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ _THREADS_S = 30.0
 # A sweep that trains records its progress every 10 s at least. One whose trials have not begun, or whose journal
 # takes seconds to copy, may be silent for longer: it is not noticed.
 WATCHED_S = 20.0
+# Options that say how much is trained.
+_AMOUNTS = ("budget", "num_samples")
 
 
 def run_sweep(
@@ -98,7 +100,8 @@ def resume_sweep(
     known = KnownEvents(sweep_folder.local / FILE_NAME)
     sweep = SweepState(str(sweep_folder), known.all(), sweep_folder.address)
     spec = resumed_spec(sweep, overrides or {})
-    more = _asks_for_more(spec, SweepSpec.parse(sweep.spec)) or (resume_errored and sweep.counts()["failed"] > 0)
+    others = {name: value for name, value in (overrides or {}).items() if name.partition(".")[0] not in _AMOUNTS}
+    more = _asks_for_more(spec, resumed_spec(sweep, others)) or (resume_errored and sweep.counts()["failed"] > 0)
     if sweep.done and not more:
         if listener is not None:
             listener(sweep, known.all()[-1])

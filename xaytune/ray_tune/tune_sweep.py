@@ -100,8 +100,8 @@ def _note(run: SweepRun, recorder: Recorder) -> None:
     if spec.without_scheduler is not None:
         recorder.noted(spec.without_scheduler)
     recorder.noted(*run.session.notes)
-    for reference in spec.functions.values():
-        if (why := not_found_again(reference)) is not None:
+    for (option, *_), reference in spec.functions.items():
+        if (why := not_found_again(str(option), reference)) is not None:
             recorder.noted(why)
     if (unused := unused_gpus(spec, ray.cluster_resources().get("GPU", 0))) is not None:
         recorder.noted(unused)

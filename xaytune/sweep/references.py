@@ -89,7 +89,7 @@ def look_up(reference: str) -> Any:
     return found
 
 
-def not_found_again(reference: Reference) -> str | None:
+def not_found_again(option: str, reference: Reference) -> str | None:
     """Tells why a later process will not find a function by its name; None where it will.
 
     A sweep of such a function runs, and is resumed by giving the function once more.
@@ -113,9 +113,10 @@ def not_found_again(reference: Reference) -> str | None:
         kind = "not what its module has under that name"
     else:
         return None
+    again = "" if reference.__module__ == "__main__" and "<" not in name else f', overrides={{"{option}": ...}}'
     return (
         f"{name} is {kind}: it cannot be found by its name later, so that the command line cannot resume the "
-        'sweep; from Python, xaytune.resume(NAME, overrides={"recipe": ...}) can'
+        f"sweep; from Python, xaytune.resume(NAME{again}) can"
     )
 
 
