@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,24 @@ from nbclient import NotebookClient
 
 from xaytune.records.results import Results
 
+# A sweep in which six trials end after a note, and one has begun.
+SEEN = """\
+from pathlib import Path
+from tests.report.journals import Written
+from xaytune import LiveView
+from xaytune.records.state import SweepState
+
+def watch(folder, view):
+    written, sweep = Written(Path(folder)), SweepState(folder)
+    written("note", text="what all trials have in common")
+    for trial in range(7):
+        written("trial", trial, config={"x": 0.5}, seed=1)
+    for trial in range(6):
+        written.at("end", trial, epoch=1, step=1, status="completed", reason=None)
+    for event in written.results().events():
+        sweep.apply(event)
+        view(sweep, event)
+"""
 SLOW = """\
 recipe: tests.recipes:curve
 metric: score
@@ -110,3 +129,24 @@ def test_the_notebook_runs_beside_its_recipe_and_shows_a_table_and_the_reports_p
     plots = [plot for output in shown if (plot := output["data"].get("application/vnd.plotly.v1+json"))]
     assert len(plots) == 2
     assert all(plot["data"] for plot in plots)
+
+
+def test_a_notebook_keeps_notes_in_view_and_shows_nothing_that_runs_after_an_error(tmp_path: Path) -> None:
+    ends = f"with LiveView() as view:\n    watch({str(tmp_path / 'ends')!r}, view)"
+    raises = f"with LiveView() as view:\n    watch({str(tmp_path / 'raises')!r}, view)\n    raise ValueError('no')"
+    raising = nbformat.v4.new_code_cell(raises, metadata={"tags": ["raises-exception"]})
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(SEEN), nbformat.v4.new_code_cell(ends), raising]
+    )
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": os.getcwd()}}).execute()
+    after_end, after_error = (
+        next(html for output in cell.outputs if (html := output.get("data", {}).get("text/html")))
+        for cell in notebook.cells[1:]
+    )
+    for shown in (after_end, after_error):
+        assert "what all trials have in common" in shown
+        assert "trial 5 completed" in shown
+        assert "trial 0 completed" not in shown
+    assert "written: running, 3 trials" in after_end
+    assert "running" not in after_error
+    assert "pending" not in after_error

@@ -200,10 +200,11 @@ class _Lines:
 
 
 class _InNotebook:
-    """A picture in the output of a cell, with what ended last below it."""
+    """A picture in the output of a cell, with all notes and what ended last below it."""
 
     def __init__(self, width: int) -> None:
         self._width = width
+        self._notes: list[Text] = []
         self._endings: deque[Text] = deque(maxlen=_ENDINGS)
         self._quiet_until = 0.0
         self._handle: Any = None
@@ -215,14 +216,16 @@ class _InNotebook:
 
     def take(self, sweep: SweepState, terms: Terms, event: Event, line: Text | None) -> None:
         if line is not None:
-            self._endings.append(line)
+            (self._endings if "trial" in event else self._notes).append(line)
         if time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + _NOTEBOOK_S
-            self._show(lambda console: Group(picture(sweep, terms, console), *self._endings))
+            self._show(lambda console: Group(picture(sweep, terms, console), *self._notes, *self._endings))
 
     def end(self, summary: str | None) -> None:
         if summary is not None:
-            self._show(lambda console: Group(Text(summary), Text(), *self._endings))
+            self._show(lambda console: Group(Text(summary), Text(), *self._notes, *self._endings))
+        else:  # an error has ended it, which is shown below: nothing runs any more
+            self._show(lambda console: Group(*self._notes, *self._endings))
 
     def _show(self, render: Callable[[Console], RenderableType]) -> None:
         from IPython.display import HTML
