@@ -164,9 +164,12 @@ def test_a_tracker_by_name_by_reference_and_as_an_object_are_the_same_to_the_jou
     assert spec_with(*plain[0]).trackers == spec_with(*given[1]).trackers
 
 
-@pytest.mark.parametrize("tracker", ["tensorbord", 3])
-def test_a_tracker_that_there_is_not_is_refused_with_the_nearest(tracker: object) -> None:
-    with pytest.raises(SpecError, match=r"trackers.0: must be tensorboard, mlflow, wandb, or 'module:Class'"):
+@pytest.mark.parametrize(
+    ("tracker", "mend"), [("tensorbord", "did you mean 'tensorboard'"), (3, "give its class"), ("", "known: ")]
+)
+def test_a_tracker_that_there_is_not_is_refused_with_the_nearest(tracker: object, mend: str) -> None:
+    told = rf"trackers.0: must be tensorboard, mlflow, wandb, or 'module:Class' \(got .*\); {mend}"
+    with pytest.raises(SpecError, match=told):
         spec_with(tracker)
 
 

@@ -48,7 +48,7 @@ class Sweep:
             node; what it returns is ``trial.shared``.
         callbacks: Functions, or references to them, that are called with ``(trial, config)`` before the recipe.
         trackers: Experiment trackers in which each trial is a run: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``,
-            or objects of a class of one's own (:class:`xaytune.Tracker`).
+            a class of one's own (:class:`xaytune.Tracker`), or an object of one that has options.
         tracker_timeout_s: Seconds to wait for each call of a tracker; after that the trial continues without it.
         points_to_evaluate: Configurations that are tried first.
         warm_start: Earlier sweeps whose best configurations are tried first.

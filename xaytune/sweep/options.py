@@ -134,8 +134,8 @@ class TrackerSpec(OpenOptions):
         named = self.tracker
         if callable(named) or named in TRACKERS or is_name(named):
             return self
-        hint = f"; {nearest(named, TRACKERS)}" if isinstance(named, str) else ""
-        raise ValueError(f"must be {', '.join(TRACKERS)}, or 'module:Class' (got {named!r}){hint}")
+        hint = nearest(named, TRACKERS) if isinstance(named, str) else "give its class"
+        raise ValueError(f"must be {', '.join(TRACKERS)}, or 'module:Class' (got {named!r}); {hint}")
 
     @model_serializer
     def _plain(self) -> Any:
