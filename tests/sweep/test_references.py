@@ -67,11 +67,16 @@ def test_what_is_not_found_again_is_told_with_how_to_resume(reference: Reference
     assert told.endswith('xaytune.resume(NAME, overrides={"callbacks": ...}) can')
 
 
-def test_what_the_script_itself_defines_need_not_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_found_in_the_script_itself_need_not_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "__module__", "__main__")
     told = references.not_found_again("recipe", train)
     assert told is not None
     assert told.endswith("xaytune.resume(NAME) can")
+    monkeypatch.setattr(Recipe, "__module__", "__main__")
+    for reference in (Recipe(), Recipe().method):
+        told = references.not_found_again("recipe", reference)
+        assert told is not None
+        assert told.endswith('xaytune.resume(NAME, overrides={"recipe": ...}) can')
 
 
 def test_a_recipe_of_the_script_itself_is_found_there_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def _left(sweep: SweepState, ended: int) -> str:
         return ""
     ran = _ran_s(sweep)
     now = time.time()
-    first = next((trial.started for trial in list(sweep.trials.values()) if trial.started), now)
+    first = min((trial.started for trial in list(sweep.trials.values()) if trial.started), default=now)
     training = max(0.0, now - max(first, now - ran))  # processes are started once
     budget = (sweep.spec.get("budget") or {}).get("time")
     estimates = [] if budget is None else [max(0.0, budget - ran)]

@@ -96,7 +96,7 @@ def not_found_again(option: str, reference: Reference) -> str | None:
     """
     if isinstance(reference, str):
         return None
-    name = reference_name(reference)
+    name, again = reference_name(reference), f', overrides={{"{option}": ...}}'
     if isinstance(reference, functools.partial):
         kind = "a partial"
     elif inspect.ismethod(reference) and not inspect.isclass(reference.__self__):
@@ -108,12 +108,11 @@ def not_found_again(option: str, reference: Reference) -> str | None:
     elif not hasattr(reference, "__qualname__"):
         kind = "an object"
     elif reference.__module__ == "__main__":
-        kind = "defined in the script or notebook itself"
+        kind, again = "defined in the script or notebook itself", ""  # which has it there
     elif reference_to(reference) is None:
         kind = "not what its module has under that name"
     else:
         return None
-    again = "" if reference.__module__ == "__main__" and "<" not in name else f', overrides={{"{option}": ...}}'
     return (
         f"{name} is {kind}: it cannot be found by its name later, so that the command line cannot resume the "
         f"sweep; from Python, xaytune.resume(NAME{again}) can"
