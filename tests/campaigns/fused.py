@@ -1,4 +1,4 @@
-"""Fused against alone: all combinations, as many steps as asked for, members leaving at random steps."""
+"""Fused against alone: all combinations, many steps, members joining and leaving at random ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import random
 
 import torch
 
-from tests.trainer.fused_models import Case, table, trainer_of
+from tests.trainer.fused_models import Case, fit_joining, table, trainer_of
 from tests.trainer.test_fused import compare
 from xaytune.trainer.callbacks import TrainState
+from xaytune.trainer.fused import fit_fused
 from xaytune.trainer.trainer import Trainer
 
 
@@ -30,6 +31,7 @@ def run(steps: int, seed: int) -> None:
 
             return trainer
 
-        far = compare(make, members=6)
-        print(f"{far:.1e}  {case}", flush=True)
-        assert far < 1e-10, (str(case), far)
+        for fit in (fit_fused, fit_joining):
+            far = compare(make, members=6, fit=fit)
+            print(f"{far:.1e}  {fit.__name__}  {case}", flush=True)
+            assert far < 1e-10, (str(case), far)

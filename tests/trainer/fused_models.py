@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from xaytune.trainer.callbacks import CallbackManager
+from xaytune.trainer.fused.fusion import Answer, Fusion
+from xaytune.trainer.fused.member import Member
+from xaytune.trainer.fused.states import States
 from xaytune.trainer.trainer import Trainer
 
 FEATURES, CLASSES, WORDS, LENGTH, EXAMPLES = 6, 3, 11, 5, 22
@@ -206,6 +209,47 @@ def trainer_of(
     if case.handlers is not None:
         HANDLERS[case.handlers](trainer)
     return trainer
+
+
+def fit_joining(trainers: Sequence[Trainer], together: int = 3, steps: int = 2) -> None:
+    """Trains Trainers side by side, of which the later ones join the others one by one.
+
+    Args:
+        trainers: The Trainers.
+        together: How many begin at the same time.
+        steps: How often the others are asked for something between two that join.
+    """
+    fusion, states = Fusion(), [States() for _ in trainers]
+    members = [fusion.begin(trainer, of) for trainer, of in zip(trainers, states, strict=True)]
+    loops = {member: member.run.loop(member) for member in members}
+    asking: list[Member] = []
+
+    def resume(member: Member, answer: Answer | None) -> None:
+        loop = loops[member]
+        try:
+            if answer is None or answer.error is None:
+                member.request = loop.send(None if answer is None else answer.value)
+            else:
+                member.request = loop.throw(answer.error)
+        except StopIteration:
+            fusion.end(member)
+        else:
+            asking.append(member)
+
+    for number, member in enumerate(members):
+        for other in members:  # until all have joined
+            other.one_step_at_a_time = number + 1 < len(members)
+        member.enter()
+        resume(member, None)
+        for _ in range(0 if number + 1 < together else steps if number + 1 < len(members) else 10**6):
+            if not asking:
+                break
+            answers = fusion.perform(asking)
+            answered = {answer.member for answer in answers}
+            asking[:] = [member for member in asking if member not in answered]
+            for answer in answers:
+                resume(answer.member, answer)
+    fusion.randomness.vacate()
 
 
 def changes_the_rate(trainer: Trainer) -> None:

@@ -30,6 +30,18 @@ _EPOCHS, _STEPS_BETWEEN_EPOCHS = 8, 500
 _TIES = 2
 
 
+class ComputedAlone(NamedTuple):
+    """What a step gives that is computed alone, beside the gradients: those the parameters have.
+
+    Attributes:
+        values: The loss of the batches, and the buffers as it leaves them.
+        random_states: Before it.
+    """
+
+    values: list[Tensor]
+    random_states: dict[str, Any]
+
+
 class Rehearsal(NamedTuple):
     """What a step gives that is taken alone.
 
@@ -42,6 +54,15 @@ class Rehearsal(NamedTuple):
     values: list[Tensor]
     trains_others: bool
     random_states: dict[str, Any]
+
+
+def compute_alone(member: Member, step: Step) -> ComputedAlone | None:
+    """Computes the gradients of a step of a member, and changes nothing else; None where that raises."""
+    member.enter()
+    random_states = random_state.capture()
+    values = _loss_and_buffers(member, step)
+    random_state.restore(random_states)
+    return None if values is None else ComputedAlone(values, random_states)
 
 
 def member_to_compare(time: int, members: int) -> int:
@@ -121,12 +142,14 @@ def _rehearse(member: Member, step: Step) -> Rehearsal | None:
     """Computes alone the gradients of a step that a settled member is to take; None where that raises."""
     assert member.group is not None
     assert member.own is not None
-    member.enter()
-    member.group.rows.get(member.row, member.own)
-    random_states = random_state.capture()
-    values = _values(member, step)
-    random_state.restore(random_states)
-    return None if values is None else Rehearsal(values, _trains_others(member), random_states)
+    computed, member.computed = member.computed, None
+    if computed is None:
+        member.enter()
+        member.group.rows.get(member.row, member.own)
+        computed = compute_alone(member, step)
+    if computed is None:
+        return None
+    return Rehearsal([_gradients(member), *computed.values], _trains_others(member), computed.random_states)
 
 
 def _distance(member: Member, step: Step, loss: Tensor, rehearsal: Rehearsal) -> float:
@@ -164,16 +187,14 @@ def _with_rounded_weights(member: Member, step: Step, rehearsal: Rehearsal, size
     for parameter in parameters:
         parameter.mul_(1 + size * torch.empty_like(parameter).normal_(generator=generator))
     random_state.restore(rehearsal.random_states)
-    values = _values(member, step)
+    values = _loss_and_buffers(member, step)
     random_state.restore(random_states)
     torch._foreach_copy_(parameters, before)
-    return values
+    return None if values is None else [_gradients(member), *values]
 
 
-def _values(member: Member, step: Step) -> list[Tensor] | None:
-    """Returns gradients of a step as a row, its loss, and buffers after it; None where it raises."""
-    assert member.group is not None
-    assert member.own is not None
+def _loss_and_buffers(member: Member, step: Step) -> list[Tensor] | None:
+    """Computes the gradients of a step; returns its loss, and buffers after it; None where it raises."""
     stepper = member.run.stepper
     buffers = [(module, dict(module._buffers)) for module in stepper.model.modules() if module._buffers]
     kept = [(buffer, buffer.clone()) for buffer in stepper.model.buffers()]
@@ -188,8 +209,15 @@ def _values(member: Member, step: Step) -> list[Tensor] | None:
         with torch.no_grad():
             for buffer, before in kept:
                 buffer.copy_(before)
+    return [loss, *left]
+
+
+def _gradients(member: Member) -> Tensor:
+    """Returns the gradients that its own parameters have as a row."""
+    assert member.group is not None
+    assert member.own is not None
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in member.own.trained]
-    return [member.group.layout.join([gradient[None] for gradient in gradients])[0], loss, *left]
+    return member.group.layout.join([gradient[None] for gradient in gradients])[0]
 
 
 def _trains_others(member: Member) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections import defaultdict
@@ -13,14 +14,21 @@ import torch
 
 from xaytune.trainer.batches import signature
 from xaytune.trainer.fused.asked import Asked, Broken
-from xaytune.trainer.fused.checks import Rehearsal, compare, member_to_compare, rehearse, same_metrics
+from xaytune.trainer.fused.checks import (
+    Rehearsal,
+    compare,
+    compute_alone,
+    member_to_compare,
+    rehearse,
+    same_metrics,
+)
 from xaytune.trainer.fused.group import Copied, Group
 from xaytune.trainer.fused.held import Held
 from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.reasons import reason
-from xaytune.trainer.fused.shape import batches_key, criterion_key, difference, shape_of
+from xaytune.trainer.fused.shape import batches_key, beginning_of, criterion_key, difference, shape_of
 from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.fused.timing import FEWEST, now
 from xaytune.trainer.hosting import Evaluation
@@ -65,6 +73,8 @@ class Fusion:
         # Only its members keep a group alive. What was learned of its shape stays.
         self._groups: MutableMapping[Hashable, Group] = WeakValueDictionary()
         self._learned: dict[Hashable, Learned] = {}  # of all shapes so far
+        # What members were before their first step, of which the steps were taken at once.
+        self._beginnings: dict[Hashable, Learned] = {}
         self._told: set[str] = set()
         self._said_why_nothing_is_fused = False
         self._held = Held()
@@ -122,7 +132,7 @@ class Fusion:
         for member in waiting:
             member.waited += steps
         for answer in answers:
-            answer.member.window, answer.member.waited = None, 0
+            answer.member.window, answer.member.computed, answer.member.waited = None, None, 0
         return answers
 
     def _prepare(self, member: Member) -> tuple[Group, Hashable] | None:
@@ -140,13 +150,25 @@ class Fusion:
             return group, ("evaluation", batches)
         if not member.trained:  # its first step shows what it trains
             member.trained = True
-            return None
+            if not self._compute_first(member):
+                return None
         found = self._place(member)
         if found is None:
             return None
         if member.window is None:
             member.window = self._window(member)
         return found, tuple(map(signature, member.window))
+
+    def _compute_first(self, member: Member) -> bool:
+        """Computes the first step of a member alone, if it is likely to be taken with others; tells whether."""
+        with contextlib.suppress(Exception):  # of what cannot be fused
+            member.beginning = beginning_of(member.run)
+        learned = self._beginnings.get(member.beginning)
+        if learned is None or learned.refused is not None:
+            return False
+        member.window = self._window(member)
+        member.computed = compute_alone(member, _step_of(member))
+        return member.computed is not None
 
     def _together(self, group: Group, key: Any, found: list[Member]) -> list[Answer]:
         """Does what members of a group ask for, which is alike."""
@@ -224,6 +246,8 @@ class Fusion:
         for at in rehearsed:
             members[at].checked = True
         if not far:
+            begun = [members[at].beginning for at in rehearsed]
+            self._beginnings |= {beginning: group.learned for beginning in begun if beginning is not None}
             return []
         all_of_them = known or len(far) == len(rehearsed) == len(members)
         undone = list(range(len(members))) if all_of_them else list(far)
@@ -288,9 +312,7 @@ class Fusion:
         member.fetch()
         if member.compiled:
             member.use_compiled(member.refused is not None or (member.group is not None and not _fusing(member)))
-        request = member.request
-        if member.window is not None:
-            request = request._replace(batches=iter(member.window))
+        request = member.request if member.window is None else _step_of(member)
         try:
             return Answer(member, member.run.perform(request))
         except BaseException as error:
@@ -303,7 +325,9 @@ class Fusion:
         if member.refused is not None:
             return None
         try:
-            key = shape_of(member.run)
+            key = shape_of(member.run, member.beginning if member.computed is not None else None)
+            if key[0] != member.beginning:
+                member.beginning = None
             if criterion_key(member.run) != member.criterion:
                 raise NotFusedError("its loss changes what it captures, such as a count of its calls")
             group = self._group_of(member, key)
@@ -377,6 +401,13 @@ class Fusion:
 def _fusing(member: Member) -> Group | None:
     """Returns the group of a member, if it has one whose steps are taken at once."""
     return member.group if member.group is not None and member.group.learned.refused is None else None
+
+
+def _step_of(member: Member) -> Step:
+    """Returns the step that a member asks for, whose batches are loaded."""
+    assert member.window is not None
+    step: Step = member.request
+    return step._replace(batches=iter(member.window))
 
 
 def _how_many(group: Group, asked: Asked) -> int:

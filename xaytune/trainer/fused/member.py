@@ -16,6 +16,7 @@ from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.run import Run
 
 if TYPE_CHECKING:
+    from xaytune.trainer.fused.checks import ComputedAlone
     from xaytune.trainer.fused.group import Group
 
 
@@ -36,7 +37,9 @@ class Member:
         waited: How many steps others have taken while it waited with its request.
         group: Where it has a row; None where it trains alone.
         row: The number of its row.
-        trained: Whether it has trained a step here.
+        trained: Whether it has asked for a step here.
+        beginning: What was known of its shape before its first step; None where that has changed by then.
+        computed: What its first step gives alone, while it waits to be taken with others.
         refused: Why it is not fused with any run; None if it may be.
         one_step_at_a_time: Whether its loop is to be asked after each step, for it is to stop.
         states: Its random states.
@@ -57,6 +60,8 @@ class Member:
         self.group: Group | None = None
         self.row = -1
         self.trained = False
+        self.beginning: Hashable = None
+        self.computed: ComputedAlone | None = None
         self.refused: str | None = None
         self.one_step_at_a_time = False
         self.states = states

@@ -103,6 +103,7 @@ class Program:
         self._layout, self._precision = layout, stepper.precision
         self.masks = Masks(model)
         self._pads = False  # whether it has embeddings with padding
+        self._ties = _ties(model)
         self._training = _Pass(model, stepper.criterion, None, weigh=stepper.window > 1)
         self._evaluation: _Pass | None = None
         if (evaluator := run.evaluator) is not None:
@@ -210,7 +211,8 @@ class Program:
             for place, leaf in zip(places, leaves, strict=True):
                 mine[place] = leaf
             self.masks.give(masks)
-            given, buffers = torch.func.functional_call(module, tensors, (tree_unflatten(mine, structure),))
+            batch = tree_unflatten(mine, structure)
+            given, buffers = torch.func.functional_call(module, tensors, (batch,), tie_weights=self._ties)
             plain.update({name: value for name, value in given.items() if not isinstance(value, Tensor)})
             return {name: value for name, value in given.items() if isinstance(value, Tensor)}, buffers
 
@@ -275,6 +277,12 @@ def _padding_of(function: Any, args: Any, kwargs: Any) -> Tensor | None:
         return None
     is_padding: Tensor = given["input"] == padding % len(given["weight"])
     return is_padding.unsqueeze(-1)
+
+
+def _ties(model: nn.Module) -> bool:
+    """Whether a model has a tensor under several names: looking for those takes long at each step."""
+    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return len({id(tensor) for _, tensor in named}) < len(named)
 
 
 def _attributes(model: nn.Module) -> list[tuple[str, str, Hashable]]:

@@ -6,8 +6,9 @@ trains fused, and is copied back before anybody looks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -167,11 +168,12 @@ class Rows:
         """Copies a row back into its member."""
         values, states, others = self._views_of(row)
         torch._foreach_copy_(own.parameters, values)
-        for name, views in zip(self._states, states, strict=True):
-            own.set_state(name, views)
+        if count := float(self._counts[row]):  # else no step was taken since it was put there
+            own.set_count(count)
+            for name, views in zip(self._states, states, strict=True):
+                own.set_state(name, views)
         if others:
             torch._foreach_copy_(own.others, others)
-        own.set_count(float(self._counts[row]))
 
     def buffers(self, row: int) -> list[Tensor]:
         """Returns the buffers in a row."""
@@ -249,10 +251,10 @@ class Own:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the optimizer has its state of all parameters, after as many steps of each."""
-        if not self._counts:
-            return True
+        """Whether the optimizer has its state of all parameters, after as many steps of each, or of none."""
         states = [self._optimizer.state.get(parameter, {}) for parameter in self.trained]
+        if not self._counts or not any(states):
+            return True
         whole = all(name in state for state in states for name in ("step", *self._kept))
         return whole and len({float(state["step"]) for state in states}) == 1
 
@@ -269,7 +271,7 @@ class Own:
         if len(there) == len(kept):
             torch._foreach_copy_(there, values)
             return
-        groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
+        groups = self._groups()
         for parameter, own, value in zip(self.trained, kept, values, strict=True):
             if own is not None:
                 own.copy_(value)
@@ -281,8 +283,26 @@ class Own:
         return float(self._optimizer.state.get(self.trained[0], {}).get("step", 0.0))
 
     def set_count(self, count: float) -> None:
-        """Sets how many steps were taken."""
-        counts = [state["step"] for p in self.trained if "step" in (state := self._optimizer.state.get(p, {}))]
-        if counts:
-            torch._foreach_zero_(counts)
-            torch._foreach_add_(counts, count)
+        """Sets how many steps were taken, where the optimizer counts them."""
+        if not self._counts:
+            return
+        groups = self._groups()
+        counts: list[Tensor] = []
+        for parameter in self.trained:
+            state = self._optimizer.state[parameter]
+            if "step" not in state:
+                state["step"] = _count_of_steps(parameter, groups[id(parameter)])
+            counts.append(state["step"])
+        torch._foreach_zero_(counts)
+        torch._foreach_add_(counts, count)
+
+    def _groups(self) -> dict[int, dict[str, Any]]:
+        return {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
+
+
+def _count_of_steps(parameter: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
+    """Returns a count of steps as torch's Adam makes it before the first one."""
+    is_fused = bool(group.get("fused"))
+    in_double = torch.get_default_dtype() == torch.float64 and not is_fused
+    kind = torch.float64 if in_double else torch.float32
+    return torch.zeros((), dtype=kind, device=parameter.device if is_fused else "cpu")

@@ -18,12 +18,25 @@ from xaytune.trainer.run import Run
 from xaytune.trainer.step import Stepper
 
 # What a shape consists of, in its order.
-_PARTS: Final = ("device", "precision", "accumulation", "clipping", "model", "optimizer", "loss", "evaluation")
+_PARTS: Final = ("device", "precision", "accumulation", "clipping", "model", "loss", "evaluation", "optimizer")
 _REFUSED_OPTIONS: Final = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
 
 
-def shape_of(run: Run) -> Hashable:
-    """Returns the shape of a run that has trained a step: what must be the same for runs to be fused.
+def shape_of(run: Run, beginning: Hashable = None) -> tuple[Hashable, Hashable]:
+    """Returns the shape of a run whose gradients are those of a step: what must be the same for runs to be fused.
+
+    Args:
+        run: The run.
+        beginning: What :func:`beginning_of` gave, where that is known to be the same now.
+
+    Raises:
+        NotFusedError: It cannot be fused with any run.
+    """
+    return beginning or beginning_of(run), _optimizer(run.stepper)
+
+
+def beginning_of(run: Run) -> Hashable:
+    """Returns what is known of a shape before there are gradients.
 
     Raises:
         NotFusedError: It cannot be fused with any run.
@@ -44,7 +57,6 @@ def shape_of(run: Run) -> Hashable:
             stepper.window,
             stepper.clip_grad_norm is None,
             _model(stepper.model),
-            _optimizer(stepper),
             criterion_key(run),
             None if evaluator is None else (evaluator.eval_fn is None, len(evaluator.eval_metrics)),
         )
@@ -54,7 +66,8 @@ def shape_of(run: Run) -> Hashable:
 
 def difference(one: Any, other: Any) -> str:
     """Names what differs between two shapes."""
-    return next(name for name, mine, theirs in zip(_PARTS, one, other, strict=True) if mine != theirs)
+    parts = zip(_PARTS, (*one[0], one[1]), (*other[0], other[1]), strict=True)
+    return next(name for name, mine, theirs in parts if mine != theirs)
 
 
 def batches_key(run: Run) -> Hashable:
