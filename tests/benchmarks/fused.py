@@ -18,6 +18,7 @@ import torch
 
 from tests.benchmarks import workload
 from tests.benchmarks.recipes import trainer_of
+from xaytune.records.results import Results
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.simulation.curves import Surrogate
 from xaytune.simulation.simulate import simulate
@@ -79,8 +80,12 @@ _WAYS: dict[str, int | str] = {"fused 64": 64, "fused auto": "auto", "unfused": 
 
 
 def _print_times(runs: int, trials: int, scratch: Path, sweeps: Mapping[str, _Sweep | None]) -> None:
-    """Runs sweeps by turns; those that are None are of a peer, by their names."""
+    """Runs sweeps by turns; those that are None are of a peer, by their names.
+
+    Their schedulers stop by other rules, so each trains another number of epochs: these are printed too.
+    """
     took: dict[str, list[float]] = {name: [] for name in sweeps}
+    epochs: dict[str, list[int]] = {name: [] for name in sweeps}
     for _ in range(runs):
         for name, sweep in sweeps.items():
             folder = Path(tempfile.mkdtemp(dir=scratch))
@@ -89,13 +94,21 @@ def _print_times(runs: int, trials: int, scratch: Path, sweeps: Mapping[str, _Sw
             took[name].append(time.monotonic() - begun)
             if done.returncode != 0:
                 raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
+            epochs[name].append(_epochs(folder))
     unfused = statistics.median(took["unfused"])
     for name, seconds in took.items():
-        median = statistics.median(seconds)
+        median, trained = statistics.median(seconds), statistics.median(epochs[name])
         print(
-            f"{trials:4} trials  {name:22} {median:7.1f} s  xaytune unfused {unfused / median:5.2f} times that",
+            f"{trials:4} trials  {name:22} {median:7.1f} s  xaytune unfused {unfused / median:5.2f} times that"
+            f"  {trained:6,.0f} epochs, {trained / median:5.1f} a second",
             flush=True,
         )
+
+
+def _epochs(folder: Path) -> int:
+    """Returns how many epochs the trials of a sweep, or of a peer, have trained."""
+    of_a_peer = workload.noted(folder / "compute")
+    return len(of_a_peer) or sum(trial.epoch for trial in Results(folder / "sweep").trials)
 
 
 def ahead(seeds: int, scratch: Path) -> None:

@@ -211,7 +211,7 @@ def trainer_of(
     return trainer
 
 
-def fit_joining(trainers: Sequence[Trainer], together: int = 3, steps: int = 2) -> None:
+def fit_joining(trainers: Sequence[Trainer], together: int = 3, steps: int = 3) -> None:
     """Trains Trainers side by side, of which the later ones join the others one by one.
 
     Args:

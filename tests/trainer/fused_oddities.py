@@ -122,6 +122,30 @@ def takes_a_gradient(model: Odd, x: Tensor) -> Tensor:
     return x + 0.1 * gradient
 
 
+def shrinks_its_weight(model: Odd, x: Tensor) -> Tensor:
+    if model.training:
+        with torch.no_grad():
+            model.last.weight.mul_(0.99)
+    return x
+
+
+class Taught(nn.Module):
+    """A model with a teacher, whose weights are means of its own, as in MoCo and BYOL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.out = nn.Linear(FEATURES, 8), nn.Linear(8, CLASSES)
+        self.teacher = nn.Linear(FEATURES, 8).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                for mean, weight in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                    mean.mul_(0.9).add_(weight, alpha=0.1)
+        found: Tensor = self.out(torch.tanh(self.student(x) + self.teacher(x)))
+        return found
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.GRU] | type[nn.LSTM]) -> None:
         super().__init__()
@@ -193,8 +217,10 @@ ODDITIES: dict[str, tuple[str, Make]] = {
             changes_in_place,
             checkpoints,
             takes_a_gradient,
+            shrinks_its_weight,
         )
     },
+    "a teacher": ("mlp", Taught),
     "GRU": ("tokens", lambda: Recurrent(nn.GRU)),
     "LSTM": ("tokens", lambda: Recurrent(nn.LSTM)),
     "hooks": ("mlp", hooked),

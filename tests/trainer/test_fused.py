@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.trainer.fused_models import CLASSES, FEATURES, Case, data_for, fit_joining, loss_fn, table, trainer_of
+from tests.trainer.fused_models import CLASSES, FEATURES, Case, data_for, loss_fn, table, trainer_of
 from tests.trainer.fused_oddities import ODDITIES
 from xaytune.trainer import checkpoint
 from xaytune.trainer.callbacks import EVENTS, CallbackManager, TrainState, may_be_late, metrics_only
@@ -81,14 +81,11 @@ def test_members_end_as_they_would_alone(case: Case, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fit", [fit_fused, fit_joining])
 @pytest.mark.parametrize("name", ODDITIES)
-def test_an_odd_model_is_trained_as_it_would_be_alone_or_refused(
-    name: str, fit: Callable[[list[Trainer]], object]
-) -> None:
+def test_an_odd_model_is_trained_as_it_would_be_alone_or_refused(name: str) -> None:
     data, build = ODDITIES[name]
     case = Case(model=data, optimizer="adam", epochs=2)
-    assert compare(lambda member: trainer_of(case, member, build=build), fit=fit) < 1e-9
+    assert compare(lambda member: trainer_of(case, member, build=build)) < 1e-9
 
 
 def member_with_events(member: int, folder: Path) -> tuple[Trainer, list[str], list[int]]:

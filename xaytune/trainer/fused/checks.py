@@ -57,10 +57,17 @@ class Rehearsal(NamedTuple):
 
 
 def compute_alone(member: Member, step: Step) -> ComputedAlone | None:
-    """Computes the gradients of a step of a member, and changes nothing else; None where that raises."""
+    """Computes the gradients of a step of a member, which its parameters then have, and changes nothing else.
+
+    Returns:
+        What it gives besides; None where it raises, as the step itself will.
+    """
     member.enter()
     random_states = random_state.capture()
+    parameters = [parameter.data for parameter in member.run.stepper.model.parameters()]
+    before = [parameter.clone() for parameter in parameters]
     values = _loss_and_buffers(member, step)
+    torch._foreach_copy_(parameters, before)  # a forward pass may change them, as that of a model with a teacher
     random_state.restore(random_states)
     return None if values is None else ComputedAlone(values, random_states)
 
@@ -201,7 +208,7 @@ def _loss_and_buffers(member: Member, step: Step) -> list[Tensor] | None:
     try:
         loss = stepper.gradients(step)["loss"]
         left = [buffer.clone() for buffer in stepper.model.buffers()]
-    except Exception:  # the step itself will raise it
+    except (Exception, SystemExit):  # the step itself will raise it
         return None
     finally:
         for module, known in buffers:

@@ -161,13 +161,18 @@ class Fusion:
 
     def _compute_first(self, member: Member) -> bool:
         """Computes the first step of a member alone, if it is likely to be taken with others; tells whether."""
+        learned: Learned | None = None
         with contextlib.suppress(Exception):  # of what cannot be fused
             member.beginning = beginning_of(member.run)
-        learned = self._beginnings.get(member.beginning)
+            learned = self._beginnings.get(member.beginning)
         if learned is None or learned.refused is not None:
             return False
         member.window = self._window(member)
+        is_known = tuple(map(signature, member.window)) in learned.taken  # what passes over such batches change
+        if not is_known or all(group.learned is not learned for group in self._groups.values()):
+            return False
         member.computed = compute_alone(member, _step_of(member))
+        self.compared += 1
         return member.computed is not None
 
     def _together(self, group: Group, key: Any, found: list[Member]) -> list[Answer]:
