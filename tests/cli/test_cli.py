@@ -133,6 +133,8 @@ def test_a_sweep_whose_trials_all_fail_exits_with_1_and_shows_why(tmp_path: Path
     assert "RuntimeError: broken for " in done.stdout
     sweep = Results(tmp_path / "fails_for_some").sweep
     assert (sweep.state, sweep.reason) == ("failed", "every trial failed")
+    folder = tmp_path / "fails_for_some"
+    assert done.stdout.splitlines()[-2].endswith(f"is mended: xaytune resume {folder} --resume-errored")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.hosts import wait_until
+from tests.conftest import Run
 from xaytune.errors import SessionError
 from xaytune.ray_tune.session import RaySession
 
@@ -69,6 +70,36 @@ def test_an_address_file_that_was_cut_short_leads_to_no_ray(tmp_path: Path) -> N
         text=True,
     )
     assert started.stdout.startswith("the path of the temporary folder is too long"), started.stderr
+
+
+# In a process that has no Ray: a sweep whose name is taken, one whose recipe is wrong, and one that is done.
+_MISTAKES = """
+import sys
+import xaytune
+done, storage = sys.argv[1:]
+options = dict(metric="m", mode="max", space={"x": {"uniform": [0, 1]}})
+for recipe, name in ((lambda config, trial: 1, done), (lambda config: 1, "new")):
+    try:
+        xaytune.Sweep(recipe, **options).run(name=name, storage=storage)
+    except xaytune.SpecError as error:
+        print(error)
+print(xaytune.resume(done, storage=storage))
+"""
+
+
+def test_what_needs_no_ray_is_told_without_starting_one(tmp_path: Path, run_in: Run) -> None:
+    run_in("curve", storage=tmp_path)
+    told = subprocess.run(
+        [sys.executable, "-c", _MISTAKES, "curve", str(tmp_path)],
+        env={**os.environ, "RAY_TMPDIR": str(tmp_path / "ray")},
+        capture_output=True,
+        text=True,
+    )
+    taken, wrong, done = told.stdout.splitlines()
+    assert taken.endswith("curve holds a sweep already: choose another name, or resume that one")
+    assert wrong.endswith("must take (config, trial) (got (config))")
+    assert done.startswith("<Results of curve: completed, 1 trials")
+    assert not (tmp_path / "ray").exists()
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.warm_start import warm_started
 from xaytune.search.build import method_for
-from xaytune.sweep.references import own_functions, use_import_paths
+from xaytune.sweep.references import check_references, own_functions, use_import_paths
 from xaytune.sweep.shipping import check_shippable
 from xaytune.sweep.spec import SweepSpec
 from xaytune.trial.client.template_client import Template
@@ -61,11 +61,10 @@ def run_sweep(
         StorageError: The sweep's folder cannot be written any more.
     """
     spec = warm_started(spec, storage)
-    method = method_for(spec)
-    check_shippable(spec.functions)
+    _check_given(spec)
     sweep_folder = new_sweep_folder(storage, name, default_name)
     try:
-        return _prepare_and_drive(SweepRun(spec, method, sweep_folder, session, listener))
+        return _prepare_and_drive(SweepRun(spec, method_for(spec), sweep_folder, session, listener))
     except (SpecError, SessionError, KeyboardInterrupt):
         if sweep_folder.local.exists() and not sweep_folder.exists:  # nothing was recorded: it has not begun
             sweep_folder.remove()
@@ -107,7 +106,7 @@ def resume_sweep(
             listener(sweep, known.all()[-1])
         return Results(sweep_folder)
     spec = _with_own_functions(spec)
-    check_shippable(spec.functions)
+    _check_given(spec)
     is_written = sweep_folder.is_written
     sweep.notice_loss(is_written)
     if is_written or sweep.runs_here:
@@ -120,6 +119,13 @@ def resume_sweep(
         raise StorageError(sweep_folder.address, error) from error
     run = SweepRun(spec, method_for(spec), sweep_folder, session, listener, known, resume_errored)
     return _prepare_and_drive(run, *filter(None, [sweep.folder]))
+
+
+def _check_given(spec: SweepSpec) -> None:
+    """Checks functions that were given themselves, not by their names: those the processes of trials look for."""
+    given = {path: function for path, function in spec.functions.items() if not isinstance(function, str)}
+    check_references(given)
+    check_shippable(given)
 
 
 def _asks_for_more(spec: SweepSpec, before: SweepSpec) -> bool:

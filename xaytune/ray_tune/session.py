@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
+_AT_ONCE_S = 0.1
 # The session of this process: Ray and Tune keep much that there is once a process.
 _one = threading.Lock()
 
@@ -130,9 +132,12 @@ class RaySession:
         with environment(RAY_ADDRESS=None), contextlib.ExitStack() as stack:
             try:
                 # Ray takes half a second to import: meanwhile, the driver starts the process that imports torch.
+                begun = time.monotonic()
                 from xaytune.ray_tune.connecting import connected
 
-                self._connection = stack.enter_context(connected(address, self._over))
+                # Most mistakes are found at once: nobody is to wait then until Ray has started, and has ended.
+                if not self._over.wait(max(0.0, begun + _AT_ONCE_S - time.monotonic())):
+                    self._connection = stack.enter_context(connected(address, self._over))
             except BaseException as error:
                 self._error = error
             self._ready.set()

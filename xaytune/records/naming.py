@@ -54,16 +54,16 @@ def new_sweep_folder(storage: str, name: str | None, default: str) -> SweepFolde
         for candidate in names:
             sweep_folder = child_of(storage, candidate)
             if sweep_folder.exists:
-                taken = "holds a sweep already"
+                taken = "holds a sweep already: choose another name, or resume that one"
             elif not _take(sweep_folder, is_default=name is None):
-                taken = "is not empty"
+                taken = "is not empty: choose another name"
             else:
                 return sweep_folder
         where = _where_taken(sweep_folder)
     except OSError as error:
         why = error.strerror or str(error)
         raise SpecError([Problem(("storage",), f"{concealed(storage)} cannot be used: {why}")]) from None
-    raise SpecError([Problem(("name",), f"{where} {taken}: choose another name")])
+    raise SpecError([Problem(("name",), f"{where} {taken}")])
 
 
 def _take(sweep_folder: SweepFolder, *, is_default: bool) -> bool:

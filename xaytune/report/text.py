@@ -260,8 +260,11 @@ def _failures(sweep: SweepState, resume: str | None) -> list[str]:
     first = f"; the first, trial {failed[0].number}, with" if len(failed) > 1 else ", with"
     heading = f"failed: {listed([trial.number for trial in failed])}{first}"
     lines = [heading, *(f"  {line}" for line in shown.rstrip().splitlines())]
-    can_retry = sweep.spec["scheduler"].get("algorithm") not in _NEVER_RETRY_FAILED
-    if sweep.state == "completed" and sweep.reason is None and can_retry:  # a budget that is spent resumes none
+    whole = sweep.state == "completed" and sweep.reason is None  # a budget that is spent resumes none
+    none_left = sweep.state == "failed" and sweep.all_finished
+    can_retry = sweep.spec["scheduler"].get("algorithm") not in _NEVER_RETRY_FAILED or not sweep.trained
+    if (whole or none_left) and can_retry:
         which = "them" if len(failed) > 1 else "it"
-        lines.append(f"  to resume {which} once that is mended: {_resume(sweep, resume, errored=True)}")
+        again = _resume(sweep, resume, errored=whole or sweep.trained)
+        lines.append(f"  to resume {which} once that is mended: {again}")
     return lines
