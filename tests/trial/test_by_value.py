@@ -57,6 +57,34 @@ def test_the_error_of_a_recipe_by_value_shows_its_file_and_its_lines_which_are_n
     assert 'File "<cell 3>", line 2, in broken\n    raise ValueError  # in a cell\n' in ended.failure.traceback
 
 
+def test_a_model_of_a_class_of_a_notebook_can_be_saved_whole(
+    new_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    source = f"""
+import torch
+from tests.trial.recipes import loop
+
+def double(x):
+    return 2 * x
+
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 1)
+        self.after = double
+
+def build():
+    return Net()
+
+def recipe(config, trial):
+    torch.save(build(), {str(tmp_path / "net.pt")!r})
+    print(type(torch.load({str(tmp_path / "net.pt")!r}, weights_only=False)).__name__)
+    return loop(trial)
+"""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(source, namespace)
+    assert new_node(namespace["recipe"]).train(tmp_path).output == "Net\n"
+
+
 def test_a_recipe_by_value_that_cannot_be_made_is_told_as_that(
     new_node: Callable[..., Node], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import io
 import itertools
 import linecache
 import pickle
+import sys
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable
@@ -50,8 +51,18 @@ class ByValue:
 
 @functools.cache
 def _made(pickled: bytes) -> list[Callable[..., Any]]:
-    """Makes functions, once a process."""
+    """Makes functions, once a process.
+
+    What their script or notebook defines beside them is found in ``__main__``: ``torch.save`` writes the class of
+    a model by its name.
+    """
     functions: list[Callable[..., Any]] = pickle.loads(pickled)
+    main = sys.modules["__main__"]
+    for function in functions:
+        for name, value in getattr(function, "__globals__", {}).items():
+            defined = isinstance(value, (type, types.FunctionType)) and value.__module__ == "__main__"
+            if defined and not hasattr(main, name):
+                setattr(main, name, value)
     return functions
 
 
