@@ -171,28 +171,6 @@ def test_whatever_generator_numpy_has_its_state_is_put_back(tmp_path: Path) -> N
         np.random.mtrand.set_bit_generator(before)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_the_state_of_numpys_generator_is_what_numpy_tells_whatever_was_drawn(seed: int) -> None:
-    draws = np.random.default_rng(seed)
-    np.random.seed(seed)
-    for _ in range(60):
-        match draws.integers(5):
-            case 0:
-                np.random.randn()
-            case 1:
-                np.random.shuffle(np.arange(9))
-            case 2:
-                np.random.seed(seed)
-            case 3:
-                before = random_state.capture()
-                np.random.randn(3)
-                random_state.restore(before)
-        told: Any = np.random.get_state()
-        state = random_state.capture()["numpy"]
-        assert (state["pos"], state["has_gauss"], state["gauss"]) == told[2:]
-        assert state["key"].tolist() == told[1].tolist()
-
-
 def test_random_states_of_more_devices_than_there_are_now_are_left_out() -> None:
     saved = random_state.capture() | {"cuda": [torch.get_rng_state()] * (torch.cuda.device_count() + 2)}
     random_state.restore(saved)

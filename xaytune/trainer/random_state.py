@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import random
 import types
 from collections.abc import Iterator, Sequence
@@ -14,47 +13,6 @@ import torch
 from xaytune.trainer.reach import named_in, reachable
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
-
-# Of the Mersenne Twister, which numpy's global generator begins with: its state in memory is so many numbers, and
-# its place among them.
-_WORDS = 624
-_BYTES = 4 * (_WORDS + 1)
-
-
-class _NumpysGlobal:
-    """The state of numpy's global generator, which numpy takes long to tell: asked only where it has changed."""
-
-    def __init__(self) -> None:
-        self._memory: bytes | None = None  # with the state that is known
-        self._known: dict[str, Any] = {}
-
-    def state(self) -> dict[str, Any]:
-        """Returns the state; nobody may change what this gives."""
-        memory = self._read()
-        if memory is None or memory != self._memory:
-            state: Any = np.random.get_state(legacy=False)
-            if "key" in state["state"]:  # numpy reads a list much faster than an array
-                state["state"]["key"] = state["state"]["key"].tolist()
-            self._know(memory, state)
-            return state  # type: ignore[no-any-return]
-        return self._known
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Puts a state that :meth:`state` gave."""
-        np.random.set_state(state)
-        self._know(self._read(), state)
-
-    def _know(self, memory: bytes | None, state: dict[str, Any]) -> None:
-        # The second of two normal numbers that are drawn as a pair is not in that memory.
-        self._memory, self._known = None if state.get("has_gauss") else memory, state
-
-    def _read(self) -> bytes | None:
-        """Returns what there is in memory of a Mersenne Twister."""
-        bits: Any = np.random.mtrand.get_bit_generator()
-        return ctypes.string_at(bits.ctypes.state_address, _BYTES) if type(bits) is np.random.MT19937 else None
-
-
-numpys_global = _NumpysGlobal()
 
 
 def seed_everything(seed: int) -> None:
@@ -77,7 +35,8 @@ def capture(generators: Sequence[Generator] = ()) -> dict[str, Any]:
     Returns:
         Tensors and plain values only, so that it can be loaded with ``weights_only=True``.
     """
-    legacy = numpys_global.state()
+    legacy = np.random.get_state(legacy=False)
+    assert isinstance(legacy, dict)
     return {
         "python": _in_tensors(random.getstate()),
         "numpy": legacy if "key" not in legacy["state"] else _mersenne_twister(legacy),
@@ -94,7 +53,7 @@ def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None
         ValueError: It was taken from more generators than are given.
     """
     random.setstate(_as_python_has_it(state["python"]))
-    numpys_global.set_state(_as_numpy_has_it(state["numpy"]))
+    np.random.set_state(_as_numpy_has_it(state["numpy"]))
     torch.set_rng_state(state["torch"])
     for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer now
         torch.cuda.set_rng_state(device_state, device)
@@ -164,7 +123,7 @@ def _mersenne_twister(legacy: dict[str, Any]) -> dict[str, Any]:
     """The state of numpy's generator, where it is the one that numpy begins with."""
     return {
         "bit_generator": legacy["bit_generator"],
-        "key": torch.from_numpy(np.fromiter(legacy["state"]["key"], np.int64, _WORDS)),
+        "key": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
         "pos": int(legacy["state"]["pos"]),
         "has_gauss": int(legacy["has_gauss"]),
         "gauss": float(legacy["gauss"]),
@@ -174,7 +133,8 @@ def _mersenne_twister(legacy: dict[str, Any]) -> dict[str, Any]:
 def _as_numpy_has_it(state: dict[str, Any]) -> dict[str, Any]:
     if "key" not in state:
         return state
-    return {**state, "state": {"key": state["key"].tolist(), "pos": state["pos"]}}
+    key = state["key"].tolist()  # numpy reads a list much faster than an array
+    return {**state, "state": {"key": key, "pos": state["pos"]}}
 
 
 def _in_tensors(state: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
-
-from xaytune.trainer.random_state import numpys_global
 
 
 class Randomness:
@@ -65,7 +65,10 @@ class States:
         self._take()
 
     def _take(self) -> None:
-        self._python, self._numpy = random.getstate(), numpys_global.state()
+        numpy: Any = np.random.get_state(legacy=False)
+        if "key" in numpy["state"]:  # the 624 numbers of MT19937: numpy reads a list much faster than an array
+            numpy["state"]["key"] = numpy["state"]["key"].tolist()
+        self._python, self._numpy = random.getstate(), numpy
         self._cpu.set_state(torch.get_rng_state())
         if self._cuda is not None:
             self._cuda.set_state(torch.cuda.get_rng_state(self._cuda.device))
@@ -73,7 +76,7 @@ class States:
     def put(self) -> None:
         """Makes these the global states."""
         random.setstate(self._python)
-        numpys_global.set_state(self._numpy)
+        np.random.set_state(self._numpy)
         torch.set_rng_state(self._cpu.get_state())
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda.get_state(), self._cuda.device)
