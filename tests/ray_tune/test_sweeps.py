@@ -262,7 +262,9 @@ def test_a_sweep_that_failed_is_told_to_a_script_that_listens_to_nothing(
 ) -> None:
     results = run("raises_until_it_is_mended", space={"x": {"choice": [0.5]}, "mended": "nowhere"})
     assert results.sweep.state == "failed"
-    assert f"the sweep {results.sweep.name} failed: every trial failed" in caplog.messages
+    reason = results.trials[0].reason
+    assert reason is not None
+    assert f"the sweep {results.sweep.name} failed: every trial failed; trial 0: {reason}" in caplog.messages
 
 
 def test_a_sweep_that_was_interrupted_is_told_to_a_script_that_goes_on(

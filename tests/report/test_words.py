@@ -295,6 +295,18 @@ def test_a_sweep_that_failed_before_all_its_trials_were_drawn_tells_how_to_conti
         assert ("to continue it: " in summary(written.results().sweep)) == (name == "begun")
 
 
+def test_what_was_noted_while_a_sweep_ran_is_told_by_its_status_and_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = Written(tmp_path / "s")
+    for _ in range(2):  # the second time by a resume
+        written("note", text="fused: trained alone: its optimizer is Adagrad")
+    folder = str(tmp_path / "s")
+    assert said("status", folder).splitlines()[-1] == "note: fused: trained alone: its optimizer is Adagrad"
+    assert "Fused: trained alone: its optimizer is Adagrad." in Path(said("report", folder).strip()).read_text()
+
+
 def test_a_sweep_of_a_script_or_notebook_is_said_to_be_resumed_from_there(tmp_path: Path) -> None:
     written = Written(tmp_path / "s", recipe="__main__:train")
     written("sweep", state="interrupted", reason="interrupted by the user")

@@ -60,7 +60,7 @@ def test_a_recurrent_module_is_named(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_that_no_two_of_few_runs_are_alike_is_said(caplog: pytest.LogCaptureFixture) -> None:
     fit_fused([trainer_of(Net(factor=factor), num_epochs=1) for factor in (0.5, 1.0, 2.0)])
-    assert told(caplog) == "trained alone: the first 3 shapes differ in their model"
+    assert told(caplog) == "trained alone: the first 3 shapes differ in their model's factor"
 
 
 class NegatedAtOnce(nn.Module):

@@ -190,7 +190,7 @@ def _print(state: SweepState, as_json: bool, connection: Connection) -> None:
     if as_json:
         print_json(state.to_dict())
     else:
-        say(text.summary(state, f"{shlex.quote(state.name)}{connection.options}"))
+        say(text.status(state, f"{shlex.quote(state.name)}{connection.options}"))
 
 
 def _shipped(spec: Path) -> str:

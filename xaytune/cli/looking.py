@@ -111,7 +111,7 @@ def status(sweep: str, storage: str, as_json: bool, follow: bool, cluster: Clust
     if as_json:
         print_json(results.sweep.to_dict())
     else:
-        say(text.summary(results.sweep))
+        say(text.status(results.sweep))
 
 
 def _follow(sweep_folder: SweepFolder) -> None:

@@ -169,7 +169,9 @@ def _told(results: Results, listener: Listener | None) -> Results:
     """Warns of a sweep that failed or was interrupted, where nobody listens to it."""
     sweep = results.sweep
     if listener is None and sweep.state == "failed":
-        logger.warning("the sweep %s failed: %s", sweep.name, sweep.reason)
+        failed = next((trial for trial in results.trials if trial.status == "failed"), None)
+        first = f"; trial {failed.number}: {failed.reason}" if failed is not None else ""
+        logger.warning("the sweep %s failed: %s%s", sweep.name, sweep.reason, first)
     if listener is None and sweep.state == "interrupted":
         logger.warning("the sweep %s was interrupted: xaytune.resume(%r) continues it", sweep.name, sweep.address)
     return results

@@ -51,6 +51,7 @@ class SweepState:
         simulated: Whether its trials were simulated, and not trained.
         driver: The process that runs it, or ran it last.
         fell_back: Why the search method decides by cheaper means, if it does.
+        notes: What whoever runs it should know of it, such as why trials are not fused.
         epochs: Epochs finished by all trials together.
         trials: By number.
     """
@@ -65,6 +66,7 @@ class SweepState:
         self.started: float | None = None
         self.ended: float | None = None
         self.fell_back: str | None = None
+        self.notes: list[str] = []
         self.epochs = 0
         self.simulated = False
         self._reported_max_t: int | None = None
@@ -239,6 +241,10 @@ class SweepState:
 
     def _on_fall_back(self, event: Event) -> None:
         self.fell_back = event["reason"]
+
+    def _on_note(self, event: Event) -> None:
+        if event["text"] not in self.notes:  # one that was resumed may be told it again
+            self.notes.append(event["text"])
 
     def _on_trial(self, event: Event) -> None:
         self.trials[event["trial"]] = TrialRecord(event["trial"], _interned(event["config"]), event["seed"])

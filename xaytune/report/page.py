@@ -59,7 +59,7 @@ def page(results: Results, plots: Sequence[Plot], events: Sequence[Event], *, wh
         sweep=sweep,
         metric=shortened(terms.metric),
         headline=_headline(sweep, terms),
-        notes=[f"{line[0].upper()}{line[1:]}." for line in losses(sweep)],
+        notes=[f"{line[0].upper()}{line[1:]}." for line in (*losses(sweep), *sweep.notes)],
         counts=counts(sweep).items(),
         unit=terms.told_in.unit,
         trained=trained(sweep, terms.told_in),

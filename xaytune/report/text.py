@@ -231,6 +231,11 @@ def summary(sweep: SweepState, resume: str | None = None) -> str:
     return printable("\n".join(lines))
 
 
+def status(sweep: SweepState, resume: str | None = None) -> str:
+    """Writes what a sweep found, as :func:`summary`, and what was noted while it ran."""
+    return "\n".join([summary(sweep, resume), *(printable(f"note: {note}") for note in list(sweep.notes))])
+
+
 def nothing_left(sweep: SweepState) -> str:
     """Writes that nothing is left to do of a sweep, and how it gets more trials where nothing else limits them."""
     said = "nothing is left to do"

@@ -67,7 +67,20 @@ def beginning_of(run: Run) -> Hashable:
 def difference(one: Any, other: Any) -> str:
     """Names what differs between two shapes."""
     parts = zip(_PARTS, (*one[0], one[1]), (*other[0], other[1]), strict=True)
-    return next(name for name, mine, theirs in parts if mine != theirs)
+    name, mine, theirs = next(part for part in parts if part[1] != part[2])
+    return f"model{_attributes_that_differ(mine, theirs)}" if name == "model" else name
+
+
+def _attributes_that_differ(one: Any, other: Any) -> str:
+    """Names the attributes of modules in which alone models differ, as ``'s drop and scale``."""
+    names: set[str] = set()
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            if len(mine) < 4 or mine[:-1] != theirs[:-1]:
+                return ""
+            (_, attributes), (_, others) = mine[-1], theirs[-1]
+            names |= {str(key[1]) for key, value in attributes if (key, value) not in others}
+    return f"'s {' and '.join(sorted(names))}" if names and len(one) == len(other) else ""
 
 
 def batches_key(run: Run) -> Hashable:
