@@ -225,6 +225,7 @@ def test_a_compiled_model_trains_to_the_same_weights() -> None:
         ({"clip_grad_norm": 0.0}, "clip_grad_norm must be above 0"),
         ({"precision": "fp8"}, "precision must be 'fp32', 'bf16' or 'fp16'"),
         ({"eval_fn": lambda model, batches: {}}, "eval_fn needs an eval_loader"),
+        ({"run": "freeze", "trial": object()}, "first phase, is trained by a Trainer that is not given the trial"),
     ],
 )
 def test_an_option_out_of_range_is_refused_with_what_it_got(options: dict[str, Any], message: str) -> None:

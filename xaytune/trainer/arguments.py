@@ -73,6 +73,11 @@ def check_evaluation(eval_loader: Any, eval_fn: Any, eval_metrics: Any, loss_fn:
 
 def check_trial(trial: Any, *, callbacks: Any, checkpoint_dir: Any, run: str | None, resume: bool) -> None:
     """Checks that nothing is given that a trial has itself."""
+    require(
+        trial is None or run is None,
+        "give run or a trial, not both: a trial is one run; what else there is to train, such as a first phase, "
+        "is trained by a Trainer that is not given the trial",
+    )
     require(run is None or checkpoint_dir is not None, "run names a folder in checkpoint_dir, which is not given")
     require(
         run is None or (run not in ("", ".", "..") and "/" not in run),

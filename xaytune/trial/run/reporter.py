@@ -226,8 +226,9 @@ class Reporter:
     def _on_train_start(self, state: TrainState) -> None:
         if self.ended:
             raise RuntimeError(
-                "a trial is one run, and train_start was fired again after train_end: train what else there is "
-                "to train, such as the other folds, with callbacks of its own"
+                "a trial is one run, and train_start was fired again after train_end: what else there is to "
+                "train, such as a first phase or the other folds, has callbacks of its own, or a Trainer that is "
+                "not given the trial"
             )
         if self._begun:
             raise RuntimeError(
