@@ -158,9 +158,8 @@ def schedule_of(name: str | None, optimizer: torch.optim.Optimizer, member: int)
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=4 + member)
         case "onecycle":
-            return lr_scheduler.OneCycleLR(
-                optimizer, max_lr=0.1 + 0.01 * member, total_steps=1000
-            )  # more than any test takes
+            steps = 1000  # more than any test takes
+            return lr_scheduler.OneCycleLR(optimizer, max_lr=0.1 + 0.01 * member, total_steps=steps)
         case "lambda":
             return lr_scheduler.LambdaLR(optimizer, lambda count: 1 / (1 + 0.1 * member + count))
         case "warmup":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
+# Seconds in which most mistakes are found.
 _AT_ONCE_S = 0.1
 # The session of this process: Ray and Tune keep much that there is once a process.
 _one = threading.Lock()
@@ -135,7 +136,7 @@ class RaySession:
                 begun = time.monotonic()
                 from xaytune.ray_tune.connecting import connected
 
-                # Most mistakes are found at once: nobody is to wait then until Ray has started, and has ended.
+                # With a mistake, nobody is to wait until Ray has started, and has ended again.
                 if not self._over.wait(max(0.0, begun + _AT_ONCE_S - time.monotonic())):
                     self._connection = stack.enter_context(connected(address, self._over))
             except BaseException as error:

@@ -26,6 +26,10 @@ class Asked(NamedTuple):
     windows: Sequence[list[Any]]
     shapes: tuple[Hashable, ...]
 
+    def step(self, at: int) -> Step:
+        """Returns the step of the member of a place, with its batches."""
+        return self.steps[at]._replace(batches=iter(self.windows[at]))
+
     def part(self, part: slice) -> Asked:
         """Returns those of some of the members."""
         return Asked(self.members[part], self.steps[part], self.windows[part], self.shapes)

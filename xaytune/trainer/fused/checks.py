@@ -91,7 +91,7 @@ def rehearse(group: Group, asked: Asked) -> dict[int, Rehearsal]:
         places.add(at)
     rehearsed = {}
     for at in sorted(places):
-        rehearsal = _rehearse(asked.members[at], _step_of(asked, at))
+        rehearsal = _rehearse(asked.members[at], asked.step(at))
         if rehearsal is not None:
             rehearsed[at] = rehearsal
     return rehearsed
@@ -119,7 +119,7 @@ def compare(
     group.learned.since += sum(map(len, given))
     far: dict[int, float] = {}
     for at, rehearsal in rehearsed.items():
-        found = _distance(asked.members[at], _step_of(asked, at), given[at][0].metrics["loss"], rehearsal)
+        found = _distance(asked.members[at], asked.step(at), given[at][0].metrics["loss"], rehearsal)
         if found > 0.0:
             far[at] = found
     return far
@@ -139,10 +139,6 @@ def same_metrics(member: Member, one: Mapping[str, Any], other: Mapping[str, Any
     losses = [torch.tensor(metrics["eval_loss"], dtype=torch.float64) for metrics in (one, other)]
     near = float((losses[0] - losses[1]).abs()) <= rounding(member.dtype, precision)
     return one.keys() == other.keys() and (near or distance(*losses) <= tolerance(member.dtype, precision))
-
-
-def _step_of(asked: Asked, at: int) -> Step:
-    return asked.steps[at]._replace(batches=iter(asked.windows[at]))
 
 
 def _rehearse(member: Member, step: Step) -> Rehearsal | None:
