@@ -29,6 +29,11 @@ _FIRST = ("test_cluster.py", "test_faults.py")
 Run = Callable[..., Results]
 
 
+def pytest_configure() -> None:
+    """Gives what tests start, and xdist's workers, one thread each: two tests run at a time."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks each test by what it uses, see .github/CONTRIBUTING.md, and puts the longest first."""
     items.sort(key=lambda item: item.path.name not in _FIRST)

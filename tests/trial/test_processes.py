@@ -29,6 +29,13 @@ from xaytune.trial.run.trial import Trial
 pytestmark = pytest.mark.slow
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_trial_finds_nothing_of_those_before_it(node: Node, tmp_path: Path) -> None:
     first, second = (node.train(tmp_path, "pollute", trial=number) for number in range(2))
     assert first.ended.status == second.ended.status == "completed"
@@ -81,11 +88,12 @@ def test_a_node_without_room_for_another_process_is_no_fault_of_the_recipe(
     node = new_node()
     trial = node.begin(tmp_path, "waits")
     template = int(Path(f"/proc/{trial.pid}/stat").read_text().rpartition(")")[2].split()[1])
-    trial.close()
-    children = Path(f"/proc/{template}/task/{template}/children").read_text().split()
-    (ready,) = {*map(int, children)} - {trial.pid}
+    children = Path(f"/proc/{template}/task/{template}/children")
+    wait_until(lambda: len(children.read_text().split()) == 2)
+    (ready,) = {*map(int, children.read_text().split())} - {trial.pid}
     os.kill(ready, signal.SIGKILL)
     assert is_gone(ready)
+    trial.close()  # told after both have been waited for: their descriptors are closed
     limits = resource.prlimit(template, resource.RLIMIT_NOFILE)
     used = {int(number) for number in os.listdir(f"/proc/{template}/fd")}
     one_more = next(limit for limit in itertools.count(1) if len(set(range(limit)) - used) == 1)
@@ -105,18 +113,11 @@ def test_children_of_a_trial_end_with_it_whatever_session_they_are_in(node: Node
     assert all(is_gone(pid) for pid in left_by(tmp_path))
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_trial_that_hangs_in_c_code_is_ended_with_its_children_and_leaves_its_stacks(
     node: Node, tmp_path: Path
 ) -> None:
     process = node.begin(tmp_path, "leaves_children", {"hangs": True})
-    wait_for(tmp_path / "hangs")
+    wait_until((tmp_path / "hangs").exists)
     process.close()
     assert all(is_gone(pid) for pid in (process.pid, *left_by(tmp_path)))
     assert "in hang\n" in (tmp_path / "output" / "00000.txt").read_text()
@@ -124,7 +125,7 @@ def test_a_trial_that_hangs_in_c_code_is_ended_with_its_children_and_leaves_its_
 
 def test_a_trial_ends_with_its_actor(node: Node, tmp_path: Path, new_node: Callable[..., Node]) -> None:
     process = node.begin(tmp_path, "leaves_children", {"hangs": True})
-    wait_for(tmp_path / "hangs")
+    wait_until((tmp_path / "hangs").exists)
     node.template.close()  # as the kernel closes the connection of a process that is killed
     assert all(is_gone(pid) for pid in (process.pid, *left_by(tmp_path)))
     node.template = type(node.template)(node.task)
@@ -135,7 +136,7 @@ def test_a_trial_ends_with_its_template_and_so_do_its_children_and_the_next_has_
 ) -> None:
     node = new_node()
     process = node.begin(tmp_path, "leaves_children", {"hangs": True})
-    wait_for(tmp_path / "hangs")
+    wait_until((tmp_path / "hangs").exists)
     os.kill(parent_of(process.pid), signal.SIGKILL)
     outcome = finish(process, tmp_path)
     assert outcome.ended.failure is not None
@@ -167,7 +168,7 @@ def test_a_template_ends_when_nobody_is_connected_to_it(new_node: Callable[..., 
 
 def test_a_heartbeat_comes_in_time_from_a_trial_that_trains_no_step(node: Node, tmp_path: Path) -> None:
     process = node.begin(tmp_path, "hangs")
-    wait_for(tmp_path / "hangs")
+    wait_until((tmp_path / "hangs").exists)
     heard = [process.next_message(0.1) for _ in range(3)]
     assert all(isinstance(message, Heartbeat) for message in heard)
     process.close()
