@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import torch
 
@@ -24,11 +22,11 @@ from xaytune.trainer.fused.checks import (
 )
 from xaytune.trainer.fused.group import Copied, Group
 from xaytune.trainer.fused.held import Held
-from xaytune.trainer.fused.keys import NotFusedError
 from xaytune.trainer.fused.learned import Learned
 from xaytune.trainer.fused.member import Member
 from xaytune.trainer.fused.reasons import reason
-from xaytune.trainer.fused.shape import batches_key, beginning_of, criterion_key, difference, shape_of
+from xaytune.trainer.fused.shape import batches_key, beginning_of
+from xaytune.trainer.fused.shapes import Shapes, fusing
 from xaytune.trainer.fused.states import Randomness, States
 from xaytune.trainer.fused.timing import FEWEST, now
 from xaytune.trainer.hosting import Evaluation
@@ -40,11 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Members whose requests are alike wait so many steps for others that will ask for the same.
 _PATIENCE = 40
-# Where so many shapes have come, and none has enough runs to be trained at once, the user is told why.
-_UNLIKE = 6
 _DIFFERS = "its loss or gradients are not those of training alone"
-# A shape whose steps at once have failed so often is fused no more.
-_FAILURES = 3
 
 
 class Answer(NamedTuple):
@@ -69,20 +63,14 @@ class Fusion:
 
     def __init__(self, tell: Callable[[str], None] = logger.warning, *, timed: bool = False) -> None:
         self.randomness, self.compared = Randomness(), 0
-        self._tell, self._timed = tell, timed
-        # Only its members keep a group alive. What was learned of its shape stays.
-        self._groups: MutableMapping[Hashable, Group] = WeakValueDictionary()
-        self._learned: dict[Hashable, Learned] = {}  # of all shapes so far
-        # What members were before their first step, of which the steps were taken at once.
-        self._beginnings: dict[Hashable, Learned] = {}
-        self._told: set[str] = set()
-        self._said_why_nothing_is_fused = False
+        self._timed = timed
+        self._shapes = Shapes(tell)
         self._held = Held()
 
     @property
     def most(self) -> int:
         """How many runs can be trained at once, as far as there was memory."""
-        return min((learned.most for learned in self._learned.values()), default=sys.maxsize)
+        return self._shapes.most
 
     def begin(self, run: Run, states: States) -> Member:
         """Takes in a run.
@@ -100,7 +88,7 @@ class Fusion:
     def end(self, member: Member) -> None:
         """Learns that the loop of a member has ended."""
         self._held.leave(member.run)
-        self._say_why_nothing_is_fused(2)
+        self._shapes.say_why_nothing_is_fused()
 
     def perform(self, members: Sequence[Member]) -> list[Answer]:
         """Does what some members ask for; the others are to ask again.
@@ -144,7 +132,7 @@ class Fusion:
         """
         if isinstance(member.request, Evaluation):
             batches = batches_key(member.run)
-            group = _fusing(member)
+            group = fusing(member)
             if group is None or batches is None or batches in group.learned.evaluated_alone:
                 return None
             return group, ("evaluation", batches)
@@ -152,7 +140,7 @@ class Fusion:
             member.trained = True
             if not self._compute_first(member):
                 return None
-        found = self._place(member)
+        found = self._shapes.place(member)
         if found is None:
             return None
         if member.window is None:
@@ -164,12 +152,11 @@ class Fusion:
         learned: Learned | None = None
         with contextlib.suppress(Exception):  # of what cannot be fused
             member.beginning = beginning_of(member.run)
-            learned = self._beginnings.get(member.beginning)
-        if learned is None or learned.refused is not None:
+            learned = self._shapes.begun_as(member.beginning)
+        if learned is None:
             return False
         member.window = self._window(member)
-        is_known = tuple(map(signature, member.window)) in learned.taken  # what passes over such batches change
-        if not is_known or all(group.learned is not learned for group in self._groups.values()):
+        if tuple(map(signature, member.window)) not in learned.taken:  # nobody has seen what such a pass changes
             return False
         member.computed = compute_alone(member, _step_of(member))
         self.compared += 1
@@ -216,10 +203,10 @@ class Fusion:
                 return [self._alone(member) for member in asked.members]
             count = len(asked.members)
             group.learned.most = count // 2
-            self._say(f"out of memory with {count} runs at once: {count // 2} are trained at once now")
+            self._shapes.say(f"out of memory with {count} runs at once: {count // 2} are trained at once now")
             return self._at_once(group, asked)
         except Exception as error:
-            self._failed(group, error)
+            self._shapes.failed(group, error)
             return [self._alone(member) for member in asked.members]
         if broken is not None:
             self._take_alone(group, broken, given)
@@ -230,7 +217,7 @@ class Fusion:
     def _take_alone(self, group: Group, broken: Broken, given: Sequence[list[Any]]) -> None:
         """Takes the steps that could not be taken at once, after others that were, and adds what they give."""
         if not isinstance(broken.error, torch.OutOfMemoryError):
-            self._failed(group, broken.error)
+            self._shapes.failed(group, broken.error)
         for member, window, steps in zip(broken.asked.members, broken.asked.windows, given, strict=True):
             member.window = window
             answer = self._alone(member)
@@ -251,8 +238,7 @@ class Fusion:
         for at in rehearsed:
             members[at].checked = True
         if not far:
-            begun = [members[at].beginning for at in rehearsed]
-            self._beginnings |= {beginning: group.learned for beginning in begun if beginning is not None}
+            self._shapes.remember([members[at] for at in rehearsed], group.learned)
             return []
         all_of_them = known or len(far) == len(rehearsed) == len(members)
         undone = list(range(len(members))) if all_of_them else list(far)
@@ -263,9 +249,9 @@ class Fusion:
             members[at].window = asked.windows[at]
         wrong = [members[at] for at in undone]
         if all_of_them:
-            self._refuse(group, f"{_DIFFERS} (off by {max(far.values()):.1e})")
+            self._shapes.refuse(group, f"{_DIFFERS} (off by {max(far.values()):.1e})")
             return wrong
-        self._say(f"trained alone: {_DIFFERS}")
+        self._shapes.say(f"trained alone: {_DIFFERS}")
         for member in wrong:
             member.refused = _DIFFERS
             group.remove(member)
@@ -287,7 +273,7 @@ class Fusion:
         alone = self._alone(last)
         why = group.learned.timing.took(now(device) - begun, together, len(others.members))
         if why is not None:
-            self._refuse(group, f"that is faster ({why})")
+            self._shapes.refuse(group, f"that is faster ({why})")
         return [*(Answer(member, steps) for member, steps in zip(others.members, given, strict=True)), alone]
 
     def _evaluate_at_once(self, group: Group, key: tuple[str, Hashable], members: list[Member]) -> list[Answer]:
@@ -297,7 +283,7 @@ class Fusion:
             measured = group.evaluate(members)
         except Exception as error:
             group.learned.evaluated_alone.add(batches)
-            self._say(f"evaluations are not fused: {reason(error)}")
+            self._shapes.say(f"evaluations are not fused: {reason(error)}")
             return [self._alone(member) for member in members]
         answers = [Answer(member, metrics) for member, metrics in zip(members, measured, strict=True)]
         group.learned.evaluated[batches] += 1
@@ -307,7 +293,7 @@ class Fusion:
             alone = self._alone(members[at])
             if alone.error is None and not same_metrics(members[at], alone.value, measured[at]):
                 group.learned.evaluated_alone.add(batches)
-                self._say("evaluations are not fused: they give other values than alone")
+                self._shapes.say("evaluations are not fused: they give other values than alone")
                 return [alone, *(self._alone(member) for member in members if member is not members[at])]
             answers[at] = alone
         return answers
@@ -316,61 +302,12 @@ class Fusion:
         """Does what a member asks for as it would be done without others."""
         member.fetch()
         if member.compiled:
-            member.use_compiled(member.refused is not None or (member.group is not None and not _fusing(member)))
+            member.use_compiled(member.refused is not None or (member.group is not None and not fusing(member)))
         request = member.request if member.window is None else _step_of(member)
         try:
             return Answer(member, member.run.perform(request))
         except BaseException as error:
             return Answer(member, None, error)
-
-    def _place(self, member: Member) -> Group | None:
-        """Returns the group of a member; None where it trains alone."""
-        if member.group is not None:
-            return _fusing(member)
-        if member.refused is not None:
-            return None
-        try:
-            key = shape_of(member.run, member.beginning if member.computed is not None else None)
-            if key[0] != member.beginning:
-                member.beginning = None
-            if criterion_key(member.run) != member.criterion:
-                raise NotFusedError("its loss changes what it captures, such as a count of its calls")
-            group = self._group_of(member, key)
-            group.add(member)
-        except Exception as error:  # also of what cannot be compared, or has no room
-            member.refused = str(error) if isinstance(error, NotFusedError) else reason(error)
-            self._say(f"trained alone: {member.refused}")
-            return None
-        if member.compiled:
-            self._say("runs with compile=True are trained fused, without torch.compile")
-        return group
-
-    def _group_of(self, member: Member, key: Hashable) -> Group:
-        """Returns the group of a shape, which is made with a member of it where there is none.
-
-        Raises:
-            NotFusedError: Runs of that shape train alone.
-        """
-        learned = self._learned.get(key, Learned())
-        if learned.refused is not None:
-            raise NotFusedError(learned.refused)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = Group(member, learned, self._say)
-        if key not in self._learned:
-            self._learned[key] = learned
-            self._say_why_nothing_is_fused(_UNLIKE)
-        return group
-
-    def _say_why_nothing_is_fused(self, least: int) -> None:
-        """Says once where so many shapes differ, or more, if none of their runs is trained with others."""
-        begun = any(learned.taken for learned in self._learned.values())
-        if self._said_why_nothing_is_fused or len(self._learned) < least or begun:
-            return
-        self._said_why_nothing_is_fused = True
-        first, *others = self._learned
-        parts = sorted({difference(first, other) for other in others})
-        self._say(f"trained alone: the first {len(self._learned)} shapes differ in their {' and '.join(parts)}")
 
     def _settle(self, member: Member) -> bool:
         """Brings a member's row up to date; False, and out of its group, if its shape has changed."""
@@ -387,25 +324,6 @@ class Fusion:
         if member.run.parts.data.draws:
             member.enter()
         return list(step.batches)
-
-    def _failed(self, group: Group, error: Exception) -> None:
-        group.learned.failures += 1
-        if group.learned.failures >= _FAILURES or isinstance(error, NotFusedError):
-            self._refuse(group, reason(error))
-
-    def _refuse(self, group: Group, why: str) -> None:
-        group.learned.refused = why
-        self._say(f"trained alone: {why}")
-
-    def _say(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self._tell(line)
-
-
-def _fusing(member: Member) -> Group | None:
-    """Returns the group of a member, if it has one whose steps are taken at once."""
-    return member.group if member.group is not None and member.group.learned.refused is None else None
 
 
 def _step_of(member: Member) -> Step:
