@@ -7,10 +7,10 @@ schedules, random numbers, checkpoints and stops. What cannot be fused trains al
 
 `fit_fused`, and the process of many trials, drive the loops of the runs, and give a `Fusion` what these ask for.
 `shape` and `keys` tell which runs are alike; `held` refuses runs that share what training changes. `shapes` makes
-each run a `Member` of the `Group` of its shape, and tells why it is in none. A group keeps a row of numbers for each member (`rows`), runs the passes
-(`program`, `dropout`), and takes the optimizer steps (`update`). Some steps are first taken alone, to compare
-(`checks`); `timing` measures whether fusing pays; `learned` keeps what both found, for later groups of the shape.
-`states` gives each member its random states.
+each run a `Member` of the `Group` of its shape, and tells why it is in none. A group keeps a row of numbers for
+each member (`rows`), runs the passes (`program`, `dropout`), and takes the optimizer steps (`update`). Some steps
+are first taken alone, to compare (`checks`); `timing` measures whether fusing pays; `learned` keeps what both
+found, for later groups of the shape. `states` gives each member its random states.
 """
 
 from xaytune.trainer.fused.fit import fit_fused
