@@ -310,7 +310,7 @@ def test_what_was_noted_while_a_sweep_ran_is_told_by_its_status_and_its_report(
 def test_a_sweep_of_a_script_or_notebook_is_said_to_be_resumed_from_there(tmp_path: Path) -> None:
     written = Written(tmp_path / "s", recipe="__main__:train")
     written("sweep", state="interrupted", reason="interrupted by the user")
-    assert f"  to continue it: xaytune.resume('{tmp_path / 's'}')" in summary(written.results().sweep)
+    assert summary(written.results().sweep).endswith(f"\nto continue it: xaytune.resume('{tmp_path / 's'}')")
 
 
 class Gone(io.StringIO):

@@ -217,9 +217,6 @@ def summary(sweep: SweepState, resume: str | None = None) -> str:
     lines = [f"{sweep.name}: {sweep.state}{took}, {planned(sweep)}: {tally(sweep)}"]
     if sweep.reason:
         lines.append(f"  {sweep.reason}")
-    unfinished = sweep.num_trials is None or not sweep.all_finished
-    if sweep.state in ("interrupted", "lost") or (sweep.state == "failed" and unfinished):
-        lines.append(f"  to continue it: {_resume(sweep, resume)}")
     if fused := [trial.fused for trial in list(sweep.trials.values()) if trial.fused]:
         lines.append(
             f"  {len(fused)} of them trained fused, {statistics.median_high(fused)} at once in the median"
@@ -228,6 +225,9 @@ def summary(sweep: SweepState, resume: str | None = None) -> str:
     if sweep.best is not None:
         lines.append(best(sweep))
     lines += _failures(sweep, resume)
+    unfinished = sweep.num_trials is None or not sweep.all_finished
+    if sweep.state in ("interrupted", "lost") or (sweep.state == "failed" and unfinished):
+        lines.append(f"to continue it: {_resume(sweep, resume)}")
     return printable("\n".join(lines))
 
 
