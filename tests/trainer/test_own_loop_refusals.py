@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -24,6 +24,13 @@ def test_what_a_trainer_would_not_save_is_refused(tmp_path: Path) -> None:
     run.callbacks.on("step_end")(lambda state: run.memory.update(seen=1))
     with pytest.raises(RuntimeError, match=r"trial.memory in a run that something else trains"):
         make_trainer(num_epochs=1, trial=run).fit()
+
+
+class Best(NamedTuple):
+    """What a program may note of its best epoch."""
+
+    epoch: int
+    value: float
 
 
 class Misuse:
@@ -67,6 +74,24 @@ class Misuse:
         for _ in run.steps(2):
             for _ in run.steps(2):
                 pass
+
+    @staticmethod
+    def epochs_of_a_fraction(run: OwnLoop) -> None:
+        """trial.epochs() takes how many epochs, or a sequence such as range(1, 28) (got 10.0)"""
+        for _ in run.epochs(10.0):  # type: ignore[call-overload]
+            pass
+
+    @staticmethod
+    def epochs_of_a_word(run: OwnLoop) -> None:
+        """such as range(1, 28) (got '3')"""
+        for _ in run.epochs("3"):
+            pass
+
+    @staticmethod
+    def fewer_steps_than_none(run: OwnLoop) -> None:
+        """trial.steps() takes a loader, or how many steps (got -5)"""
+        for _ in run.steps(-5):
+            pass
 
     @staticmethod
     def within_anothers_run(run: OwnLoop) -> None:
@@ -117,6 +142,21 @@ class Misuse:
         run.keep(model=nn.Linear(1, 1))
         for _ in run.steps(Loader(TensorDataset(torch.ones(4)), num_workers=1, persistent_workers=True)):
             pass
+
+    @staticmethod
+    def workers_that_live_on_behind_enumerate(run: OwnLoop) -> None:
+        """trial.steps() was given enumerate(loader), and the loader has persistent_workers=True"""
+        run.keep(model=nn.Linear(1, 1))
+        loader = DataLoader(TensorDataset(torch.ones(4)), num_workers=1, persistent_workers=True)
+        for _ in run.steps(enumerate(loader)):
+            pass
+
+    @staticmethod
+    def a_named_tuple_in_the_memory(run: OwnLoop) -> None:
+        """trial.memory['best'] is of the type Best, and would come back from a checkpoint as a list"""
+        run.keep(model=nn.Linear(1, 1))
+        for _ in run.epochs(1):
+            run.memory["best"] = Best(0, 1.0)
 
     @staticmethod
     def nothing_to_keep(run: OwnLoop) -> None:

@@ -86,6 +86,13 @@ def check_not_begun(batches: Any) -> None:
     if not isinstance(batches, Iterator):
         return
     begun = [part for part in reachable([batches]) if isinstance(part, _BaseDataLoaderIter)]
+    if any(getattr(part, "_persistent_workers", False) for part in begun):
+        raise ValueError(
+            f"trial.steps() was given {type(batches).__name__}(loader), and the loader has "
+            "persistent_workers=True: random numbers of workers that live on over epochs are in no checkpoint, so "
+            "that a resumed run would see other batches. Give the loader itself, as in "
+            "enumerate(trial.steps(loader)), or use persistent_workers=False"
+        )
     if any(_draws_of_its_own(part) for part in begun):
         kind = type(batches).__name__
         raise ValueError(
@@ -193,6 +200,7 @@ class ResumableLoader:
         self._epoch_start: dict[str, Any] | None = None
         self._trained = self._loaded = 0
         self._loader_state: Any = None  # that a loader which keeps its place is to go on from
+        self._before: dict[str, Any] | None = None  # its state before the batch that was loaded and is not trained
 
     def epoch(self) -> Iterator[Any]:
         """Yields the batches of an epoch, or what is left of one that is not finished."""
@@ -231,10 +239,24 @@ class ResumableLoader:
 
     def count_trained(self) -> None:
         """Counts all batches that were loaded as trained."""
-        self._trained = self._loaded
+        self._trained, self._before = self._loaded, None
+
+    def note_state(self) -> None:
+        """Notes the state before the next batch: a checkpoint that is saved before its step returns to that."""
+        self._before = self._capture() | ({"loader": self._state_of_loader()} if self._keeps_its_place else {})
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a batch was loaded and is not trained, before which the state was noted."""
+        return self._before is not None and self._loaded > self._trained
+
+    def random_states(self) -> dict[str, Any]:
+        """Returns the states of the global random generators, and of its own, to load the next batch with."""
+        return self._before if self._before is not None else random_state.capture(self.generators)
 
     def finish_epoch(self) -> None:
         """Lets the next :meth:`epoch` be a new one."""
+        self._before = None
         self._epoch_start, self._trained, self._loaded = None, 0, 0
 
     def leave(self) -> None:
@@ -250,6 +272,12 @@ class ResumableLoader:
 
     def restore(self, states: dict[str, Any]) -> None:
         """Puts random states back; those of generators that the loader has not made yet cannot be."""
+        if self.lacks_generators(states):
+            states = states | {"generators": []}  # which one is which is not known
+        random_state.restore(states, self.generators)
+
+    def lacks_generators(self, states: dict[str, Any]) -> bool:
+        """Whether the loader has fewer random generators now than had saved states, which is told."""
         if len(states["generators"]) > len(self.generators):
             logger.warning(
                 "the state of %d random generators of the loader was saved, and it has %d now: what makes its "
@@ -257,8 +285,8 @@ class ResumableLoader:
                 "run sees other batches: make it in __init__",
                 *(len(states["generators"]), len(self.generators)),
             )
-            states = states | {"generators": []}  # which one is which is not known
-        random_state.restore(states, self.generators)
+            return True
+        return False
 
     def _return_to_place(self, epoch_start: dict[str, Any]) -> Iterator[Any]:
         now = random_state.capture(self.generators)
@@ -288,6 +316,8 @@ class ResumableLoader:
 
     def _state_of_loader(self) -> Any:
         if self._loaded != self._trained:
+            if self._before is not None:
+                return self._before["loader"]
             raise ValueError(
                 "a checkpoint cannot be saved within a step where train_loader keeps its place itself: it has "
                 "loaded the step's batches already; save it in a handler of step_end"
@@ -297,12 +327,12 @@ class ResumableLoader:
     def state_dict(self) -> dict[str, Any]:
         """Returns the place, in tensors and plain values."""
         self._tell_what_is_not_saved()
-        begun = self._epoch_start
+        # What began no step is trained from the epoch's beginning.
+        before = self._epoch_start if self._before is None and not self._trained else self._before
         place = {
-            "epoch_start": begun if self._trained else None,
+            "epoch_start": self._epoch_start if self._trained else None,
             "taken": self._trained,
-            # What began no step is trained from the epoch's beginning.
-            "stateful": self._states() if self._trained or begun is None else begun["stateful"],
+            "stateful": self._states() if before is None else before["stateful"],
             "batch_size": self._batch_size,
         }
         return place | ({"loader": self._state_of_loader()} if self._keeps_its_place else {})

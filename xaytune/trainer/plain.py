@@ -47,10 +47,10 @@ def plain(value: Any, name: str = "the state") -> Any:
 
 
 def check_dicts(value: Any, name: str) -> None:
-    """Checks that each dict in a value comes back as what it is.
+    """Checks that each dict, and each tuple, in a value comes back as what it is.
 
     Raises:
-        TypeError: One would come back as a plain dict; the message says where it is.
+        TypeError: One would come back as a plain dict, or as a list; the message says where it is.
     """
     if isinstance(value, Mapping):
         if type(value) not in (dict, OrderedDict, Counter):
@@ -61,6 +61,11 @@ def check_dicts(value: Any, name: str) -> None:
         for key, item in value.items():
             check_dicts(item, f"{name}[{key!r}]")
     elif isinstance(value, (list, tuple)):
+        if hasattr(value, "_fields"):
+            raise TypeError(
+                f"{name} is of the type {type(value).__name__}, and would come back from a checkpoint as a list: "
+                "use a dict, for instance with _asdict()"
+            )
         for index, item in enumerate(value):
             check_dicts(item, f"{name}[{index}]")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import random
 import types
 from collections.abc import Iterator, Sequence
@@ -42,7 +44,7 @@ def capture(generators: Sequence[Generator] = ()) -> dict[str, Any]:
         "numpy": legacy if "key" not in legacy["state"] else _mersenne_twister(legacy),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "generators": [_state_of(generator) for generator in generators],
+        "generators": [state_of(generator) for generator in generators],
     }
 
 
@@ -64,7 +66,7 @@ def restore(state: dict[str, Any], generators: Sequence[Generator] = ()) -> None
             "with the loaders, samplers and datasets that the run was begun with"
         )
     for generator, saved_state in zip(generators, saved, strict=False):
-        _put(generator, saved_state)
+        put(generator, saved_state)
 
 
 def drawn_on_the_host() -> tuple[Any, ...]:
@@ -98,7 +100,8 @@ def _named_by(owner: Any) -> Iterator[Any]:
                     yield from named_in(function)
 
 
-def _state_of(generator: Generator) -> Any:
+def state_of(generator: Generator) -> Any:
+    """Returns the state of a generator, in tensors and plain values."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     if isinstance(generator, np.random.Generator):
@@ -108,7 +111,25 @@ def _state_of(generator: Generator) -> Any:
     return _in_tensors(generator.getstate())
 
 
-def _put(generator: Generator, state: Any) -> None:
+def digest(generator: Generator) -> str:
+    """Returns what tells the state of a generator from others, also in another process."""
+    state = generator.getstate() if isinstance(generator, random.Random) else state_of(generator)
+    content = state.numpy().tobytes() if isinstance(state, torch.Tensor) else pickle.dumps(state)
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_state_of(generator: Generator, state: Any) -> bool:
+    """Whether a state that was captured is one of a generator of this kind."""
+    if isinstance(generator, torch.Generator):
+        return isinstance(state, torch.Tensor)
+    if isinstance(generator, random.Random):
+        return isinstance(state, (list, tuple))
+    own: Any = state_of(generator)
+    return isinstance(state, dict) and state.get("bit_generator") == own["bit_generator"]
+
+
+def put(generator: Generator, state: Any) -> None:
+    """Puts a generator into a state that was captured."""
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
     elif isinstance(generator, np.random.Generator):

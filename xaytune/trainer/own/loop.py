@@ -71,7 +71,7 @@ class OwnLoop:
         self.taken_over_at: int | None = None
         self.conductor: Callable[[Any], None] | None = None
         self._saves = Saves(self, save_every_s)
-        self._run = OwnRun(self.callbacks, self._saves, self.trains_on)
+        self._run = OwnRun(self.callbacks, self._saves, self.trains_on, self._is_judged_before_step)
         self._training = self._run.state  # of what trains or trained last: this loop, or a Trainer
         self._open = False  # whether that has begun and not ended
         self._error_fired = False
@@ -110,7 +110,8 @@ class OwnLoop:
 
         Args:
             things: By name: whatever has ``state_dict`` and ``load_state_dict``, or ``save`` and ``load`` of a
-                folder, or ``save_state`` and ``load_state`` of one. All that trains belongs here.
+                folder, or ``save_state`` and ``load_state`` of one; or a random generator of python, numpy or
+                torch. All that trains belongs here.
 
         Raises:
             RuntimeError: It is called within the body of a loop.
@@ -150,6 +151,10 @@ class OwnLoop:
         """
         self._check_open("epochs")
         items = range(int(epochs)) if isinstance(epochs, (int, np.integer)) else epochs
+        if isinstance(items, str) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+            raise TypeError(
+                f"trial.epochs() takes how many epochs, or a sequence such as range(1, 28) (got {epochs!r:.100})"
+            )
         if self._run.place.within_body:
             raise RuntimeError(
                 "trial.epochs() within the body of another loop: epochs do not nest; use trial.steps() there"
@@ -182,9 +187,15 @@ class OwnLoop:
         self._check_open("steps")
         if isinstance(source, np.integer):
             source = int(source)
+        is_loader = hasattr(source, "__iter__") or hasattr(source, "__getitem__")
+        if isinstance(source, str) or not (is_loader or (type(source) is int and source >= 0)):
+            raise TypeError(f"trial.steps() takes a loader, or how many steps (got {source!r:.100})")
         run = self._run
         if run.place.step_body is not None:
-            raise RuntimeError("trial.steps() within the body of another trial.steps(): steps do not nest")
+            raise RuntimeError(
+                "trial.steps() within the body of another trial.steps(): steps do not nest; a loop that was left "
+                "by break is over where nothing holds it, as bar = tqdm(trial.steps(loader)) does: del bar first"
+            )
         if run.place.within_body:
             yield from run.steps(source)
             return
@@ -322,7 +333,7 @@ class OwnLoop:
         if steps is not None:
             if steps.parts and not steps.logged:
                 return False
-            return step == state.max_steps or (step > 0 and self.decision_due(global_step=step))
+            return step == state.max_steps or self._is_judged_before_step()
         step += not loop.stepped
         last = loop.done + 1 == loop.total
         return last or self.decision_due(epoch=state.epoch + 1) or self.decision_due(global_step=step)
@@ -347,6 +358,10 @@ class OwnLoop:
         if self.checkpoint_dir is None:
             return None
         return checkpoint_files.newest_whole(self.checkpoint_dir)
+
+    def _is_judged_before_step(self) -> bool:
+        """Whether the run is judged where its next step is to be trained, if it reports there."""
+        return self.state.global_step > 0 and self.decision_due(global_step=self.state.global_step)
 
     @property
     def _is_anothers(self) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xaytune.trainer import random_state
 from xaytune.trainer.data import ResumableLoader
+from xaytune.trainer.own.generators import Generators
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ class StepLoop:
         done: Bodies that were finished.
         parts: Those of them that are parts of a step which is not done: batches whose gradients accumulate.
         logged: Whether the step of the body that is running was counted.
+        random: The random states to go on with, where the run was resumed within it.
+        random_when_loaded: Those to go on with when its next batch is loaded, where that had been loaded.
     """
 
     source: int | Iterable[Any]
@@ -30,6 +32,8 @@ class StepLoop:
     done: int = 0
     parts: int = 0
     logged: bool = False
+    random: dict[str, Any] | None = None
+    random_when_loaded: dict[str, Any] | None = None
 
     def items(self) -> Iterator[Any]:
         """Yields what is left of the source."""
@@ -90,6 +94,13 @@ class EpochLoop:
         """Counts a body as finished."""
         self.done, self.inner, self.steps, self.random = self.done + 1, 0, None, None
 
+    def leave_steps(self, *, finished: bool) -> None:
+        """Learns that the user has left the loop of steps that runs, which is over unless the run was stopped."""
+        if self.steps is not None and self.steps.logged:
+            self.steps.finish_body()
+        if finished:
+            self.finish_steps()
+
     def finish_steps(self) -> None:
         """Counts a loop of steps as over."""
         if self.steps is not None and self.steps.data is not None:
@@ -118,12 +129,18 @@ class OwnPlace:
     _epochs: int = 0  # how many were begun
     _loaders: dict[int, ResumableLoader] = field(default_factory=dict)  # by their loop's number in the body
     _saved_loaders: dict[int, Any] = field(default_factory=dict)
+    _generators: Generators = field(default_factory=Generators)
     _returned_to: EpochLoop | None = None  # the loop whose body the saved loaders belong to
 
     @property
     def in_body(self) -> bool:
         """Whether the body of an epoch is running, or was left and is not ended yet."""
         return self.loop is not None and self.loop.in_body
+
+    @property
+    def returning(self) -> bool:
+        """Whether the run was resumed, and is not yet where it was saved."""
+        return self.resumed is not None or self._body is not None
 
     @property
     def within_body(self) -> bool:
@@ -145,6 +162,7 @@ class OwnPlace:
         loop.first, loop.done, loop.left = place["first"], place["done"], place["left"]
         self.resumed, self._epochs = None, loop.first + loop.done
         self._saved_loaders, self._returned_to = dict(saved["loaders"]), loop
+        self._generators.load(saved)
         if place["in_body"]:
             self._body = saved
         elif place["plain"]:
@@ -163,13 +181,8 @@ class OwnPlace:
         self._epochs = loop.first + loop.done + 1
         return self._body["body_random"] if self._body is not None else None
 
-    def begin_steps(self, source: int | Iterable[Any]) -> tuple[StepLoop, dict[str, Any] | None] | None:
-        """Begins a loop of steps.
-
-        Returns:
-            The loop, and the random states to go on with where the run was resumed within it; None for a loop
-            that was over before the run was resumed.
-        """
+    def begin_steps(self, source: int | Iterable[Any]) -> StepLoop | None:
+        """Begins a loop of steps; None for one that was over before the run was resumed."""
         loop = self.loop
         assert loop is not None
         data = None if isinstance(source, int) else ResumableLoader(source)
@@ -177,28 +190,29 @@ class OwnPlace:
         saved = self._saved_loaders.pop(loop.inner, None)
         if data is not None:
             self._loaders[loop.inner] = data
-            if saved is not None:
+            returned = loop is self._returned_to  # a later loop may have loaders of its own
+            self._generators.see(data.generators, loop.inner, returned=returned)
+            if saved is not None and returned:
                 self._return(data, saved)
         if self._body is None:
-            return steps, None
+            return steps
         place = self._body["place"]
         if loop.inner < place["inner"]:
             loop.finish_steps()
             return None
         steps.done = place["steps"]
-        random: dict[str, Any] = self._body["random"]
+        steps.random = self._body["random"]
         if place["evaluated"]:
-            self._drawn = random
+            self._drawn = steps.random
+        if place.get("loaded"):  # absent in older checkpoints
+            steps.random, steps.random_when_loaded = saved["random"] | {"generators": []}, steps.random
         self._body = None
-        return steps, random
+        return steps
 
     def _return(self, data: ResumableLoader, saved: Mapping[str, Any]) -> None:
         """Puts a loader back where it was; where its epoch begins anew, at that epoch's first batch."""
-        now = random_state.capture()
-        data.restore(saved["random"])
-        if self.loop is self._returned_to:  # a later loop may have loaders of its own
-            data.load_state_dict(saved["place"] if self._body is not None else saved["place"] | {"taken": 0})
-        random_state.restore(now)
+        data.lacks_generators(saved["random"])
+        data.load_state_dict(saved["place"] if self._body is not None else saved["place"] | {"taken": 0})
 
     def count_step(self) -> None:
         """Notes that a step was counted."""
@@ -235,12 +249,22 @@ class OwnPlace:
                 "inner": loop.inner,
                 "steps": loop.steps.done if loop.steps is not None else 0,
                 "evaluated": self.evaluated,
+                "loaded": bool(loop.steps and loop.steps.data and loop.steps.data.is_ahead),
             },
             "body_random": loop.random,
             # What is not begun again yet is as it was saved.
             "loaders": self._saved_loaders
             | {
-                index: {"place": data.state_dict(), "random": random_state.capture(data.generators)}
+                index: {"place": data.state_dict(), "random": data.random_states()}
                 for index, data in self._loaders.items()
             },
+            "generators": self._generators.state(self._loaded_ahead()),
         }
+
+    def _loaded_ahead(self) -> dict[int, Any]:
+        """Returns the states that generators had before a batch was loaded which is not trained yet."""
+        steps = self.loop.steps if self.loop is not None else None
+        if steps is None or steps.data is None or not steps.data.is_ahead:
+            return {}
+        states = steps.data.random_states()["generators"]
+        return {id(one): state for one, state in zip(steps.data.generators, states, strict=True)}

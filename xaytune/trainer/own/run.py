@@ -30,6 +30,7 @@ class OwnRun:
         callbacks: Its handlers.
         saves: Its checkpoints.
         trains_on: Is told that another loop begins, before its first body.
+        is_judged_before_step: Whether the run is judged where its next step is to be trained, if it reports there.
 
     Attributes:
         state: What handlers are given.
@@ -39,12 +40,17 @@ class OwnRun:
     """
 
     def __init__(
-        self, callbacks: CallbackManager, saves: Saves, trains_on: Callable[[TrainState], object]
+        self,
+        callbacks: CallbackManager,
+        saves: Saves,
+        trains_on: Callable[[TrainState], object],
+        is_judged_before_step: Callable[[], bool],
     ) -> None:
         self.state = TrainState()
         self.place = OwnPlace()
         self.saves = saves
         self._callbacks, self._trains_on = callbacks, trains_on
+        self._is_judged_before_step = is_judged_before_step
         self._memory: dict[str, Any] | None = None
         self._reported: dict[str, Any] = {}  # metrics whose eval_start and eval_end are not fired yet
         self.evaluating: frozenset[str] = frozenset()  # what was reported, while its eval_end is fired
@@ -89,14 +95,11 @@ class OwnRun:
         loop = self.place.loop
         assert loop is not None
         self.settle()
-        begun = self.place.begin_steps(self._restartable(source))
-        if begun is None:
+        steps = self.place.begin_steps(self._restartable(source))
+        if steps is None:
             return
-        steps, random = begun
-        if random is not None:
-            random_state.restore(random)
         place, state, fire = self.place, self.state, self._callbacks.fire
-        items = steps.items()  # held until the run is saved at its end
+        items = self._items(steps)  # held until the run is saved at its end
         try:
             if not state.should_stop:
                 for item in items:
@@ -114,13 +117,28 @@ class OwnRun:
                     loop.finish_steps()
                     return
         except GeneratorExit:  # as that of epochs()
-            place.step_body = None
-            if steps.logged:
-                steps.finish_body()
-            if not state.should_stop:
-                loop.finish_steps()
+            if loop.steps is steps:  # else a variable has held it, and its epoch has ended since
+                place.step_body = None
+                loop.leave_steps(finished=not state.should_stop)
             raise
         self._cut(loop)
+
+    def _items(self, steps: StepLoop) -> Iterator[Any]:
+        """Yields what is left of a loop of steps, so that a checkpoint at the top of a body returns to it."""
+        items = steps.items()
+        if steps.random is not None:
+            random_state.restore(steps.random)
+        while True:
+            if steps.data is not None and self.saves.wanted and self._is_judged_before_step():
+                steps.data.note_state()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            if steps.random_when_loaded is not None:
+                random_state.restore(steps.random_when_loaded)
+                steps.random_when_loaded = None
+            yield item
 
     def count(self, metrics: Mapping[str, Any]) -> None:
         """Counts a step; its event is fired by :meth:`settle`."""
@@ -177,8 +195,8 @@ class OwnRun:
 
     def evaluate(self, metrics: Mapping[str, Any]) -> None:
         """Takes what was measured; it is judged where the body ends, or the next step begins."""
-        if self.place.resumed is not None and self.begun:
-            return  # after a loop that was over before the run was resumed: it was judged then
+        if self.place.returning and self.begun:
+            return  # it was judged before the run was resumed
         again = sorted(self._reported.keys() & metrics.keys())
         if again and not self.begun:
             raise RuntimeError(
@@ -241,6 +259,7 @@ class OwnRun:
         loop = place.enter(total)
         if checkpoint is not None:
             self._resume_from(checkpoint, loop)
+            self._reported.clear()  # before the first loop: it was judged before the run was resumed
         done = state.step if loop.resumed else 0
         state.num_epochs = loop.first + total
         state.max_steps = -1 if steps is None else state.global_step - done + steps
@@ -291,6 +310,8 @@ class OwnRun:
         if loop.steps is not None and self.state.should_stop:  # left by break, for the stop that it was told of
             self.settle()
             self._cut(loop)
+        elif loop.steps is not None:  # left by break, and a variable holds it
+            loop.leave_steps(finished=True)
         loop.in_body, self.place.step_body = False, None
         if finished and not loop.cut:
             if not loop.stepped:
@@ -344,7 +365,8 @@ class OwnRun:
         steps.parts = 0
         steps.finish_body()
         self.settle()
-        if self.saves.cadence.due() and not self.state.should_stop:
+        # Where a part of a step was logged, gradients accumulate, which are in no checkpoint.
+        if self.saves.cadence.due() and not self.state.should_stop and not accumulates:
             self._save(asked=False)
 
     def _cut(self, loop: EpochLoop) -> None:

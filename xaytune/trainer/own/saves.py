@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from xaytune.errors import CheckpointError
+from xaytune.trainer import random_state
 from xaytune.trainer.cadence import Cadence
 from xaytune.trainer.context import RunContext
 from xaytune.trainer.folder import CheckpointFolder
 from xaytune.trainer.kept import Kept
 from xaytune.trainer.made_with import MadeWith
+from xaytune.trainer.random_state import Generator
 
 _KIND: Final = "loop of one's own"
 
@@ -40,7 +42,7 @@ class Saves:
         Raises:
             TypeError: One of them has no state that could be saved and restored.
         """
-        kept = {name: _with_folders(thing) for name, thing in things.items()}
+        kept = {name: _as_kept(thing) for name, thing in things.items()}
         Kept(kept)
         self._things = (self._things or {}) | kept
         for name, thing in things.items():
@@ -141,6 +143,22 @@ class _Folders:
         self._thing.load_state(str(folder))
 
 
-def _with_folders(thing: Any) -> Any:
+class _Drawing:
+    """A random generator, whose state is saved as that of other things is."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": random_state.state_of(self._generator)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        random_state.put(self._generator, state["generator"])
+
+
+def _as_kept(thing: Any) -> Any:
+    """Returns what has the states of a thing."""
+    if isinstance(thing, Generator):
+        return _Drawing(thing)
     has_states = all(callable(getattr(thing, name, None)) for name in ("save_state", "load_state"))
     return _Folders(thing) if has_states and not isinstance(thing, type) else thing
