@@ -71,6 +71,30 @@ def test_fused_trials_that_raise_end_the_sweep_once_all_that_began_beside_them_h
     assert sweep.driver.ending is not None
 
 
+def test_trials_that_raise_do_not_end_a_sweep_while_one_that_ran_beside_them_may_train_yet(play: Play) -> None:
+    sweep = play(num_samples=9)
+    slow = sweep.start().trial
+    for _ in range(3):
+        trial = sweep.start().trial
+        sweep.end(trial, 0, status="failed", failure=Failure("error", "E"), metrics={})
+        assert sweep.driver.tick() == []
+    sweep.heartbeat(slow, 3)
+    sweep.end(slow, 1, best=Best(0.5, 1, 10, {"m": 0.5}))
+    sweep.driver.tick()
+    assert sweep.driver.ending is None
+
+
+def test_a_sweep_ends_where_the_trial_that_ran_beside_those_that_raised_raises_too(play: Play) -> None:
+    sweep = play(num_samples=9)
+    slow = sweep.start().trial
+    for _ in range(2):
+        sweep.end(sweep.start().trial, 0, status="failed", failure=Failure("error", "E"), metrics={})
+    sweep.start()  # later than those: the sweep does not wait for it
+    sweep.end(slow, 0, status="failed", failure=Failure("error", "E"), metrics={})
+    sweep.driver.tick()
+    assert sweep.driver.ending is not None
+
+
 def test_a_recipe_that_raises_after_others_trained_fails_alone(play: Play) -> None:
     sweep = play()
     sweep.start()

@@ -209,7 +209,7 @@ class Driver:
         if (reason := self._thinking.too_long()) is not None:
             self._recorder.fell_back(reason)
             self._method.fall_back(reason)
-        if self.ending is None and (ending := self._early_end.due(self.state.epochs)) is not None:
+        if self.ending is None and (ending := self._early_end.due(self.state)) is not None:
             orders += self._wind_down(ending)
         return orders
 

@@ -70,17 +70,13 @@ class EarlyEnd:
         """Learns how a trial ended."""
         self.fail(self._failures.add(record, sweep))
 
-    def due(self, epochs: int) -> Ending | None:
-        """Returns how the sweep is to end now; None while it is not.
-
-        Args:
-            epochs: Epochs that all trials have finished together.
-        """
+    def due(self, sweep: SweepState) -> Ending | None:
+        """Returns how the sweep is to end now; None while it is not."""
         if self.error is not None:
             return Ending.failed(str(self.error))
-        if (reason := self._failures.verdict()) is not None:
+        if (reason := self._failures.verdict(sweep)) is not None:
             return Ending.failed(reason)
-        reason = spent(self._budget, epochs, self._clock.monotonic() - self._began)
+        reason = spent(self._budget, sweep.epochs, self._clock.monotonic() - self._began)
         return Ending.budget_spent(reason) if reason is not None else None
 
 

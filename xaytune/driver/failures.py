@@ -25,7 +25,7 @@ LOSSES: Mapping[FailureKind, str] = {
 ALONE: Collection[FailureKind] = ("lost", "lost_with_others", "shared")
 # It is not the trial's fault, but the next process may fare no better.
 _MOST_NOT_STARTED = 3
-# Trials that raise before any has trained a step, that are enough: the others would as well.
+# Trials that raise before any has trained a step, that are enough: others would as well.
 _ENOUGH = 2
 
 
@@ -56,38 +56,36 @@ class RestartPolicy:
 class EarlyFailures:
     """Notices that a recipe cannot work.
 
-    Its first trials raise before any has trained a step, or end without the metric, which none has ever reported.
+    Its first trials raise, and those that ran beside them, before any has trained a step; or they end without the
+    metric, which none has ever reported.
 
     Args:
         spec: The sweep.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
-        self._spec = spec
         self._enough = min(_ENOUGH, spec.num_trials or _ENOUGH)
         self._counts: Counter[str] = Counter()
         self._first: str | None = None
-        self._others: set[int] | None = None  # of the first processes, where they begin several before they train
+        self._others: set[int] = set()  # that ran when enough had raised, and may train yet
 
     def add(self, record: TrialRecord, sweep: SweepState) -> SpecError | None:
         """Learns how a trial ended; returns what is wrong where the first ones ended without the metric."""
-        if self._others is not None:
-            self._others.discard(record.number)
+        self._others.discard(record.number)
         if record.failure == "error" and not sweep.trained:
             self._counts["error"] += 1
             self._first = self._first or record.reason
-            if self._others is None:
-                unfinished = {trial.number for trial in sweep.trials.values() if not trial.finished}
-                self._others = unfinished if self._spec.fuses else set()
+            if self._counts["error"] == self._enough:
+                self._others = {trial.number for trial in sweep.trials.values() if trial.status == "running"}
         elif record.failure == "no_metric" and all(trial.value is None for trial in sweep.trials.values()):
             self._counts["no_metric"] += 1
             if self._counts["no_metric"] >= self._enough:
                 return SpecError([Problem(("metric",), record.reason or "")])
         return None
 
-    def verdict(self) -> str | None:
+    def verdict(self, sweep: SweepState) -> str | None:
         """Returns a message that says why the sweep ends; None while it does not."""
-        if self._counts["error"] < self._enough or self._others:
+        if self._counts["error"] < self._enough or self._others or sweep.trained:
             return None
         return f"its first trials raised before their first step: {self._first}"
 

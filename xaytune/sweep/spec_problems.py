@@ -23,7 +23,7 @@ _ELSEWHERE = {
     "config_space": "space",
     "direction": "mode, 'max' or 'min'",
     "early_terminate": "scheduler",
-    "fail_fast": "not needed: two trials that raise before any has trained a step end the sweep",
+    "fail_fast": "not needed: trials that raise before any has trained a step end the sweep",
     "goal": "mode, 'max' or 'min'",
     "grace_period": "an option of a scheduler: {algorithm: asha, grace_period: 1, max_t: 27}",
     "listener": "an argument of run()",
