@@ -325,6 +325,19 @@ def test_a_sweep_that_is_done_tells_how_to_add_trials_only_where_that_adds_them(
     assert last == "nothing is left to do" + "; --num-samples N adds trials, to N in all" * more
 
 
+def test_a_larger_budget_with_no_trial_left_says_that_what_the_budget_has_stopped_is_over(tmp_path: Path) -> None:
+    reason = "the budget of 9 epochs is spent"
+    written = Written(tmp_path / "written", num_samples=3, budget={"epochs": 9})
+    for trial in range(3):
+        written("trial", trial, config={"x": 1}, seed=1)
+        written.at("end", trial, 1, 4, status="stopped", reason=reason, due=False, checkpoints={})
+    written("sweep", state="completed", reason=reason)
+    written.results()
+    said = here("resume", str(tmp_path / "written"), "--set", "budget.epochs=99").stdout.splitlines()[-1]
+    told = "what the budget has stopped is over; a larger --num-samples and budget add trials"
+    assert said == f"nothing is left to do: {told}"
+
+
 def test_a_typo_ends_the_sweep_at_once_with_its_traceback(mistyped: tuple[Path, Result]) -> None:
     folder, done = mistyped
     assert done.exit_code == 1

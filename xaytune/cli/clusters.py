@@ -27,7 +27,7 @@ from xaytune.errors import ClusterError
 from xaytune.records.naming import check_name, default_name
 from xaytune.records.remote import is_remote
 from xaytune.records.results import Results
-from xaytune.records.resumed_spec import resumed_spec
+from xaytune.records.resumed_spec import has_more, resumed_spec
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import find_sweep
 from xaytune.report import text
@@ -137,7 +137,7 @@ def resume_on_cluster(
             )
         if state is None:
             raise ClusterError(f"{found.why_not_begun(found.details())}; launch it again")
-        if state.done and not overrides and not flags:
+        if not has_more(state, overrides, resume_errored=bool(flags)):
             _print(state, as_json, connection)
             if not as_json:
                 say(text.nothing_left(state))

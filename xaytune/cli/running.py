@@ -28,6 +28,7 @@ from xaytune.cli.options import (
 from xaytune.errors import Problem, SpecError
 from xaytune.records.journal import Event
 from xaytune.records.results import Results
+from xaytune.records.resumed_spec import has_more
 from xaytune.records.state import SweepState
 from xaytune.records.stream import as_line
 from xaytune.records.sweep_folder import find_sweep
@@ -121,7 +122,7 @@ def resume(
     overrides = parse_assignments(assignments)
     sweep_folder = find_sweep(sweep, storage)
     results = Results(sweep_folder)  # a journal that cannot be read is reported before Ray is started
-    if results.sweep.done and not overrides and not (resume_errored and results.sweep.counts()["failed"]):
+    if not has_more(results.sweep, overrides, resume_errored=resume_errored):
         if as_json:
             print_json(results.sweep.to_dict())
         elif as_events:

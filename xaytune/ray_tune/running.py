@@ -15,7 +15,7 @@ from xaytune.ray_tune.sweep_run import SweepRun
 from xaytune.records.journal import FILE_NAME, KnownEvents
 from xaytune.records.naming import new_sweep_folder
 from xaytune.records.results import Results
-from xaytune.records.resumed_spec import resumed_spec
+from xaytune.records.resumed_spec import has_more, resumed_spec
 from xaytune.records.state import SweepState
 from xaytune.records.sweep_folder import SweepFolder
 from xaytune.records.warm_start import warm_started
@@ -31,8 +31,6 @@ _THREADS_S = 30.0
 # A sweep that trains records its progress every 10 s at least. One whose trials have not begun, or whose journal
 # takes seconds to copy, may be silent for longer: it is not noticed.
 WATCHED_S = 20.0
-# Options that say how much is trained.
-_AMOUNTS = ("budget", "num_samples")
 
 
 def run_sweep(
@@ -99,9 +97,7 @@ def resume_sweep(
     known = KnownEvents(sweep_folder.local / FILE_NAME)
     sweep = SweepState(str(sweep_folder), known.all(), sweep_folder.address)
     spec = resumed_spec(sweep, overrides or {})
-    others = {name: value for name, value in (overrides or {}).items() if name.partition(".")[0] not in _AMOUNTS}
-    more = _asks_for_more(spec, resumed_spec(sweep, others)) or (resume_errored and sweep.counts()["failed"] > 0)
-    if sweep.done and not more:
+    if not has_more(sweep, overrides or {}, resume_errored=resume_errored):
         if listener is not None:
             listener(sweep, known.all()[-1])
         return Results(sweep_folder)
@@ -126,12 +122,6 @@ def _check_given(spec: SweepSpec) -> None:
     given = {path: function for path, function in spec.functions.items() if not isinstance(function, str)}
     check_references(given)
     check_shippable(given)
-
-
-def _asks_for_more(spec: SweepSpec, before: SweepSpec) -> bool:
-    """Whether there is something to train for a spec, where nothing is left of what it was before."""
-    unlimited = spec.num_trials is None
-    return spec.num_trials != before.num_trials or (unlimited and spec.budget != before.budget)
 
 
 def _with_own_functions(spec: SweepSpec) -> SweepSpec:

@@ -31,6 +31,8 @@ _CHANGEABLE = (
     "tracker_timeout_s",
     "trackers",
 )
+# Those of them that say how much is trained.
+_AMOUNTS = ("budget", "num_samples")
 
 
 def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
@@ -60,3 +62,24 @@ def resumed_spec(sweep: SweepState, overrides: Mapping[str, Any]) -> SweepSpec:
         message = f"the sweep has {len(sweep.trials)} trials already (got {spec.num_trials} in all)"
         raise SpecError([Problem(("num_samples",), message)])
     return spec
+
+
+def has_more(sweep: SweepState, overrides: Mapping[str, Any], *, resume_errored: bool) -> bool:
+    """Whether there is something to train where a sweep is resumed.
+
+    Args:
+        sweep: The sweep.
+        overrides: Options by dotted name.
+        resume_errored: Whether trials that failed resume, too.
+
+    Raises:
+        JournalError: The journal does not say what sweep it is of, or it is that of a simulation.
+        SpecError: An option cannot be changed, or its value is wrong.
+    """
+    if not sweep.done or (resume_errored and sweep.counts()["failed"] > 0):
+        return True
+    if not overrides:
+        return False
+    others = {name: value for name, value in overrides.items() if name.partition(".")[0] not in _AMOUNTS}
+    spec, before = resumed_spec(sweep, overrides), resumed_spec(sweep, others)
+    return spec.num_trials != before.num_trials or (spec.num_trials is None and spec.budget != before.budget)

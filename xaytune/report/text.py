@@ -241,6 +241,8 @@ def nothing_left(sweep: SweepState) -> str:
     said = "nothing is left to do"
     drawn = sweep.num_trials == sweep.spec.get("num_samples")  # a grid multiplies them
     budget = any((sweep.spec.get("budget") or {}).values())
+    if any((trial.reason or "").startswith("the budget of ") for trial in list(sweep.trials.values())):
+        return f"{said}: what the budget has stopped is over; a larger --num-samples and budget add trials"
     if not drawn or budget or sweep.reason or sweep.simulated:
         return said
     return f"{said}; --num-samples N adds trials, to N in all"
