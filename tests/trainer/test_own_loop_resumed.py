@@ -124,6 +124,11 @@ def steps_that_a_variable_holds(trial: OwnLoop, note: Note) -> None:
                 break
 
 
+def a_generator_for_each_epoch(trial: OwnLoop, note: Note) -> None:
+    for epoch in trial.epochs(4):
+        train_on(trial, note, shuffled(seeded(epoch)))
+
+
 def noise_of_a_generator_that_is_kept(trial: OwnLoop, note: Note) -> None:
     noise, order = seeded(5), np.random.default_rng(6)
     trial.keep(noise=noise, order=order)
@@ -142,6 +147,7 @@ def noise_of_a_generator_that_is_kept(trial: OwnLoop, note: Note) -> None:
         folds_with_a_generator_each,
         folds_with_one_generator,
         steps_that_a_variable_holds,
+        a_generator_for_each_epoch,
         noise_of_a_generator_that_is_kept,
     ],
 )
@@ -263,6 +269,31 @@ def test_what_was_reported_before_a_run_was_killed_is_not_judged_again_at_a_late
         assert before == undisturbed[: len(before)]
         assert again == undisturbed[len(undisturbed) - len(again) :], f"killed at step {step}"
         assert len(before) + len(again) >= len(undisturbed)
+
+
+def test_what_is_reported_after_a_pause_at_the_top_of_an_epoch_counts_in_a_loop_that_the_trial_does_not_see(
+    tmp_path: Path,
+) -> None:
+    def program(trial: OwnLoop, note: Note) -> None:
+        for _ in trial.epochs(3):
+            trial.report(score=0.5 + trial.state.global_step)
+            for _ in range(2):
+                note(torch.rand(()).item())
+                trial.log(loss=1.0)
+            trial.report(score=0.7 + trial.state.global_step)
+
+    def judged(folder: str, pause_at: int | None = None) -> list[tuple[int, Any]]:
+        run = JudgedRun(tmp_path / folder, by="global_step", pause_at=pause_at)
+        found: list[tuple[int, Any]] = []
+        run.callbacks.on("eval_end")(lambda state: found.append((state.global_step, state.metrics["score"])))
+        trained(program, run)
+        return found
+
+    undisturbed = judged("undisturbed")
+    assert judged("s", pause_at=2) == undisturbed[:2]
+    again = judged("s")
+    assert again == undisturbed[len(undisturbed) - len(again) :]
+    assert len(again) >= len(undisturbed) - 2
 
 
 def test_a_checkpoint_that_only_the_time_asks_for_loses_no_gradients_that_accumulate(tmp_path: Path) -> None:

@@ -181,6 +181,11 @@ class OwnPlace:
         self._epochs = loop.first + loop.done + 1
         return self._body["body_random"] if self._body is not None else None
 
+    def end_body(self) -> None:
+        """Ends the body of an epoch."""
+        assert self.loop is not None
+        self.loop.in_body, self.step_body, self._body = False, None, None
+
     def begin_steps(self, source: int | Iterable[Any]) -> StepLoop | None:
         """Begins a loop of steps; None for one that was over before the run was resumed."""
         loop = self.loop
@@ -218,7 +223,7 @@ class OwnPlace:
         """Notes that a step was counted."""
         assert self.loop is not None
         self.loop.stepped = True
-        self.evaluated, self._drawn = False, None
+        self.evaluated, self._drawn, self._body = False, None, None
         if self.step_body is not None:
             self.step_body.logged = True
 

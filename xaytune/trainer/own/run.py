@@ -312,7 +312,7 @@ class OwnRun:
             self._cut(loop)
         elif loop.steps is not None:  # left by break, and a variable holds it
             loop.leave_steps(finished=True)
-        loop.in_body, self.place.step_body = False, None
+        self.place.end_body()
         if finished and not loop.cut:
             if not loop.stepped:
                 self._fire("step_start")
