@@ -124,11 +124,6 @@ def steps_that_a_variable_holds(trial: OwnLoop, note: Note) -> None:
                 break
 
 
-def a_generator_for_each_epoch(trial: OwnLoop, note: Note) -> None:
-    for epoch in trial.epochs(4):
-        train_on(trial, note, shuffled(seeded(epoch)))
-
-
 def noise_of_a_generator_that_is_kept(trial: OwnLoop, note: Note) -> None:
     noise, order = seeded(5), np.random.default_rng(6)
     trial.keep(noise=noise, order=order)
@@ -147,7 +142,6 @@ def noise_of_a_generator_that_is_kept(trial: OwnLoop, note: Note) -> None:
         folds_with_a_generator_each,
         folds_with_one_generator,
         steps_that_a_variable_holds,
-        a_generator_for_each_epoch,
         noise_of_a_generator_that_is_kept,
     ],
 )
@@ -176,10 +170,25 @@ def test_folds_that_each_make_a_generator_with_the_same_seed_are_told_where_it_m
 
     undisturbed = trained(program, OwnLoop(checkpoint_dir=tmp_path / "undisturbed", save_every_s=0))
     assert killed(5) == undisturbed[5:]  # within the second fold
+    assert killed(6) == undisturbed[6:]  # where its second epoch begins
     assert killed(8) == undisturbed[8:]  # where the third begins: the second has shown that each makes its own
     assert not caplog.text
     killed(4)  # where the second begins, one generator for all would look the same
     assert "goes on from where one with the same seed was" in caplog.text
+
+
+@pytest.mark.parametrize("change", [0, 1])
+def test_a_generator_that_each_epoch_makes_is_left_as_it_is_made(change: int, tmp_path: Path) -> None:
+    def program(trial: OwnLoop, note: Note) -> None:
+        for epoch in trial.epochs(4):
+            train_on(trial, note, shuffled(seeded(change * epoch)))
+
+    undisturbed = trained(program, OwnLoop(checkpoint_dir=tmp_path / "undisturbed", save_every_s=0))
+    for step in {*range(1, 12)} - {3}:  # after the first epoch nothing tells it from a generator for all of them
+        folder = tmp_path / str(step)
+        trained(program, OwnLoop(checkpoint_dir=folder, save_every_s=0), killed_at=step)
+        resumed = trained(program, OwnLoop(checkpoint_dir=folder, save_every_s=0))
+        assert resumed == undisturbed[step:], f"killed at step {step}"
 
 
 class Augmented(Dataset[Any]):

@@ -196,7 +196,8 @@ class OwnPlace:
         if data is not None:
             self._loaders[loop.inner] = data
             returned = loop is self._returned_to  # a later loop may have loaders of its own
-            self._generators.see(data.generators, loop.inner, returned=returned)
+            within = self._body is not None and loop.inner == self._body["place"]["inner"]
+            self._generators.see(data.generators, loop.index, loop.inner, returned=returned, within=within)
             if saved is not None and returned:
                 self._return(data, saved)
         if self._body is None:
