@@ -193,8 +193,8 @@ class OwnLoop:
         run = self._run
         if run.place.step_body is not None:
             raise RuntimeError(
-                "trial.steps() within the body of another trial.steps(): steps do not nest; a loop that was left "
-                "by break is over where nothing holds it, as bar = tqdm(trial.steps(loader)) does: del bar first"
+                "trial.steps() within the body of another trial.steps(): steps do not nest. A loop that was left "
+                "by break is over once nothing holds it: after bar = tqdm(trial.steps(loader)), del bar"
             )
         if run.place.within_body:
             yield from run.steps(source)
