@@ -272,12 +272,13 @@ class ResumableLoader:
 
     def restore(self, states: dict[str, Any]) -> None:
         """Puts random states back; those of generators that the loader has not made yet cannot be."""
-        if self.lacks_generators(states):
+        self.tell_of_missing_generators(states)
+        if len(states["generators"]) > len(self.generators):
             states = states | {"generators": []}  # which one is which is not known
         random_state.restore(states, self.generators)
 
-    def lacks_generators(self, states: dict[str, Any]) -> bool:
-        """Whether the loader has fewer random generators now than had saved states, which is told."""
+    def tell_of_missing_generators(self, states: dict[str, Any]) -> None:
+        """Says where the loader has fewer random generators now than have saved states."""
         if len(states["generators"]) > len(self.generators):
             logger.warning(
                 "the state of %d random generators of the loader was saved, and it has %d now: what makes its "
@@ -285,8 +286,6 @@ class ResumableLoader:
                 "run sees other batches: make it in __init__",
                 *(len(states["generators"]), len(self.generators)),
             )
-            return True
-        return False
 
     def _return_to_place(self, epoch_start: dict[str, Any]) -> Iterator[Any]:
         now = random_state.capture(self.generators)

@@ -217,7 +217,7 @@ class OwnPlace:
 
     def _return(self, data: ResumableLoader, saved: Mapping[str, Any]) -> None:
         """Puts a loader back where it was; where its epoch begins anew, at that epoch's first batch."""
-        data.lacks_generators(saved["random"])
+        data.tell_of_missing_generators(saved["random"])
         data.load_state_dict(saved["place"] if self._body is not None else saved["place"] | {"taken": 0})
 
     def count_step(self) -> None:
